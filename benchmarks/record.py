@@ -1,0 +1,53 @@
+"""Keep a measured figure in benchmarks/results/NAME.json, with what it was measured on and how to measure it again."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from compress.deploy.machine import describe_machine
+from zoo import lineage
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+
+
+def write_result(name: str, figures: dict[str, Any], command: str) -> Path:
+    """Write the figures of one claim.
+
+    Args:
+        name: of the file, without .json.
+        figures: JSON-ready, units in the names.
+        command: what to type for the same again.
+    """
+    record = {
+        "name": name,
+        "command": command,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_commit(),
+        "machine": describe_machine(),
+        "versions": lineage.versions(),
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _commit() -> dict[str, Any]:
+    """`dirty`: the code measured was not exactly that of the commit. Results themselves do not count."""
+    head = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return {"commit": head, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

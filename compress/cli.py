@@ -1,0 +1,220 @@
+"""The commands `prune`, `quantize`, `export`, `bench`, `report`, `resume` and `demo`, and all of zoo's and transfer's."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import transfer.cli
+import zoo.cli
+from transfer.cli import describe_metrics
+from zoo.console import Console, DryRun, Json, Out, Overwrite
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Fine-tune a pretrained vision model on a small dataset, make it small and fast, prove what that cost, ship it.",
+)
+app.add_typer(zoo.cli.app)
+app.add_typer(transfer.cli.app)
+
+DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
+
+
+@app.command()
+def prune(
+    directory: DirArgument,
+    out: Out,
+    data: Annotated[str | None, typer.Option(help="The data of the fit; needed to recover.")] = None,
+    macs: Annotated[float, typer.Option(help="Share of the multiply-accumulates to keep, in (0, 1].")] = 0.5,
+    recover: Annotated[int, typer.Option(min=0, help="Epochs of training after the cut.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print what would be cut from which group, and stop.")
+    ] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Cut the least important channels and train the accuracy back."""
+    with Console(as_json=json) as console:
+        if explain:
+            _explain(console, directory, macs)
+            return
+        from compress.prune.step import prune as run
+
+        step = run(
+            directory, data=data, macs=macs, recover=recover, out=out, seed=seed, overwrite=overwrite,
+            progress=console.progress,
+        )  # fmt: skip
+        before, after = (step.record["metrics"][key] for key in ("before", "after"))
+        console.say(f"before: {describe_metrics(before)}")
+        console.say(f"after:  {describe_metrics(after)}")
+        console.say(
+            f"{out}: {after['macs'] / before['macs']:.1%} of the MACs, {after['params'] / before['params']:.1%} of the parameters"
+        )
+        images = data or "DATA"
+        console.next(
+            ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],
+            ["slimzoo", "export", out],
+            ["slimzoo", "bench", directory, out],
+        )
+        console.document({"out": str(out), **step.record})
+
+
+def _explain(console: Console, directory: str, macs: float) -> None:
+    from compress.prune.structured import prune_channels
+    from zoo.artifact import load_model
+
+    loaded = load_model(directory)
+    pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs)
+    for cut in pruned.cuts:
+        console.say(f"{cut.group.width:>5} -> {len(cut.keep):<5} {cut.group}")
+    for layer, reason in pruned.whole.items():
+        console.say(f"        whole  {layer}: {reason}")
+    console.say(f"MACs {pruned.macs_before:,} -> {pruned.macs_after:,}; nothing was written")
+    console.document(
+        {
+            "macs_before": pruned.macs_before,
+            "macs_after": pruned.macs_after,
+            "cuts": [{"group": c.group.name, "width": c.group.width, "keep": len(c.keep)} for c in pruned.cuts],
+            "whole": pruned.whole,
+        }
+    )
+
+
+@app.command()
+def quantize(
+    directory: DirArgument,
+    data: Annotated[str, typer.Option(help="The data of the fit; training images calibrate.")],
+    out: Out,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="Points of validation accuracy that may be lost.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Make an int8 ONNX model, calibrated on training images."""
+    from compress.quantize.step import quantize as run
+
+    with Console(as_json=json) as console:
+        step = run(
+            directory, data=data, out=out, max_drop=max_drop, seed=seed, overwrite=overwrite, progress=console.progress
+        )
+        bits = "7-bit weights, since this processor saturates on 8" if step.quantized.reduce_range else "8-bit weights"
+        console.say(f"before: {describe_metrics(step.record['metrics']['before'])}")
+        console.say(f"after:  {describe_metrics(step.record['metrics']['after'])}")
+        size = step.record["metrics"]["after"]["size_bytes"]
+        layers = f"{step.quantized.int8_layers} of {step.quantized.layers} layers in int8"
+        console.say(f"{out}: {layers}, {bits}, {size / 1e6:.2f} MB")
+        console.next(["slimzoo", "bench", directory, out], ["slimzoo", "predict", out / "model.onnx", "IMAGE"])
+        console.document({"out": str(out), **step.record})
+
+
+@app.command()
+def export(directory: DirArgument, json: Json = False) -> None:
+    """Write DIR/model.onnx: pixels in, logits out, with class names and preprocessing inside."""
+    from compress.deploy.export import export as run
+
+    with Console(as_json=json) as console:
+        record = run(directory, progress=console.progress)
+        parity = record["parity"]
+        path = Path(directory, "model.onnx")
+        console.say(
+            f"{path}: {record['metrics']['after']['size_bytes'] / 1e6:.2f} MB; on {parity['n']} {parity['images']} images the "
+            f"logits differ by at most {parity['max_abs']:.1e} (their standard deviation is {parity['logits_std']:.2f}), "
+            f"top-1 agrees on {parity['top1_agreement']:.1%}"
+        )
+        console.next(["slimzoo", "predict", path, "IMAGE"], ["slimzoo", "bench", directory])
+        console.document({"out": str(path), **record})
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="DIR_OR_ONNX...", help="Model directories or .onnx files.")],
+    save: Annotated[Path | None, typer.Option(help="Write all rounds and settings to this JSON file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each runtime.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 15,
+    json: Json = False,
+) -> None:
+    """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
+    from compress.deploy.benchmark import bench as run
+    from compress.deploy.benchmark import format_rows
+
+    with Console(as_json=json) as console:
+        result = run(models, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress)
+        console.say(format_rows(result))
+        console.document(result)
+
+
+@app.command()
+def report(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A directory that holds model directories and bench.json.")
+    ],
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Points of validation accuracy that the chosen model may lose.")
+    ] = 1.0,
+    json: Json = False,
+) -> None:
+    """Write OUT/report.md and OUT/report.html from the models' records and OUT/bench.json."""
+    from compress.report.report import build_report
+
+    with Console(as_json=json) as console:
+        built = build_report(out, max_drop=max_drop)
+        console.say(f"{out / 'report.html'}\n{out / 'report.md'}")
+        console.document({"out": str(out), "baseline": built.baseline, "chosen": built.chosen})
+
+
+@app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The output directory of an interrupted run.")],
+    json: Json = False,
+) -> None:
+    """Continue an interrupted `fit` or `prune`; it ends as if it had never been interrupted."""
+    from compress.prune.step import prune as prune_step
+    from transfer.fit import fit as fit_step
+    from zoo.directory import RUN, partial_of
+    from zoo.errors import UsageError
+
+    with Console(as_json=json) as console:
+        out = directory.with_name(directory.name.removesuffix(".partial"))
+        try:
+            run = json_module.loads((partial_of(out) / RUN).read_text(encoding="utf-8"))
+        except OSError as error:
+            state = "is complete" if out.exists() else "does not exist"
+            raise UsageError(
+                f"{out} {state} and {partial_of(out)} holds no interrupted run: nothing to resume"
+            ) from error
+        verb = {"fit": fit_step, "prune": prune_step}.get(run["verb"])
+        if verb is None:
+            raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")
+        arguments = dict(run["arguments"])
+        first = arguments.pop("data" if run["verb"] == "fit" else "directory")
+        step = verb(first, **arguments, resume=True, progress=console.progress)  # type: ignore[operator]
+        console.say(f"{out}: {describe_metrics(step.record['metrics']['after'])}")
+        console.document({"out": str(out), **step.record})
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the models and the report go.")] = Path("slimzoo-demo"),
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
+    from compress.demo import STEPS
+    from compress.demo import demo as run
+
+    with Console(as_json=json) as console:
+        if dry_run:
+            console.say("\n".join(STEPS))
+            console.document({"dry_run": True, "steps": STEPS})
+            return
+        result = run(out, overwrite=overwrite, console=console)
+        console.document(result)

@@ -1,0 +1,144 @@
+"""Export: one ONNX file, pixels in and logits out, with class names, preprocessing and a parity record inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compress.deploy import preprocessing
+from compress.deploy.parity import compare
+from transfer.data import reopen
+from transfer.loader import Progress
+from transfer.split import TEST, TRAIN, VAL
+from zoo import lineage
+from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
+from zoo.directory import replace_files
+from zoo.errors import SlimzooError, UsageError
+from zoo.predictor import OnnxPredictor, TorchPredictor
+
+OPSET = 20
+PARITY_IMAGES = 64
+FP32_TOLERANCE = 1e-4  # of the logits' standard deviation
+
+
+def export_network(model: Any, input_size: tuple[int, int, int]) -> onnx.ModelProto:
+    """The network alone as ONNX: "input" float32 (batch, C, H, W) -> "logits" (batch, K); BatchNorm folded, one file.
+
+    Raises:
+        SlimzooError: torch cannot export the model, or the batch did not stay dynamic.
+    """
+    import torch
+
+    example = torch.zeros(2, *input_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter announces its own coming changes
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                model.eval(), (example,), dynamo=True, external_data=False, opset_version=OPSET, verbose=False,
+                input_names=[preprocessing.INPUT], output_names=["logits"], dynamic_shapes=({0: "batch"},),
+            )  # fmt: skip
+        except Exception as error:  # the exporter's own kinds differ from version to version
+            raise SlimzooError(
+                f"torch cannot export this model to ONNX: {str(error).strip().splitlines()[0]}"
+            ) from error
+    assert program is not None
+    network: onnx.ModelProto = program.model_proto
+    if not network.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise SlimzooError("the exported graph has a fixed batch: the model's forward uses the batch size as a number")
+    for node in network.graph.node:
+        del node.metadata_props[:]  # stack traces of this machine
+    for value in (*network.graph.input, *network.graph.output, *network.graph.value_info):
+        del value.metadata_props[:]
+    return network
+
+
+def finish(network: onnx.ModelProto, config: ModelConfig, parity: dict[str, Any] | None) -> onnx.ModelProto:
+    """Prepend the preprocessing and write classes, preprocessing and parity into the metadata (one JSON, key "slimzoo")."""
+    model = preprocessing.with_preprocessing(network, config.preprocess)
+    record = {
+        "architecture": config.architecture,
+        "classes": None if config.classes is None else list(config.classes),
+        "preprocess": config.preprocess.to_dict(),
+        "parity": parity,
+        "versions": lineage.versions(),
+    }
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"slimzoo": json.dumps(record)})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def network_of(path: str | Path) -> onnx.ModelProto:
+    """The network inside an exported file, without preprocessing: what is quantized and timed."""
+    return preprocessing.network_of(onnx.load(path))
+
+
+def export(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """`slimzoo export`: add model.onnx to a model directory and a record to its lineage, atomically.
+
+    The file is compared with the torch model on up to 64 real images (noise, if the data cannot be opened), in the form
+    in which it will be used: pixels in, logits out.
+
+    Returns:
+        The lineage record.
+
+    Raises:
+        UsageError: the directory's model is an ONNX file already.
+        SlimzooError: the exported file gives other logits than the model; nothing is written.
+    """
+    directory = Path(directory)
+    if str(directory).startswith("timm:"):
+        raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo prune` makes one")
+    began = time.monotonic()
+    loaded = load_model(directory)
+    _tell(progress, "exporting", 0)
+    network = export_network(loaded.model, loaded.config.input_size)
+    images, raw, kind = parity_images(loaded.config)
+    reference = TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
+    exported = in_memory(finish(network, loaded.config, None))
+    parity = {"images": kind, **compare(reference, exported, images, raw)}
+    _tell(progress, "exporting", 1)
+    if not parity["max_abs"] <= FP32_TOLERANCE * parity["logits_std"]:
+        raise SlimzooError(
+            f"the exported file differs from the model by {parity['max_abs']:.2g} (logits' standard deviation "
+            f"{parity['logits_std']:.2g}); it was not written"
+        )
+    content = finish(network, loaded.config, parity).SerializeToString()
+    record = lineage.step(
+        "export", {"directory": str(directory)}, seed=0, seconds=time.monotonic() - began,
+        after={"size_bytes": len(content)}, parity=parity,
+    )  # fmt: skip
+    config = json.dumps(loaded.config.with_step(record).to_json(), indent=1, ensure_ascii=False) + "\n"
+    replace_files(directory, {ONNX: content, CONFIG: config.encode("utf-8")})
+    return record
+
+
+def in_memory(model: onnx.ModelProto) -> OnnxPredictor:
+    return OnnxPredictor(model.SerializeToString())
+
+
+def parity_images(config: ModelConfig) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]], str]:
+    """Up to 64 images at the network's size, the first few as they come, and "real" or "noise"."""
+    data = reopen(config.lineage)
+    if data is not None:
+        part = next(part for part in (TEST, VAL, TRAIN) if len(data.indices(part)))
+        chosen = data.indices(part)[:: max(1, len(data.indices(part)) // PARITY_IMAGES)][:PARITY_IMAGES]
+        raw = [data.read(int(i)) for i in chosen]
+        return np.stack([config.preprocess.resize(image) for image in raw]), raw[:8], "real"
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (PARITY_IMAGES, *config.preprocess.size, 3), dtype=np.uint8)
+    return np.stack([config.preprocess.resize(image) for image in noise]), list(noise[:8]), "noise"
+
+
+def _tell(progress: Progress | None, what: str, done: int) -> None:
+    if progress is not None:
+        progress(what, done, 1, "")

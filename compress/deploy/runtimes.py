@@ -1,0 +1,166 @@
+"""One interface over what runs a network: torch in eager mode, on the CPU and on CUDA, and onnxruntime on the CPU.
+
+Each runs the network alone, from prepared tensors to logits. The onnxruntime side imports no torch: start-up and memory
+would otherwise be torch's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.errors import SlimzooError, UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+ONNX_FILE = "model.onnx"
+
+
+class Runtime(Protocol):
+    """A network that is ready to run.
+
+    Attributes:
+        name: its key in RUNTIMES.
+        device: "cpu", or the GPU's name.
+        precision: of the weights: "fp32", "fp16", "int8".
+        input_shape: (C, H, W) of one prepared image.
+    """
+
+    name: str
+    device: str
+    precision: str
+    input_shape: tuple[int, int, int]
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, C, H, W) to logits (B, classes); returns when they are there."""
+
+
+class TorchRuntime:
+    """torch in eager mode, channels last."""
+
+    def __init__(self, name: str, path: str | Path, *, threads: int, device: str, precision: str) -> None:
+        import torch
+
+        from zoo.artifact import load_model
+
+        torch.set_num_threads(threads)
+        with contextlib.suppress(RuntimeError):  # it can be set once a process, and these networks never use it
+            torch.set_num_interop_threads(1)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise SlimzooError("no CUDA device")
+        loaded = load_model(str(path))
+        self.name, self.precision, self._torch, self._target = name, precision, torch, torch.device(device)
+        self.device = torch.cuda.get_device_name() if device == "cuda" else device
+        self.input_shape = loaded.config.input_size
+        self._dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+        self._model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=torch.channels_last)
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        torch = self._torch
+        with torch.inference_mode():
+            x = torch.from_numpy(batch).to(self._target, self._dtype, memory_format=torch.channels_last)
+            logits = self._model(x).float().cpu()  # .cpu() waits for the device
+        if self._target.type == "cuda":
+            torch.cuda.synchronize()
+        array: NDArray[np.float32] = logits.numpy()
+        return array
+
+
+class OnnxRuntime:
+    """onnxruntime on the CPU, its options at their defaults except for the threads."""
+
+    name, device = "onnxruntime", "cpu"
+
+    def __init__(self, network: str | bytes, *, threads: int, precision: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: warnings on stderr belong to nobody here
+        wanted = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(network, options, providers=wanted)
+        if (got := self._session.get_providers()) != wanted:
+            raise SlimzooError(f"onnxruntime runs on {got}, wanted {wanted}")
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = [x.shape for x in inputs]
+            raise UsageError(f"inputs of shapes {shapes}: wanted one, (batch, channels, height, width)")
+        channels, height, width = inputs[0].shape[1:]
+        if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
+            raise UsageError(f"input of shape {inputs[0].shape}: channels, height and width must be fixed")
+        self._input = inputs[0].name
+        self._dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}.get(inputs[0].type)
+        if self._dtype is None:
+            raise UsageError(f"input of type {inputs[0].type}: wanted float or float16")
+        self.input_shape, self.precision = (channels, height, width), precision
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})[0]
+        return logits
+
+
+def open_torch(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
+    if precision not in (None, "fp32"):
+        raise UsageError(f"torch on the CPU is measured in fp32, not {precision}")
+    return TorchRuntime("torch", path, threads=threads, device="cpu", precision="fp32")
+
+
+def open_torch_cuda(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
+    """The copies to and from the device are part of a run."""
+    return TorchRuntime("torch-cuda", path, threads=threads, device="cuda", precision=precision or "fp32")
+
+
+def open_onnxruntime(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
+    """Open a model directory or an ONNX file.
+
+    Args:
+        path: a model directory with model.onnx, or an ONNX file.
+        threads: intra-op threads.
+        precision: what the caller knows of a file that is the network alone, written by `bare_network`: it is then not
+            read again, and the memory of this process is onnxruntime's. None: the file is read.
+    """
+    if precision is not None:
+        return OnnxRuntime(str(path), threads=threads, precision=precision)
+    network = _network(Path(path))
+    return OnnxRuntime(network.SerializeToString(), threads=threads, precision=precision_of(network))
+
+
+RUNTIMES: dict[str, Callable[..., Runtime]] = {
+    "onnxruntime": open_onnxruntime,
+    "torch": open_torch,
+    "torch-cuda": open_torch_cuda,
+}
+
+
+def bare_network(path: Path, out: Path) -> str:
+    """Write the network of a model directory or ONNX file, without its preprocessing, to `out`; gives its precision."""
+    network = _network(path)
+    out.write_bytes(network.SerializeToString())
+    return precision_of(network)
+
+
+def precision_of(network: onnx.ModelProto) -> str:
+    """By what is in the graph, not by what was asked for."""
+    from onnx import TensorProto
+
+    if any("QLinear" in node.op_type or node.op_type == "QuantizeLinear" for node in network.graph.node):
+        return "int8"
+    halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in network.graph.initializer)
+    floats = sum(tensor.data_type == TensorProto.FLOAT for tensor in network.graph.initializer)
+    return "fp16" if halves > floats else "fp32"
+
+
+def _network(path: Path) -> Any:
+    from compress.deploy.export import network_of
+
+    file = path / ONNX_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"no {file}: run `slimzoo export {path}`")
+    return network_of(file)

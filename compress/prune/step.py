@@ -1,0 +1,100 @@
+"""`slimzoo prune`: from one model directory to a smaller one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compress.prune.recalibrate import recalibrate_
+from compress.prune.structured import Pruned, prune_channels
+from transfer.data import open_for
+from transfer.finetune import TrainingData, finetune
+from transfer.fit import measure, read_pixels
+from transfer.loader import Progress
+from transfer.recipe import Augment, Recipe
+from zoo import lineage
+from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
+from zoo.cost import count_parameters
+from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.errors import UsageError
+
+RECOVERY_LR = 1e-3
+
+
+@dataclass(frozen=True)
+class Step:
+    out: Path
+    config: ModelConfig
+    record: dict[str, Any]  # the step's lineage record
+    pruned: Pruned
+
+
+def prune(
+    directory: str | Path,
+    *,
+    data: str | Path | None = None,
+    macs: float = 0.5,
+    recover: int = 8,
+    out: str | Path,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Step:
+    """Keep a share of the MACs, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
+
+    Args:
+        directory: a model directory, or, without `data` and with recover=0, "timm:NAME".
+        data: the data of the fit; needed for recovery and for accuracies.
+        macs: share of the MACs to keep, in (0, 1].
+        recover: epochs of the one training loop.
+
+    Raises:
+        UsageError: a share that cannot be reached, data of other classes, an int8 model.
+        SlimzooError: the cut had no effect, or the model does not survive it.
+    """
+    out = Path(out)
+    check_free(out, overwrite=overwrite, resume=resume)
+    if data is None and recover:
+        raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
+    arguments = {
+        "directory": str(directory), "data": None if data is None else str(data), "macs": macs, "recover": recover,
+        "out": str(out), "seed": seed,
+    }  # fmt: skip
+    began = time.monotonic()
+    loaded = load_model(directory)
+    source = None if data is None else open_for(loaded.config.lineage, data, loaded.config.classes)
+    with new_directory(out, run={"verb": "prune", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
+        if progress is not None:
+            progress("pruning", 0, 1, "")
+        pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs)
+        before, after, network = _costs(loaded, pruned), None, pruned.model
+        if source is not None:
+            pixels = read_pixels(source, loaded.config.preprocess, progress)
+            before, _ = measure(loaded.model, loaded.config, pixels, progress)
+            recalibrate_(network, pixels.train, loaded.config.preprocess, seed=seed)
+            if recover:
+                recipe = _recipe(source.mirror, recover, seed)
+                training = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
+                network = finetune(
+                    network, training, recipe, checkpoints=work / CHECKPOINTS, progress=progress, title="recovery"
+                ).model
+            after, _ = measure(network, loaded.config, pixels, progress)
+        record = lineage.step(
+            "prune", arguments, seed=seed, seconds=time.monotonic() - began,
+            data=None if source is None else source.record(), before=before,
+            after=after or {"params": count_parameters(network), "macs": pruned.macs_after},
+        )  # fmt: skip
+        config = save_model(work, network, loaded.config.with_step(record))
+    return Step(out, config, record, pruned)
+
+
+def _costs(loaded: LoadedModel, pruned: Pruned) -> dict[str, Any]:
+    return {"params": count_parameters(loaded.model), "macs": pruned.macs_before}
+
+
+def _recipe(mirror: bool, epochs: int, seed: int) -> Recipe:
+    augment = Augment() if mirror else replace(Augment(), flip=False, colour=0.0, grey=0.0)
+    return Recipe(epochs=epochs, lr=RECOVERY_LR, backbone_lr=RECOVERY_LR, augment=augment, seed=seed)

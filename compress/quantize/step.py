@@ -1,0 +1,107 @@
+"""`slimzoo quantize`: from a model directory to a directory whose model is an int8 ONNX file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
+from compress.deploy.parity import compare
+from compress.quantize.ptq import Quantized, quantize_static
+from transfer.data import open_for
+from transfer.evaluate import evaluate_pixels
+from transfer.fit import measure, read_pixels
+from transfer.loader import Progress
+from transfer.split import TEST, VAL
+from zoo import lineage
+from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
+from zoo.directory import check_free, new_directory, write_json
+from zoo.errors import GateError
+from zoo.predictor import OnnxPredictor, TorchPredictor
+
+CALIBRATION_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Step:
+    out: Path
+    config: ModelConfig
+    record: dict[str, Any]  # the step's lineage record
+    quantized: Quantized
+
+
+def quantize(
+    directory: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    max_drop: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Step:
+    """Export, calibrate on training images, quantize, measure, and write `out`.
+
+    Args:
+        directory: a model directory with float weights.
+        data: the data of its fit.
+        max_drop: refuse a model that loses more points of validation accuracy than this.
+
+    Raises:
+        GateError: the accuracy fell by more than `max_drop`; nothing is written.
+        SlimzooError: int8 was asked for and had no effect.
+    """
+    out = Path(out)
+    check_free(out, overwrite=overwrite)
+    arguments = {
+        "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop, "seed": seed,
+    }  # fmt: skip
+    began = time.monotonic()
+    loaded = load_model(directory)
+    config = loaded.config
+    source = open_for(config.lineage, data, config.classes)
+    with new_directory(out, run={"verb": "quantize", "arguments": arguments}, overwrite=overwrite) as work:
+        pixels = read_pixels(source, config.preprocess, progress)
+        before, _ = measure(loaded.model, config, pixels, progress)
+        chosen = np.random.default_rng(seed).permutation(len(pixels.train))[:CALIBRATION_IMAGES]
+        if progress is not None:
+            progress("quantizing", 0, 1, "")
+        network = export_network(loaded.model, config.input_size)
+        quantized = quantize_static(network, config.preprocess.normalize(pixels.train.pixels[chosen]))
+        predictor = in_memory(finish(quantized.network, config, None))
+        after: dict[str, Any] = {"params": before["params"], "macs": before["macs"]}
+        for part, images in ((VAL, pixels.val), (TEST, pixels.test)):
+            if images is not None:
+                after[part] = evaluate_pixels(predictor, images, len(source.classes), progress=progress).record()
+        _check_gate(before, after, max_drop)
+        shown = pixels.val or pixels.test or pixels.train
+        reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
+        parity = {"images": "real", **compare(reference, predictor, shown.pixels[:PARITY_IMAGES])}
+        onnx.save(finish(quantized.network, config, parity), work / ONNX)
+        OnnxPredictor(work / ONNX)  # what was written opens
+        after["size_bytes"] = (work / ONNX).stat().st_size
+        record = lineage.step(
+            "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
+            after=after, parity=parity, reduce_range=quantized.reduce_range,
+            int8_layers=[quantized.int8_layers, quantized.layers],
+        )  # fmt: skip
+        config = replace(config.with_step(record), primary=ONNX, surgery=[])
+        write_json(work / CONFIG, config.to_json())
+    return Step(out, config, record, quantized)
+
+
+def _check_gate(before: dict[str, Any], after: dict[str, Any], max_drop: float | None) -> None:
+    part = VAL if VAL in after else TEST
+    if max_drop is None or part not in after:
+        return
+    drop = 100 * (before[part]["top1"] - after[part]["top1"])
+    if drop > max_drop:
+        raise GateError(
+            f"int8 loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was written; "
+            "keep the float model, or allow more"
+        )

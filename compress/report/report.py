@@ -1,0 +1,208 @@
+"""The report: report.md, report.html and report.png, derived from the models' lineage and bench.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.report import sections
+from compress.report.charts import Point, accuracy_chart, to_png, to_svg
+from compress.report.figures import Cell
+from compress.report.sections import Section, Table
+from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was decided and where it is written.
+
+    Attributes:
+        baseline, chosen: names of directories; `chosen` is None where no compressed model is within the budget.
+        variants: one JSON-ready record a model, the baseline first.
+        budgets: what was asked for.
+        met: whether a model meets it.
+        verdict: the first sentence of the report.
+        picture: None where no model has both an accuracy and a cost.
+    """
+
+    baseline: str
+    chosen: str | None
+    variants: list[dict[str, Any]]
+    budgets: dict[str, float]
+    met: bool
+    verdict: str
+    markdown: Path
+    html: Path
+    picture: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+def build_report(out: Path, *, max_drop: float = 1.0) -> Report:
+    """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
+
+    The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
+    validation accuracy; the smallest, where `out` has no bench.json.
+
+    Raises:
+        UsageError: `out` holds no models.
+    """
+    bench = read_bench(out)
+    floor_pct = bench["noise"]["floor_pct"] if bench is not None and bench["noise"] is not None else None
+    baseline, *others = variants = read_variants(out, bench)
+    compared = [compare(variant, baseline, floor_pct) for variant in others]
+    chosen = choose(others, compared, max_drop)
+    pairs = list(zip(others, compared, strict=True))
+    verdict = sections.verdict(baseline, chosen, pairs, max_drop)
+    split = "test" if all("test" in variant.accuracy for variant in variants) else "val"
+
+    chart = _chart(variants, chosen, split)
+    parts = _sections(variants, chosen, pairs, split, bench, str(out), has_chart=chart is not None)
+    title = f"Compression report: {out.resolve().name}"
+    report = Report(
+        baseline=baseline.name,
+        chosen=None if chosen is None else chosen.name,
+        variants=[_record(baseline, None), *(_record(*pair) for pair in pairs)],
+        budgets={"max_drop": max_drop},
+        met=chosen is not None,
+        verdict=verdict,
+        markdown=out / "report.md",
+        html=out / "report.html",
+        picture=None if chart is None else out / "report.png",
+    )
+    if report.picture is not None:
+        report.picture.write_bytes(to_png(chart))
+    report.markdown.write_text(_markdown(title, verdict, parts), encoding="utf-8")
+    report.html.write_text(_html(title, verdict, parts, "" if chart is None else to_svg(chart)), encoding="utf-8")
+    return report
+
+
+def _sections(
+    variants: Sequence[Variant],
+    chosen: Variant | None,
+    pairs: Sequence[tuple[Variant, Comparison]],
+    split: str,
+    bench: dict[str, Any] | None,
+    out: str,
+    *,
+    has_chart: bool,
+) -> list[Section]:
+    parts = [
+        Section("Models", table=sections.comparison_table(variants[0], chosen, pairs, split)),
+        Section(
+            "Accuracy and cost",
+            ["The area of a circle is the size of the file."] if has_chart else [],
+            picture=has_chart,
+        ),
+        Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
+        Section("How it was measured", sections.method_text(bench)),
+        Section("Machine and versions", table=sections.machine_table(variants, bench)),
+        Section("The same again", code=sections.commands(variants, bench, out)),
+    ]
+    if bench is not None:
+        parts.insert(2, Section("Latency by runtime", table=sections.bench_table(bench["rows"])))
+    return [part for part in parts if part.text or part.code or (part.table and part.table.rows)]
+
+
+def _chart(variants: Sequence[Variant], chosen: Variant | None, split: str) -> Any:
+    """Accuracy over latency, or over size where nothing was timed; None where no model can be drawn."""
+    timed = any(variant.latency_ms is not None for variant in variants)
+    points = []
+    for variant in variants:
+        accuracy, size_bytes = variant.accuracy.get(split), variant.size_bytes
+        cost = variant.latency_ms if timed else None if size_bytes is None else size_bytes / 1e6
+        if accuracy is None or cost is None or not size_bytes:
+            continue
+        role: Literal["baseline", "chosen", "variant"] = "variant"
+        if variant is variants[0]:
+            role = "baseline"
+        elif variant is chosen:
+            role = "chosen"
+        ci = accuracy.top1_ci or (accuracy.top1, accuracy.top1)
+        points.append(Point(variant.name, accuracy.top1, ci, cost, size_bytes, role))
+    if not points:
+        return None
+    cost_title = "latency in onnxruntime, ms (median)" if timed else "size, MB"
+    where = "test" if split == "test" else "validation"
+    return accuracy_chart(points, cost_title=cost_title, top1_title=f"top-1 on {where}, % (95% interval)")
+
+
+def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": variant.name, "path": str(variant.directory), "precision": variant.precision}
+    for split, accuracy in variant.accuracy.items():
+        record |= {f"{split}_top1": accuracy.top1, f"{split}_top1_ci": accuracy.top1_ci}
+    record |= {"params": variant.params, "macs": variant.macs, "size_bytes": variant.size_bytes}
+    record["median_ms"] = variant.latency_ms
+    if compared is not None:
+        for split, points in compared.points.items():
+            record[f"{split}_drop_points"] = points
+        for split, paired in compared.paired.items():
+            record |= {f"{split}_drop_ci_points": paired.ci_points, f"{split}_mcnemar_p": paired.mcnemar_p}
+        ratio = compared.speed_up
+        record |= {"ratio": ratio and ratio.median, "ratio_ci": ratio and (ratio.lo, ratio.hi)}
+        record["verdict"] = compared.speed_verdict
+    return record
+
+
+# --- setting it -------------------------------------------------------------------------------------------------------
+
+
+def _html(title: str, verdict: str, parts: Sequence[Section], svg: str) -> str:
+    import jinja2
+    import markupsafe
+
+    def code(text: str) -> markupsafe.Markup:
+        """Escaped, with `names` as <code>."""
+        pieces = text.split("`")
+        return markupsafe.Markup("").join(
+            markupsafe.Markup("<code>{}</code>").format(piece) if i % 2 else markupsafe.escape(piece)
+            for i, piece in enumerate(pieces)
+        )
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["code"] = code
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title=title, verdict=verdict, sections=parts, svg=markupsafe.Markup(svg))
+
+
+def _markdown(title: str, verdict: str, parts: Sequence[Section]) -> str:
+    lines = [f"# {_plain(title)}", "", f"**{_plain(verdict)}**", ""]
+    for part in parts:
+        lines += [f"## {part.title}", ""]
+        if part.picture:
+            lines += [f"![{part.title}](report.png)", ""]
+        for paragraph in filter(None, part.text):
+            lines += [_plain(paragraph), ""]
+        if part.table is not None:
+            lines += [*_markdown_table(part.table), ""]
+        if part.code:
+            lines += ["```sh", *part.code, "```", ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    ruler = ["---" if i < table.words else "---:" for i in range(len(table.head))]
+    rows = [[text.replace("|", "\\|") for cell in row for text in _markdown_cells(cell)] for row in table.rows]
+    return [line(table.head), line(ruler), *map(line, rows)]
+
+
+def _markdown_cells(cell: Cell) -> list[str]:
+    notes = ", ".join(filter(None, cell.notes))
+    return [_plain(f"{cell.text} ({notes})" if notes else cell.text), *[""] * (cell.columns - 1)]
+
+
+def _plain(text: str) -> str:
+    """Markdown in which only our backquotes mean anything: names may hold HTML, stars and newlines."""
+    pieces = " ".join(text.split()).split("`")
+    outside = str.maketrans({"<": "&lt;", ">": "&gt;", "*": "\\*", "_": "\\_", "[": "\\["})
+    return "`".join(piece if i % 2 else piece.translate(outside) for i, piece in enumerate(pieces))

@@ -1,0 +1,297 @@
+"""The parts of the report, as text and tables; how they are set is the business of report.py and the template."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.report.figures import (
+    MISSING,
+    Cell,
+    arguments,
+    change,
+    count,
+    interval,
+    megabytes,
+    milliseconds,
+    percent,
+    signed,
+    three,
+    times,
+)
+from compress.report.variants import Comparison, Variant
+
+POSITIONAL = {"fit": ("data",), "eval": ("model", "dir", "data")}  # of the commands; the others take a model
+MODEL = ("model", "dir", "directory", "source")
+
+
+@dataclass(frozen=True)
+class Table:
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    words: int = 1  # leading columns that hold words, not numbers
+    marked: int | None = None  # the row to stand out
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: Sequence[str] = ()
+    table: Table | None = None
+    code: Sequence[str] = ()
+    picture: bool = field(default=False)  # the chart goes here
+
+
+def quoted(name: str) -> str:
+    """A name to be set as code."""
+    return "`" + name.replace("`", "'").replace("\n", " ") + "`"
+
+
+def verdict(
+    baseline: Variant, chosen: Variant | None, pairs: Sequence[tuple[Variant, Comparison]], max_drop: float
+) -> str:
+    """What to do, in one sentence, or two where speed does not speak for it."""
+    if not pairs:
+        return f"There is only {quoted(baseline.name)}: nothing was compressed yet."
+    budget = f"{max_drop:.1f} {'point' if max_drop == 1 else 'points'}"
+    drops = {variant.name: compared.points["val"] for variant, compared in pairs if "val" in compared.points}
+    if not drops:
+        return f"Keep {quoted(baseline.name)}: no compressed model was measured on validation."
+    if chosen is None:
+        nearest = min(drops, key=drops.__getitem__)
+        return (
+            f"Keep {quoted(baseline.name)}: no compressed model is within {budget} on validation "
+            f"(the nearest, {quoted(nearest)}, loses {drops[nearest]:.1f})."
+        )
+    compared = next(c for variant, c in pairs if variant is chosen)
+    parts = [_accuracy_part(chosen, compared), _speed_part(chosen, compared)]
+    if chosen.size_bytes is not None:
+        factor = compared.times_smaller
+        smaller = "" if factor is None else f" ({times(factor)} smaller)" if factor > 1 else " (not smaller)"
+        parts.append(megabytes(chosen.size_bytes) + smaller)
+    sentence = f"Use {quoted(chosen.name)}: {', '.join(filter(None, parts))}."
+    within = [c for variant, c in pairs if drops.get(variant.name, max_drop + 1) <= max_drop]
+    if compared.speed_verdict in ("slower", "tie") and not any(c.speed_verdict == "faster" for c in within):
+        sentence += f" No compressed model within {budget} is faster than {quoted(baseline.name)} on this machine."
+    return sentence
+
+
+def _accuracy_part(chosen: Variant, compared: Comparison) -> str:
+    split = "test" if "test" in compared.points else "val"
+    text = f"top-1 {percent(chosen.accuracy[split].top1)} on {'test' if split == 'test' else 'validation'}"
+    if (paired := compared.paired.get(split)) is None:
+        return f"{text} ({signed(-compared.points[split])} points)"
+    lo, hi = paired.ci_points
+    return f"{text} ({signed(-paired.points)} points, 95% interval {signed(-hi)} to {signed(-lo)}, paired)"
+
+
+def _speed_part(chosen: Variant, compared: Comparison) -> str:
+    if chosen.latency_ms is None:
+        return ""
+    text, ratio = milliseconds(chosen.latency_ms), compared.speed_up
+    if ratio is None:
+        return text
+    how = {"faster": " faster", "slower": ", slower", "tie": ", a tie", None: " the speed"}[compared.speed_verdict]
+    return f"{text} ({ratio.median:.2f}x{how}, {interval(ratio)})"
+
+
+def comparison_table(
+    baseline: Variant, chosen: Variant | None, pairs: Sequence[tuple[Variant, Comparison]], split: str
+) -> Table:
+    """Accuracy, size and latency of every model, each change against the baseline."""
+    head = ["model", "precision", f"top-1, {split}", "change, test", "change, validation"]
+    head += ["parameters", "MACs", "size", "latency", "speed-up"]
+    rows = []
+    everyone: list[tuple[Variant, Comparison | None]] = [(baseline, None), *pairs]
+    for variant, compared in everyone:
+        accuracy = variant.accuracy.get(split)
+        ci = accuracy.top1_ci if accuracy is not None else None
+        role = "baseline" if variant is baseline else "chosen" if variant is chosen else ""
+        speed = Cell("")
+        if compared is not None:
+            ratio = compared.speed_up
+            speed = Cell(MISSING)
+            if ratio is not None:
+                speed = Cell(f"{ratio.median:.2f}x", [interval(ratio), compared.speed_verdict or ""])
+        rows.append(
+            [
+                Cell(quoted(variant.name), [role]),
+                Cell(variant.precision),
+                Cell(
+                    percent(None if accuracy is None else accuracy.top1),
+                    [] if ci is None else [f"{percent(ci[0])} to {percent(ci[1])}"],
+                ),
+                *(
+                    Cell("") if compared is None else change(compared.points.get(s), compared.paired.get(s))
+                    for s in ("test", "val")
+                ),
+                Cell(count(variant.params)),
+                Cell(count(variant.macs)),
+                Cell(megabytes(variant.size_bytes), [_smaller(compared)]),
+                Cell(milliseconds(variant.latency_ms)),
+                speed,
+            ]
+        )
+    marked = next((i for i, (variant, _) in enumerate(everyone) if variant is chosen), None)
+    return Table(head, rows, words=2, marked=marked)
+
+
+def _smaller(compared: Comparison | None) -> str:
+    factor = None if compared is None else compared.times_smaller
+    return f"{times(factor)} smaller" if factor is not None and factor > 1 else ""
+
+
+def bench_table(rows: Iterable[dict[str, Any]]) -> Table:
+    head = [
+        "model",
+        "runtime",
+        "device",
+        "precision",
+        "median",
+        "p90",
+        "p99",
+        "images/s",
+        "memory",
+        "loading",
+        "first run",
+    ]
+    body = []
+    for row in rows:
+        name = [
+            Cell(quoted(row["model"])),
+            Cell(row["runtime"]),
+            Cell(row["device"] or ""),
+            Cell(row["precision"] or ""),
+        ]
+        if row["reason"] is not None:
+            body.append([*name, Cell(row["reason"], columns=len(head) - len(name))])
+            continue
+        times_ms = [row[key] for key in ("median_ms", "p90_ms", "p99_ms")]
+        peak_bytes = None if row["peak_mb"] is None else 1e6 * row["peak_mb"]
+        rest = [three(row["images_per_s"]), megabytes(peak_bytes)]
+        rest += [milliseconds(row.get(key)) for key in ("load_ms", "first_ms")]
+        body.append([*name, *(Cell(milliseconds(ms)) for ms in times_ms), *map(Cell, rest)])
+    return Table(head, body, words=4)
+
+
+def new_steps(variant: Variant, baseline: Variant) -> list[dict[str, Any]]:
+    """What was done to the variant that had not been done to the baseline."""
+    if variant is baseline:
+        return variant.lineage
+    pairs = zip(variant.lineage, baseline.lineage, strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: _what(pair[0]) == _what(pair[1]), pairs))
+    return variant.lineage[shared:]
+
+
+def _what(record: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return record.get("verb"), record.get("arguments"), record.get("seed")
+
+
+def lineage_table(variants: Sequence[Variant]) -> Table:
+    """The steps to the baseline, and from there to each of the others."""
+    rows = []
+    for variant in variants:
+        for number, record in enumerate(new_steps(variant, variants[0])):
+            after = (record.get("metrics") or {}).get("after") or {}
+            seconds = record.get("seconds")
+            rows.append(
+                [
+                    Cell(quoted(variant.name) if number == 0 else ""),
+                    Cell(str(record.get("verb", MISSING))),
+                    Cell(arguments(record.get("arguments") or {})),
+                    Cell(MISSING if record.get("seed") is None else str(record["seed"])),
+                    Cell(MISSING if seconds is None else f"{three(seconds)} s"),
+                    *(Cell(percent((after.get(split) or {}).get("top1"))) for split in ("val", "test")),
+                    Cell(count(after.get("params"))),
+                    Cell(count(after.get("macs"))),
+                    Cell(megabytes(after.get("size_bytes"))),
+                ]
+            )
+    head = ["model", "step", "arguments", "seed", "took", "validation", "test", "parameters", "MACs", "size"]
+    return Table(head, rows, words=3)
+
+
+def data_text(variants: Sequence[Variant]) -> str:
+    """The datasets that the steps saw, each once."""
+    seen: dict[str, None] = {}
+    for record in (record for variant in variants for record in variant.lineage if record.get("data")):
+        data = record["data"]
+        sizes = ", ".join(f"{split} {n}" for split, n in (data.get("sizes") or {}).items())
+        fingerprint = str(data.get("fingerprint") or "")[:12]
+        details = "; ".join(filter(None, (sizes, f"fingerprint {fingerprint}" if fingerprint else "")))
+        text = quoted(str(data.get("name"))) + (f" ({details})" if details else "")
+        seen[text] = None
+    return f"Data: {', '.join(seen)}." if seen else ""
+
+
+def commands(variants: Sequence[Variant], bench: dict[str, Any] | None, out: str) -> list[str]:
+    """What to type for the same again."""
+    lines = {command(r): None for variant in variants for r in variant.lineage if r.get("verb")}
+    if bench is not None:
+        models = dict.fromkeys(row["model"] for row in bench["rows"])
+        lines[shlex.join(["slimzoo", "bench", *(f"{out}/{m}" for m in models), "--save", f"{out}/bench.json"])] = None
+    return list(lines)
+
+
+def command(record: dict[str, Any]) -> str:
+    """The command line of a lineage record: its arguments have the options' names."""
+    verb, given = record["verb"], dict(record.get("arguments") or {})
+    words = ["slimzoo", verb]
+    words += [str(given.pop(name)) for name in POSITIONAL.get(verb, MODEL) if given.get(name) is not None]
+    if record.get("seed") is not None and verb != "export":
+        given.setdefault("seed", record["seed"])
+    for name, value in given.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for one in values for word in (option, str(one))]
+    return shlex.join(words)
+
+
+def method_text(bench: dict[str, Any] | None) -> list[str]:
+    text = [
+        "Choices were made on validation; test answers have no say in them. Accuracies carry Wilson's 95% interval. "
+        "Changes are paired, image by image, with Tango's score interval; p is McNemar's, exact; a flip is an image "
+        "that one of the two models got right and the other wrong. 1 MB is 1e6 bytes; one MAC is one multiply-add."
+    ]
+    if bench is None:
+        return [*text, "Latency was not measured here: there is no bench.json."]
+    settings, noise = bench["settings"], bench["noise"]
+    text.append(
+        "Latency is that of the network from prepared tensors to logits: each model and runtime in a process of its "
+        f"own, threads {settings['threads']}, batch {settings['batch']}, {settings['rounds']} rounds interleaved and "
+        f"reversed every second time, {settings['seconds_per_round']:g} s each; inputs: {settings['inputs']}. The "
+        "speed-up is the median of the rounds' ratios to the baseline with its bootstrap 95% interval. Percentiles are "
+        "left out where there are too few samples to bound them; no sample is dropped."
+    )
+    if noise is not None:
+        lo, hi = noise["ratio_ci"]
+        text.append(
+            f"Noise of the machine: two copies of one model differ by {lo:.2f}x to {hi:.2f}x, so a difference within "
+            f"{noise['floor_pct']:.1f}% is called a tie."
+        )
+    return text
+
+
+def machine_table(variants: Sequence[Variant], bench: dict[str, Any] | None) -> Table:
+    rows = []
+    if bench is not None:
+        machine = bench["machine"]
+        gpus = ", ".join(machine.get("gpu") or []) or "none"
+        cores = f"{machine.get('cores')} cores, {machine.get('threads')} threads"
+        rows = [
+            ("processor", f"{machine.get('processor')}, {cores}"),
+            ("instructions", ", ".join(machine.get("flags") or []) or MISSING),
+            ("load before", str(machine.get("load_average", MISSING))),
+            ("GPU", gpus),
+            ("system", str(machine.get("system", MISSING))),
+            ("versions, measuring", arguments(bench.get("versions") or {})),
+        ]
+    made = dict.fromkeys(arguments(r["versions"]) for v in variants for r in v.lineage if r.get("versions"))
+    rows += [("versions, making", text) for text in made]
+    return Table(["", ""], [[Cell(name), Cell(text)] for name, text in rows], words=2)

@@ -1,0 +1,179 @@
+"""What a run made: each model of a directory of models, with what its lineage and the benchmark say of it.
+
+Nothing is stored for the report: metrics live in the lineage, latencies in bench.json, and all else is derived here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.report.statistics import Ratio, Verdict, ratio_interval
+from transfer.statistics import PairedDrop, paired_drop, wilson
+from zoo.errors import UsageError
+
+SPLITS = ("val", "test")
+SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one split: shares in 0..1; `correct` is (N,) of 0 and 1, or None where the answers were not kept."""
+
+    top1: float
+    top1_ci: tuple[float, float] | None
+    n: int | None
+    correct: np.ndarray[Any, Any] | None
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Accuracy | None:
+        if record.get("top1") is None:
+            return None
+        text, n, ci = record.get("correct"), record.get("n"), record.get("top1_ci")
+        correct = None if not text else np.array([character == "1" for character in text])
+        if ci is None and n:
+            ci = wilson(round(record["top1"] * n), n)
+        return cls(record["top1"], None if ci is None else (ci[0], ci[1]), n, correct)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model directory."""
+
+    name: str
+    directory: Path
+    lineage: list[dict[str, Any]]
+    primary: str
+    accuracy: dict[str, Accuracy]  # by split
+    params: int | None
+    macs: int | None
+    size_bytes: int | None
+    rows: list[dict[str, Any]]  # of bench.json
+
+    @property
+    def onnx_row(self) -> dict[str, Any] | None:
+        """The measured row in onnxruntime, the runtime that models are compared in."""
+        return next((r for r in self.rows if r["runtime"] == "onnxruntime" and r["median_ms"] is not None), None)
+
+    @property
+    def latency_ms(self) -> float | None:
+        return None if self.onnx_row is None else float(self.onnx_row["median_ms"])
+
+    @property
+    def precision(self) -> str:
+        if self.onnx_row is not None and self.onnx_row["precision"]:
+            return str(self.onnx_row["precision"])
+        return "int8" if self.primary == "model.onnx" else "fp32"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant against the baseline; drops by split, in percentage points, positive is worse.
+
+    `points` is there wherever both accuracies are, `paired` only where both kept their answers to the same images.
+    """
+
+    points: dict[str, float]
+    paired: dict[str, PairedDrop]
+    speed_up: Ratio | None
+    speed_verdict: Verdict | None
+    times_smaller: float | None
+
+
+def read_bench(out: Path) -> dict[str, Any] | None:
+    file = out / "bench.json"
+    if not file.is_file():
+        return None
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return result
+
+
+def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
+    """The models in the immediate subdirectories of `out`, the one with the shortest lineage (the baseline) first.
+
+    An export does not count as a step there: it may have been done to some of them and not to others.
+
+    Raises:
+        UsageError: there is none.
+    """
+    rows = [] if bench is None else bench["rows"]
+    found = []
+    for config in sorted(out.glob("*/config.json")):
+        ours = json.loads(config.read_text(encoding="utf-8")).get("slimzoo")
+        if ours is not None and not config.parent.name.endswith(".partial"):
+            found.append(_variant(config.parent, ours, [row for row in rows if row["model"] == config.parent.name]))
+    if not found:
+        raise UsageError(
+            f"{out} holds no models: wanted a directory of model directories, as `slimzoo compress` writes it"
+        )
+    return sorted(found, key=lambda variant: sum(record.get("verb") not in SAME_WEIGHTS for record in variant.lineage))
+
+
+def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) -> Variant:
+    lineage = ours.get("lineage") or []
+    metrics = current_metrics(lineage)
+    primary = ours.get("primary", "model.safetensors")
+    size_bytes = metrics.get("size_bytes")
+    if size_bytes is None and (directory / primary).is_file():
+        size_bytes = (directory / primary).stat().st_size
+    accuracy = {split: Accuracy.read(metrics.get(split) or {}) for split in SPLITS}
+    return Variant(
+        name=directory.name,
+        directory=directory,
+        lineage=lineage,
+        primary=primary,
+        accuracy={split: value for split, value in accuracy.items() if value is not None},
+        params=metrics.get("params"),
+        macs=metrics.get("macs"),
+        size_bytes=size_bytes,
+        rows=rows,
+    )
+
+
+def current_metrics(lineage: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What holds of the model now: after its last step, or before that if it only wrote the model in another form.
+
+    A step that changed the weights without measuring them leaves nothing: older figures are of another model.
+    """
+    for record in reversed(lineage):
+        after: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
+        if record.get("verb") not in SAME_WEIGHTS or any(after.get(split) for split in SPLITS):
+            return after
+    return {}
+
+
+def compare(variant: Variant, baseline: Variant, floor_pct: float | None) -> Comparison:
+    points, paired = {}, {}
+    for split in SPLITS:
+        before, after = baseline.accuracy.get(split), variant.accuracy.get(split)
+        if before is None or after is None:
+            continue
+        points[split] = 100 * (before.top1 - after.top1)
+        if before.correct is not None and after.correct is not None and len(before.correct) == len(after.correct):
+            paired[split] = paired_drop(before.correct, after.correct)
+            points[split] = paired[split].points
+    speed_up, old, new = None, baseline.onnx_row, variant.onnx_row
+    if old is not None and new is not None and len(old["rounds_ms"]) == len(new["rounds_ms"]) > 0:
+        speed_up = ratio_interval(old["rounds_ms"], new["rounds_ms"])
+    return Comparison(
+        points=points,
+        paired=paired,
+        speed_up=speed_up,
+        speed_verdict=None if speed_up is None or floor_pct is None else speed_up.verdict(floor_pct),
+        times_smaller=baseline.size_bytes / variant.size_bytes if baseline.size_bytes and variant.size_bytes else None,
+    )
+
+
+def choose(variants: Sequence[Variant], comparisons: Sequence[Comparison], max_drop: float) -> Variant | None:
+    """The fastest in onnxruntime of those whose validation drop is at most `max_drop` points; the smallest, where no
+    latency was measured. The test set has no say."""
+    within = [v for v, c in zip(variants, comparisons, strict=True) if c.points.get("val", np.inf) <= max_drop + 1e-9]
+    timed = [variant for variant in within if variant.latency_ms is not None]
+    if timed:
+        return min(timed, key=lambda variant: variant.latency_ms or np.inf)
+    return min(within, key=lambda variant: variant.size_bytes or np.inf, default=None)

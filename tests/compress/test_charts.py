@@ -1,0 +1,82 @@
+"""The accuracy chart: what it shows, that labels keep clear of each other, that it asks for nothing from outside."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from PIL import Image
+
+from compress.report import charts
+from compress.report.charts import FONT_PX, GLYPH_PX, HEIGHT, WIDTH, Point, accuracy_chart, to_png, to_svg
+
+POINTS = [
+    Point("fit", 0.981, (0.962, 0.991), 1.9, 16_800_000, "baseline"),
+    Point("prune50", 0.976, (0.956, 0.987), 1.1, 5_100_000),
+    Point("prune25", 0.979, (0.960, 0.990), 1.15, 9_300_000),
+    Point("int8", 0.979, (0.960, 0.990), 0.9, 4_300_000, "chosen"),
+    Point("<script>alert(1)</script>", 0.93, (0.90, 0.95), 0.6, 400_000),
+]
+
+
+@pytest.fixture(scope="module")
+def svg():
+    return to_svg(accuracy_chart(POINTS, cost_title="latency, ms", top1_title="top-1, %"))
+
+
+def test_svg_is_one_well_formed_element_without_an_address(svg):
+    assert ElementTree.fromstring(svg).tag == "svg"
+    assert "http" not in svg
+    assert "<script" not in svg
+
+
+def test_svg_names_models_axes_and_roles(svg):
+    texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.tag == "text"]
+    assert {"fit · baseline", "prune50", "prune25", "int8 · chosen", "<script>alert(1)</script>"} <= set(texts)
+    assert {"latency, ms", "top-1, %"} <= set(texts)
+
+
+def test_area_of_a_circle_is_the_size_of_the_file():
+    (records,) = accuracy_chart(POINTS, cost_title="", top1_title="").to_dict()["datasets"].values()
+    area = {record["label"]: record["area"] for record in records}
+    assert area["fit · baseline"] / area["int8 · chosen"] == pytest.approx(16_800_000 / 4_300_000)
+
+
+def test_png_is_white_with_something_on_it():
+    image = Image.open(io.BytesIO(to_png(accuracy_chart(POINTS, cost_title="ms", top1_title="%"), scale=1)))
+    colours = image.convert("RGB").getcolors(1 << 20)
+    assert image.width > WIDTH
+    assert max(colours)[1] == (255, 255, 255)
+    assert len(colours) > 50
+
+
+def boxes(points):
+    plane = charts._Plane.around(points)
+    largest = max(point.size_bytes for point in points)
+    for point, (x, y) in zip(points, charts._place(points, plane, largest), strict=True):
+        half = GLYPH_PX * len(point.label) / 2
+        yield x - half, y - FONT_PX / 2, x + half, y + FONT_PX / 2
+
+
+CROWD = [Point(f"variant-{i}", 0.97, (0.96, 0.98), 1.0 + 0.02 * i, 1_000_000) for i in range(6)]
+
+
+@pytest.mark.parametrize("points", [POINTS, CROWD, POINTS[:1]])
+def test_labels_are_inside_and_apart(points):
+    placed = list(boxes(points))
+    for left, top, right, bottom in placed:
+        assert 0 <= left <= right <= WIDTH
+        assert 0 <= top <= bottom <= HEIGHT
+    for a, b in itertools.combinations(placed, 2):
+        assert charts._overlap(a, b) == 0
+
+
+def test_a_long_name_is_cut():
+    assert Point("x" * 80, 0.9, (0.8, 1.0), 1.0, 1).label == "x" * 27 + "…"
+
+
+def test_nothing_to_draw_is_refused():
+    with pytest.raises(ValueError, match="no points"):
+        accuracy_chart([], cost_title="", top1_title="")

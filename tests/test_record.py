@@ -1,0 +1,31 @@
+"""A recorded figure says what it was measured on and how to measure it again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "benchmarks/record.py"
+
+
+@pytest.fixture
+def record(tmp_path):
+    spec = importlib.util.spec_from_file_location("record", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.RESULTS = tmp_path / "results"
+    return module
+
+
+def test_result_carries_its_provenance(record):
+    path = record.write_result("latency", {"median_ms": 1.5}, "python benchmarks/bench_latency.py")
+    written = json.loads(path.read_text())
+    assert path.name == "latency.json"
+    assert written["figures"] == {"median_ms": 1.5}
+    assert written["command"] == "python benchmarks/bench_latency.py"
+    assert written["machine"]["processor"]
+    assert written["versions"]["python"]
+    assert {"commit", "dirty", "date"} <= set(written)

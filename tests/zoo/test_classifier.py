@@ -1,0 +1,94 @@
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import zoo
+from zoo.classifier import classifier_name, features, reset_classifier_
+
+# timm's forward_head(pre_logits) is what its own users call for features
+TIMM = ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"]
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_features_of_timms_models_are_timms(name):
+    model = timm.create_model(name).eval()
+    x = torch.randn(2, 3, 160, 160)
+    theirs = model.forward_head(model.forward_features(x), pre_logits=True)
+    torch.testing.assert_close(features(model, x), theirs.flatten(1))
+    assert model.get_submodule(classifier_name(model)) is model.get_classifier()
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: zoo.create_model("vit_tiny", depth=1, image_size=32), "mobilenet_v2", "vgg11"]
+)
+def test_the_classifier_of_the_features_gives_the_logits(build):
+    if isinstance(build, str):
+        with torch.device("meta"):
+            model = torchvision.models.get_model(build)
+        assert classifier_name(model) == {"mobilenet_v2": "classifier.1", "vgg11": "classifier.6"}[build]
+        return
+    model = build().eval()
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.get_submodule(classifier_name(model))(features(model, x)), model(x))
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_features_follow_the_models_mode():
+    model = zoo.create_model("lenet5", dropout=0.5)
+    x = torch.randn(8, 1, 28, 28)
+    assert not torch.equal(features(model.train(), x), features(model, x))
+    assert torch.equal(features(model.eval(), x), features(model, x))
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    "model", [zoo.create_model("lenet5"), timm.create_model("test_resnet"), torchvision.models.mobilenet_v2()]
+)
+def test_a_fresh_classifier(model):
+    model = model.double().eval()
+    before = torch.get_rng_state()
+    reset_classifier_(model, 7, torch.Generator().manual_seed(0))
+    assert torch.equal(before, torch.get_rng_state())
+    layer = model.get_submodule(classifier_name(model))
+    assert layer.out_features == 7
+    assert layer.weight.dtype == torch.float64
+    assert not layer.training
+    assert layer.bias.count_nonzero() == 0
+    assert 0.008 < layer.weight.std() < 0.011
+    assert layer.weight.requires_grad
+    assert getattr(model, "num_classes", 7) == 7
+    first = layer.weight.clone()
+    reset_classifier_(model, 7, torch.Generator().manual_seed(0))
+    assert torch.equal(model.get_submodule(classifier_name(model)).weight, first)
+    with pytest.raises(ValueError, match="n=0 classes"):
+        reset_classifier_(model, 0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 3, 1)), "Sequential has no nn.Linear"),
+        (lambda: timm.create_model("test_resnet", num_classes=0), "ResNet ends in Identity"),
+        (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "VisionTransformerDistilled ends in 2 layers"),
+    ],
+)
+def test_what_is_no_classifier_says_so(build, message):
+    with torch.device("meta"):
+        model = build()
+    with pytest.raises(TypeError, match=message):
+        classifier_name(model)
+
+
+def test_an_unused_classifier_is_an_error():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="Unused did not call its classifier 'fc'"):
+        features(Unused(), torch.zeros(1, 2))

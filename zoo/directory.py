@@ -1,0 +1,226 @@
+"""Output directories that appear whole or not at all, and whose files are checked at every load.
+
+Work goes on in DIR.partial/, which is flushed to the disk and renamed at the end. MANIFEST.sha256 (the format of
+`sha256sum`) lists every file that was there then.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import Interrupted, SlimzooError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "MANIFEST.sha256"
+RUN = "run.json"
+CHECKPOINTS = "checkpoints"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file-size limit
+
+
+def partial_of(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+@contextmanager
+def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
+    """Yield OUT.partial/ to work in; when the block ends well, it becomes OUT.
+
+    When the block raises, OUT.partial/ stays only if it holds a checkpoint to resume from.
+
+    Args:
+        out: the directory to make.
+        run: {"verb": ..., "arguments": {...}}, kept in run.json while the work goes on, for `slimzoo resume`.
+        overwrite: replace `out`, which must be empty or made by slimzoo.
+        resume: continue in the OUT.partial/ of an interrupted run.
+
+    Raises:
+        UsageError: `out` is taken, or an interrupted run waits in OUT.partial/.
+    """
+    check_free(out, overwrite=overwrite, resume=resume)
+    partial = partial_of(out)
+    if partial.exists() and not resume:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(partial / RUN, run)
+    try:
+        yield partial
+        (partial / RUN).unlink()
+        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+        write_manifest(partial)
+        _flush(partial)
+        _take_place(partial, out)
+    except BaseException as error:
+        resumable = partial.exists() and has_checkpoint(partial)
+        if not resumable:
+            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, KeyboardInterrupt):
+            after = f"continue with `slimzoo resume {out}`" if resumable else "nothing was written"
+            raise Interrupted(f"interrupted; {after}", exit_code=getattr(error, "exit_code", 130)) from error
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            after = f"; then continue with `slimzoo resume {out}`" if resumable else ""
+            raise SlimzooError(f"the disk of {out} is full: free some space, or name another --out{after}") from error
+        raise
+
+
+def has_checkpoint(partial: Path) -> bool:
+    return any((partial / CHECKPOINTS).glob("*/state.json"))
+
+
+def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse an output directory before any work is done for it.
+
+    Raises:
+        UsageError: as `new_directory` says.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; name a new directory with --out")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise UsageError(f"{out} exists and is not empty; name another --out, or replace it with --overwrite")
+        if not is_ours(out):
+            raise UsageError(f"{out} was not made by slimzoo and is left alone; name another --out")
+    if partial_of(out).exists() and has_checkpoint(partial_of(out)) and not (resume or overwrite):
+        raise UsageError(
+            f"{partial_of(out)} holds an interrupted run; continue it with `slimzoo resume {out}`, "
+            "or start afresh with --overwrite"
+        )
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether slimzoo made the directory: it carries a manifest, or its only content is directories that do."""
+    if (directory / MANIFEST).exists():
+        return True
+    return any((child / MANIFEST).exists() for child in directory.iterdir() if child.is_dir())
+
+
+def write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file; a full disk is the same OSError as for any other file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path) -> None:
+    """List every file below `directory`, this one excepted."""
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
+    lines = [f"{sha256(file)}  {file.relative_to(directory).as_posix()}\n" for file in files]
+    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def read_manifest(directory: Path) -> dict[str, set[str]]:
+    """File name -> the hashes that it may have (two while `replace_files` is at work)."""
+    try:
+        lines = (directory / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SlimzooError(
+            f"{directory} has no readable {MANIFEST}; it is not a directory that slimzoo made"
+        ) from error
+    hashes: dict[str, set[str]] = {}
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        hashes.setdefault(name, set()).add(digest)
+    return hashes
+
+
+def verify_manifest(directory: Path) -> None:
+    """Compare every listed file with its hash.
+
+    Raises:
+        SlimzooError: a file is missing, damaged or changed; the message names it.
+    """
+    for name, digests in read_manifest(directory).items():
+        path = directory / name
+        if not path.is_file():
+            raise SlimzooError(f"{path} is listed in {MANIFEST} and missing; restore it or make the directory again")
+        if sha256(path) not in digests:
+            raise SlimzooError(f"{path} is not what {MANIFEST} says: damaged or edited; restore it or make it again")
+
+
+def replace_files(directory: Path, files: dict[str, bytes]) -> None:
+    """Replace or add files of a finished directory so that a crash at any point leaves it loadable.
+
+    The manifest first allows both the old and the new content, then each file is renamed into place, then the manifest
+    forgets the old.
+    """
+    hashes = read_manifest(directory)
+    fresh = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    both = [(digest, name) for name, digests in hashes.items() for digest in digests]
+    both += [(fresh[name], name) for name in files if name in hashes]
+    replacements = {name + ".new": content for name, content in files.items()}
+    try:
+        for name, content in replacements.items():
+            (directory / name).write_bytes(content)
+            _fsync(directory / name)
+        _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(both)))
+    except BaseException:
+        for name in replacements:
+            (directory / name).unlink(missing_ok=True)
+        raise
+    for name in files:
+        os.replace(directory / (name + ".new"), directory / name)
+    final = {name: digests for name, digests in hashes.items() if name not in fresh}
+    pairs = [(digest, name) for name, digests in final.items() for digest in digests]
+    pairs += [(digest, name) for name, digest in fresh.items()]
+    _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(pairs)))
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        _fsync(new)
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+def _take_place(partial: Path, out: Path) -> None:
+    old = out.with_name(out.name + ".old")
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(out, old)
+    os.rename(partial, out)
+    _fsync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(directory: Path) -> None:
+    for path in [*directory.rglob("*"), directory]:
+        _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,44 @@
+"""The errors that slimzoo raises on purpose. Each message is one line: what was given, what was wanted, what to do.
+
+SlimzooError            exit code 1: the work could not be done
+├── UsageError          exit code 2: the request itself is wrong (an unknown name, a taken output directory)
+├── DataError           exit code 3: the images or labels are at fault
+└── GateError           exit code 4: the work was done, and missed its budget or its accuracy gate
+
+Interrupted (a KeyboardInterrupt)   exit code 130 or 143: stopped by Ctrl-C or SIGTERM
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SlimzooError(Exception):
+    exit_code = 1
+
+
+class UsageError(SlimzooError, ValueError):
+    exit_code = 2
+
+
+class DataError(SlimzooError, ValueError):
+    exit_code = 3
+
+
+class GateError(SlimzooError):
+    exit_code = 4
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal; the message says whether and how to go on."""
+
+    def __init__(self, message: str, *, exit_code: int = 130) -> None:  # 128 + SIGINT
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """ "did you mean 'a' or 'b'?" with the known names near to `name`, or `otherwise` where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else otherwise

@@ -1,0 +1,122 @@
+"""Blocks that several families share.
+
+Every size that surgery may change is a plain attribute of its module, and no forward pass relies on another: a pruned
+model is the same modules with smaller tensors and new numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def scaled_width(channels: int, scale: float, *, divisor: int = 1) -> int:
+    """`channels` x `scale`, rounded to a multiple of `divisor`, at least `divisor`, and never more than 10% below.
+
+    TensorFlow's rule for EfficientNet and MobileNet (`round_filters`, tensorflow/tpu).
+    """
+    wanted = channels * scale
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded
+
+
+class Conv2dSame(nn.Conv2d):
+    """TensorFlow's SAME padding: as little as gives ceil(size / stride) outputs, the odd pixel below and to the right.
+
+    PyTorch pads both sides alike, which for a stride of 2 reads other pixels. The padding follows the image's size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, O, ceil(H / stride), ceil(W / stride))
+        (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = (
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+        )
+        pad_h = _same_padding(x.shape[-2], kernel_h, stride_h, dilation_h)
+        pad_w = _same_padding(x.shape[-1], kernel_w, stride_w, dilation_w)
+        x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
+        return F.conv2d(x, self.weight, self.bias, self.stride, (0, 0), self.dilation, self.groups)
+
+
+def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> int:
+    outputs = -(-size // stride)
+    return max((outputs - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, a sample's whole branch is zeroed with probability `p`.
+
+    What is kept is divided by 1 - p, so that the expected sum is the one seen in evaluation.
+    """
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"drop_path={p} must be in [0, 1): the probability that a branch is skipped in training")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = 1 - self.p
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)  # (B, 1, ...)
+        return x * mask / keep
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch (Touvron et al. 2021, https://arxiv.org/abs/2103.17239)."""
+
+    def __init__(self, width: int, *, start: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
+        return x * self.gamma
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762); q, k and v in one Linear.
+
+    Attributes:
+        num_heads, head_dim: what qkv's outputs are cut into: (3, num_heads, head_dim), in this order.
+        scale: the softmax temperature, head_dim ** -0.5 at birth. A cut of head_dim leaves it alone.
+    """
+
+    def __init__(self, width: int, *, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"width={width} is not a multiple of num_heads={num_heads}: all heads are equally wide")
+        self.num_heads = num_heads
+        self.head_dim = width // num_heads
+        self.scale = self.head_dim**-0.5
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        # B batch, L tokens, D width, N heads, H width of a head
+        B, L, _ = x_BLD.shape
+        qkv_3BNLH = self.qkv(x_BLD).reshape(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q_BNLH, k_BNLH, v_BNLH = qkv_3BNLH.unbind(0)
+        out_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, scale=self.scale)
+        out = out_BNLH.transpose(1, 2).reshape(B, L, self.num_heads * self.head_dim)
+        return self.proj_drop(self.proj(out))  # type: ignore[no-any-return]  # (B, L, D)
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear on each token."""
+
+    def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.drop1 = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden, width)
+        self.drop2 = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))  # type: ignore[no-any-return]

@@ -1,0 +1,111 @@
+"""open_predictor: one way from a batch of pixels to logits, whatever file holds the model.
+
+eval, predict, parity and the report all go through it, so that a directory and its ONNX file answer the same question.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.artifact import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
+from zoo.errors import SlimzooError, UsageError
+from zoo.preprocess import Preprocess
+
+BATCH = 64
+
+
+class Predictor(Protocol):
+    """A model that takes pixels.
+
+    Attributes:
+        classes: names in the order of the logits, or None.
+        preprocess: what is done to the pixels, here or inside the ONNX graph.
+    """
+
+    classes: tuple[str, ...] | None
+    preprocess: Preprocess
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, h, w, 3) uint8 RGB of any one size to (B, classes) float32."""
+
+
+class TorchPredictor:
+    def __init__(self, model: Any, preprocess: Preprocess, classes: tuple[str, ...] | None) -> None:
+        self.model, self.preprocess, self.classes = model, preprocess, classes
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        device = next(self.model.parameters()).device
+        outputs = []
+        with torch.inference_mode():
+            for start in range(0, len(pixels), BATCH):
+                batch = self.preprocess.normalize(fit_size(pixels[start : start + BATCH], self.preprocess))
+                outputs.append(self.model(torch.from_numpy(batch).to(device)).float().cpu().numpy())
+        return np.concatenate(outputs)
+
+
+class OnnxPredictor:
+    def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
+        """From a file, or from the bytes of one."""
+        import onnxruntime
+
+        path = "the exported graph" if isinstance(model, bytes) else model
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads  # 0: onnxruntime's own choice, one per core
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own unnamed kinds
+            reason = str(error).strip().splitlines()[0]
+            raise SlimzooError(f"{path} cannot be opened by onnxruntime: {reason}") from error
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "slimzoo" not in metadata:
+            raise UsageError(f"{path} says nothing of its preprocessing and classes; export it with `slimzoo export`")
+        record = json.loads(metadata["slimzoo"])
+        self.preprocess = Preprocess.from_dict(record["preprocess"])
+        self.classes = None if record["classes"] is None else tuple(record["classes"])
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if pixels.shape[-1] == 1:  # grey as the network takes it; the graph starts from RGB
+            pixels = np.repeat(pixels, 3, axis=-1)
+        outputs = [
+            self.session.run(["logits"], {"pixels": pixels[start : start + BATCH]})[0]
+            for start in range(0, len(pixels), BATCH)
+        ]
+        return np.concatenate(outputs)
+
+
+def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Pixels at the network's size: resized where they are not."""
+    if pixels.shape[1:] == (*preprocess.size, preprocess.channels):
+        return pixels
+    if not len(pixels):
+        return np.empty((0, *preprocess.size, preprocess.channels), dtype=np.uint8)
+    return np.stack([preprocess.resize(image) for image in pixels])
+
+
+def open_predictor(source: str | Path) -> Predictor:
+    """Open a model directory, an exported .onnx file, or "timm:NAME".
+
+    Raises:
+        UsageError: nothing of the kind is there.
+    """
+    path = Path(source)
+    if str(source).startswith("timm:") or not path.exists():
+        if path.suffix == ".onnx":
+            raise UsageError(f"{path} does not exist; `slimzoo export DIR` writes DIR/model.onnx")
+        loaded = load_model(source)
+        return TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
+    if path.is_file():
+        return OnnxPredictor(path)
+    if is_model_directory(path) and read_config(path).primary == ONNX:
+        return OnnxPredictor(path / ONNX)
+    loaded = load_model(path)
+    assert loaded.config.primary == SAFETENSORS
+    return TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)

@@ -1,0 +1,117 @@
+"""Preprocess: what happens to pixels between the decoder and the network. It travels with the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Resize, crop or pad to `size`, then (pixel / 255 - mean) / std.
+
+    The one rule for rounding: a scaled length is floor(length x scale + 0.5) and at least 1; resizing ends in 8-bit
+    pixels, so that cached images, the exported graph and this class see the same values.
+
+    Attributes:
+        size: (height, width) of what enters the network.
+        resize_to: for mode "crop", the short side before the centre of `size` is cut out.
+        mode: "squash" resizes the whole image to `size`; "crop" resizes the short side to `resize_to` and cuts out the
+            centre; "pad" fits the whole image into `size` and fills the rest with `background`.
+        interpolation: "bilinear" or "bicubic" (a = -0.5), both as Pillow computes them.
+        antialias: the filter widens with the scale when shrinking. False is not implemented and is refused.
+        mean, std: per channel, for pixels in 0..1. One value means that the network takes grey images.
+        background: RGB behind transparent pixels and around padded images.
+    """
+
+    size: tuple[int, int]
+    resize_to: int | None = None
+    mode: Literal["squash", "crop", "pad"] = "squash"
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    antialias: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's, as torchvision uses them
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"size={self.size} must be (height, width) in pixels, both at least 1")
+        if self.mode not in ("squash", "crop", "pad"):
+            raise ValueError(f"mode={self.mode!r} must be 'squash', 'crop' or 'pad'")
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(f"interpolation={self.interpolation!r} must be 'bilinear' or 'bicubic'")
+        if not self.antialias:
+            raise ValueError("antialias=False is not implemented: images would be resized in another way than said")
+        if (self.mode == "crop") != (self.resize_to is not None):
+            raise ValueError(
+                f"mode={self.mode!r} with resize_to={self.resize_to}: 'crop', and it alone, needs resize_to"
+            )
+        if self.resize_to is not None and self.resize_to < max(self.size):
+            raise ValueError(f"resize_to={self.resize_to} is smaller than the crop {self.size}")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(f"mean={self.mean} and std={self.std} must both have 1 or 3 values")
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(h, w, 3) uint8 RGB of any size to (H, W, C) uint8 of this Preprocess's size and channels."""
+        picture = Image.fromarray(image)
+        if self.channels == 1:
+            picture = picture.convert("L")
+        height, width = self.size
+        h, w = image.shape[:2]
+        if self.mode == "squash":
+            picture = self._scale(picture, height, width)
+        elif self.mode == "crop":
+            assert self.resize_to is not None
+            scale = self.resize_to / min(h, w)
+            picture = self._scale(picture, scaled(h, scale), scaled(w, scale))
+            top, left = (picture.height - height) // 2, (picture.width - width) // 2
+            picture = picture.crop((left, top, left + width, top + height))
+        else:
+            scale = min(height / h, width / w)
+            inner = self._scale(picture, min(scaled(h, scale), height), min(scaled(w, scale), width))
+            picture = Image.new("RGB", (width, height), self.background).convert(picture.mode)
+            picture.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
+        return np.array(picture).reshape(height, width, self.channels)
+
+    def _scale(self, picture: Image.Image, height: int, width: int) -> Image.Image:
+        if (picture.height, picture.width) == (height, width):
+            return picture
+        return picture.resize((width, height), _RESAMPLING[self.interpolation])
+
+    def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, C) uint8 to (B, C, H, W) float32, what the network takes."""
+        mean = np.array(self.mean, dtype=np.float32) * np.float32(255)
+        std = np.array(self.std, dtype=np.float32) * np.float32(255)
+        return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
+
+    def at(self, size: int) -> Preprocess:
+        """The same at size x size pixels; the crop keeps its share of the short side."""
+        resize_to = None
+        if self.resize_to is not None:
+            resize_to = max(size, math.floor(size * self.resize_to / min(self.size) + 0.5))
+        return replace(self, size=(size, size), resize_to=resize_to)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Preprocess:
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        return cls(**values)
+
+
+def scaled(length: int, scale: float) -> int:
+    """The one rule for a scaled length in pixels."""
+    return max(1, math.floor(length * scale + 0.5))
