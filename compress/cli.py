@@ -1,4 +1,4 @@
-"""The commands `prune`, `quantize`, `export`, `bench`, `report`, `resume` and `demo`, and all of zoo's and transfer's."""
+"""The commands `prune`, `quantize`, `export`, `bench`, `report`, `resume`, `demo`, and all of zoo's and transfer's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.console import Console, DryRun, Json, Out, Overwrite
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Fine-tune a pretrained vision model on a small dataset, make it small and fast, prove what that cost, ship it.",
+    help="Fine-tune a vision model on a small dataset, make it small and fast, prove what that cost, ship it.",
 )
 app.add_typer(zoo.cli.app)
 app.add_typer(transfer.cli.app)
@@ -52,9 +52,8 @@ def prune(
         before, after = (step.record["metrics"][key] for key in ("before", "after"))
         console.say(f"before: {describe_metrics(before)}")
         console.say(f"after:  {describe_metrics(after)}")
-        console.say(
-            f"{out}: {after['macs'] / before['macs']:.1%} of the MACs, {after['params'] / before['params']:.1%} of the parameters"
-        )
+        shares = [after[key] / before[key] for key in ("macs", "params")]
+        console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
         images = data or "DATA"
         console.next(
             ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],
@@ -123,9 +122,10 @@ def export(directory: DirArgument, json: Json = False) -> None:
         record = run(directory, progress=console.progress)
         parity = record["parity"]
         path = Path(directory, "model.onnx")
+        size = record["metrics"]["after"]["size_bytes"]
         console.say(
-            f"{path}: {record['metrics']['after']['size_bytes'] / 1e6:.2f} MB; on {parity['n']} {parity['images']} images the "
-            f"logits differ by at most {parity['max_abs']:.1e} (their standard deviation is {parity['logits_std']:.2f}), "
+            f"{path}: {size / 1e6:.2f} MB; on {parity['n']} {parity['images']} images the logits differ by "
+            f"at most {parity['max_abs']:.1e} (their standard deviation is {parity['logits_std']:.2f}), "
             f"top-1 agrees on {parity['top1_agreement']:.1%}"
         )
         console.next(["slimzoo", "predict", path, "IMAGE"], ["slimzoo", "bench", directory])

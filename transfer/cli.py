@@ -38,9 +38,14 @@ def fit(
     """Fit a pretrained model to your images."""
     from transfer.data import open_data
     from transfer.fit import fit as run
+    from zoo.directory import check_free
+    from zoo.registry import model_entry
 
     with Console(as_json=json) as console:
         if dry_run:
+            check_free(out, overwrite=overwrite)
+            if ":" not in model:
+                model_entry(model)
             opened = open_data(data, val=val, test=test, seed=seed)
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(f"would {method} {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}")

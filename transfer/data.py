@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +116,7 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
     """
     for step in reversed(lineage):
         fitted = step["arguments"]
-        if step["verb"] == "fit" and source in (None, fitted["data"]):
+        if step["verb"] == "fit" and (source is None or _same_source(str(source), fitted["data"])):
             try:
                 return open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
             except (UsageError, DataError):
@@ -136,6 +138,12 @@ def open_for(lineage: Sequence[dict[str, Any]], source: str | Path, classes: Seq
             f"`slimzoo fit {source}` first"
         )
     return data
+
+
+def _same_source(one: str, other: str) -> bool:
+    return one == other or (
+        one not in BUILT_IN and other not in BUILT_IN and os.path.realpath(one) == os.path.realpath(other)
+    )
 
 
 def _is_source(value: float | str | None) -> bool:
@@ -178,7 +186,10 @@ def _index(
     mirror: bool = True,
 ) -> Data:
     """From (key, class name, hash, part or "") of each item."""
-    classes = tuple(sorted({class_name for _, class_name, _, part in items if part in ("", TRAIN)}))
+    if not items:
+        raise DataError(f"{name}: no images")
+    trained = {class_name for _, class_name, _, part in items if part in ("", TRAIN)}
+    classes = tuple(sorted(trained or {class_name for _, class_name, _, _ in items}))  # a source may be all test
     number = {class_name: i for i, class_name in enumerate(classes)}
     for key, class_name, _, part in items:
         if class_name not in number:
@@ -209,9 +220,10 @@ def _npz(path: Path) -> Data:
     try:
         with np.load(path, allow_pickle=False) as archive:
             images, labels = archive["images"], archive["labels"]
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: wanted the arrays 'images' and 'labels' ({error})") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(labels):
+    shape_is_right = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
+    if images.dtype != np.uint8 or not shape_is_right or labels.shape != images.shape[:1]:
         raise DataError(
             f"{path}: images {images.dtype} {images.shape} and labels {labels.shape}; wanted uint8 of shape (N, H, W) or "
             "(N, H, W, 3), and N labels"
@@ -333,6 +345,8 @@ def _split(data: Data, *, val: float | None, test: float | None, seed: int) -> D
         TEST: 0.0 if TEST in given else (default_test if test is None else test),
     }
     free = np.flatnonzero((data.parts == "") | (data.parts == TRAIN))
+    if not len(free):
+        raise DataError(f"{data.name}: no training images; all are of the parts {', '.join(sorted(given))}")
     parts = data.parts.copy()
     parts[free] = stratified_split(
         data.labels[free].tolist(),

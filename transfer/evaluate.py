@@ -14,7 +14,7 @@ from transfer.loader import LabelledPixels, Progress, load_pixels
 from transfer.split import TEST, VAL
 from transfer.statistics import wilson
 from zoo.artifact import is_model_directory, read_config
-from zoo.errors import UsageError
+from zoo.errors import DataError, UsageError
 from zoo.predictor import BATCH, Predictor, open_predictor
 
 
@@ -92,6 +92,7 @@ def evaluate(source: str | Path, data: str | Path, *, progress: Progress | None 
 
     Raises:
         UsageError: the model's classes are not known.
+        DataError: the model was trained on all of these images.
     """
     predictor = open_predictor(source)
     if predictor.classes is None:
@@ -108,5 +109,8 @@ def _held_out(source: Path, data: str | Path, classes: tuple[str, ...]) -> tuple
     steps = read_config(directory).lineage if is_model_directory(directory) else []
     fitted = reopen(steps, str(data))
     if fitted is not None:
-        return fitted, TEST if len(fitted.indices(TEST)) else VAL
+        for part in (TEST, VAL):
+            if len(fitted.indices(part)):
+                return fitted, part
+        raise DataError(f"{source} was trained on all images of {data}; name others, which it has not seen")
     return open_labelled(data, classes), TEST

@@ -106,7 +106,7 @@ def fit(
         recipe = _recipe(method, epochs, batch, lr, source.mirror if flip is None else flip, seed)
         history: list[Epoch] = []
         if method != "scratch":
-            _probe_(network, pixels, config.preprocess, len(source.classes), seed, progress)
+            _probe_(network, pixels, config.preprocess, seed, progress)
         if method != "probe":
             training = TrainingData(pixels.train, pixels.val, config.preprocess)
             trained = finetune(
@@ -176,7 +176,9 @@ def _start(name: str, data: Data, method: Method, size: int | None) -> tuple[nn.
             size = size or default_size(data, given.size[0])
             arguments["image_size"] = size
         elif entry.family == "lenet":
-            size = size or given.size[0]
+            if size not in (None, given.size[0]):
+                raise UsageError(f"{name} takes {given.size[0]} x {given.size[1]} pixels only, and --size is {size}")
+            size = given.size[0]
         network = create_model(name, pretrained=method != "scratch", **arguments)
     side = size or default_size(data, given.size[0])
     preprocess = replace(given.at(side), mode="squash", resize_to=None)
@@ -197,28 +199,24 @@ def _recipe(method: Method, epochs: int | None, batch: int | None, lr: float | N
     if not flip:
         augment = replace(augment, colour=0.0, grey=0.0)  # written signs: colour says nothing, and is mostly absent
     if method == "scratch":
-        rate = lr or SCRATCH_LR
+        rate = SCRATCH_LR if lr is None else lr
         return replace(
             standard, epochs=30 if epochs is None else epochs, batch=batch or standard.batch, lr=rate, backbone_lr=rate,
             augment=augment, seed=seed,
         )  # fmt: skip
-    rate = lr or standard.lr
+    rate = standard.lr if lr is None else lr
     return replace(
         standard, epochs=standard.epochs if epochs is None else epochs, batch=batch or standard.batch, lr=rate,
         backbone_lr=rate / 2, augment=augment, seed=seed,
     )  # fmt: skip
 
 
-def _probe_(
-    network: nn.Module, pixels: Pixels, preprocess: Preprocess, classes: int, seed: int, progress: Progress | None
-) -> None:
+def _probe_(network: nn.Module, pixels: Pixels, preprocess: Preprocess, seed: int, progress: Progress | None) -> None:
     train = frozen_features(network, pixels.train, preprocess, progress=progress)
     val = None
     if pixels.val is not None:
         val = (frozen_features(network, pixels.val, preprocess, progress=progress), pixels.val.labels)
-    set_classifier_(
-        network, fit_probe(train, pixels.train.labels, classes=classes, val=val, seed=seed, progress=progress)
-    )
+    set_classifier_(network, fit_probe(train, pixels.train.labels, val=val, seed=seed, progress=progress))
 
 
 def _write_pictures(work: Path, history: Sequence[Epoch], shown: Evaluation | None, data: Data) -> None:

@@ -14,7 +14,12 @@ from transfer.loader import Progress
 from zoo.classifier import classifier_name, reset_classifier_
 
 INVERSE_REGULARIZATIONS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
-FOLDS = 5  # where there are no validation images
+FOLDS = 3  # where there are no validation images
+PATH_STEPS = 50  # of L-BFGS for each point of the path, which starts from its neighbour
+STEPS = 300
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,6 @@ def fit_probe(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     *,
-    classes: int,
     val: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -46,25 +50,19 @@ def fit_probe(
     """
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
     standardized = (features - mean) / std
-    choices = []
-    for done, inverse in enumerate(INVERSE_REGULARIZATIONS, start=1):
-        if val is not None:
-            score = float((_fit(standardized, labels, inverse).predict((val[0] - mean) / std) == val[1]).mean())
-        else:
-            score = _cross_validated(standardized, labels, inverse, seed)
-        choices.append((score, -inverse))  # of equals the more regularized
-        if progress is not None:
-            progress("probe", done, len(INVERSE_REGULARIZATIONS), f"C={inverse:g} val {score:.1%}")
-    val_top1, negative = max(choices)
-    solution = _fit(standardized, labels, -negative)
+    if val is not None:
+        scores = _path(standardized, labels, (val[0] - mean) / std, val[1], progress)
+    else:
+        scores = _cross_validated(standardized, labels, seed, progress)
+    # of equals the more regularized, which comes first
+    val_top1, inverse = max(zip(scores, INVERSE_REGULARIZATIONS, strict=True), key=lambda choice: choice[0])
+    solution = _logistic(inverse, STEPS).fit(standardized, labels)
     coefficients, intercept = solution.coef_, solution.intercept_
     if len(intercept) == 1:  # scikit-learn gives two classes one row of logits
         coefficients, intercept = np.stack([-coefficients[0], coefficients[0]]) / 2, np.array([-1, 1]) * intercept / 2
-    weight = np.zeros((classes, features.shape[1]), dtype=np.float32)
-    bias = np.full(classes, -20.0, dtype=np.float32)  # a class without training images is never chosen
-    weight[solution.classes_] = coefficients / std
-    bias[solution.classes_] = intercept - (coefficients / std) @ mean
-    return Probe(weight, bias, -negative, val_top1)
+    weight = coefficients / std
+    bias = intercept - weight @ mean
+    return Probe(weight.astype(np.float32), bias.astype(np.float32), inverse, val_top1)
 
 
 def set_classifier_(model: nn.Module, probe: Probe) -> None:
@@ -77,25 +75,42 @@ def set_classifier_(model: nn.Module, probe: Probe) -> None:
         head.bias.copy_(torch.from_numpy(probe.bias))
 
 
-def _fit(features: NDArray[np.float32], labels: NDArray[np.int64], inverse: float):  # type: ignore[no-untyped-def]
-    from sklearn.exceptions import ConvergenceWarning
+def _logistic(inverse: float, steps: int):  # type: ignore[no-untyped-def]
     from sklearn.linear_model import LogisticRegression
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are near enough to choose and to start from
-        return LogisticRegression(C=inverse, max_iter=300).fit(features, labels)
+    return LogisticRegression(C=inverse, max_iter=steps, tol=1e-3, warm_start=True)
 
 
-def _cross_validated(features: NDArray[np.float32], labels: NDArray[np.int64], inverse: float, seed: int) -> float:
+def _path(
+    features: Features, labels: Labels, val_features: Features, val_labels: Labels, progress: Progress | None
+) -> list[float]:
+    """Validation accuracy for each regularization, strongest first, each solution starting from the one before."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    model = _logistic(INVERSE_REGULARIZATIONS[0], PATH_STEPS)
+    scores = []
+    for done, inverse in enumerate(INVERSE_REGULARIZATIONS, start=1):
+        model.set_params(C=inverse)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to choose by
+            model.fit(features, labels)
+        scores.append(float((model.predict(val_features) == val_labels).mean()))
+        if progress is not None:
+            progress("probe", done, len(INVERSE_REGULARIZATIONS), f"C={inverse:g} val {scores[-1]:.1%}")
+    return scores
+
+
+def _cross_validated(features: Features, labels: Labels, seed: int, progress: Progress | None) -> list[float]:
     from sklearn.model_selection import StratifiedKFold
 
     counts = np.bincount(labels)
     smallest = int(counts[counts > 0].min())
-    if smallest < 2:
-        return -abs(np.log10(inverse) + 2)
+    if smallest < 2:  # nothing to choose by: the middle one
+        middle = len(INVERSE_REGULARIZATIONS) // 2
+        return [float(i == middle) for i in range(len(INVERSE_REGULARIZATIONS))]
     folds = StratifiedKFold(min(FOLDS, smallest), shuffle=True, random_state=seed)
-    scores = [
-        (_fit(features[train], labels[train], inverse).predict(features[test]) == labels[test]).mean()
+    paths = [
+        _path(features[train], labels[train], features[test], labels[test], progress)
         for train, test in folds.split(features, labels)
     ]
-    return float(np.mean(scores))
+    return [float(score) for score in np.mean(paths, axis=0)]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transfer.augment import NONE, Augment
+from zoo.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Recipe:
 
     epochs: int = 8
     batch: int = 32
-    lr: float = 2e-3
-    backbone_lr: float = 1e-3
+    lr: float = 1e-3
+    backbone_lr: float = 5e-4
     warmup: float = 0.25
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
@@ -41,9 +42,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch < 1:
-            raise ValueError(f"epochs={self.epochs} must be at least 0 and batch={self.batch} at least 1")
+            raise UsageError(f"epochs={self.epochs} must be at least 0 and batch={self.batch} at least 1")
         if not (self.lr > 0 and self.backbone_lr >= 0):
-            raise ValueError(f"lr={self.lr} must be above 0 and backbone_lr={self.backbone_lr} at least 0")
+            raise UsageError(f"lr={self.lr} must be above 0 and backbone_lr={self.backbone_lr} at least 0")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for run.json and checkpoints."""

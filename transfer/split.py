@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import DataError
+from zoo.errors import DataError, UsageError
 
 TRAIN, VAL, TEST = "train", "val", "test"
 
@@ -23,7 +23,7 @@ def stratified_split(
 ) -> NDArray[np.str_]:
     """Assign each item to "train", "val" or "test", class by class.
 
-    A class of n images gives round(n x share) to each part asked for, at least 1, and the rest to train.
+    A class of n images gives round(n x share) to each part asked for, the rest to train, and at least 1 to each.
 
     Args:
         labels: class index of each item.
@@ -36,10 +36,13 @@ def stratified_split(
         (N,) array of part names.
 
     Raises:
-        DataError: a class has fewer images than there are parts, or the shares leave nothing for training.
+        UsageError: the shares leave nothing for training.
+        DataError: a class has fewer images than there are parts.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise DataError(f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training")
+        raise UsageError(
+            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training"
+        )
     labels_array = np.asarray(labels)
     rng = np.random.default_rng(seed)
     parts = np.full(len(labels_array), TRAIN, dtype="<U5")
@@ -56,7 +59,8 @@ def stratified_split(
             )
         order = rng.permutation(len(groups))
         n_test, n_val = (max(1, round(len(groups) * share)) if share > 0 else 0 for share in (test, val))
-        n_val = min(n_val, len(groups) - n_test - 1) if val > 0 else 0
+        n_test = min(n_test, len(groups) - 1 - (val > 0))
+        n_val = min(n_val, len(groups) - 1 - n_test)
         for part, chosen in ((TEST, order[:n_test]), (VAL, order[n_test : n_test + n_val])):
             for group in chosen:
                 parts[groups[group]] = part

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CONFIG = "config.json"
-SAFETENSORS = "model.safetensors"
-ONNX = "model.onnx"
+SAFETENSORS: Final = "model.safetensors"
+ONNX: Final = "model.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)

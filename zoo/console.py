@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -69,7 +70,7 @@ class Console:
             self._title, self._began, self._spoke = title, now, now
         if self._stream.isatty():
             self._show_bar(title, done, total, note)
-        elif now - self._spoke >= LINE_EVERY_S and done:
+        elif now - self._spoke >= LINE_EVERY_S and done and total > 1:
             self._spoke = now
             rate = done / (now - self._began)
             left_s = (total - done) / rate
@@ -109,6 +110,7 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of a damaged file; load_image says it in one line
     command = typer.main.get_command(app)
     try:
         # not command.main(), which would swallow a KeyboardInterrupt together with what it says
@@ -120,7 +122,9 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        print("error: " + _one_line(error, name), file=sys.stderr)
+        line = _one_line(error, name)
+        if line:
+            print("error: " + line, file=sys.stderr)
         sys.exit(_exit_code(error))
 
 
@@ -141,6 +145,8 @@ def _one_line(error: BaseException, name: str) -> str:
         return f"the disk is full: cannot write {error.filename or 'a file'}; free some space or name another place"
     if isinstance(error, typer.exceptions.TyperException):
         text = " ".join(error.format_message().split())
+        if not text:  # no command was given, and the help is on stdout
+            return ""
         return f"{text[:1].lower()}{text[1:]} (see `{name} --help`)"
     if isinstance(error, SlimzooError | OSError) or hasattr(error, "exit_code"):
         return " ".join(str(error).split())

@@ -10,8 +10,8 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,16 +49,17 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
     """
     check_free(out, overwrite=overwrite, resume=resume)
     partial = partial_of(out)
+    overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if partial.exists() and not resume:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    write_json(partial / RUN, run)
+    write_json(partial / RUN, {**run, "overwrite": overwrite})
     try:
         yield partial
-        (partial / RUN).unlink()
-        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         write_manifest(partial)
         _flush(partial)
+        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+        (partial / RUN).unlink()
         _take_place(partial, out)
     except BaseException as error:
         resumable = partial.exists() and has_checkpoint(partial)
@@ -83,6 +84,8 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
     Raises:
         UsageError: as `new_directory` says.
     """
+    partial = partial_of(out)
+    overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a new directory with --out")
     if out.exists() and any(out.iterdir()):
@@ -90,9 +93,11 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
             raise UsageError(f"{out} exists and is not empty; name another --out, or replace it with --overwrite")
         if not is_ours(out):
             raise UsageError(f"{out} was not made by slimzoo and is left alone; name another --out")
-    if partial_of(out).exists() and has_checkpoint(partial_of(out)) and not (resume or overwrite):
+    if partial.exists() and any(partial.iterdir()) and not (partial / RUN).exists() and not is_ours(partial):
+        raise UsageError(f"{partial} was not made by slimzoo and is in the way; move it, or name another --out")
+    if partial.exists() and has_checkpoint(partial) and not (resume or overwrite):
         raise UsageError(
-            f"{partial_of(out)} holds an interrupted run; continue it with `slimzoo resume {out}`, "
+            f"{partial} holds an interrupted run; continue it with `slimzoo resume {out}`, "
             "or start afresh with --overwrite"
         )
 
@@ -101,7 +106,14 @@ def is_ours(directory: Path) -> bool:
     """Whether slimzoo made the directory: it carries a manifest, or its only content is directories that do."""
     if (directory / MANIFEST).exists():
         return True
-    return any((child / MANIFEST).exists() for child in directory.iterdir() if child.is_dir())
+    return all((child / MANIFEST).exists() for child in directory.iterdir())
+
+
+def _asked_to_overwrite(partial: Path) -> bool:
+    try:
+        return bool(json.loads((partial / RUN).read_text(encoding="utf-8")).get("overwrite"))
+    except OSError:
+        return False
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -109,17 +121,10 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file; a full disk is the same OSError as for any other file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Write a safetensors file, as any other file: its own writer makes it private and hides the cause of a failure."""
+    from safetensors.torch import save
 
-    try:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
 
 
 def sha256(path: Path) -> str:
@@ -128,9 +133,11 @@ def sha256(path: Path) -> str:
 
 
 def write_manifest(directory: Path) -> None:
-    """List every file below `directory`, this one excepted."""
-    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
-    lines = [f"{sha256(file)}  {file.relative_to(directory).as_posix()}\n" for file in files]
+    """List every file below `directory`, manifests excepted, and what serves the work only."""
+    files = sorted(p.relative_to(directory) for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
+    lines = [
+        f"{sha256(directory / file)}  {file.as_posix()}\n" for file in files if file.parts[0] not in (RUN, CHECKPOINTS)
+    ]
     (directory / MANIFEST).write_text("".join(lines), encoding="utf-8")
 
 
@@ -179,12 +186,12 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
             (directory / name).write_bytes(content)
             _fsync(directory / name)
         _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(both)))
+        for name in files:
+            os.replace(directory / (name + ".new"), directory / name)
     except BaseException:
         for name in replacements:
             (directory / name).unlink(missing_ok=True)
         raise
-    for name in files:
-        os.replace(directory / (name + ".new"), directory / name)
     final = {name: digests for name, digests in hashes.items() if name not in fresh}
     pairs = [(digest, name) for name, digests in final.items() for digest in digests]
     pairs += [(digest, name) for name, digest in fresh.items()]
@@ -204,13 +211,19 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _take_place(partial: Path, out: Path) -> None:
-    old = out.with_name(out.name + ".old")
-    if out.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(out, old)
-    os.rename(partial, out)
+    if not out.exists():
+        os.rename(partial, out)
+        _fsync(out.parent)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=out.name + ".old-", dir=out.parent))  # a name that nobody has taken
+    os.rename(out, aside)
+    try:
+        os.rename(partial, out)
+    except BaseException:
+        os.rename(aside, out)
+        raise
     _fsync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(directory: Path) -> None:

@@ -31,7 +31,7 @@ def load_image(source: str | Path | bytes, *, background: tuple[int, int, int] =
     CMYK are converted, and of an animation the first frame is taken.
 
     Raises:
-        ImageError: not an image, truncated, larger than MAX_PIXELS, or float pixels, whose range no one has said.
+        ImageError: not an image, truncated, larger than MAX_PIXELS, or 32-bit or float pixels, whose range no one has said.
     """
     name = "image of %d bytes" % len(source) if isinstance(source, bytes) else str(source)
     try:
@@ -47,9 +47,16 @@ def load_image(source: str | Path | bytes, *, background: tuple[int, int, int] =
             image.load()
             upright = ImageOps.exif_transpose(image)
             return _rgb(upright, background, name)
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image in one of the formats {', '.join(FORMATS)}") from error
-    except (Image.DecompressionBombError, EOFError, SyntaxError) as error:
+    except (
+        Image.DecompressionBombError,
+        EOFError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # ValueError: an impossible header
         raise ImageError(f"{name}: cannot be decoded ({error})") from error
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise ImageError(f"{name}: {error.strerror}") from error
@@ -58,14 +65,12 @@ def load_image(source: str | Path | bytes, *, background: tuple[int, int, int] =
 
 
 def _rgb(image: Image.Image, background: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):  # 16-bit grey: convert("RGB") would clip all but the darkest 256 levels to white
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{name}: 32-bit pixels ({values.min()} to {values.max()}); save it with 8 or 16 bits")
-        grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if image.mode.startswith("I;16"):  # convert("RGB") would clip all but the darkest 256 levels to white
+        grey = ((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ImageError(f"{name}: float pixels, whose range is not known; save it with 8 or 16 bits")
+    if image.mode in ("I", "F"):
+        kind = "32-bit" if image.mode == "I" else "float"
+        raise ImageError(f"{name}: {kind} pixels, whose range is not known; save it with 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba)

@@ -5,6 +5,8 @@ Every node is named "preprocess/...", so that `network_of` can take the network 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -20,8 +22,8 @@ PREFIX = "preprocess/"
 def with_preprocessing(network: onnx.ModelProto, preprocess: Preprocess) -> onnx.ModelProto:
     """The network with preprocessing before it: its input becomes "pixels", uint8 (batch, height, width, 3).
 
-    Resizing is ONNX's Resize with antialias (cubic coefficient -0.5, as Pillow), rounded to 8-bit levels and clipped as
-    `Preprocess` says; on photographs it differs from Pillow by up to 2 levels, since Pillow rounds between its two passes.
+    Resizing is ONNX's Resize with antialias (cubic coefficient -0.5, weights outside the image left out) in two passes, each
+    rounded to 8-bit levels: what Pillow does. They differ by at most 1 level, where its fixed-point weights round otherwise.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network)
@@ -38,7 +40,7 @@ def with_preprocessing(network: onnx.ModelProto, preprocess: Preprocess) -> onnx
 
 
 def network_of(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network without its preprocessing nodes, its input the float tensor again; a foreign file is left as it is."""
+    """The network without its preprocessing nodes, its input the float tensor again; a foreign file stays as it is."""
     network = onnx.ModelProto()
     network.CopyFrom(model)
     graph = network.graph
@@ -73,7 +75,7 @@ class _Builder:
         self.initializers.append(numpy_helper.from_array(array, PREFIX + name))
         return PREFIX + name
 
-    def node(self, kind: str, inputs: list[str], name: str, output: str | None = None, **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], name: str, output: str | None = None, **attributes: Any) -> str:
         output = output or PREFIX + name
         self.nodes.append(helper.make_node(kind, inputs, [output], name=PREFIX + name, **attributes))
         return output
@@ -96,49 +98,61 @@ class _Builder:
         self.node("Div", [self.node("Sub", [x, mean], "centred"), std], "normalized", INPUT)
 
     def _fit(self, x: str, p: Preprocess) -> str:
-        axes = self.constant("axes", [2, 3])
+        size = self.constant("size", list(p.size))
         if p.mode == "squash":
-            return self._resize(x, list(p.size), p, "stretch")
+            return self._resize(x, size, p)
+        axes = self.constant("axes", [2, 3])
         if p.mode == "crop":
             assert p.resize_to is not None
-            x = self._resize(x, [p.resize_to, p.resize_to], p, "not_smaller")
-            half = self._half(x, p, larger="image")
-            ends = self.node("Add", [half, self.constant("crop", list(p.size))], "crop_ends")
-            return self.node("Slice", [x, half, ends, axes], "cropped")
+            x = self._resize(x, self._scaled(x, [p.resize_to, p.resize_to], "ReduceMax"), p)
+            start = self._half(self.node("Sub", [self._sides(x, "resized_sides"), size], "excess"))
+            return self.node("Slice", [x, start, self.node("Add", [start, size], "crop_ends"), axes], "cropped")
         background = np.array(p.background, dtype=np.float32)
         if p.channels == 1:
             background = np.floor(background @ np.array([0.299, 0.587, 0.114]) + 0.5).reshape(1)
         behind = self.constant("background", background.reshape(1, p.channels, 1, 1))
-        x = self._resize(x, list(p.size), p, "not_larger")
-        before = self._half(x, p, larger="canvas")
-        margin = self.node("Sub", [self.constant("canvas", list(p.size)), self._sides(x, "inner")], "margin")
-        after = self.node("Sub", [margin, before], "margin_after")
-        pads = self.node("Concat", [before, after], "pads", axis=0)
+        inner = self.node("Min", [self._scaled(x, list(p.size), "ReduceMin"), size], "inner")
+        x = self._resize(x, inner, p)
+        margin = self.node("Sub", [size, inner], "margin")
+        before = self._half(margin)
+        pads = self.node("Concat", [before, self.node("Sub", [margin, before], "margin_after")], "pads", axis=0)
         x = self.node("Pad", [self.node("Sub", [x, behind], "on_zero"), pads, "", axes], "padded")
         return self.node("Add", [x, behind], "on_background")
 
     def _sides(self, x: str, name: str) -> str:
         return self.node("Shape", [x], name, start=2, end=4)
 
-    def _half(self, x: str, p: Preprocess, *, larger: str) -> str:
-        """Half of what the image has more than the crop, or less than the canvas, rounded down."""
-        sides, size = self._sides(x, f"{larger}_sides"), self.constant(f"{larger}_size", list(p.size))
-        pair = [sides, size] if larger == "image" else [size, sides]
-        return self.node(
-            "Div", [self.node("Sub", pair, f"{larger}_excess"), self.constant("two", [2, 2])], f"{larger}_half"
-        )
+    def _half(self, pixels: str) -> str:
+        return self.node("Div", [pixels, self.constant("two", [2, 2])], "half")  # rounded down, being positive
 
-    def _resize(self, x: str, sizes: list[int], p: Preprocess, policy: str) -> str:
+    def _scaled(self, x: str, target: list[int], choose: str) -> str:
+        """(2,) sides of x times the larger (ReduceMax) or smaller of target / sides, by `zoo.preprocess.scaled`.
+
+        In double precision, as Python counts, so that no side differs by a pixel.
+        """
+        sides = self.node("Cast", [self._sides(x, "sides")], "sides_double", to=TensorProto.DOUBLE)
+        self.initializers.append(numpy_helper.from_array(np.array(target, dtype=np.float64), PREFIX + "target"))
+        self.initializers.append(numpy_helper.from_array(np.array([0.5, 0.5]), PREFIX + "double_half"))
+        scale = self.node(choose, [self.node("Div", [PREFIX + "target", sides], "scales")], "scale", keepdims=1)
+        exact = self.node("Add", [self.node("Mul", [sides, scale], "exact"), PREFIX + "double_half"], "exact_up")
+        whole = self.node("Cast", [self.node("Floor", [exact], "whole")], "whole_sides", to=TensorProto.INT64)
+        return self.node("Max", [whole, self.constant("one", [1, 1])], "scaled_sides")
+
+    def _resize(self, x: str, sides: str, p: Preprocess) -> str:
+        """Rows first, then columns, each rounded and clipped to 8-bit levels, as Pillow does."""
         mode = {"bilinear": "linear", "bicubic": "cubic"}[p.interpolation]
-        x = self.node(
-            "Resize", [x, "", "", self.constant("sizes", sizes)], "resized", axes=[2, 3], mode=mode, antialias=1,
-            cubic_coeff_a=-0.5, coordinate_transformation_mode="half_pixel", keep_aspect_ratio_policy=policy,
-        )  # fmt: skip
-        return self._round(x, "levels")
+        for name, axis, position in (("width", 3, 1), ("height", 2, 0)):
+            bounds = [self.constant(f"{name}_{key}", [v]) for key, v in (("from", position), ("to", position + 1))]
+            side = self.node("Slice", [sides, *bounds], f"{name}_side")
+            x = self.node(
+                "Resize", [x, "", "", side], f"{name}_resized", axes=[axis], mode=mode, antialias=1, exclude_outside=1,
+                cubic_coeff_a=-0.5, coordinate_transformation_mode="half_pixel",
+            )  # fmt: skip
+            x = self._round(x, f"{name}_levels")
+        return x
 
     def _round(self, x: str, name: str) -> str:
-        half, low, high = (
-            self.constant(f"{name}_{key}", np.array(v)) for key, v in (("half", 0.5), ("0", 0.0), ("255", 255.0))
-        )
+        values = {"half": 0.5, "low": 0.0, "high": 255.0}
+        half, low, high = (self.constant(f"{name}_{key}", np.array(value)) for key, value in values.items())
         x = self.node("Floor", [self.node("Add", [x, half], f"{name}_up")], f"{name}_floor")
         return self.node("Clip", [x, low, high], name)

@@ -90,8 +90,8 @@ def allocate_global(
     smallest = macs_after(groups, keep_at(high), layers, total_macs)
     if smallest > share * total_macs:
         raise UsageError(
-            f"{share:.0%} of the MACs is below what these groups can reach: at least {smallest / total_macs:.1%} stays; "
-            "ask for more, or start from a smaller model"
+            f"{share:.0%} of the MACs is below what these groups can reach: at least {smallest / total_macs:.1%} "
+            "stays; ask for more, or start from a smaller model"
         )
     while low < high:  # the fewest channels below the threshold that satisfy the budget
         middle = (low + high) // 2

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import Pruned, prune_channels
 from transfer.data import open_for
 from transfer.finetune import TrainingData, finetune
 from transfer.fit import measure, read_pixels
-from transfer.loader import Progress
+from transfer.loader import LabelledPixels, Progress, batches
 from transfer.recipe import Augment, Recipe
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
@@ -21,6 +26,8 @@ from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError
 
 RECOVERY_LR = 1e-3
+TAYLOR_BATCHES = 16
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,13 @@ def prune(
     with new_directory(out, run={"verb": "prune", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
         if progress is not None:
             progress("pruning", 0, 1, "")
-        pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs)
+        pixels = None if source is None else read_pixels(source, loaded.config.preprocess, progress)
+        criterion = l2_norm if pixels is None else Taylor(loaded.model, _batches(pixels.train, loaded.config, seed))
+        pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs, importance=criterion)
         before, after, network = _costs(loaded, pruned), None, pruned.model
-        if source is not None:
-            pixels = read_pixels(source, loaded.config.preprocess, progress)
+        if source is not None and pixels is not None:
             before, _ = measure(loaded.model, loaded.config, pixels, progress)
-            recalibrate_(network, pixels.train, loaded.config.preprocess, seed=seed)
+            recalibrate_(network, loaded.model, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
             if recover:
                 recipe = _recipe(source.mirror, recover, seed)
                 training = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
@@ -93,6 +101,13 @@ def prune(
 
 def _costs(loaded: LoadedModel, pruned: Pruned) -> dict[str, Any]:
     return {"params": count_parameters(loaded.model), "macs": pruned.macs_before}
+
+
+def _batches(train: LabelledPixels, config: ModelConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches that the gradients of `Taylor` are averaged over."""
+    for indices in batches(len(train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
+        inputs = torch.from_numpy(config.preprocess.normalize(train.pixels[indices]))
+        yield inputs, torch.from_numpy(train.labels[indices])
 
 
 def _recipe(mirror: bool, epochs: int, seed: int) -> Recipe:

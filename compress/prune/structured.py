@@ -94,6 +94,20 @@ def cut_(model: nn.Module, cuts: Iterable[Cut]) -> None:
             (remove_outputs_ if axis == "out" else remove_inputs_)(module, torch.from_numpy(removed))
 
 
+def kept_outputs(model: nn.Module, cuts: Iterable[Cut]) -> dict[str, Tensor]:
+    """Module name -> indices of the output channels that are left of the uncut `model`'s, for layers and norms."""
+    kept = {
+        name: torch.ones(len(module.weight), dtype=torch.bool)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d)
+    }
+    for cut in cuts:
+        for s in cut.group.slices:
+            if s.axis == "out":
+                kept[s.module][torch.from_numpy(_gone(s, cut))] = False
+    return {name: flags.nonzero().flatten() for name, flags in kept.items()}
+
+
 def mask_(model: nn.Module, cuts: Iterable[Cut]) -> None:
     """Silence, without cutting, what `cut_` would remove: the rows of every weight, bias and norm of each lost channel.
 

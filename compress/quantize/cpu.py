@@ -17,7 +17,7 @@ INPUTS = 64
 
 @functools.cache
 def needs_reduced_range() -> bool:
-    """Whether 8-bit weights give wrong sums here: a convolution over 64 inputs at full scale, against exact integers."""
+    """Whether 8-bit weights give wrong sums here: a convolution of 64 inputs at full scale, against exact integers."""
     return convolution_at_full_scale(127) != exact_at_full_scale(127)
 
 

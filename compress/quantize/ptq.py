@@ -61,7 +61,8 @@ def quantize_static(
     nodes = Counter(node.op_type for node in quantized.graph.node)
     if int8_layers == 0 or quantized.ByteSize() >= before:
         raise SlimzooError(
-            f"asked for int8, got {int8_layers} of {layers} layers in int8 and {quantized.ByteSize():,} bytes from {before:,}"
+            f"asked for int8, got {int8_layers} of {layers} layers in int8 and {quantized.ByteSize():,} bytes "
+            f"from {before:,}"
         )
     return Quantized(quantized, reduce_range, int8_layers, layers, dict(nodes))
 

@@ -102,6 +102,6 @@ def _check_gate(before: dict[str, Any], after: dict[str, Any], max_drop: float |
     drop = 100 * (before[part]["top1"] - after[part]["top1"])
     if drop > max_drop:
         raise GateError(
-            f"int8 loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was written; "
-            "keep the float model, or allow more"
+            f"int8 loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was "
+            "written; keep the float model, or allow more"
         )

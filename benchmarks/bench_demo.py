@@ -1,0 +1,90 @@
+"""Does `slimzoo demo` do what it claims: accuracy kept, half the MACs, a quarter of the bytes, faster in onnxruntime?
+
+    python benchmarks/bench_demo.py
+
+Runs the command as a user would, then reads the models' records and the benchmark that it wrote. Exits with 4 if a bar
+is missed; the figures are written either way.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import write_result
+
+from compress.report.statistics import ratio_interval
+from transfer.statistics import paired_drop
+
+BARS = {
+    "finetuned_top1_pct": (">=", 97.5),
+    "drop_points": ("<=", 1.0),
+    "macs_share": ("<=", 0.5),
+    "bytes_share": ("<=", 0.25),
+    "speedup_ci_low": (">", 1.3),
+    "seconds": ("<=", 720),
+}
+
+
+def last_metrics(directory: Path) -> dict[str, Any]:
+    """The accuracy and cost that the newest measuring step recorded."""
+    steps = json.loads((directory / "config.json").read_text())["slimzoo"]["lineage"]
+    return next(step["metrics"]["after"] for step in reversed(steps) if "test" in (step["metrics"]["after"] or {}))
+
+
+def rounds_ms(bench: dict[str, Any], model: str) -> list[float]:
+    return next(r["rounds_ms"] for r in bench["rows"] if r["model"] == model and r["runtime"] == "onnxruntime")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "demo")
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "compress", "demo", "--out", str(out)], check=True)
+        seconds = time.monotonic() - began
+        bench = json.loads((out / "bench.json").read_text())
+        models = {path.name: last_metrics(path) for path in sorted(out.iterdir()) if (path / "config.json").exists()}
+        sizes = {name: (out / name / "model.onnx").stat().st_size for name in models}
+        verdict = (out / "report.md").read_text().split("\n\n")[1]
+        dense, chosen = models["finetuned"], models["pruned-int8"]
+        drop = paired_drop(*(np.array(list(m["test"]["correct"]), dtype=int) for m in (dense, chosen)))
+        speed = ratio_interval(rounds_ms(bench, "finetuned"), rounds_ms(bench, "pruned-int8"))
+    figures = {
+        "seconds": round(seconds, 1),
+        "finetuned_top1_pct": round(100 * dense["test"]["top1"], 2),
+        "chosen_top1_pct": round(100 * chosen["test"]["top1"], 2),
+        "test_images": dense["test"]["n"],
+        "drop_points": round(drop.points, 2),
+        "drop_ci_points": [round(bound, 2) for bound in drop.ci_points],
+        "mcnemar_p": round(drop.mcnemar_p, 3),
+        "macs_share": round(chosen["macs"] / dense["macs"], 4),
+        "bytes_share": round(sizes["pruned-int8"] / sizes["finetuned"], 4),
+        "onnx_bytes": sizes,
+        "speedup": round(speed.median, 3),
+        "speedup_ci_low": round(speed.lo, 3),
+        "speedup_ci": [round(speed.lo, 3), round(speed.hi, 3)],
+        "batch": bench["rows"][0]["batch"],
+        "threads": bench["rows"][0]["threads"],
+        "noise": bench["noise"],
+        "verdict": verdict,
+        "val_top1_pct": {name: round(100 * m["val"]["top1"], 2) for name, m in models.items()},
+        "test_top1_pct": {name: round(100 * m["test"]["top1"], 2) for name, m in models.items()},
+        "rows": bench["rows"],
+    }
+    compare = {">=": float.__ge__, "<=": float.__le__, ">": float.__gt__}
+    missed = [name for name, (sign, bar) in BARS.items() if not compare[sign](float(figures[name]), float(bar))]
+    figures["missed"] = missed
+    print(write_result("demo", figures, "python benchmarks/bench_demo.py"))
+    for name, (sign, bar) in BARS.items():
+        print(f"{name:22} {figures[name]:>8}  wanted {sign} {bar}{'   MISSED' if name in missed else ''}")
+    return 4 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

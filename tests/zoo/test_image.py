@@ -1,0 +1,196 @@
+"""load_image against pixels known beforehand, and against files that are not what they claim."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo import image as image_module
+from zoo.image import ImageError, load_image
+
+ORIENTATION = 0x0112  # EXIF 2.3, table 4
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(picture, fmt="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, fmt, **options)
+    return file.getvalue()
+
+
+def rgb(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_rgb_comes_through_unchanged():
+    pixels = rgb(7, 5)
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels))), pixels)
+
+
+def test_path_and_bytes_are_the_same_image(tmp_path):
+    content = encoded(Image.fromarray(rgb(4, 4)), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(content)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.jpg"), load_image(content))
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(fmt):
+    values = np.array([[0, 128, 129, 257], [1000, 32768, 65406, 65535]], dtype=np.uint16)
+    expected = [[round(int(v) / 257) for v in row] for row in values]  # 65535 = 255 x 257
+    found = load_image(encoded(Image.fromarray(values), fmt))
+    assert found.dtype == np.uint8
+    for channel in range(3):
+        np.testing.assert_array_equal(found[..., channel], expected)
+
+
+# how a viewer turns what is stored, by EXIF 2.3: where the stored first row and first column belong
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],  # mirrored left and right
+    3: lambda a: a[::-1, ::-1],  # upside down
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),  # row 0 is the left side, column 0 the top
+    6: lambda a: np.rot90(a, -1),  # row 0 is the right side, column 0 the top
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),  # row 0 is the left side, column 0 the bottom
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation_is_applied(orientation):
+    stored = rgb(3, 5)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    found = load_image(encoded(Image.fromarray(stored), "PNG", exif=exif))
+    np.testing.assert_array_equal(found, UPRIGHT[orientation](stored))
+
+
+def test_exif_rotated_jpeg_is_the_turned_jpeg():
+    plain = Image.fromarray(np.kron(rgb(2, 3), np.ones((8, 8, 1), dtype=np.uint8)))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    rotated, straight = encoded(plain, "JPEG", exif=exif), encoded(plain, "JPEG")
+    np.testing.assert_array_equal(load_image(rotated), np.rot90(load_image(straight), -1))
+    assert load_image(rotated).shape == (24, 16, 3)
+
+
+def test_transparency_is_laid_over_the_background():
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0, :, 0] = 255  # red, whatever the alpha
+    rgba[0, :, 3] = (0, 102, 255)
+    content = encoded(Image.fromarray(rgba))
+    over_white = [WHITE, (255, 153, 153), RED]  # alpha 102 = 0.4
+    np.testing.assert_array_equal(load_image(content)[0], over_white)
+    over_blue = [BLUE, (102, 0, 153), RED]
+    np.testing.assert_array_equal(load_image(content, background=BLUE)[0], over_blue)
+
+
+def palette_image():
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([*RED, *BLUE])
+    picture.putdata([1, 0])
+    return picture
+
+
+def test_palette_is_looked_up():
+    np.testing.assert_array_equal(load_image(encoded(palette_image()))[0], [BLUE, RED])
+
+
+def test_transparent_palette_entry_shows_the_background():
+    np.testing.assert_array_equal(load_image(encoded(palette_image(), transparency=1))[0], [WHITE, RED])
+
+
+def test_grey_with_alpha():
+    pixels = np.array([[[0, 0], [0, 255]]], dtype=np.uint8)
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels)))[0], [WHITE, (0, 0, 0)])
+
+
+def test_one_bit_image_is_black_and_white():
+    picture = Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
+    np.testing.assert_array_equal(load_image(encoded(picture))[0], [(0, 0, 0), WHITE])
+
+
+def test_cmyk_is_converted():
+    # inks are subtracted from white: magenta and yellow leave red, cyan and magenta blue
+    inks = np.array([[[0, 255, 255, 0], [255, 255, 0, 0], [0, 0, 0, 0], [0, 0, 0, 255]]], dtype=np.uint8)
+    content = encoded(Image.frombytes("CMYK", (4, 1), inks.tobytes()), "TIFF")
+    np.testing.assert_array_equal(load_image(content)[0], [RED, BLUE, WHITE, (0, 0, 0)])
+
+
+def test_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, BLUE)]
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (load_image(content) == RED).all()
+
+
+def test_truncated_jpeg_is_named(tmp_path):
+    path = tmp_path / "half.jpg"
+    content = encoded(Image.fromarray(rgb(64, 64)), "JPEG")
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"half\.jpg: truncated or damaged") as caught:
+        load_image(path)
+    assert caught.value.exit_code == 3
+
+
+def test_text_file_is_named(tmp_path):
+    path = tmp_path / "cat.png"
+    path.write_text("this is a cat")
+    with pytest.raises(ImageError, match=r"cat\.png: not an image in one of the formats JPEG, PNG"):
+        load_image(path)
+
+
+def test_missing_file_and_directory_are_named(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.png: No such file"):
+        load_image(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="Is a directory"):
+        load_image(tmp_path)
+
+
+def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
+    content = encoded(Image.new("1", (8000, 7000)))
+    assert len(content) < 100_000
+    with pytest.raises(ImageError, match="56 megapixels, more than 50"):
+        load_image(content)
+    monkeypatch.setattr(image_module, "MAX_PIXELS", 11)
+    assert load_image(encoded(Image.new("RGB", (1, 11)))).shape == (11, 1, 3)
+    with pytest.raises(ImageError, match="scale it down"):
+        load_image(encoded(Image.new("RGB", (12, 1))))
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "float"), (np.int32, "32-bit")])
+def test_pixels_without_a_known_range_are_refused(tmp_path, dtype, kind):
+    path = tmp_path / "depth.tif"
+    Image.fromarray(np.full((2, 2), 200, dtype=dtype)).save(path)
+    with pytest.raises(ImageError, match=rf"depth\.tif: {kind} pixels, whose range is not known"):
+        load_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow tells of damaged metadata before it fails
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_damaged_bytes_give_an_image_or_an_image_error(fmt):
+    content, rng = encoded(Image.fromarray(rgb(12, 9)), fmt), random.Random(0)
+    outcomes = set()
+    for _ in range(150):
+        damaged = bytearray(content[: rng.randrange(len(content))] if rng.random() < 0.3 else content)
+        for _ in range(rng.randint(1, 5) if damaged else 0):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            found = load_image(bytes(damaged))
+        except ImageError:
+            outcomes.add("error")
+        else:
+            assert found.ndim == 3
+            assert found.dtype == np.uint8
+            outcomes.add("image")
+    assert "error" in outcomes
+
+
+def test_truncated_png_header_is_an_image_error():
+    header = bytearray(encoded(Image.new("RGB", (2, 2))))
+    header[11] = 5  # the length of IHDR, which is 13 in every PNG (RFC 2083, 4.1.1)
+    with pytest.raises(ImageError, match="image of .* bytes"):
+        load_image(bytes(header))
