@@ -37,6 +37,7 @@ def fit(
 ) -> None:
     """Fit a pretrained model to your images."""
     from transfer.data import open_data
+    from transfer.fit import checked_method
     from transfer.fit import fit as run
     from zoo.directory import check_free
     from zoo.registry import model_entry
@@ -52,9 +53,9 @@ def fit(
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return
         fitted = run(
-            data, model=model, out=out, method=method, epochs=epochs, size=size, batch=batch, lr=lr, flip=flip,
-            val=val, test=test, seed=seed, overwrite=overwrite, progress=console.progress,
-        )  # type: ignore[arg-type]  # fmt: skip
+            data, model=model, out=out, method=checked_method(method), epochs=epochs, size=size, batch=batch, lr=lr,
+            flip=flip, val=val, test=test, seed=seed, overwrite=overwrite, progress=console.progress,
+        )  # fmt: skip
         after = fitted.record["metrics"]["after"]
         console.say(f"{out}: {model} at {fitted.config.preprocess.size[0]} px, {describe_metrics(after)}")
         console.next(

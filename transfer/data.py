@@ -218,9 +218,9 @@ def _digits() -> Data:
 
 def _npz(path: Path) -> Data:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images, labels = archive["images"], archive["labels"]
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: wanted the arrays 'images' and 'labels' ({error})") from error
     shape_is_right = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
     if images.dtype != np.uint8 or not shape_is_right or labels.shape != images.shape[:1]:
@@ -274,21 +274,23 @@ def _hidden(path: Path, below: Path) -> bool:
 
 
 def _csv(path: Path) -> Data:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        missing = {"path", "label"} - set(rows.fieldnames or ())
-        if missing:
-            raise DataError(
-                f"{path}: no column {' or '.join(sorted(missing))}; wanted path,label and, if you like, split"
-            )
-        found = []
-        for number, row in enumerate(rows, start=2):
-            part = (row.get("split") or "").strip().lower()
-            if part and part not in PART_NAMES:
-                raise DataError(f"{path}, line {number}: split {part!r}; wanted train, val or test")
-            if not row["path"] or not row["label"]:
-                raise DataError(f"{path}, line {number}: path {row['path']!r}, label {row['label']!r}; wanted both")
-            found.append((path.parent / row["path"], row["label"].strip(), PART_NAMES.get(part, "")))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or (), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    missing = {"path", "label"} - set(columns)
+    if missing:
+        raise DataError(f"{path}: no column {' or '.join(sorted(missing))}; wanted path,label and, if you like, split")
+    found = []
+    for number, row in enumerate(rows, start=2):
+        part, label = ((row.get(column) or "").strip() for column in ("split", "label"))
+        if part and part.lower() not in PART_NAMES:
+            raise DataError(f"{path}, line {number}: split {part!r}; wanted train, val or test")
+        if not row["path"] or not label:
+            raise DataError(f"{path}, line {number}: path {row['path']!r}, label {label!r}; wanted both")
+        found.append((path.parent / row["path"], label, PART_NAMES.get(part.lower(), "")))
     named = Counter(bool(part) for _, _, part in found)
     if len(named) == 2:
         raise DataError(

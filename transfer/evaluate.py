@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        return self.labels == self.predictions
+        return np.equal(self.labels, self.predictions)
 
     @property
     def top1(self) -> float:

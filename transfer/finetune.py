@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,7 +77,7 @@ def finetune(
         Interrupted: Ctrl-C or SIGTERM; the state is saved first.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
+    model = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, recipe)
     loss_fn = loss_fn or smoothed_cross_entropy(recipe.label_smoothing)
     state = load_checkpoint_(checkpoints, model, optimizer) if checkpoints is not None else None
@@ -128,10 +130,10 @@ def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     return (pixels - mean) / std
 
 
-def _inputs(data: TrainingData, indices: object, recipe: Recipe, epoch: int, device: torch.device) -> Tensor:
-    pixels = torch.from_numpy(data.train.pixels[indices]).to(device)  # type: ignore[index]
+def _inputs(data: TrainingData, indices: NDArray[np.intp], recipe: Recipe, epoch: int, device: torch.device) -> Tensor:
+    pixels = torch.from_numpy(data.train.pixels[indices]).to(device)
     pixels = pixels.permute(0, 3, 1, 2).float()  # a channels-last view, so no copy follows
-    pixels = augment_batch(pixels, indices, recipe.augment, seed=recipe.seed, epoch=epoch)  # type: ignore[arg-type]
+    pixels = augment_batch(pixels, indices, recipe.augment, seed=recipe.seed, epoch=epoch)
     return normalized(pixels, data.preprocess).contiguous(memory_format=torch.channels_last)
 
 

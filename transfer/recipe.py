@@ -19,10 +19,10 @@ class Recipe:
         lr: peak rate of the classifier, for AdamW.
         backbone_lr: peak rate of everything before it. Smaller, because it starts from good weights.
         warmup: share of the steps in which the rates rise linearly; then they fall to zero along a cosine.
-        weight_decay: decoupled; biases, norms and other vectors are spared (He et al. 2018, arXiv 1812.01187, sec. 3.1).
+        weight_decay: decoupled; biases, norms and other vectors are spared (He et al. 2018, arXiv 1812.01187, 3.1).
         label_smoothing: Szegedy et al. 2016, arXiv 1512.00567, sec. 7.
-        freeze_statistics: keep BatchNorm's running statistics as they are and normalize by them while training. Batches of
-            a small dataset estimate them badly, and the probe that initializes the classifier was fitted to them.
+        freeze_statistics: keep BatchNorm's running statistics as they are and normalize by them while training.
+            Batches of a small dataset estimate them badly, and the probe that the classifier starts from needs them.
         clip_norm: the gradient's norm is cut to this.
         augment: see `transfer.augment`.
         seed: of the order, the augmentation and dropout.

@@ -143,7 +143,7 @@ def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelC
 
 
 def load_model(source: str | Path) -> LoadedModel:
-    """Load a model directory, or "timm:NAME" with its pretrained weights: build, operate, load. In eval mode, on the CPU.
+    """Load a model directory, or "timm:NAME" with its pretrained weights: build, operate, load. In eval mode, on CPU.
 
     Raises:
         UsageError: no such directory, or it holds an int8 ONNX file, which torch does not run.

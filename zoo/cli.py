@@ -53,7 +53,7 @@ def info(
 
 
 def card(name: str) -> dict[str, Any]:
-    """What `models` and `info` show: name, family, params, macs (of one image at input_size), input_size, pretrained."""
+    """What `models` and `info` show: name, family, params, macs (of one image at input_size), and so on."""
     from zoo import upstream
     from zoo.cost import count_macs, count_parameters
     from zoo.registry import create_model, model_entry

@@ -17,8 +17,9 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 class Preprocess:
     """Resize, crop or pad to `size`, then (pixel / 255 - mean) / std.
 
-    The one rule for rounding: a scaled length is floor(length x scale + 0.5) and at least 1; resizing ends in 8-bit
-    pixels, so that cached images, the exported graph and this class see the same values.
+    The one rule for rounding: a scaled length is floor(length x scale + 0.5) and at least 1; rows are resized before
+    columns, each to 8-bit pixels (Pillow by itself takes the cheaper order, which depends on the image), so that cached
+    images, the exported graph and this class see the same values.
 
     Attributes:
         size: (height, width) of what enters the network.
@@ -87,7 +88,8 @@ class Preprocess:
     def _scale(self, picture: Image.Image, height: int, width: int) -> Image.Image:
         if (picture.height, picture.width) == (height, width):
             return picture
-        return picture.resize((width, height), _RESAMPLING[self.interpolation])
+        filter = _RESAMPLING[self.interpolation]
+        return picture.resize((width, picture.height), filter).resize((width, height), filter)
 
     def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, H, W, C) uint8 to (B, C, H, W) float32, what the network takes."""
@@ -108,7 +110,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Preprocess:
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
         return cls(**values)
 
 

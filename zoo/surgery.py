@@ -1,4 +1,4 @@
-"""Surgery: what turned an architecture's own layers into the layers of a pruned model, as an ordered list of operations.
+"""Surgery: what turned an architecture's own layers into those of a pruned model, as an ordered list of operations.
 
 A pruned model loads as any other: build the architecture, operate, load the weights. Two kinds of operation are enough:
 tensors take the shapes found in the safetensors file, which needs no record, and `set_attr` repeats every plain

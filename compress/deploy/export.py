@@ -62,7 +62,7 @@ def export_network(model: Any, input_size: tuple[int, int, int]) -> onnx.ModelPr
 
 
 def finish(network: onnx.ModelProto, config: ModelConfig, parity: dict[str, Any] | None) -> onnx.ModelProto:
-    """Prepend the preprocessing; write classes, preprocessing and parity into the metadata (one JSON, key "slimzoo")."""
+    """Prepend the preprocessing; write classes, preprocessing and parity into the metadata as JSON, key "slimzoo"."""
     model = preprocessing.with_preprocessing(network, config.preprocess)
     record = {
         "architecture": config.architecture,

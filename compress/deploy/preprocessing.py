@@ -22,8 +22,9 @@ PREFIX = "preprocess/"
 def with_preprocessing(network: onnx.ModelProto, preprocess: Preprocess) -> onnx.ModelProto:
     """The network with preprocessing before it: its input becomes "pixels", uint8 (batch, height, width, 3).
 
-    Resizing is ONNX's Resize with antialias (cubic coefficient -0.5, weights outside the image left out) in two passes, each
-    rounded to 8-bit levels: what Pillow does. They differ by at most 1 level, where its fixed-point weights round otherwise.
+    Resizing is ONNX's Resize with antialias (cubic coefficient -0.5, weights outside the image left out), rows before
+    columns and each rounded to 8-bit levels, as `Preprocess` has Pillow do it: they differ by at most 1 level, where
+    Pillow's fixed-point weights round the other way.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network)

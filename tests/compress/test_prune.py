@@ -1,4 +1,4 @@
-"""Structured pruning: a pruned model is the masked model, the budget is kept, and nothing that must stay whole is cut."""
+"""Structured pruning: a pruned model is the masked model, the budget is kept, what must stay whole is not cut."""
 
 import copy
 import importlib
@@ -105,7 +105,7 @@ def test_share_outside_range(share):
 
 def test_unreachable_share_says_the_smallest():
     model, size = tiny("vit_tiny")
-    with pytest.raises(UsageError, match="at least [0-9.]+% stays"):
+    with pytest.raises(UsageError, match=r"at least [0-9.]+% stays"):
         prune_channels(model, size, macs=0.05)
 
 

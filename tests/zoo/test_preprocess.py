@@ -69,7 +69,9 @@ def test_grey_is_pillows_luma_of_the_image():
     image = picture(30, 30)
     found = Preprocess(size=(10, 10), mean=(0.5,), std=(0.5,)).resize(image)
     assert found.shape == (10, 10, 1)
-    np.testing.assert_array_equal(found[..., 0], np.asarray(Image.fromarray(image).convert("L").resize((10, 10), BICUBIC)))
+    np.testing.assert_array_equal(
+        found[..., 0], np.asarray(Image.fromarray(image).convert("L").resize((10, 10), BICUBIC))
+    )
 
 
 def test_normalize_is_the_formula():
@@ -82,7 +84,9 @@ def test_normalize_is_the_formula():
         assert found[0, c, y, x] == pytest.approx((pixels[0, y, x, c] / 255 - p.mean[c]) / p.std[c], rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize(("length", "scale", "expected"), [(5, 0.5, 3), (4, 0.5, 2), (7, 0.5, 4), (3, 0.1, 1), (10, 2, 20)])
+@pytest.mark.parametrize(
+    ("length", "scale", "expected"), [(5, 0.5, 3), (4, 0.5, 2), (7, 0.5, 4), (3, 0.1, 1), (10, 2, 20)]
+)
 def test_a_half_is_rounded_up_and_nothing_vanishes(length, scale, expected):
     assert scaled(length, scale) == expected
 
