@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from zoo.lazy import keep_functions
+
 _HOME = {
     "bench": "deploy.benchmark",
     "build_report": "report.report",
@@ -18,6 +20,7 @@ _HOME = {
     "quantize_static": "quantize.ptq",
 }
 __all__ = sorted(_HOME)
+keep_functions(__name__, _HOME)
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `import compress` reaches torch on first use only

@@ -5,11 +5,12 @@ fit tf_efficientnet_lite0 to digits -> prune and recover -> int8 -> ONNX -> benc
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from zoo.console import Console
-from zoo.directory import new_directory
+from zoo.directory import check_free, write_manifest
 
 DATA = "digits"
 MODEL = "tf_efficientnet_lite0"
@@ -49,29 +50,33 @@ def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = 
 
     out, console = Path(out), console or Console()
     show = console.progress
-    with new_directory(out, run={"verb": "demo", "arguments": {"out": str(out)}}, overwrite=overwrite) as work:
-        told = iter(enumerate(STEPS, start=1))
+    check_free(out, overwrite=overwrite)
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    write_manifest(out)  # of nothing yet: the mark that --overwrite looks for
+    told = iter(enumerate(STEPS, start=1))
 
-        def tell() -> None:
-            number, command = next(told)
-            console.say(f"[{number}/{len(STEPS)}] {command.replace('OUT', str(out))}")
+    def tell() -> None:
+        number, command = next(told)
+        console.say(f"[{number}/{len(STEPS)}] {command.replace('OUT', str(out))}")
 
+    tell()
+    fit(DATA, model=MODEL, size=SIZE, epochs=EPOCHS, out=out / "finetuned", progress=show)
+    tell()
+    export(out / "finetuned", progress=show)
+    tell()
+    prune(out / "finetuned", data=DATA, macs=MACS, recover=RECOVER, out=out / "pruned", progress=show)
+    tell()
+    export(out / "pruned", progress=show)
+    for source, target in (("finetuned", "int8"), ("pruned", "pruned-int8")):
         tell()
-        fit(DATA, model=MODEL, size=SIZE, epochs=EPOCHS, out=work / "finetuned", progress=show)
-        tell()
-        export(work / "finetuned", progress=show)
-        tell()
-        prune(work / "finetuned", data=DATA, macs=MACS, recover=RECOVER, out=work / "pruned", progress=show)
-        tell()
-        export(work / "pruned", progress=show)
-        for source, target in (("finetuned", "int8"), ("pruned", "pruned-int8")):
-            tell()
-            quantize(work / source, data=DATA, out=work / target, progress=show)
-        tell()
-        models = [work / name for name in ("finetuned", "pruned", "int8", "pruned-int8")]
-        rows = bench(models, save=work / "bench.json", progress=show)
-        tell()
-        report = build_report(work, max_drop=MAX_DROP)
+        quantize(out / source, data=DATA, out=out / target, progress=show)
+    tell()
+    models = [out / name for name in ("finetuned", "pruned", "int8", "pruned-int8")]
+    rows = bench(models, save=out / "bench.json", progress=show)
+    tell()
+    report = build_report(out, max_drop=MAX_DROP)
     console.say(format_rows(rows))
     console.say()
     console.say(report.verdict)

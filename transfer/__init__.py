@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from zoo.lazy import keep_functions
+
 _HOME = {
     "Recipe": "recipe",
     "evaluate": "evaluate",
@@ -15,6 +17,7 @@ _HOME = {
     "stratified_split": "split",
 }
 __all__ = sorted(_HOME)
+keep_functions(__name__, _HOME)
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `import transfer` reaches torch on first use only

@@ -1,7 +1,8 @@
 """Sources of labelled images -> one index of (key, label, hash, part), whatever the source.
 
-DATA is an image folder (`class/*.png`, or `train/ val/ test/` of those), a CSV file with the columns `path,label[,split]`,
-an .npz file with `images` and `labels`, or the name `digits` (1,797 handwritten digits inside scikit-learn).
+DATA is an image folder (`class/*.png`, or `train/ val/ test/` of those), a CSV file with the columns
+`path,label[,split]`, an .npz file with `images` and `labels`, or the name `digits` (1,797 handwritten digits inside
+scikit-learn).
 """
 
 from __future__ import annotations
@@ -225,8 +226,8 @@ def _npz(path: Path) -> Data:
     shape_is_right = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
     if images.dtype != np.uint8 or not shape_is_right or labels.shape != images.shape[:1]:
         raise DataError(
-            f"{path}: images {images.dtype} {images.shape} and labels {labels.shape}; wanted uint8 of shape (N, H, W) or "
-            "(N, H, W, 3), and N labels"
+            f"{path}: images {images.dtype} {images.shape} and labels {labels.shape}; wanted uint8 of shape (N, H, W) "
+            "or (N, H, W, 3), and N labels"
         )
     return _from_arrays(str(path), images, [str(label) for label in labels])
 

@@ -78,8 +78,8 @@ def fit(
     Args:
         data: see `transfer.data`.
         model: a zoo name or "timm:NAME".
-        method: "probe" trains the classifier alone, on frozen features; "finetune" starts from the probe and trains all;
-            "scratch" starts from random weights.
+        method: "probe" trains the classifier alone, on frozen features; "finetune" starts from the probe and trains
+            all; "scratch" starts from random weights.
         epochs, batch, lr: of the one cycle; `lr` is the classifier's peak rate, the backbone's is half of it.
         size: side of the network's input in pixels; by default 1.5 times the median image, from 64 px up to the
             size of pretraining.

@@ -17,6 +17,9 @@ INVERSE_REGULARIZATIONS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 FOLDS = 3  # where there are no validation images
 PATH_STEPS = 50  # of L-BFGS for each point of the path, which starts from its neighbour
 STEPS = 300
+# A feature that hardly varies on these images is not blown up beyond 1 / DEAD times the average one: its weight would
+# be a thousand times the others', and an int8 classifier would have no steps left for them.
+DEAD = 0.1
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -49,7 +52,8 @@ def fit_probe(
     than two images, is the middle one.
     """
     # in float64: the mean of a feature that never changes is that feature, to the bit, and it gets no weight
-    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + 1e-6
+    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    std = np.maximum(std, DEAD * std.mean()) + 1e-6
     standardized = ((features - mean) / std).astype(np.float32)
     if val is not None:
         scores = _path(standardized, labels, ((val[0] - mean) / std).astype(np.float32), val[1], progress)

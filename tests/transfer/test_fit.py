@@ -1,0 +1,278 @@
+"""`fit`, `eval` and `predict` as they are typed: one run on real digits, and everything that it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import signal
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from transfer.data import open_data
+from transfer.evaluate import evaluate
+from transfer.fit import fit
+from transfer.predict import predict
+from zoo.artifact import load_model, read_config
+from zoo.console import run
+from zoo.errors import DataError, UsageError
+from zoo.predictor import open_predictor
+
+LENET = ["--model", "lenet5", "--method", "scratch"]
+
+
+def slimzoo(capsys, *arguments):
+    """The command line, in this process."""
+    from compress.cli import app
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as done:
+            run(app, "slimzoo", [str(a) for a in arguments])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    captured = capsys.readouterr()
+    return SimpleNamespace(code=done.value.code, out=captured.out, err=captured.err)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("fit") / "digits"
+
+
+@pytest.fixture(scope="module")
+def fitted(out):
+    """Two epochs of LeNet-5 on the digits, and what the command line said."""
+    import contextlib
+    import io
+
+    from compress.cli import app
+
+    handler, said, document = signal.getsignal(signal.SIGTERM), io.StringIO(), io.StringIO()
+    arguments = ["fit", "digits", *LENET, "--epochs", "2", "--lr", "0.01", "--seed", "3", "--out", str(out), "--json"]
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(document), pytest.raises(SystemExit) as done:
+        run(app, "slimzoo", arguments)
+    signal.signal(signal.SIGTERM, handler)
+    assert done.value.code == 0, said.getvalue()
+    return SimpleNamespace(out=document.getvalue(), err=said.getvalue())
+
+
+def digit_pictures(folder, indices):
+    """Digits as PNG files, and what they show."""
+    bunch, paths = load_digits(), []
+    for i in indices:
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(np.round(bunch.images[i] * 255 / 16).astype(np.uint8)).save(paths[-1])
+    return paths, [str(bunch.target[i]) for i in indices]
+
+
+def test_json_is_one_document_on_stdout_and_people_read_stderr(fitted, out):
+    document = json.loads(fitted.out)
+    assert document["out"] == str(out)
+    assert document["verb"] == "fit"
+    assert document["metrics"]["after"]["params"] == 61_706  # LeNet-5 in its modern form
+    assert document["metrics"]["after"]["macs"] == 416_520
+    assert "Next:" in fitted.err
+    assert f"slimzoo eval {out} digits" in fitted.err
+
+
+def test_lineage_says_what_was_done(fitted, out):
+    (record,) = read_config(out).lineage
+    assert {**record, "out": str(out)} == json.loads(fitted.out)
+    assert record["arguments"] == {
+        "data": "digits", "model": "lenet5", "out": str(out), "method": "scratch", "epochs": 2, "size": None,
+        "batch": None, "lr": 0.01, "flip": None, "val": None, "test": None, "seed": 3,
+    }  # fmt: skip
+    assert record["seed"] == 3
+    assert record["data"]["name"] == "digits"
+    assert record["data"]["fingerprint"] == open_data("digits").fingerprint()
+    assert record["versions"]["torch"]
+    assert record["metrics"]["before"] is None
+
+
+def test_recorded_accuracy_is_the_models(fitted, out):
+    data, loaded = open_data("digits"), load_model(out)
+    after = read_config(out).lineage[-1]["metrics"]["after"]
+    import torch
+
+    for part in ("val", "test"):
+        indices = data.indices(part)
+        pixels = np.stack([loaded.config.preprocess.resize(data.read(int(i))) for i in indices])
+        with torch.no_grad():
+            logits = loaded.model(torch.from_numpy(loaded.config.preprocess.normalize(pixels))).numpy()
+        right = logits.argmax(1) == data.labels[indices]
+        assert after[part]["n"] == len(indices)
+        assert after[part]["correct"] == "".join("01"[int(r)] for r in right)
+        assert after[part]["top1"] == pytest.approx(right.mean(), abs=1e-6)
+        low, high = after[part]["top1_ci"]
+        assert low < right.mean() < high
+    assert after["test"]["top1"] > 0.5  # it learned something
+
+
+def test_directory_holds_what_the_contract_lists(fitted, out):
+    names = {"MANIFEST.sha256", "config.json", "confusion.png", "curves.png", "history.csv", "model.safetensors"}
+    assert {p.name for p in out.iterdir()} == names
+    assert not out.with_name("digits.partial").exists()
+    config = json.loads((out / "config.json").read_text())
+    assert (config["architecture"], config["num_classes"]) == ("lenet5", 10)
+    assert config["label_names"] == list("0123456789")
+    assert config["slimzoo"]["format"] == 1
+    assert config["slimzoo"]["surgery"] == []
+
+
+def test_history_has_a_line_an_epoch(fitted, out):
+    with (out / "history.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == ["1", "2"]
+    assert float(lines[1]["train_loss"]) < float(lines[0]["train_loss"])
+    after = read_config(out).lineage[-1]["metrics"]["after"]
+    assert float(lines[1]["val_top1"]) == pytest.approx(after["val"]["top1"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["curves.png", "confusion.png"])
+def test_pictures_show_something(fitted, out, name):
+    content = (out / name).read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # IHDR
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert min(width, height) > 300
+    with Image.open(out / name) as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_eval_uses_the_test_part_of_the_fit(fitted, out, capsys):
+    done = slimzoo(capsys, "eval", out, "digits", "--json")
+    assert done.code == 0
+    document, after = json.loads(done.out), read_config(out).lineage[-1]["metrics"]["after"]
+    assert document["part"] == "test"
+    assert {key: document[key] for key in after["test"]} == after["test"]
+    data = open_data("digits")
+    labels, right = data.labels[data.indices("test")], np.array(list(document["correct"])) == "1"
+    for digit in range(10):
+        assert document["per_class"][str(digit)] == pytest.approx(right[labels == digit].mean(), abs=1e-4)
+
+
+def test_eval_takes_other_data_whole(fitted, out, tmp_path):
+    _, labels = digit_pictures(tmp_path, range(40))
+    for i, label in enumerate(labels):
+        (tmp_path / label).mkdir(exist_ok=True)
+        (tmp_path / f"{i}.png").rename(tmp_path / label / f"{i}.png")
+    evaluation, _, part = evaluate(out, tmp_path)
+    assert (evaluation.n, part) == (40, "test")
+    assert evaluation.confusion.sum() == 40
+    assert evaluation.confusion.trace() == evaluation.correct.sum()
+    files = sorted(tmp_path.rglob("*.png"))
+    answers = [p.top[0][0] for p in predict(out, files)]
+    assert [a == f.parent.name for a, f in zip(answers, files, strict=True)] == evaluation.correct.tolist()
+
+
+def test_predict_gives_softmax_scores(fitted, out, capsys, tmp_path):
+    paths, _ = digit_pictures(tmp_path, range(3))
+    done = slimzoo(capsys, "predict", out, *paths, "--top", "10", "--json")
+    assert done.code == 0
+    predictions = json.loads(done.out)["predictions"]
+    assert [p["path"] for p in predictions] == [str(path) for path in paths]
+    for prediction in predictions:
+        scores = [entry["score"] for entry in prediction["top"]]
+        assert sorted(scores, reverse=True) == scores
+        assert sum(scores) == pytest.approx(1, abs=1e-3)
+        assert {entry["label"] for entry in prediction["top"]} == set("0123456789")
+    plain = slimzoo(capsys, "predict", out, paths[0])
+    assert plain.out.startswith(f"{paths[0]}: {predictions[0]['top'][0]['label']} ")
+    assert plain.out.count("%") == 3
+
+
+def test_exported_file_gives_the_same_answers(fitted, out, capsys, tmp_path):
+    weights = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    done = slimzoo(capsys, "export", out, "--json")
+    assert done.code == 0, done.err
+    assert hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() == weights
+    paths, _ = digit_pictures(tmp_path, range(30))
+    by_torch, by_onnx = predict(out, paths, top=10), predict(out / "model.onnx", paths, top=10)
+    for one, other in zip(by_torch, by_onnx, strict=True):
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=2e-3)
+        assert one.top[0][0] == other.top[0][0]
+    # and with pixels of another size than the network's, whatever resizes them
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 41, 33, 3), dtype=np.uint8)
+    first, second = open_predictor(out).logits(pixels), open_predictor(out / "model.onnx").logits(pixels)
+    assert np.abs(first - second).max() < 0.05 * first.std()
+    assert [step["verb"] for step in load_model(out).config.lineage] == ["fit", "export"]
+    # the file knows what it was fitted to: eval takes the same part, and finds the same
+    one, other = (evaluate(source, "digits")[0] for source in (out, out / "model.onnx"))
+    assert (one.predictions == other.predictions).mean() > 0.99
+    assert one.n == other.n
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
+    found = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit("digits", model="lenet5", method="scratch", epochs=1, seed=seed, out=tmp_path / name)
+        found[name] = hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest()
+    assert found["a"] == found["b"] != found["c"]
+
+
+def colour_folder(root, count=8):
+    """Red and blue pictures, with noise."""
+    rng = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 90, (20, 24, 3))
+            pixels[..., channel] += 150
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_pretrained_backbone_tells_red_from_blue(tmp_path, method):
+    data = colour_folder(tmp_path / "data")
+    fitted = fit(data, method=method, size=32, epochs=1, batch=4, val=0, test=0.25, out=tmp_path / method)
+    after = fitted.record["metrics"]["after"]
+    assert "val" not in after
+    assert after["test"]["top1"] == 1.0
+    assert fitted.config.classes == ("blue", "red")
+    assert fitted.config.preprocess.size == (32, 32)
+    assert (tmp_path / method / "confusion.png").exists()
+    assert (tmp_path / method / "history.csv").exists() == (method == "finetune")
+    assert predict(tmp_path / method, [data / "red" / "0.png"])[0].top[0][0] == "red"
+
+
+def test_fit_without_held_out_images_has_nothing_to_evaluate(tmp_path):
+    data = colour_folder(tmp_path / "data", count=3)
+    fit(data, model="resnet20", method="scratch", size=32, epochs=0, val=0, test=0, out=tmp_path / "m")
+    with pytest.raises(DataError, match="was trained on all images of"):
+        evaluate(tmp_path / "m", data)
+
+
+def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, capsys):
+    done = slimzoo(capsys, "fit", "digits", *LENET, "--out", tmp_path / "m", "--dry-run", "--json")
+    assert done.code == 0
+    sizes = open_data("digits").sizes()
+    assert json.loads(done.out) == {"dry_run": True, "classes": 10, **sizes}
+    assert "would scratch lenet5 on digits" in done.err
+    assert list(tmp_path.iterdir()) == []
+    assert slimzoo(capsys, "fit", "digits", "--model", "lenet6", "--out", tmp_path / "m", "--dry-run").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "finetun"}, "unknown method 'finetun': did you mean 'finetune'"),
+        ({"model": "resnet81"}, "unknown model 'resnet81': did you mean 'resnet18'"),
+        (
+            {"model": "resnet18", "method": "finetune"},
+            "no pretrained weights on record for 'resnet18'; use --method scratch",
+        ),
+        ({"size": 32}, "lenet5 takes 28 x 28 pixels only, and --size is 32"),
+        ({"lr": 0.0}, "lr=0.0 must be above 0"),
+        ({"val": "0.7", "test": "0.4"}, "leave something for training"),
+    ],
+)
+def test_wrong_request_writes_nothing(tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        fit("digits", **{"model": "lenet5", "method": "scratch", "out": tmp_path / "m", **arguments})
+    assert list(tmp_path.iterdir()) == []
