@@ -52,9 +52,9 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
     overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if partial.exists() and not resume:
         shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    write_json(partial / RUN, {**run, "overwrite": overwrite})
     try:
+        partial.mkdir(parents=True, exist_ok=True)
+        write_json(partial / RUN, {**run, "overwrite": overwrite})
         yield partial
         write_manifest(partial)
         _flush(partial)

@@ -1,10 +1,10 @@
 """Biases that fit into 32 bits.
 
-An int8 layer adds its bias as an integer in units of (input scale x weight scale of the channel). A channel that training
-left nearly dead has weights of 1e-8 beside a bias of 1, which in those units is beyond 32 bits: onnxruntime's quantizer
-clips it, and the channel's constant output is lost. In a pretrained EfficientNet-Lite0 26 layers have such channels, and
-one is enough to make the network guess. Here their weight scale is raised until the bias fits: the weights, which say
-next to nothing, become coarser, and the bias exact.
+An int8 layer adds its bias as an integer in units of (input scale x weight scale of the channel). A channel that
+training left nearly dead has weights of 1e-8 beside a bias of 1, which in those units is beyond 32 bits: onnxruntime's
+quantizer clips it, and the channel's constant output is lost. A pretrained EfficientNet-Lite0 has such channels in half
+of its layers. Here their weight scale is raised until the bias fits: the weights, which say next to nothing, become
+coarser, and the bias stays.
 """
 
 from __future__ import annotations

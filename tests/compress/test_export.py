@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -128,6 +129,25 @@ def test_int8_runs_in_int8_and_is_near(model, network):
     assert parity["sqnr_db"] > 15
     weights = [onnx.numpy_helper.to_array(t) for t in quantized.network.graph.initializer if t.data_type == 3]
     assert max(np.abs(w.astype(int)).max() for w in weights) <= (64 if cpu.needs_reduced_range() else 128)
+
+
+def test_bias_of_a_nearly_dead_channel_survives():
+    """A channel with weights of 1e-9 and a bias of 3 gives out 3, also in int8."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3)).eval()
+    with torch.no_grad():
+        for conv in (model[0], model[2]):
+            conv.weight[1] *= 1e-9
+            conv.bias[1] = 3.0
+            conv.weight[2] = 0.0
+            conv.bias[2] = 1.5
+    images = torch.randn(16, 3, 16, 16)
+    quantized = quantize_static(export_network(model, (3, 16, 16)), images.numpy())
+    session = onnxruntime.InferenceSession(quantized.network.SerializeToString())
+    got = session.run(None, {"input": images.numpy()})[0]
+    expected = model(images).detach().numpy()
+    np.testing.assert_allclose(got[:, 1:3], expected[:, 1:3], atol=0.05)
+    assert np.square(got - expected).mean() < 1e-2 * np.square(expected).mean()
 
 
 def test_calibration_with_nan(network):

@@ -192,5 +192,5 @@ def test_damaged_bytes_give_an_image_or_an_image_error(fmt):
 def test_truncated_png_header_is_an_image_error():
     header = bytearray(encoded(Image.new("RGB", (2, 2))))
     header[11] = 5  # the length of IHDR, which is 13 in every PNG (RFC 2083, 4.1.1)
-    with pytest.raises(ImageError, match="image of .* bytes"):
+    with pytest.raises(ImageError, match=r"image of \d+ bytes"):
         load_image(bytes(header))
