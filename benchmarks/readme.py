@@ -8,7 +8,6 @@ So that no number stands in the README that no file carries.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,34 +21,35 @@ Figures = dict[str, Any]
 
 
 def demo(f: Figures) -> str:
-    rows = [
-        "| model | test top-1 | ONNX file | onnxruntime, batch 1 | speed-up |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    rows = ["| model | test top-1 | ONNX file | onnxruntime, batch 1 | speed-up |", "|---|---:|---:|---:|---:|"]
     for row in f["rows"]:
         if row["runtime"] != "onnxruntime":
             continue
         name = row["model"]
-        ratio = "1" if name == "finetuned" else f"{row['ratio']:.2f} ({row['ratio_ci'][0]:.2f} to {row['ratio_ci'][1]:.2f})"
+        low, high = row["ratio_ci"] or (1, 1)
+        ratio = "1" if row["verdict"] == "reference" else f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
         rows.append(
-            f"| `{name}` ({row['precision']}) | {f['test_top1_pct'][name]:.1f}% | {f['onnx_bytes'][name] / 1e6:.2f} MB | "
-            f"{row['median_ms']:.2f} ms | {ratio} |"
+            f"| `{name}` ({row['precision']}) | {f['test_top1_pct'][name]:.1f}% "
+            f"| {f['onnx_bytes'][name] / 1e6:.2f} MB | {row['median_ms']:.2f} ms | {ratio} |"
         )
     low, high = f["drop_ci_points"]
-    return "\n".join(rows) + (
-        f"\n\n`pruned-int8` against `finetuned`: {f['drop_points']:+.1f} points lost (paired 95% interval {low:+.1f} to "
-        f"{high:+.1f}, {f['test_images']} test images), {f['macs_share']:.0%} of the MACs, {f['bytes_share']:.1%} of the "
-        f"bytes, {f['speedup']:.2f} times as fast (95% interval {f['speedup_ci'][0]:.2f} to {f['speedup_ci'][1]:.2f}, "
-        f"{f['threads']} threads; two copies of one model differed by up to {f['noise']['floor_pct']:.0f}%). "
+    fast_low, fast_high = f["speedup_ci"]
+    text = (
+        f"`pruned-int8` against `finetuned`: {f['drop_points']:.1f} points of accuracy lost (paired 95% interval "
+        f"{low:+.1f} to {high:+.1f}, {f['test_images']} test images), {f['macs_share']:.0%} of the MACs, "
+        f"{f['bytes_share']:.1%} of the bytes, {f['speedup']:.2f} times as fast (95% interval {fast_low:.2f} to "
+        f"{fast_high:.2f}, {f['threads']} threads; differences within {f['noise']['floor_pct']:.0f}% are noise there). "
         f"The whole command took {f['seconds'] / 60:.1f} minutes."
     )
+    return "\n".join([*rows, "", text])
 
 
 def emoji(f: Figures) -> str:
     lines = ["| method | test top-1 | 95% interval | time |", "|---|---:|---:|---:|"]
     for run in f["runs"]:
         low, high = run["top1_ci_pct"]
-        lines.append(f"| `{run['method']}` | {run['top1_pct']:.1f}% | {low:.1f}% to {high:.1f}% | {run['seconds']:.0f} s |")
+        interval = f"{low:.1f}% to {high:.1f}%"
+        lines.append(f"| `{run['method']}` | {run['top1_pct']:.1f}% | {interval} | {run['seconds']:.0f} s |")
     return "\n".join(lines)
 
 
@@ -64,19 +64,22 @@ def reload(f: Figures) -> str:
 
 
 def help(f: Figures) -> str:
-    return f"`slimzoo --help` takes {f['median_s']:.2f} s (median of {f['runs']}) and imports none of the heavy packages."
+    return (
+        f"`slimzoo --help` takes {f['median_s']:.2f} s (median of {f['runs']}) and imports none of the heavy packages."
+    )
 
 
 def zoo(f: Figures) -> str:
-    lines = ["| model | parameters | MACs | input | weights | distance to the reference |", "|---|---:|---:|---|---|---:|"]
+    lines = [
+        "| model | parameters | MACs | input | weights | distance to the reference |",
+        "|---|---:|---:|---|---|---:|",
+    ]
     for name in list_models():
         c = card(name)
         size = "x".join(map(str, c["input_size"]))
         distance = f.get(name, {}).get("distance_float32")
-        lines.append(
-            f"| `{name}` | {c['params']:,} | {c['macs'] / 1e6:,.1f} M | {size} | {'offline' if c['pretrained'] else '-'} | "
-            f"{'-' if distance is None else f'{distance:.1e}'} |"
-        )
+        weights, apart = "offline" if c["pretrained"] else "-", "-" if distance is None else f"{distance:.1g}"
+        lines.append(f"| `{name}` | {c['params']:,} | {c['macs'] / 1e6:,.1f} M | {size} | {weights} | {apart} |")
     return "\n".join(lines)
 
 
@@ -90,10 +93,12 @@ def main() -> int:
     text = readme.read_text(encoding="utf-8")
     for name, write in SECTIONS.items():
         figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        if not mark.search(text):
-            raise SystemExit(f"README.md has no <!-- {name} --> ... <!-- /{name} -->")
-        text = mark.sub(lambda m, body=write(figures): m[1] + body + m[2], text)
+        opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        head, _, rest = text.partition(opening)
+        _, found, tail = rest.partition(closing.lstrip("\n"))
+        if not found:
+            raise SystemExit(f"README.md has no {opening.strip()} ... {closing.strip()}")
+        text = head + opening + write(figures) + closing + tail
     readme.write_text(text, encoding="utf-8")
     return 0
 

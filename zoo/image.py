@@ -31,8 +31,8 @@ def load_image(source: str | Path | bytes, *, background: tuple[int, int, int] =
     CMYK are converted, and of an animation the first frame is taken.
 
     Raises:
-        ImageError: not an image, truncated, larger than MAX_PIXELS, or of 32-bit or float pixels, whose range no one has
-            said.
+        ImageError: not an image, truncated, larger than MAX_PIXELS, or 32-bit or float pixels, whose range
+            no one has said.
     """
     name = f"image of {len(source)} bytes" if isinstance(source, bytes) else str(source)
     try:

@@ -16,7 +16,6 @@ import onnx
 from numpy.typing import NDArray
 
 from compress.deploy.preprocessing import INPUT
-from compress.quantize.bias import fit_biases_
 from compress.quantize.cpu import needs_reduced_range
 from zoo.errors import SlimzooError
 
@@ -58,7 +57,6 @@ def quantize_static(
         raise SlimzooError("the calibration images hold values that are not finite; check the Preprocess")
     before = network.ByteSize()
     quantized = _quantize(network, calibration, reduce_range)
-    fit_biases_(quantized, network)
     layers, int8_layers = _layers(quantized)
     nodes = Counter(node.op_type for node in quantized.graph.node)
     if int8_layers == 0 or quantized.ByteSize() >= before:

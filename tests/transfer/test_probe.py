@@ -77,7 +77,7 @@ def test_one_image_a_class_is_enough():
 
 
 def test_feature_that_never_changes_gets_no_weight():
-    (features, labels), val = digits(3)
+    (features, labels), _ = digits(3)
     for value in (0.0, 3.3, -1234.56):
         constant = np.full((len(features), 1), value, dtype=np.float32)
         probe = fit_probe(np.hstack([features, constant]), labels)

@@ -1,4 +1,4 @@
-"""The model directory: the same bits in a fresh process, damage named, and nothing half-written at any point of failure."""
+"""The model directory: the same bits in a fresh process, damage named, and nothing half-written wherever it fails."""
 
 from __future__ import annotations
 
@@ -183,26 +183,31 @@ def test_directory_appears_at_the_end_only(tmp_path):
     ],
 )
 def test_crash_inside_leaves_nothing(tmp_path, error, kind, message):
-    with pytest.raises(kind, match=message), new_directory(tmp_path / "out", run=RUN) as work:
-        (work / "model.safetensors").write_text("half")
-        raise error
+    def work_and_fail():
+        with new_directory(tmp_path / "out", run=RUN) as work:
+            (work / "model.safetensors").write_text("half")
+            raise error
+
+    with pytest.raises(kind, match=message):
+        work_and_fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def interrupted_with_a_checkpoint(out, **how):
+    with new_directory(out, run=RUN, **how) as work:
+        (work / "checkpoints" / "step-1").mkdir(parents=True)
+        (work / "checkpoints" / "step-1" / "state.json").write_text("{}")
+        raise KeyboardInterrupt
 
 
 def test_crash_with_a_checkpoint_leaves_it_to_resume(tmp_path):
     out = tmp_path / "out"
-
-    def begin(**how):
-        return new_directory(out, run=RUN, **how)
-
-    with pytest.raises(Interrupted, match=r"continue with `slimzoo resume .*out`"), begin() as work:
-        (work / "checkpoints" / "step-1").mkdir(parents=True)
-        (work / "checkpoints" / "step-1" / "state.json").write_text("{}")
-        raise KeyboardInterrupt
+    with pytest.raises(Interrupted, match=r"continue with `slimzoo resume .*out`"):
+        interrupted_with_a_checkpoint(out)
     assert not out.exists()
     with pytest.raises(UsageError, match="holds an interrupted run; continue it with `slimzoo resume"):
         check_free(out)
-    with begin(resume=True) as work:
+    with new_directory(out, run=RUN, resume=True) as work:
         assert (work / "checkpoints" / "step-1" / "state.json").exists()
         (work / "result").write_text("done")
     assert sorted(p.name for p in out.iterdir()) == ["MANIFEST.sha256", "result"]
@@ -213,10 +218,8 @@ def test_overwriting_run_can_be_resumed(tmp_path):
     out = tmp_path / "out"
     with new_directory(out, run=RUN) as work:
         (work / "result").write_text("old")
-    with pytest.raises(Interrupted), new_directory(out, run=RUN, overwrite=True) as work:
-        (work / "checkpoints" / "step-1").mkdir(parents=True)
-        (work / "checkpoints" / "step-1" / "state.json").write_text("{}")
-        raise KeyboardInterrupt
+    with pytest.raises(Interrupted):
+        interrupted_with_a_checkpoint(out, overwrite=True)
     assert (out / "result").read_text() == "old"
     with new_directory(out, run=RUN, resume=True) as work:
         (work / "result").write_text("new")
@@ -236,8 +239,13 @@ def test_crash_while_overwriting_keeps_the_old(tmp_path, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", refuse_the_new)
-    with pytest.raises(Crash), new_directory(out, run=RUN, overwrite=True) as work:
-        (work / "result").write_text("new")
+
+    def replace_it():
+        with new_directory(out, run=RUN, overwrite=True) as work:
+            (work / "result").write_text("new")
+
+    with pytest.raises(Crash):
+        replace_it()
     verify_manifest(out)
     assert (out / "result").read_text() == "old"
     assert list(tmp_path.iterdir()) == [out]
