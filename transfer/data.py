@@ -114,14 +114,25 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
     Args:
         lineage: the model's records.
         source: None for the data of the last fit; otherwise only a fit to this source counts.
+
+    Raises:
+        DataError: `source` is what the model was fitted to, and its images are no longer the same.
     """
     for step in reversed(lineage):
         fitted = step["arguments"]
         if step["verb"] == "fit" and (source is None or _same_source(str(source), fitted["data"])):
             try:
-                return open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
+                data = open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
             except (UsageError, DataError):
                 return None
+            if data.fingerprint() == step["data"]["fingerprint"]:
+                return data
+            if source is None:
+                return None
+            raise DataError(
+                f"{source} has changed since the model was fitted to it: another split would test on images that were "
+                "trained on; bring the images back, or fit again"
+            )
     return None
 
 

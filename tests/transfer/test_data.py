@@ -271,7 +271,9 @@ def test_labelled_csv_may_be_all_test(pets):
 
 
 def lineage_of(source, **arguments):
-    return [{"verb": "fit", "arguments": {"data": str(source), "val": None, "test": None, "seed": 0, **arguments}}]
+    arguments = {"val": None, "test": None, "seed": 0, **arguments}
+    record = open_data(source, **arguments).record()
+    return [{"verb": "fit", "arguments": {"data": str(source), **arguments}, "data": record}]
 
 
 def test_reopened_data_have_the_parts_of_the_fit(pets, monkeypatch):
@@ -288,6 +290,15 @@ def test_the_same_folder_under_another_name_is_the_same_data(pets, monkeypatch):
     monkeypatch.chdir(pets.parent)
     for name in ("pets", "./pets/", "pets/../pets"):
         assert open_for(lineage_of(pets, seed=3), name, ("cat", "dog", "emu")).fingerprint() == expected
+
+
+def test_images_that_changed_since_the_fit_are_refused(pets):
+    """Otherwise the split would be another one, and some of its test images were trained on."""
+    lineage = lineage_of(pets)
+    Image.new("RGB", (9, 9), "purple").save(pets / "cat" / "new.png")
+    with pytest.raises(DataError, match="has changed since the model was fitted to it"):
+        open_for(lineage, pets, ("cat", "dog", "emu"))
+    assert reopen(lineage) is None
 
 
 def test_other_classes_are_refused(pets):
