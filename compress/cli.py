@@ -144,7 +144,11 @@ def bench(
     """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
     from compress.deploy.benchmark import bench as run
     from compress.deploy.benchmark import format_rows
+    from zoo.errors import UsageError
 
+    absent = [model for model in models if not model.startswith("timm:") and not Path(model).exists()]
+    if absent:
+        raise UsageError(f"{absent[0]} does not exist; wanted model directories, .onnx files or timm:NAME")
     with Console(as_json=json) as console:
         result = run(models, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress)
         console.say(format_rows(result))

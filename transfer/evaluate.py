@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data import Data, open_labelled, reopen
+from transfer.data import open_labelled, reopen
 from transfer.loader import LabelledPixels, Progress, load_pixels
+from transfer.sources import Data
 from transfer.split import TEST, VAL
 from transfer.statistics import wilson
 from zoo.artifact import is_model_directory, read_config

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.data import Data, open_data
+from transfer.data import open_data
 from transfer.evaluate import Evaluation, evaluate_pixels
 from transfer.features import frozen_features
 from transfer.finetune import Epoch, TrainingData, finetune
@@ -22,6 +22,7 @@ from transfer.loader import LabelledPixels, Progress, load_pixels
 from transfer.plots import save_confusion, save_curves
 from transfer.probe import fit_probe, set_classifier_
 from transfer.recipe import Augment, Recipe
+from transfer.sources import Data
 from transfer.split import TEST, TRAIN, VAL
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
@@ -76,7 +77,7 @@ def fit(
     """Fit a model to labelled images and write DIR.
 
     Args:
-        data: see `transfer.data`.
+        data: see `transfer.sources`.
         model: a zoo name or "timm:NAME".
         method: "probe" trains the classifier alone, on frozen features; "finetune" starts from the probe and trains
             all; "scratch" starts from random weights.

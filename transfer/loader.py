@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data import Data
+from transfer.sources import Data
 from zoo.preprocess import Preprocess
 
 Progress = Callable[[str, int, int, str], None]  # (what, done, total, note), as zoo.console.Console.progress takes it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -45,11 +46,21 @@ def info(
         c = card(model)
         for key, value in c.items():
             if key != "name" and value is not None:
-                console.say(f"{key:12} {f'{value:,}' if isinstance(value, int) else value}")
+                console.say(f"{key:12} {_shown(value)}")
         if not model.startswith("timm:"):
             method = [] if c["pretrained"] else ["--method", "scratch"]
             console.next(["slimzoo", "fit", "digits", "--model", model, *method, "--out", model])
         console.document(c)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes, offline" if value else "no"
+    if isinstance(value, list):
+        return " x ".join(map(str, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {m['value']} ({m['kind']}: {m['source']})" for key, m in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def card(name: str) -> dict[str, Any]:
@@ -75,5 +86,5 @@ def card(name: str) -> dict[str, Any]:
         "paper": paper,
         "weights": None if weights is None else weights.source,
         "licence": None if weights is None else weights.licence,
-        "metrics": None if weights is None else dict(weights.metrics),
+        "metrics": None if weights is None else {key: asdict(m) for key, m in weights.metrics.items()},
     }

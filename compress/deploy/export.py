@@ -19,7 +19,7 @@ from transfer.data import reopen
 from transfer.loader import Progress
 from transfer.split import TEST, TRAIN, VAL
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
+from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, load_model, read_config
 from zoo.directory import replace_files
 from zoo.errors import SlimzooError, UsageError
 from zoo.predictor import OnnxPredictor, TorchPredictor
@@ -99,6 +99,8 @@ def export(directory: str | Path, *, progress: Progress | None = None) -> dict[s
     if str(directory).startswith("timm:"):
         raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo prune` makes one")
     began = time.monotonic()
+    if is_model_directory(directory) and read_config(directory).primary == ONNX:
+        raise UsageError(f"{directory} is an ONNX model already: {directory / ONNX}")
     loaded = load_model(directory)
     _tell(progress, "exporting", 0)
     network = export_network(loaded.model, loaded.config.input_size)

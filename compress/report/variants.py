@@ -108,9 +108,7 @@ def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
         if ours is not None and not config.parent.name.endswith(".partial"):
             found.append(_variant(config.parent, ours, [row for row in rows if row["model"] == config.parent.name]))
     if not found:
-        raise UsageError(
-            f"{out} holds no models: wanted a directory of model directories, as `slimzoo compress` writes it"
-        )
+        raise UsageError(f"{out} holds no models: wanted a directory of model directories, as `slimzoo demo` writes it")
     return sorted(found, key=lambda variant: sum(record.get("verb") not in SAME_WEIGHTS for record in variant.lineage))
 
 
