@@ -1,0 +1,143 @@
+"""From one model directory to the next: prune, quantize, export, bench, report, as functions and as commands."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.prune.step import prune
+from compress.quantize.step import quantize
+from transfer.fit import fit
+from zoo.artifact import load_model, read_config
+from zoo.errors import GateError, UsageError
+from zoo.image import load_image
+from zoo.predictor import open_predictor
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """OUT/dense, fitted to digits; OUT/pruned and OUT/int8, made from it through the command line."""
+    out = tmp_path_factory.mktemp("run")
+    fit("digits", model="lenet5_caffe", method="scratch", epochs=3, out=out / "dense")
+    for argv in (
+        ["prune", out / "dense", "--data", "digits", "--macs", "0.5", "--recover", "1", "--out", out / "pruned"],
+        ["quantize", out / "dense", "--data", "digits", "--max-drop", "3", "--out", out / "int8"],
+        ["export", out / "dense"],
+        ["export", out / "pruned"],
+    ):
+        done = run(app, [str(word) for word in argv])
+        assert done.exit_code == 0, done.output
+    return out
+
+
+def newest(directory):
+    return read_config(directory).lineage[-1]
+
+
+def test_prune_has_its_effect_and_says_so(folder):
+    (record,) = (r for r in read_config(folder / "pruned").lineage if r["verb"] == "prune")
+    before, after = record["metrics"]["before"], record["metrics"]["after"]
+    assert after["macs"] <= 0.5 * before["macs"]
+    assert after["params"] < before["params"]
+    assert after["val"]["top1"] > 0.8
+    assert len(after["test"]["correct"]) == after["test"]["n"] == 359
+    assert (
+        load_model(folder / "pruned").model.conv1.out_channels <= load_model(folder / "dense").model.conv1.out_channels
+    )
+
+
+def test_int8_is_near_and_a_quarter_of_the_size(folder):
+    record = newest(folder / "int8")
+    before, after = record["metrics"]["before"], record["metrics"]["after"]
+    assert after["test"]["top1"] >= before["test"]["top1"] - 0.02
+    assert after["size_bytes"] < 0.3 * (folder / "dense" / "model.onnx").stat().st_size
+    assert record["int8_layers"] == [4, 4]
+
+
+def test_export_answers_as_the_directory_does(folder, tmp_path):
+    picture = tmp_path / "seven.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 31, 3), dtype=np.uint8)).save(picture)
+    pixels = load_image(picture)[None]
+    torch_logits = open_predictor(folder / "dense").logits(pixels)
+    onnx_logits = open_predictor(folder / "dense" / "model.onnx").logits(pixels)
+    np.testing.assert_allclose(onnx_logits, torch_logits, atol=0.05 * torch_logits.std())
+    record = newest(folder / "dense")
+    assert record["verb"] == "export"
+    assert record["parity"]["images"] == "real"
+    assert record["parity"]["max_abs"] <= 1e-4 * record["parity"]["logits_std"]
+
+
+def test_inputs_are_left_alone(folder):
+    """Only export adds to a directory, and it keeps the manifest true."""
+    assert {p.name for p in (folder / "int8").iterdir()} == {"config.json", "model.onnx", "MANIFEST.sha256"}
+    assert not list(folder.glob("*.partial"))
+    for name in ("dense", "pruned", "int8"):
+        read_config(folder / name)  # verifies every hash
+
+
+def test_int8_directories_can_be_evaluated_but_not_changed(folder, tmp_path):
+    done = run(app, ["eval", str(folder / "int8"), "digits", "--json"])
+    assert json.loads(done.stdout)["top1"] == newest(folder / "int8")["metrics"]["after"]["test"]["top1"]
+    with pytest.raises(UsageError, match="int8 ONNX model"):
+        prune(folder / "int8", data="digits", out=tmp_path / "x")
+    assert "is an ONNX model already" in str(run(app, ["export", str(folder / "int8")]).exception)
+
+
+def test_gate(folder, tmp_path, monkeypatch):
+    """A model that guesses after quantization is refused, and nothing is written."""
+    from compress.quantize import step
+
+    original = step.quantize_static
+
+    def ruined(network, calibration):
+        return original(network, calibration * 1e-6)  # ranges that clip everything
+
+    monkeypatch.setattr(step, "quantize_static", ruined)
+    with pytest.raises(GateError, match=r"int8 loses [0-9.]+ points on the val images, --max-drop allows 1\.0"):
+        quantize(folder / "dense", data="digits", max_drop=1.0, out=tmp_path / "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_of_other_classes(folder, tmp_path):
+    for name in ("cat", "dog"):
+        for i in range(4):
+            (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (i, i, len(name))).save(tmp_path / "pets" / name / f"{i}.png")
+    with pytest.raises(UsageError, match="has 2 classes"):
+        prune(folder / "dense", data=tmp_path / "pets", out=tmp_path / "x")
+    with pytest.raises(UsageError, match="--recover 0"):
+        prune(folder / "dense", out=tmp_path / "x")
+
+
+def test_explain_writes_nothing(folder, tmp_path):
+    out = tmp_path / "x"
+    done = run(app, ["prune", str(folder / "dense"), "--macs", "0.5", "--explain", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "conv1[out]" in done.stdout
+    assert not out.exists()
+
+
+def test_bench_and_report(folder):
+    models = [str(folder / name) for name in ("dense", "int8")]
+    done = run(app, ["bench", *models, "--save", str(folder / "bench.json"), "--rounds", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    assert {(row["model"], row["runtime"]) for row in rows if row["median_ms"]} >= {
+        ("dense", "onnxruntime"),
+        ("dense", "torch"),
+        ("int8", "onnxruntime"),
+    }
+    done = run(app, ["report", str(folder)])
+    assert done.exit_code == 0, done.output
+    html = (folder / "report.html").read_text()
+    assert all(name in html for name in ("dense", "pruned", "int8"))
+
+
+def test_absent_models(tmp_path):
+    assert "does not exist" in str(run(app, ["bench", str(tmp_path / "none")]).exception)
+    assert "holds no models" in str(run(app, ["report", str(tmp_path)]).exception)
