@@ -35,8 +35,8 @@ def demo(f: Figures) -> str:
     low, high = f["drop_ci_points"]
     fast_low, fast_high = f["speedup_ci"]
     text = (
-        f"`pruned-int8` against `finetuned`: {f['drop_points']:.1f} points of accuracy lost (paired 95% interval "
-        f"{low:+.1f} to {high:+.1f}, {f['test_images']} test images), {f['macs_share']:.0%} of the MACs, "
+        f"`pruned-int8` against `finetuned`: {-f['drop_points']:+.1f} points of accuracy (paired 95% interval "
+        f"{-high:+.1f} to {-low:+.1f}, {f['test_images']} test images), {f['macs_share']:.0%} of the MACs, "
         f"{f['bytes_share']:.1%} of the bytes, {f['speedup']:.2f} times as fast (95% interval {fast_low:.2f} to "
         f"{fast_high:.2f}, {f['threads']} threads; differences within {f['noise']['floor_pct']:.0f}% are noise there). "
         f"The whole command took {f['seconds'] / 60:.1f} minutes."
