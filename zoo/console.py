@@ -68,11 +68,11 @@ class Console:
         if title != self._title:
             self._end_bar()
             self._title, self._began, self._spoke = title, now, now
+        rate = done / (now - self._began) if now > self._began else 0.0
         if self._stream.isatty():
-            self._show_bar(title, done, total, note)
+            self._show_bar(title, done, total, f"{rate:.1f}/s  {note}" if rate and total > 1 else note)
         elif now - self._spoke >= LINE_EVERY_S and done and total > 1:
             self._spoke = now
-            rate = done / (now - self._began)
             left_s = (total - done) / rate
             print(f"{title} {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left  {note}", file=self._stream, flush=True)
 
