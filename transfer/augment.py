@@ -36,6 +36,11 @@ class Augment:
 NONE = Augment(rotate_deg=0.0, scale=0.0, shift=0.0, flip=False, colour=0.0, grey=0.0)
 
 
+def augment_for(mirror: bool) -> Augment:
+    """The standard augmentation of photographs, or of written signs, which may not be mirrored and have no colour."""
+    return Augment() if mirror else Augment(flip=False, colour=0.0, grey=0.0)
+
+
 def augment_batch(pixels: Tensor, indices: NDArray[np.intp], augment: Augment, *, seed: int, epoch: int) -> Tensor:
     """(B, C, H, W) float pixels in 0..255 to the same, moved and recoloured.
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer.augment import augment_for
 from transfer.data import open_data
 from transfer.evaluate import Evaluation, evaluate_pixels
 from transfer.features import frozen_features
@@ -21,7 +22,7 @@ from transfer.finetune import Epoch, TrainingData, finetune
 from transfer.loader import LabelledPixels, Progress, load_pixels
 from transfer.plots import save_confusion, save_curves
 from transfer.probe import fit_probe, set_classifier_
-from transfer.recipe import Augment, Recipe
+from transfer.recipe import Recipe
 from transfer.sources import Data
 from transfer.split import TEST, TRAIN, VAL
 from zoo import lineage
@@ -30,7 +31,7 @@ from zoo.classifier import reset_classifier_
 from zoo.cost import count_macs, count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError, did_you_mean
-from zoo.predictor import TorchPredictor
+from zoo.predictor import Predictor, TorchPredictor
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model, model_entry
 
@@ -140,6 +141,18 @@ def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -
     return Pixels(parts[TRAIN], parts[VAL] if len(parts[VAL]) else None, parts[TEST] if len(parts[TEST]) else None)
 
 
+def evaluate_parts(
+    predictor: Predictor, pixels: Pixels, classes: int, progress: Progress | None
+) -> dict[str, Evaluation]:
+    """The held-out parts that there are, each evaluated."""
+    parts = {VAL: pixels.val, TEST: pixels.test}
+    return {
+        part: evaluate_pixels(predictor, images, classes, progress=progress)
+        for part, images in parts.items()
+        if images is not None
+    }
+
+
 def measure(
     model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
 ) -> tuple[dict[str, Any], Evaluation | None]:
@@ -150,11 +163,8 @@ def measure(
         "macs": count_macs(model, config.input_size),
         "size_bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
     }
-    found = {}
-    for part, images in ((VAL, pixels.val), (TEST, pixels.test)):
-        if images is not None:
-            found[part] = evaluate_pixels(predictor, images, len(config.classes or ()), progress=progress)
-            metrics[part] = found[part].record()
+    found = evaluate_parts(predictor, pixels, len(config.classes or ()), progress)
+    metrics |= {part: evaluation.record() for part, evaluation in found.items()}
     return metrics, found.get(VAL, found.get(TEST))
 
 
@@ -207,9 +217,7 @@ def _plain_preprocess(input_size: tuple[int, int, int]) -> Preprocess:
 
 def _recipe(method: Method, epochs: int | None, batch: int | None, lr: float | None, flip: bool, seed: int) -> Recipe:
     standard = Recipe()
-    augment = replace(Augment(), flip=flip)
-    if not flip:
-        augment = replace(augment, colour=0.0, grey=0.0)  # written signs: colour says nothing, and is mostly absent
+    augment = augment_for(flip)
     if method == "scratch":
         rate = SCRATCH_LR if lr is None else lr
         return replace(

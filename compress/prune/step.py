@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import Tensor
 from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import Pruned, prune_channels
+from transfer.augment import augment_for
 from transfer.data import open_for
 from transfer.finetune import TrainingData, finetune
 from transfer.fit import measure, read_pixels
 from transfer.loader import LabelledPixels, Progress, batches
-from transfer.recipe import Augment, Recipe
+from transfer.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
 from zoo.cost import count_parameters
@@ -84,7 +85,7 @@ def prune(
             before, _ = measure(loaded.model, loaded.config, pixels, progress)
             recalibrate_(network, loaded.model, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
             if recover:
-                recipe = _recipe(source.mirror, recover, seed)
+                recipe = _recipe(_mirrored(loaded.config, source.mirror), recover, seed)
                 training = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
                 network = finetune(
                     network, training, recipe, checkpoints=work / CHECKPOINTS, progress=progress, title="recovery"
@@ -110,6 +111,11 @@ def _batches(train: LabelledPixels, config: ModelConfig, seed: int) -> Iterator[
         yield inputs, torch.from_numpy(train.labels[indices])
 
 
+def _mirrored(config: ModelConfig, default: bool) -> bool:
+    """Whether the fit mirrored its images: `--flip` or `--no-flip` as it was given then, else what the data say."""
+    given = [step["arguments"].get("flip") for step in config.lineage if step["verb"] == "fit"]
+    return default if not given or given[-1] is None else bool(given[-1])
+
+
 def _recipe(mirror: bool, epochs: int, seed: int) -> Recipe:
-    augment = Augment() if mirror else replace(Augment(), flip=False, colour=0.0, grey=0.0)
-    return Recipe(epochs=epochs, lr=RECOVERY_LR, backbone_lr=RECOVERY_LR, augment=augment, seed=seed)
+    return Recipe(epochs=epochs, lr=RECOVERY_LR, backbone_lr=RECOVERY_LR, augment=augment_for(mirror), seed=seed)

@@ -14,8 +14,7 @@ from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_mem
 from compress.deploy.parity import compare
 from compress.quantize.ptq import Quantized, quantize_static
 from transfer.data import open_for
-from transfer.evaluate import evaluate_pixels
-from transfer.fit import measure, read_pixels
+from transfer.fit import evaluate_parts, measure, read_pixels
 from transfer.loader import Progress
 from transfer.split import TEST, VAL
 from zoo import lineage
@@ -75,9 +74,8 @@ def quantize(
         quantized = quantize_static(network, config.preprocess.normalize(pixels.train.pixels[chosen]))
         predictor = in_memory(finish(quantized.network, config, None))
         after: dict[str, Any] = {"params": before["params"], "macs": before["macs"]}
-        for part, images in ((VAL, pixels.val), (TEST, pixels.test)):
-            if images is not None:
-                after[part] = evaluate_pixels(predictor, images, len(source.classes), progress=progress).record()
+        found = evaluate_parts(predictor, pixels, len(source.classes), progress)
+        after |= {part: evaluation.record() for part, evaluation in found.items()}
         _check_gate(before, after, max_drop)
         shown = pixels.val or pixels.test or pixels.train
         reference = TorchPredictor(loaded.model, config.preprocess, config.classes)

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.prune.step import prune
+from compress.prune.step import _mirrored, prune
 from compress.quantize.step import quantize
 from transfer.fit import fit
 from zoo.artifact import load_model, read_config
@@ -112,6 +112,13 @@ def test_data_of_other_classes(folder, tmp_path):
         prune(folder / "dense", data=tmp_path / "pets", out=tmp_path / "x")
     with pytest.raises(UsageError, match="--recover 0"):
         prune(folder / "dense", out=tmp_path / "x")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, True), (False, False), (True, True)])
+def test_recovery_mirrors_as_the_fit_did(folder, given, expected):
+    fitted = read_config(folder / "dense")
+    fitted.lineage[0]["arguments"]["flip"] = given
+    assert _mirrored(fitted, default=True) is expected
 
 
 def test_explain_writes_nothing(folder, tmp_path):
