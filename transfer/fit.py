@@ -191,16 +191,14 @@ def _start(name: str, data: Data, method: Method, size: int | None) -> tuple[nn.
             raise UsageError(
                 f"no pretrained weights on record for {name!r}; use --method scratch, or one that has them: {offline}"
             )
+        if entry.kind != "classifier":
+            raise UsageError(f"{name!r} is a {entry.kind} model, and images with labels fit a classifier")
         if entry.input_size[0] != 3:
             arguments["in_channels"] = entry.input_size[0]
         given = WEIGHTS[name].preprocess if method != "scratch" else _plain_preprocess(entry.input_size)
         if "image_size" in inspect.signature(entry.build).parameters:
             size = size or default_size(data, given.size[0])
             arguments["image_size"] = size
-        elif entry.family == "lenet":
-            if size not in (None, given.size[0]):
-                raise UsageError(f"{name} takes {given.size[0]} x {given.size[1]} pixels only, and --size is {size}")
-            size = given.size[0]
         network = create_model(name, pretrained=method != "scratch", **arguments)
     side = size or default_size(data, given.size[0])
     preprocess = replace(given.at(side), mode="squash", resize_to=None)
@@ -208,7 +206,7 @@ def _start(name: str, data: Data, method: Method, size: int | None) -> tuple[nn.
     return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
 
 
-def _plain_preprocess(input_size: tuple[int, int, int]) -> Preprocess:
+def _plain_preprocess(input_size: tuple[int, ...]) -> Preprocess:
     channels, height, width = input_size
     if channels == 3:
         return Preprocess(size=(height, width))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from transfer.loader import Progress
-from zoo.classifier import classifier_name, reset_classifier_
+from zoo.classifier import classifier, reset_classifier_
 
 INVERSE_REGULARIZATIONS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 FOLDS = 3  # where there are no validation images
@@ -73,11 +73,12 @@ def fit_probe(
 def set_classifier_(model: nn.Module, probe: Probe) -> None:
     """Give the model the probe as its classifier."""
     reset_classifier_(model, len(probe.bias))
-    head = model.get_submodule(classifier_name(model))
-    assert isinstance(head, nn.Linear)
+    head = classifier(model)
+    weight, bias = torch.from_numpy(probe.weight), torch.from_numpy(probe.bias)
+    assert head.bias is not None
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(probe.weight))
-        head.bias.copy_(torch.from_numpy(probe.bias))
+        head.weight.copy_(weight.view_as(head.weight))
+        head.bias.copy_(bias)
 
 
 def _logistic(inverse: float, steps: int):  # type: ignore[no-untyped-def]

@@ -1,51 +1,59 @@
-"""What every classifier can be asked, whoever built it: its last Linear, what enters it, and a fresh one.
+"""What every classifier can be asked, whoever built it: its last layer, what enters it, a fresh one, and its stages.
 
-A zoo model, a timm model and a torchvision model differ in the name of that layer only, and here it is found.
+A zoo model, a timm model and a torchvision model differ in the name of that layer only, and here it is found. It is a
+Linear, or, where pooling comes last (SqueezeNet, Network in Network), a 1x1 convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+COARSEST = 4  # stages before the classifier, where the model has that many parts
+
 
 def classifier_name(model: nn.Module) -> str:
-    """Dotted name of the Linear that gives the logits: timm's own answer if it has one, else the last in module order.
+    """Dotted name of the layer that gives the logits: timm's own answer if it has one, else the last in module order.
 
     Raises:
         TypeError: there is none, or (distilled models) more than one.
     """
-    named: list[tuple[str, nn.Module]] = list(model.named_modules())
     get_classifier: Callable[[], Any] | None = getattr(model, "get_classifier", None)
     if get_classifier is None:
-        linears = [name for name, module in named if isinstance(module, nn.Linear)]
-        if not linears:
+        layers: list[str] = [name for name, module in model.named_modules() if _can_classify(module)]
+        if not layers:
             raise TypeError(f"{type(model).__name__} has no nn.Linear: it is not a classifier that can be refitted")
-        return linears[-1]
+        return layers[-1]
     head = get_classifier()
-    linears = [
-        name
-        for name, module in named
-        if isinstance(module, nn.Linear) and isinstance(head, nn.Module) and any(module is m for m in head.modules())
-    ]
-    if len(linears) != 1:
+    inside = set(head.modules()) if isinstance(head, nn.Module) else set()
+    layers = [name for name, module in model.named_modules() if module in inside and _can_classify(module)]
+    if len(layers) != 1:
         found = type(head).__name__ if isinstance(head, nn.Module) else f"{len(head)} layers"
         raise TypeError(f"{type(model).__name__} ends in {found}, and one nn.Linear is wanted")
-    return linears[0]
+    return layers[0]
 
 
-def classifier(model: nn.Module) -> nn.Linear:
-    """The Linear that gives the logits."""
+def _can_classify(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+def classifier(model: nn.Module) -> nn.Linear | nn.Conv2d:
+    """The layer that gives the logits."""
     layer = model.get_submodule(classifier_name(model))
-    assert isinstance(layer, nn.Linear)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
     return layer
 
 
 def features(model: nn.Module, x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, F): what enters the classifier; in training mode, after the dropout before it."""
+    """(B, C, H, W) -> (B, F): what enters the classifier; in training mode, after the dropout before it.
+
+    A convolution's input is averaged over the image, which is what pooling after it would have made of it.
+    """
     seen: list[Tensor] = []
     handle = classifier(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -54,26 +62,100 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
         handle.remove()
     if not seen:
         raise TypeError(f"{type(model).__name__} did not call its classifier {classifier_name(model)!r}")
-    return seen[-1].flatten(1)
+    return seen[-1].mean(dim=(2, 3)) if seen[-1].dim() == 4 else seen[-1].flatten(1)
 
 
 def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | None = None) -> None:
     """Replace the classifier by a fresh one of `n` classes: weights N(0, 0.01^2) cut at +-2, zero bias.
 
     Such small weights start near equal logits whatever the features' size. They are drawn on the CPU in float32, so
-    that a seed gives the same ones on every device.
+    that a seed gives the same ones on every device. Auxiliary classifiers of training (children named aux...) follow.
     """
     if n < 1:
         raise ValueError(f"n={n} classes: at least 1 is wanted")
-    name = classifier_name(model)
-    old = model.get_submodule(name)
-    assert isinstance(old, nn.Linear)
-    weight = torch.empty(n, old.in_features)
-    nn.init.trunc_normal_(weight, std=0.01, generator=generator)
-    fresh = nn.Linear(old.in_features, n, device="meta")  # no draw from the global generator
-    fresh.weight = nn.Parameter(weight.to(old.weight))
-    fresh.bias = nn.Parameter(old.weight.new_zeros(n))
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, fresh.train(old.training))
+    for name in (*_auxiliary(model), classifier_name(model)):
+        old = model.get_submodule(name)
+        assert isinstance(old, nn.Linear | nn.Conv2d)
+        weight = torch.empty(n, *old.weight.shape[1:])
+        nn.init.trunc_normal_(weight, std=0.01, generator=generator)
+        fresh: nn.Linear | nn.Conv2d  # built on meta: no draw from the global generator
+        if isinstance(old, nn.Linear):
+            fresh = nn.Linear(old.in_features, n, device="meta")
+        else:
+            fresh = nn.Conv2d(old.in_channels, n, 1, device="meta")
+        fresh.weight = nn.Parameter(weight.to(old.weight))
+        fresh.bias = nn.Parameter(old.weight.new_zeros(n))
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, fresh.train(old.training))
     if hasattr(model, "num_classes"):
         setattr(model, "num_classes", n)  # noqa: B010  # nn.Module declares tensors and modules only
+
+
+def _auxiliary(model: nn.Module) -> list[str]:
+    """Last layers of the children whose names begin with "aux", as GoogLeNet's and Inception's do."""
+    found = []
+    for child, module in model.named_children():
+        layers = [name for name, m in module.named_modules() if _can_classify(m)]
+        if child.lower().startswith("aux") and layers:
+            found.append(".".join((child, layers[-1])).rstrip("."))
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the network, for a learning rate of its own."""
+
+    name: str  # of its first module
+    parameters: tuple[nn.Parameter, ...]
+
+
+def stages(model: nn.Module) -> list[Stage]:
+    """The network's parameters in order, from the image to the logits, each once; the classifier is the last stage.
+
+    The parts are the model's children; containers are opened, the one with most parameters first, until there are at
+    least four before the classifier: ResNet gives its stem and four stages, a ViT its blocks. A part that only
+    normalizes belongs to the one before it, a parameter of no part (a class token, a position) to the first.
+    """
+    head = classifier_name(model)
+    aside = tuple(f"{name}." for name, _ in model.named_children() if name.lower().startswith("aux"))
+    parts = [""]
+    while (opened := _next_to_open(model, parts, head)) is not None:
+        at = parts.index(opened)
+        prefix = f"{opened}." if opened else ""
+        parts[at : at + 1] = [prefix + name for name, _ in model.get_submodule(opened).named_children()]
+    body = [part for part in parts if part != head and _parameters(model, part)]
+    groups: list[tuple[str, list[nn.Parameter]]] = []
+    for part in body:
+        parameters = _parameters(model, part)
+        if groups and (_only_normalizes(model.get_submodule(part)) or f"{part}.".startswith(aside or "?")):
+            groups[-1][1].extend(parameters)
+        else:
+            groups.append((part, parameters))
+    last = list(model.get_submodule(head).parameters())
+    held = {p for _, parameters in groups for p in parameters} | set(last)
+    loose = [p for p in model.parameters() if p not in held]
+    if loose and not groups:
+        groups.append((type(model).__name__, []))
+    if loose:
+        groups[0][1][:0] = loose
+    return [Stage(name, tuple(dict.fromkeys(parameters))) for name, parameters in [*groups, (head, last)]]
+
+
+def _next_to_open(model: nn.Module, parts: list[str], head: str) -> str | None:
+    """The part to split next: one that hides the classifier, then the largest while there are too few."""
+    for part in parts:
+        if part != head and (not part or head.startswith(f"{part}.")):
+            return part
+    body = [part for part in parts if part != head and _parameters(model, part)]
+    if sum(not _only_normalizes(model.get_submodule(part)) for part in body) >= COARSEST:
+        return None
+    containers = [part for part in body if any(_parameters(m, "") for m in model.get_submodule(part).children())]
+    return max(containers, key=lambda part: sum(p.numel() for p in _parameters(model, part)), default=None)
+
+
+def _parameters(model: nn.Module, part: str) -> list[nn.Parameter]:
+    return list(model.get_submodule(part).parameters())
+
+
+def _only_normalizes(module: nn.Module) -> bool:
+    return all(isinstance(m, NORMS) or next(m.parameters(recurse=False), None) is None for m in module.modules())

@@ -71,6 +71,7 @@ def card(name: str) -> dict[str, Any]:
     from zoo.weights import WEIGHTS
 
     network = create_model(name)
+    size: tuple[int, ...]
     if ":" in name:
         size, family, paper, weights = upstream.input_size_of(network), name.partition(":")[0], None, None
     else:

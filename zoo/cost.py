@@ -16,7 +16,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
     """Multiply-accumulates for one image of (C, H, W): convolutions, Linears and both products of attention.
 
     BatchNorm (folded at export), activations, softmax and pooling are not counted. The count follows the operators that

@@ -16,7 +16,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from zoo.init import he_normal_
+from zoo.init import CONVOLUTIONS, he_normal_
 from zoo.layers import Conv2dSame, DropPath, scaled_width
 from zoo.registry import register_model
 
@@ -124,16 +124,16 @@ class EfficientNetLite(nn.Module):
     def __init__(
         self,
         *,
-        width: float,
-        depth: float,
-        stem_width: int,
-        head_width: int,
-        same: bool,
-        norm_eps: float,
-        num_classes: int,
-        in_channels: int,
-        dropout: float,
-        drop_path: float,
+        width: float = 1.0,
+        depth: float = 1.0,
+        stem_width: int = 32,
+        head_width: int = 1280,
+        same: bool = False,
+        norm_eps: float = 1e-5,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.2,  # tensorflow/tpu, efficientnet_lite_builder.py
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         norm = partial(nn.BatchNorm2d, eps=norm_eps)
@@ -178,7 +178,7 @@ class EfficientNetLite(nn.Module):
         self.flatten = nn.Flatten()
         self.drop = nn.Dropout(dropout)
         self.classifier = nn.Linear(head_width, num_classes)
-        he_normal_(self)
+        he_normal_(self, kinds=CONVOLUTIONS, fan="out")  # Linears keep PyTorch's own uniform draw
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
         x = self.act1(self.bn1(self.conv_stem(x)))
@@ -188,55 +188,5 @@ class EfficientNetLite(nn.Module):
         return self.classifier(self.drop(x))  # type: ignore[no-any-return]
 
 
-@register_model()
-def efficientnet_lite0(
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    dropout: float = 0.2,  # tensorflow/tpu, efficientnet_lite_builder.py
-    drop_path: float = 0.0,
-    width: float = 1.0,
-    depth: float = 1.0,
-    stem_width: int = 32,
-    head_width: int = 1280,
-) -> EfficientNetLite:
-    """EfficientNet-Lite0 with PyTorch's padding: 4,652,008 parameters."""
-    return EfficientNetLite(
-        width=width,
-        depth=depth,
-        stem_width=stem_width,
-        head_width=head_width,
-        same=False,
-        norm_eps=1e-5,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
-
-
-@register_model()
-def tf_efficientnet_lite0(
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    dropout: float = 0.2,  # tensorflow/tpu, efficientnet_lite_builder.py
-    drop_path: float = 0.0,
-    width: float = 1.0,
-    depth: float = 1.0,
-    stem_width: int = 32,
-    head_width: int = 1280,
-) -> EfficientNetLite:
-    """EfficientNet-Lite0 as TensorFlow computes it, the one that the recorded weights fit: 4,652,008 parameters."""
-    return EfficientNetLite(
-        width=width,
-        depth=depth,
-        stem_width=stem_width,
-        head_width=head_width,
-        same=True,
-        norm_eps=1e-3,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
+efficientnet_lite0 = register_model("efficientnet_lite0", EfficientNetLite)
+tf_efficientnet_lite0 = register_model("tf_efficientnet_lite0", partial(EfficientNetLite, same=True, norm_eps=1e-3))

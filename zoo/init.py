@@ -1,38 +1,90 @@
-"""How fresh weights are drawn: Xavier, He, truncated normal. Each function walks a model and changes it in place."""
+"""How fresh weights are drawn, by name: Xavier, He, truncated normal, or every weight the same.
+
+Each function walks a model and changes in place the weights of its convolutions, Linears and embeddings, or of those
+kinds that it is given; their biases become zero.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from torch import Tensor, nn
+
+from zoo.errors import UsageError, did_you_mean
+
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+LAYERS = (*CONVOLUTIONS, nn.Linear, nn.Embedding)
+
+Kinds = tuple[type[nn.Module], ...]
 
 
-def xavier_uniform_(model: nn.Module) -> None:
-    """Convolutions, Linears: U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16); zero bias."""
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.xavier_uniform_(module.weight)
-            _zero_bias_(module)
+def xavier_uniform_(model: nn.Module, *, kinds: Kinds = LAYERS) -> None:
+    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, eq. 16)."""
+    for weight, fan_in, fan_out in _weights(model, kinds):
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        nn.init.uniform_(weight, -bound, bound)
 
 
-def he_normal_(model: nn.Module) -> None:
-    """Convolutions: N(0, 2 / fan_out) (He et al. 2015, eq. 14), fan_out within a group: a depthwise filter feeds one.
+def xavier_normal_(model: nn.Module, *, kinds: Kinds = LAYERS) -> None:
+    """N(0, 2 / (fan_in + fan_out)): the variance of `xavier_uniform_` (Glorot & Bengio 2010, eq. 12)."""
+    for weight, fan_in, fan_out in _weights(model, kinds):
+        nn.init.normal_(weight, std=(2 / (fan_in + fan_out)) ** 0.5)
 
-    Linears keep PyTorch's own uniform draw, as in torchvision's ResNet; BatchNorm starts as the identity anyway.
+
+def he_normal_(model: nn.Module, *, kinds: Kinds = LAYERS, fan: Literal["in", "out"] = "in") -> None:
+    """N(0, 2 / fan): keeps the variance of what goes forward, or of gradients (He et al. 2015, eq. 10 and 14)."""
+    for weight, fan_in, fan_out in _weights(model, kinds):
+        nn.init.normal_(weight, std=(2 / (fan_in if fan == "in" else fan_out)) ** 0.5)
+
+
+def truncated_normal_(model: nn.Module, *, kinds: Kinds = LAYERS, std: float = 0.02) -> None:
+    """N(0, std^2) cut at +-2 (Vision Transformers, after BERT)."""
+    for weight, _, _ in _weights(model, kinds):
+        nn.init.trunc_normal_(weight, std=std)
+
+
+def constant_(model: nn.Module, *, kinds: Kinds = LAYERS, value: float = 0.01) -> None:
+    """Every weight the same: all channels of a layer then stay equal for ever, whatever the training."""
+    for weight, _, _ in _weights(model, kinds):
+        nn.init.constant_(weight, value)
+
+
+INITS: dict[str, Callable[[nn.Module], None]] = {
+    "xavier_uniform": xavier_uniform_,
+    "xavier_normal": xavier_normal_,
+    "he_normal": he_normal_,
+    "truncated_normal": truncated_normal_,
+    "constant": constant_,
+}
+
+
+def initialize_(model: nn.Module, name: str) -> None:
+    """Draw every weight afresh by the rule of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in INITS:
+        raise UsageError(f"unknown init {name!r}: {did_you_mean(name, INITS, 'one of ' + ', '.join(INITS))}")
+    INITS[name](model)
+
+
+def _weights(model: nn.Module, kinds: Kinds) -> Iterator[tuple[Tensor, int, int]]:
+    """Each weight with what one of its outputs is summed over, and what one of its inputs goes to; zeroes the biases.
+
+    Both within a group: a depthwise filter is fed by one channel and feeds one.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = module.weight.shape[0] // module.groups * module.weight[0, 0].numel()
-            nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
-            _zero_bias_(module)
-
-
-def truncated_normal_(model: nn.Module, *, std: float = 0.02) -> None:
-    """Linears: N(0, std^2) cut at +-2 (Vision Transformers, after BERT); zero bias."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=std)
-            _zero_bias_(module)
-
-
-def _zero_bias_(module: nn.Conv2d | nn.Linear) -> None:
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
+        if not isinstance(module, kinds):
+            continue
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)
+        window = weight[0, 0].numel()
+        groups = module.groups if isinstance(module, nn.Conv2d) else 1
+        fan_in, fan_out = weight.shape[1] * window, weight.shape[0] // groups * window
+        transposed = isinstance(module, nn.ConvTranspose2d | nn.Embedding)
+        yield (weight, fan_out, fan_in) if transposed else (weight, fan_in, fan_out)

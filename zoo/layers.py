@@ -6,9 +6,29 @@ model is the same modules with smaller tensors and new numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.errors import UsageError, did_you_mean
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "layer": lambda channels: nn.GroupNorm(1, channels),  # over a whole image, as Ba et al. 2016 have it
+    "group": lambda channels: nn.GroupNorm(_groups(channels), channels),  # Wu & He 2018
+    "none": lambda channels: nn.Identity(),
+}
+GATE = "gate"  # the name of an activation that is part of a mechanism, squeeze-and-excite's say, and not replaced
 
 
 def scaled_width(channels: int, scale: float, *, divisor: int = 1) -> int:
@@ -120,3 +140,51 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
         return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))  # type: ignore[no-any-return]
+
+
+def replace_activations_(model: nn.Module, name: str) -> None:
+    """Put the activation of that name in the place of every other, gates excepted.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in ACTIVATIONS:
+        raise UsageError(
+            f"unknown activation {name!r}: {did_you_mean(name, ACTIVATIONS, 'one of ' + ', '.join(ACTIVATIONS))}"
+        )
+    known = (*(type(make()) for make in ACTIVATIONS.values()), nn.ReLU6, nn.Hardswish)
+    for parent in list(model.modules()):
+        for leaf, module in list(parent.named_children()):
+            if isinstance(module, known) and leaf != GATE:
+                setattr(parent, leaf, ACTIVATIONS[name]())
+
+
+def replace_norms_(model: nn.Module, name: str) -> None:
+    """Put the normalization of that name in the place of every BatchNorm.
+
+    For "none", the convolution before it, if it left its bias to the BatchNorm, gets one.
+
+    Raises:
+        UsageError: there is none of that name, or the model has no BatchNorm.
+    """
+    if name not in NORMS:
+        raise UsageError(f"unknown norm {name!r}: {did_you_mean(name, NORMS, 'one of ' + ', '.join(NORMS))}")
+    before: nn.Conv2d | None = None  # the convolution defined last
+    replaced = 0
+    for parent in list(model.modules()):
+        for leaf, module in list(parent.named_children()):
+            if isinstance(module, nn.Conv2d):
+                before = module
+            elif isinstance(module, nn.BatchNorm2d):
+                setattr(parent, leaf, NORMS[name](module.num_features))
+                replaced += 1
+                if name == "none" and before is not None and before.bias is None:
+                    if before.out_channels == module.num_features:
+                        before.bias = nn.Parameter(before.weight.new_zeros(module.num_features))
+    if not replaced:
+        raise UsageError(f"norm={name!r}: {type(model).__name__} has no BatchNorm whose place it could take")
+
+
+def _groups(channels: int, most: int = 32) -> int:
+    """32 groups (Wu & He 2018, Table 3), or as many below as divide the channels."""
+    return next(groups for groups in range(min(most, channels), 0, -1) if channels % groups == 0)

@@ -1,6 +1,6 @@
 """LeNet (LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning...", https://doi.org/10.1109/5.726791).
 
-Three networks for 28 x 28 digits, the ones that the pruning literature counts in:
+Three networks for 28 x 28 digits (others by `image_size`), the ones that the pruning literature counts in:
 
 lenet5         the modern form of the paper's: the second layer sees all six maps, the output is linear, ReLU and
                max-pooling replace tanh and weighted averages. 28 x 28 is padded by 2 to the paper's 32 x 32.
@@ -25,7 +25,17 @@ TINY: dict[str, dict[str, object]] = {
 
 
 class LeNet5(nn.Module):
-    def __init__(self, *, width: float, num_classes: int, in_channels: int, dropout: float) -> None:
+    """Args: width scales every layer but the last; image_size is the side of the images in pixels."""
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        image_size: int = 28,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         c1, c2, f1, f2 = (scaled_width(channels, width) for channels in (6, 16, 120, 84))  # Fig. 2
         self.num_classes = num_classes
@@ -36,7 +46,7 @@ class LeNet5(nn.Module):
         self.relu2 = nn.ReLU()
         self.pool2 = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(c2 * 5 * 5, f1)
+        self.fc1 = nn.Linear(c2 * ((image_size // 2 - 4) // 2) ** 2, f1)
         self.relu3 = nn.ReLU()
         self.fc2 = nn.Linear(f1, f2)
         self.relu4 = nn.ReLU()
@@ -53,7 +63,17 @@ class LeNet5(nn.Module):
 
 
 class LeNet5Caffe(nn.Module):
-    def __init__(self, *, width: float, num_classes: int, in_channels: int, dropout: float) -> None:
+    """Args: as LeNet5's."""
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        image_size: int = 28,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         c1, c2, f1 = (scaled_width(channels, width) for channels in (20, 50, 500))
         self.num_classes = num_classes
@@ -62,7 +82,7 @@ class LeNet5Caffe(nn.Module):
         self.conv2 = nn.Conv2d(c1, c2, 5)
         self.pool2 = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(c2 * 4 * 4, f1)
+        self.fc1 = nn.Linear(c2 * (((image_size - 4) // 2 - 4) // 2) ** 2, f1)
         self.relu = nn.ReLU()
         self.drop = nn.Dropout(dropout)
         self.fc2 = nn.Linear(f1, num_classes)
@@ -76,12 +96,22 @@ class LeNet5Caffe(nn.Module):
 
 
 class LeNet300(nn.Module):
-    def __init__(self, *, width: float, num_classes: int, in_channels: int, dropout: float) -> None:
+    """Args: as LeNet5's."""
+
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        image_size: int = 28,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         f1, f2 = (scaled_width(channels, width) for channels in (300, 100))
         self.num_classes = num_classes
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(in_channels * 28 * 28, f1)
+        self.fc1 = nn.Linear(in_channels * image_size**2, f1)
         self.relu1 = nn.ReLU()
         self.fc2 = nn.Linear(f1, f2)
         self.relu2 = nn.ReLU()
@@ -95,21 +125,6 @@ class LeNet300(nn.Module):
         return self.fc3(self.drop(x))  # type: ignore[no-any-return]
 
 
-@register_model(input_size=(1, 28, 28))
-def lenet5(*, num_classes: int = 10, in_channels: int = 1, dropout: float = 0.0, width: float = 1.0) -> LeNet5:
-    """LeNet-5 in its modern form: 61,706 parameters. `width` scales every layer but the last."""
-    return LeNet5(width=width, num_classes=num_classes, in_channels=in_channels, dropout=dropout)
-
-
-@register_model(input_size=(1, 28, 28))
-def lenet5_caffe(
-    *, num_classes: int = 10, in_channels: int = 1, dropout: float = 0.0, width: float = 1.0
-) -> LeNet5Caffe:
-    """Caffe's LeNet: 431,080 parameters. `width` scales every layer but the last."""
-    return LeNet5Caffe(width=width, num_classes=num_classes, in_channels=in_channels, dropout=dropout)
-
-
-@register_model(input_size=(1, 28, 28))
-def lenet_300_100(*, num_classes: int = 10, in_channels: int = 1, dropout: float = 0.0, width: float = 1.0) -> LeNet300:
-    """LeNet-300-100, fully connected: 266,610 parameters. `width` scales both hidden layers."""
-    return LeNet300(width=width, num_classes=num_classes, in_channels=in_channels, dropout=dropout)
+lenet5 = register_model("lenet5", LeNet5, input_size=(1, 28, 28))
+lenet5_caffe = register_model("lenet5_caffe", LeNet5Caffe, input_size=(1, 28, 28))
+lenet_300_100 = register_model("lenet_300_100", LeNet300, input_size=(1, 28, 28))

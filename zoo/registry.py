@@ -1,15 +1,17 @@
 """The registry: one dict from a model's name to the function that builds it.
 
-A family registers its builders with `@register_model`; adding a family is one file and one name in FAMILIES.
+A family registers each variant with `register_model`; adding a family is one file and one name in FAMILIES.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import UsageError, did_you_mean
 
@@ -18,43 +20,69 @@ if TYPE_CHECKING:
 
 FAMILIES = ("lenet", "resnet", "efficientnet", "vit")
 
-Builder = TypeVar("Builder", bound="Callable[..., nn.Module]")
+Kind = Literal["classifier", "dense", "sequence"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the registry knows of a model without building it."""
+    """What the registry knows of a model without building it.
+
+    Attributes:
+        name: what `create_model` takes.
+        module: the Python module that implements the family, "zoo.resnet".
+        build: takes the keyword arguments of the family's class, every one with a default.
+        kind: what it computes: "classifier", (B, C, H, W) -> (B, classes); "dense", (B, C, H, W) -> (B, classes, H, W);
+            "sequence", (B, L, C) or tokens (B, L) -> (B, classes).
+        input_size: of one input: (channels, height, width) of the paper's images, (length, channels) of a sequence.
+    """
 
     name: str
-    family: str  # the module in zoo/ that implements it
+    module: str
     build: Callable[..., nn.Module]
-    input_size: tuple[int, int, int]  # (channels, height, width) of the paper's images
+    kind: Kind
+    input_size: tuple[int, ...]
+
+    @property
+    def family(self) -> str:
+        """The family's name: that of its file."""
+        return self.module.rpartition(".")[2]
 
     @property
     def paper(self) -> str:
         """First line of the family's docstring: authors, year, address."""
-        return (importlib.import_module(f"zoo.{self.family}").__doc__ or "").strip().splitlines()[0]
+        return (self._file.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def tiny(self) -> dict[str, Any] | None:
+        """Arguments of the family's smallest instance, for tests; None where the family has it for another variant."""
+        arguments: dict[str, dict[str, Any]] = self._file.TINY
+        return arguments.get(self.name)
+
+    @property
+    def _file(self) -> ModuleType:
+        return importlib.import_module(self.module)
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register_model(*, input_size: tuple[int, int, int] = (3, 224, 224)) -> Callable[[Builder], Builder]:
-    """Register the decorated builder under its own name.
+def register_model(
+    name: str,
+    build: Callable[..., nn.Module],
+    *,
+    kind: Kind = "classifier",
+    input_size: tuple[int, ...] = (3, 224, 224),
+) -> Callable[..., nn.Module]:
+    """Put a model into the zoo: a class, or a `functools.partial` of one with the variant's numbers. Returns `build`.
 
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(build: Builder) -> Builder:
-        name = build.__name__
-        if name in _ENTRIES:
-            raise ValueError(f"model {name!r} is registered twice: by {_ENTRIES[name].family} and {build.__module__}")
-        family = build.__module__.rpartition(".")[2]
-        _ENTRIES[name] = Entry(name=name, family=family, build=build, input_size=input_size)
-        return build
-
-    return register
+    module = getattr(build, "func", build).__module__
+    if name in _ENTRIES:
+        raise ValueError(f"model {name!r} is registered twice: by {_ENTRIES[name].module} and {module}")
+    _ENTRIES[name] = Entry(name=name, module=module, build=build, kind=kind, input_size=input_size)
+    return build
 
 
 def _entries() -> dict[str, Entry]:
@@ -63,9 +91,15 @@ def _entries() -> dict[str, Entry]:
     return _ENTRIES
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The registered names that match a shell pattern ("res*"), sorted."""
-    return sorted(name for name in _entries() if fnmatch.fnmatch(name, pattern))
+def list_models(pattern: str = "*", *, kind: Kind | None = None) -> list[str]:
+    """The registered names that match a shell pattern ("res*"), of one kind or of all, in natural order."""
+    found = (e for e in _entries().values() if kind in (None, e.kind) and fnmatch.fnmatch(e.name, pattern))
+    return sorted((e.name for e in found), key=_natural)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """resnet20 before resnet101, vgg11 before vgg11_bn."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def model_entry(name: str) -> Entry:
@@ -81,28 +115,51 @@ def model_entry(name: str) -> Entry:
     return entries[name]
 
 
-def create_model(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Build a model by name: one of `list_models()`, or "timm:NAME" for an upstream module.
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    activation: str | None = None,
+    norm: str | None = None,
+    init: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a model by name: one of `list_models()`, "timm:NAME" or "torchvision:NAME" for an upstream module.
 
     Args:
         name: "resnet18", "timm:densenet121".
         pretrained: load the recorded weights. Where `num_classes` differs from theirs, the classifier starts afresh.
+        activation, norm, init: what if? Every activation, every normalization, every fresh weight of another kind, by
+            a name of `zoo.layers.ACTIVATIONS`, `zoo.layers.NORMS`, `zoo.init.INITS`; None leaves the paper's.
         **options: the builder's own arguments, such as `num_classes` and `in_channels`.
 
     Raises:
         UsageError: an unknown name, an option that the builder does not take, or no weights on record.
     """
-    from zoo import upstream, weights
+    from zoo import init as inits
+    from zoo import layers, upstream, weights
 
+    if pretrained and (activation or norm or init):
+        raise UsageError(f"pretrained {name!r} with another activation, norm or init: those weights fit the paper's")
     if ":" in name:
-        return upstream.create_model(name, pretrained=pretrained, **options)
-    entry = model_entry(name)
+        model = upstream.create_model(name, pretrained=pretrained, **options)
+    else:
+        model = _build(model_entry(name), options)
+        if pretrained:
+            weights.load_pretrained_(model, name)
+    if norm is not None:
+        layers.replace_norms_(model, norm)
+    if activation is not None:
+        layers.replace_activations_(model, activation)
+    if init is not None:
+        inits.initialize_(model, init)
+    return model
+
+
+def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     try:
-        model = entry.build(**options)
+        return entry.build(**options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise UsageError(f"model {name!r}: {error}") from error
-    if pretrained:
-        weights.load_pretrained_(model, name)
-    return model
+        raise UsageError(f"model {entry.name!r}: {error}") from error

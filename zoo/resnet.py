@@ -12,10 +12,11 @@ Differs from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from zoo.init import he_normal_
+from zoo.init import CONVOLUTIONS, he_normal_
 from zoo.registry import register_model
 
 TINY: dict[str, dict[str, object]] = {
@@ -91,11 +92,11 @@ class ResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck],
         *,
         stages: Sequence[int],
-        width: int,
-        small_images: bool,
-        num_classes: int,
-        in_channels: int,
-        dropout: float,
+        width: int = 64,
+        small_images: bool = False,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -118,7 +119,7 @@ class ResNet(nn.Module):
         self.flatten = nn.Flatten()
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        he_normal_(self)
+        he_normal_(self, kinds=CONVOLUTIONS, fan="out")  # torchvision's; Linears keep PyTorch's own
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -128,64 +129,10 @@ class ResNet(nn.Module):
         return self.fc(self.drop(x))  # type: ignore[no-any-return]
 
 
-@register_model()
-def resnet18(
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    dropout: float = 0.0,
-    width: int = 64,
-    stages: Sequence[int] = (2, 2, 2, 2),
-) -> ResNet:
-    """ResNet-18: 11,689,512 parameters. `stages` are blocks a stage, `width` the channels of the first."""
-    return ResNet(
-        BasicBlock,
-        stages=stages,
-        width=width,
-        small_images=False,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        dropout=dropout,
-    )
-
-
-@register_model()
-def resnet50(
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    dropout: float = 0.0,
-    width: int = 64,
-    stages: Sequence[int] = (3, 4, 6, 3),
-) -> ResNet:
-    """ResNet-50 (V1.5): 25,557,032 parameters. `stages` are blocks a stage, `width` a quarter of the first."""
-    return ResNet(
-        Bottleneck,
-        stages=stages,
-        width=width,
-        small_images=False,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        dropout=dropout,
-    )
-
-
-@register_model(input_size=(3, 32, 32))
-def resnet20(
-    *,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    dropout: float = 0.0,
-    width: int = 16,
-    stages: Sequence[int] = (3, 3, 3),
-) -> ResNet:
-    """ResNet-20 for CIFAR, projection shortcuts: 272,474 parameters. `stages` are blocks a stage."""
-    return ResNet(
-        BasicBlock,
-        stages=stages,
-        width=width,
-        small_images=True,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        dropout=dropout,
-    )
+resnet18 = register_model("resnet18", partial(ResNet, BasicBlock, stages=(2, 2, 2, 2)))
+resnet50 = register_model("resnet50", partial(ResNet, Bottleneck, stages=(3, 4, 6, 3)))
+resnet20 = register_model(
+    "resnet20",
+    partial(ResNet, BasicBlock, stages=(3, 3, 3), width=16, small_images=True, num_classes=10),
+    input_size=(3, 32, 32),
+)

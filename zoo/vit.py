@@ -6,6 +6,8 @@ vit_tiny is DeiT's smallest size (Touvron et al. 2020, https://arxiv.org/abs/201
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -71,17 +73,17 @@ class VisionTransformer(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
-        patch_size: int,
         width: int,
         depth: int,
         num_heads: int,
-        mlp_ratio: float,
-        layer_scale: float | None,
-        num_classes: int,
-        in_channels: int,
-        dropout: float,
-        drop_path: float,
+        image_size: int = 224,
+        patch_size: int = 16,
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = None,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -107,7 +109,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head_drop = nn.Dropout(dropout)
         self.head = nn.Linear(width, num_classes)
-        truncated_normal_(self)
+        truncated_normal_(self, kinds=(nn.Linear,))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
 
@@ -119,32 +121,4 @@ class VisionTransformer(nn.Module):
         return self.head(self.head_drop(x[:, 0]))  # type: ignore[no-any-return]
 
 
-@register_model()
-def vit_tiny(
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-    image_size: int = 224,
-    patch_size: int = 16,
-    width: int = 192,
-    depth: int = 12,
-    num_heads: int = 3,
-    mlp_ratio: float = 4.0,
-    layer_scale: float | None = None,
-) -> VisionTransformer:
-    """ViT-Tiny/16: 5,717,416 parameters. `layer_scale` is what LayerScale starts from; None leaves it out."""
-    return VisionTransformer(
-        image_size=image_size,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        layer_scale=layer_scale,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
+vit_tiny = register_model("vit_tiny", partial(VisionTransformer, width=192, depth=12, num_heads=3))

@@ -267,7 +267,6 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, capsys):
             {"model": "resnet18", "method": "finetune"},
             "no pretrained weights on record for 'resnet18'; use --method scratch",
         ),
-        ({"size": 32}, "lenet5 takes 28 x 28 pixels only, and --size is 32"),
         ({"lr": 0.0}, "lr=0.0 must be above 0"),
         ({"val": "0.7", "test": "0.4"}, "leave something for training"),
     ],

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -21,18 +22,34 @@ def randomize_(model: nn.Module, generator: torch.Generator) -> None:
                 uniform_(tensor, -0.2, 0.2)
 
 
-def distance(model: nn.Module, reference: nn.Module, x: torch.Tensor) -> float:
-    """Largest difference of logits over the standard deviation of the reference's."""
-    with torch.no_grad():
-        ours, theirs = model(x), reference(x)
-    return float((ours - theirs).abs().max() / theirs.std())
+def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Largest difference over the standard deviation of the reference's."""
+    return float((ours - theirs).detach().abs().max() / theirs.detach().std())
+
+
+def all_logits(output: object) -> list[torch.Tensor]:
+    """The logits of a model in training: GoogLeNet's are a tuple, with those of its auxiliary heads."""
+    return [output] if isinstance(output, torch.Tensor) else [logits for logits in output if logits is not None]
+
+
+def step_(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """One gradient step in train mode, dropout off; returns the logits and leaves the gradients."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    logits = all_logits(model.train()(x))
+    labels = torch.arange(len(x)) % logits[0].shape[1]
+    sum(F.cross_entropy(each, labels) for each in logits).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    return logits
 
 
 @pytest.fixture
 def assert_same_function() -> Callable[[nn.Module, nn.Module, tuple[int, int, int]], None]:
     """`model` takes the reference's weights key by key and computes its function in float64, to within 1e-5.
 
-    The control is the same comparison with one filter changed by 10%: it must fail.
+    In eval mode, and in train mode through one gradient step: logits, gradients, new weights, new statistics. The
+    control is the first comparison with one filter changed by 10%: it must fail.
     """
 
     def check(model: nn.Module, reference: nn.Module, input_size: tuple[int, int, int]) -> None:
@@ -41,9 +58,29 @@ def assert_same_function() -> Callable[[nn.Module, nn.Module, tuple[int, int, in
         model.load_state_dict(reference.state_dict(), strict=True)
         model, reference = model.double().eval(), reference.double().eval()
         x = torch.randn(2, *input_size, generator=generator).double()
-        assert distance(model, reference, x) < 1e-5
         with torch.no_grad():
-            next(p for p in model.parameters() if p.dim() == 4)[0] *= 1.1
-        assert distance(model, reference, x) > 1e-5
+            expected = reference(x)
+            assert distance(model(x), expected) < 1e-5
+            first = next(p for p in model.parameters() if p.dim() == 4)
+            first[0] *= 1.1
+            assert distance(model(x), expected) > 1e-5
+            first[0] /= 1.1
+        for ours, theirs in zip(step_(model, x), step_(reference, x), strict=True):
+            assert distance(ours, theirs) < 1e-5
+        assert_same_step(model, reference)
 
     return check
+
+
+def assert_same_step(model: nn.Module, reference: nn.Module) -> None:
+    gradients = dict(model.named_parameters())
+    for name, theirs in reference.named_parameters():
+        assert (theirs.grad is None) == (gradients[name].grad is None), name
+        if theirs.grad is not None:
+            torch.testing.assert_close(
+                gradients[name].grad, theirs.grad, rtol=1e-5, atol=1e-9 + 1e-5 * float(theirs.grad.abs().max()),
+                msg=lambda text, name=name: f"gradient of {name}: {text}",
+            )  # fmt: skip
+    state = model.state_dict()
+    for name, theirs in reference.state_dict().items():
+        torch.testing.assert_close(state[name], theirs, rtol=1e-5, atol=1e-7)

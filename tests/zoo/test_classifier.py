@@ -69,7 +69,7 @@ def test_a_fresh_classifier(model):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.Sequential(nn.Conv2d(3, 3, 1)), "Sequential has no nn.Linear"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 3, 3)), "Sequential has no nn.Linear"),
         (lambda: timm.create_model("test_resnet", num_classes=0), "ResNet ends in Identity"),
         (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "VisionTransformerDistilled ends in 2 layers"),
     ],
