@@ -18,7 +18,12 @@ from zoo.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
-FAMILIES = ("lenet", "resnet", "efficientnet", "vit")
+FAMILIES = (
+    "lenet",
+    "resnet",
+    "efficientnet",
+    "vit",
+)
 
 Kind = Literal["classifier", "dense", "sequence"]
 
