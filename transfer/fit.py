@@ -220,7 +220,7 @@ def _recipe(method: Method, epochs: int | None, batch: int | None, lr: float | N
         rate = SCRATCH_LR if lr is None else lr
         return replace(
             standard, epochs=30 if epochs is None else epochs, batch=batch or standard.batch, lr=rate, backbone_lr=rate,
-            augment=augment, seed=seed,
+            freeze_statistics=False, augment=augment, seed=seed,
         )  # fmt: skip
     rate = standard.lr if lr is None else lr
     return replace(
