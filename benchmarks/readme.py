@@ -14,8 +14,9 @@ from typing import Any
 
 from record import RESULTS, ROOT
 
-from zoo.cli import card
+from zoo.cards import brief, write_costs
 from zoo.registry import list_models
+from zoo.weights import WEIGHTS, Own, Upstream
 
 Figures = dict[str, Any]
 
@@ -70,29 +71,65 @@ def help(f: Figures) -> str:
 
 
 def zoo(f: Figures) -> str:
-    lines = [
-        "| model | parameters | MACs | input | weights | distance to the reference |",
-        "|---|---:|---:|---|---|---:|",
-    ]
-    for name in list_models():
-        c = card(name)
+    lines = ["| model | parameters | MACs | input | weights | differs from |", "|---|---:|---:|---|---|---|"]
+    for c in map(brief, list_models()):
+        row = f["models"].get(c["name"], {})
         size = "x".join(map(str, c["input_size"]))
-        distance = f.get(name, {}).get("distance_float32")
-        weights, apart = "offline" if c["pretrained"] else "-", "-" if distance is None else f"{distance:.1g}"
-        lines.append(f"| `{name}` | {c['params']:,} | {c['macs'] / 1e6:,.1f} M | {size} | {weights} | {apart} |")
+        apart = f"{row['peer']} by {row['distance']:.0g}" if "peer" in row else "-"
+        weights = provenance(c["name"])
+        lines.append(f"| `{c['name']}` | {c['params']:,} | {c['macs'] / 1e6:,.1f} M | {size} | {weights} | {apart} |")
+    return "\n".join(lines)
+
+
+def provenance(name: str) -> str:
+    """Where a model's pretrained weights come from, in a few words."""
+    record = WEIGHTS.get(name)
+    if record is None:
+        return "-"
+    if isinstance(record.origin, Upstream):
+        return record.origin.name.partition(":")[0]
+    return "in the package" if isinstance(record.origin, Own) else "from PyPI, offline"
+
+
+def speed(f: Figures) -> str:
+    lines = ["| model | peer | forward | training step | peer against itself |", "|---|---|---:|---:|---:|"]
+    for name, row in f["speed"].items():
+        ratios = [f"{r['ratio']:.2f} ({r['lo']:.2f} to {r['hi']:.2f})" for r in (row[k] for k in RACES)]
+        lines.append(f"| `{name}` | {f['models'][name]['peer']} | {' | '.join(ratios)} |")
+    return "\n".join(lines)
+
+
+RACES = ("forward", "training", "copies")
+
+
+def own_weights(f: Figures) -> str:
+    lines = [
+        "| model | data | test top-1, median of three seeds | lowest, highest | bytes |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for name, row in f.items():
+        each = [run["test_top1_pct"] for run in row["runs"]]
+        images = f"{row['data']}, {row['runs'][0]['n']} images"
+        lines.append(
+            f"| `{name}` | {images} | {row['median_top1_pct']:.1f}% | {min(each):.1f}%, {max(each):.1f}% "
+            f"| {row['bytes']:,} |"
+        )
     return "\n".join(lines)
 
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
-    "demo": demo, "emoji": emoji, "reload": reload, "help": help, "zoo": zoo,
+    "demo": demo, "emoji": emoji, "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed,
+    "own_weights": own_weights,
 }  # fmt: skip
 
 
 def main() -> int:
+    write_costs()
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for name, write in SECTIONS.items():
-        figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+        file = name.removesuffix("_speed")
+        figures = json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))["figures"]
         opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
         head, _, rest = text.partition(opening)
         _, found, tail = rest.partition(closing.lstrip("\n"))

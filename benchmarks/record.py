@@ -27,7 +27,7 @@ def write_result(name: str, figures: dict[str, Any], command: str) -> Path:
         "name": name,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **_commit(),
+        **commit(),
         "machine": describe_machine(),
         "versions": lineage.versions(),
         "figures": figures,
@@ -38,10 +38,10 @@ def write_result(name: str, figures: dict[str, Any], command: str) -> Path:
     return path
 
 
-def _commit() -> dict[str, Any]:
+def commit() -> dict[str, Any]:
     """`dirty`: the code measured was not exactly that of the commit. Results themselves do not count."""
     head = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!zoo/own_weights")
     return {"commit": head, "dirty": None if changes is None else bool(changes)}
 
 

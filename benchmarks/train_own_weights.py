@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import ROOT, write_result
-from safetensors.torch import save_file
+from record import ROOT, commit, write_result
 
 import zoo
 from transfer.augment import augment_for
@@ -33,6 +32,7 @@ from transfer.loader import LabelledPixels, load_pixels
 from transfer.recipe import Recipe
 from transfer.split import TEST, TRAIN
 from zoo.console import Console
+from zoo.directory import sha256, write_tensors
 from zoo.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 
@@ -115,19 +115,27 @@ def train(name: str, own: Own, console: Console) -> dict[str, Any]:
     middle = sorted(range(len(SEEDS)), key=lambda i: runs[i]["test_top1_pct"])[len(SEEDS) // 2]
     path = OUT / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    save_file(states[middle], path)
+    write_tensors(path, states[middle])
     card = {
         "architecture": name,
         "classes": [str(digit) for digit in range(10)],
         "licence": own.licence,
         "source": f"benchmarks/train_own_weights.py, seed {SEEDS[middle]}",
+        "commit": commit()["commit"],
+        "sha256": sha256(path),
         "data": own.data,
         "preprocess": own.preprocess.to_dict(),
         "metrics": {f"{own.data}_test_top1_pct": runs[middle]["test_top1_pct"]},
     }
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     median = statistics.median(run["test_top1_pct"] for run in runs)
-    return {"median_top1_pct": median, "bar_pct": own.bar_pct, "bytes": path.stat().st_size, "runs": runs}
+    return {
+        "data": own.data,
+        "median_top1_pct": median,
+        "bar_pct": own.bar_pct,
+        "bytes": path.stat().st_size,
+        "runs": runs,
+    }
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

@@ -145,10 +145,13 @@ def bench(
     from compress.deploy.benchmark import bench as run
     from compress.deploy.benchmark import format_rows
     from zoo.errors import UsageError
+    from zoo.upstream import is_upstream
 
-    absent = [model for model in models if not model.startswith("timm:") and not Path(model).exists()]
+    absent = [model for model in models if not is_upstream(model) and not Path(model).exists()]
     if absent:
-        raise UsageError(f"{absent[0]} does not exist; wanted model directories, .onnx files or timm:NAME")
+        raise UsageError(
+            f"{absent[0]} does not exist; wanted model directories, .onnx files, timm:NAME or torchvision:NAME"
+        )
     with Console(as_json=json) as console:
         result = run(models, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress)
         console.say(format_rows(result))

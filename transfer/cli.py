@@ -19,7 +19,9 @@ DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 def fit(
     data: DataArgument,
     out: Out,
-    model: Annotated[str, typer.Option(help="A model of `slimzoo models`, or timm:NAME.")] = "tf_efficientnet_lite0",
+    model: Annotated[
+        str, typer.Option(help="A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
+    ] = "tf_efficientnet_lite0",
     method: Annotated[str, typer.Option(help="probe: train the classifier; finetune: all; scratch: from nothing.")] = (
         "finetune"
     ),
@@ -31,6 +33,7 @@ def fit(
     val: Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")] = None,
     test: Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing: weights must be here already.")] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -39,8 +42,12 @@ def fit(
     from transfer.data import open_data
     from transfer.fit import checked_method
     from transfer.fit import fit as run
+    from zoo import download
     from zoo.directory import check_free
     from zoo.registry import model_entry
+
+    if offline:
+        download.forbid()
 
     with Console(as_json=json) as console:
         if dry_run:

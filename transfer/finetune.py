@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from zoo.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 
 LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), labels (B,), network inputs (B, C, H, W)) -> ()
+AUXILIARY_WEIGHT = 0.3  # Szegedy et al. 2014, https://arxiv.org/abs/1409.4842, sec. 5
 AfterStep = Callable[[nn.Module, int], None]  # (model, steps done)
 
 
@@ -150,7 +151,10 @@ def _step(
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-    loss = loss_fn(model(inputs), labels, inputs)
+    main, *auxiliary = _logits(model(inputs))
+    loss = loss_fn(main, labels, inputs)
+    for logits in auxiliary:
+        loss = loss + AUXILIARY_WEIGHT * loss_fn(logits, labels, inputs)
     if not torch.isfinite(loss):
         raise SlimzooError(
             f"the loss became {loss.item()} with lr={recipe.lr}, backbone_lr={recipe.backbone_lr}: try a tenth of --lr"
@@ -160,6 +164,11 @@ def _step(
     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
     return float(loss.item())
+
+
+def _logits(output: Tensor | Sequence[Tensor | None]) -> list[Tensor]:
+    """The logits, and behind them those of the auxiliary heads that GoogLeNet and Inception have in training."""
+    return [output] if isinstance(output, Tensor) else [logits for logits in output if logits is not None]
 
 
 def _accuracy(model: nn.Module, data: TrainingData) -> float:

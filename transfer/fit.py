@@ -21,19 +21,20 @@ from transfer.features import frozen_features
 from transfer.finetune import Epoch, TrainingData, finetune
 from transfer.loader import LabelledPixels, Progress, load_pixels
 from transfer.plots import save_confusion, save_curves
-from transfer.probe import fit_probe, set_classifier_
+from transfer.probe import fit_probe, lift_classifier_, set_classifier_
 from transfer.recipe import Recipe
 from transfer.sources import Data
 from transfer.split import TEST, TRAIN, VAL
-from zoo import lineage
+from zoo import lineage, upstream
 from zoo.artifact import ModelConfig, save_model
-from zoo.classifier import reset_classifier_
+from zoo.classifier import classifier, reset_classifier_
 from zoo.cost import count_macs, count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError, did_you_mean
 from zoo.predictor import Predictor, TorchPredictor
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model, model_entry
+from zoo.weights import WEIGHTS, fetch
 
 Method = Literal["probe", "finetune", "scratch"]
 METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
@@ -79,7 +80,7 @@ def fit(
 
     Args:
         data: see `transfer.sources`.
-        model: a zoo name or "timm:NAME".
+        model: a zoo name, "timm:NAME" or "torchvision:NAME".
         method: "probe" trains the classifier alone, on frozen features; "finetune" starts from the probe and trains
             all; "scratch" starts from random weights.
         epochs, batch, lr: of the one cycle; `lr` is the classifier's peak rate, the backbone's is half of it.
@@ -89,7 +90,7 @@ def fit(
         val, test: shares to split off, or folders of their own.
 
     Raises:
-        UsageError, DataError: see `open_data`, `create_model`, `new_directory`.
+        UsageError, DataError: see `open_data`, `create_model`, `new_directory`, `zoo.weights.fetch`.
     """
     method = checked_method(method)
     out = Path(out)
@@ -101,7 +102,7 @@ def fit(
     began = time.monotonic()
     source = open_data(data, val=val, test=test, seed=seed)
     torch.manual_seed(seed)
-    network, config = _start(model, source, method, size)
+    network, config = _start(model, source, method, size, progress)
     with new_directory(out, run={"verb": "fit", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(source, config.preprocess, progress)
         recipe = _recipe(method, epochs, batch, lr, source.mirror if flip is None else flip, seed)
@@ -175,26 +176,29 @@ def default_size(data: Data, pretrained_size: int) -> int:
     return min(pretrained_size, max(64, 32 * round(1.5 * side / 32)))
 
 
-def _start(name: str, data: Data, method: Method, size: int | None) -> tuple[nn.Module, ModelConfig]:
+def _start(
+    name: str, data: Data, method: Method, size: int | None, progress: Progress | None
+) -> tuple[nn.Module, ModelConfig]:
     """The model to train, its classifier fresh, and its config."""
-    from zoo import upstream
-    from zoo.weights import WEIGHTS
-
     arguments: dict[str, Any] = {"num_classes": len(data.classes)}
-    if name.startswith("timm:"):
+    if upstream.is_upstream(name):
+        if method != "scratch":
+            fetch(name, progress=progress)
         network = create_model(name, pretrained=method != "scratch", **arguments)
         given = upstream.preprocess_of(network)
     else:
         entry = model_entry(name)
         if method != "scratch" and name not in WEIGHTS:
-            offline = ", ".join(sorted(WEIGHTS))
             raise UsageError(
-                f"no pretrained weights on record for {name!r}; use --method scratch, or one that has them: {offline}"
+                f"no pretrained weights on record for {name!r}; use --method scratch, or a model that has them "
+                "(`slimzoo models` says which)"
             )
         if entry.kind != "classifier":
             raise UsageError(f"{name!r} is a {entry.kind} model, and images with labels fit a classifier")
         if entry.input_size[0] != 3:
             arguments["in_channels"] = entry.input_size[0]
+        if method != "scratch":
+            fetch(name, progress=progress)
         given = WEIGHTS[name].preprocess if method != "scratch" else _plain_preprocess(entry.input_size)
         if "image_size" in inspect.signature(entry.build).parameters:
             size = size or default_size(data, given.size[0])
@@ -235,6 +239,8 @@ def _probe_(network: nn.Module, pixels: Pixels, preprocess: Preprocess, seed: in
     if pixels.val is not None:
         val = (frozen_features(network, pixels.val, preprocess, progress=progress), pixels.val.labels)
     set_classifier_(network, fit_probe(train, pixels.train.labels, val=val, seed=seed, progress=progress))
+    if isinstance(classifier(network), nn.Conv2d):
+        lift_classifier_(network, pixels.train, preprocess)
 
 
 def _write_pictures(work: Path, history: Sequence[Epoch], shown: Evaluation | None, data: Data) -> None:

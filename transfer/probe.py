@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from transfer.loader import Progress
+from transfer.loader import LabelledPixels, Progress
 from zoo.classifier import classifier, reset_classifier_
+from zoo.predictor import TorchPredictor
+from zoo.preprocess import Preprocess
 
 INVERSE_REGULARIZATIONS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 FOLDS = 3  # where there are no validation images
@@ -79,6 +81,30 @@ def set_classifier_(model: nn.Module, probe: Probe) -> None:
     with torch.no_grad():
         head.weight.copy_(weight.view_as(head.weight))
         head.bias.copy_(bias)
+
+
+def lift_classifier_(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> None:
+    """Raise the biases of a convolutional classifier, all alike, until no training image gives a negative output.
+
+    SqueezeNet puts a ReLU between it and the pooling, and a probe's logits are as often negative. Adding the same to all
+    of them changes no probability, and then the ReLU does nothing.
+    """
+    head = classifier(model)
+    assert head.bias is not None
+    lowest = torch.zeros(())
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal lowest
+        lowest = torch.minimum(lowest, output.min())
+
+    handle = head.register_forward_hook(note)
+    predictor = TorchPredictor(model.eval(), preprocess, None)
+    try:
+        predictor.logits(data.pixels)
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        head.bias -= lowest.clone()
 
 
 def _logistic(inverse: float, steps: int):  # type: ignore[no-untyped-def]

@@ -18,6 +18,8 @@ _HOME = {
     "reset_classifier_": "classifier",
     "count_parameters": "cost",
     "count_macs": "cost",
+    "count_cost": "cost",
+    "stages": "classifier",
 }
 __all__ = sorted(_HOME)
 

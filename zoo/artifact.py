@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from zoo import upstream
 from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
@@ -31,7 +32,7 @@ class ModelConfig:
     """What config.json says.
 
     Attributes:
-        architecture: a registered name, or "timm:NAME".
+        architecture: a registered name, "timm:NAME" or "torchvision:NAME".
         model_args: the builder's arguments, `num_classes` among them.
         classes: names in the order of the logits; None where they are not known.
         primary: the file that is the model. An int8 directory's is model.onnx: it cannot be trained or pruned.
@@ -59,7 +60,7 @@ class ModelConfig:
         p = self.preprocess
         crop = {"squash": "squash", "crop": "center", "pad": "border"}[p.mode]
         return {
-            "architecture": self.architecture.removeprefix("timm:"),
+            "architecture": upstream.known_as(self.architecture),
             "num_classes": self.model_args.get("num_classes", len(self.classes or ())),
             "label_names": None if self.classes is None else list(self.classes),
             "model_args": self.model_args,
@@ -143,7 +144,7 @@ def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelC
 
 
 def load_model(source: str | Path) -> LoadedModel:
-    """Load a model directory, or "timm:NAME" with its pretrained weights: build, operate, load. In eval mode, on CPU.
+    """Load a model directory, or an upstream model with its pretrained weights: build, operate, load. Eval mode, CPU.
 
     Raises:
         UsageError: no such directory, or it holds an int8 ONNX file, which torch does not run.
@@ -154,7 +155,7 @@ def load_model(source: str | Path) -> LoadedModel:
     from zoo.registry import create_model
     from zoo.surgery import apply_surgery_
 
-    if str(source).startswith("timm:"):
+    if upstream.is_upstream(source):
         return _upstream(str(source))
     directory = Path(source)
     config = read_config(directory)
@@ -171,7 +172,6 @@ def load_model(source: str | Path) -> LoadedModel:
 
 
 def _upstream(name: str) -> LoadedModel:
-    from zoo import upstream
     from zoo.registry import create_model
 
     model = create_model(name, pretrained=True)

@@ -73,7 +73,7 @@ def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | Non
     """
     if n < 1:
         raise ValueError(f"n={n} classes: at least 1 is wanted")
-    for name in (*_auxiliary(model), classifier_name(model)):
+    for name in (*auxiliary_names(model), classifier_name(model)):
         old = model.get_submodule(name)
         assert isinstance(old, nn.Linear | nn.Conv2d)
         weight = torch.empty(n, *old.weight.shape[1:])
@@ -91,7 +91,7 @@ def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | Non
         setattr(model, "num_classes", n)  # noqa: B010  # nn.Module declares tensors and modules only
 
 
-def _auxiliary(model: nn.Module) -> list[str]:
+def auxiliary_names(model: nn.Module) -> list[str]:
     """Last layers of the children whose names begin with "aux", as GoogLeNet's and Inception's do."""
     found = []
     for child, module in model.named_children():

@@ -1,14 +1,80 @@
-"""What a model costs, counted and not timed: parameters and multiply-accumulates."""
+"""What a model costs, counted and not timed: a layer at a time and in total, for any model and input size.
+
+The count follows the operators that run, on a copy whose tensors have shapes and no contents: the model itself is
+neither run nor changed, and operators that belong to no layer (an addition, attention's products) are not forgotten.
+
+MACs: products of convolutions, linear layers, recurrent cells and attention, and nothing else.
+
+Other operations: one an output element for elementwise operators and added biases, one an input element for sums and
+means, a window's size an output element for pooling, 2 an element for BatchNorm (scale and shift), 5 for softmax
+(largest, subtract, exp, sum, divide), 7 for Layer- and GroupNorm (3 for the moments, 2 to normalize, scale and shift).
+Views and copies are free.
+
+Activations: bytes of the tensors that a layer allocates. The peak is of all that are alive at once, in an eager forward
+pass that keeps nothing for gradients, weights not included.
+
+Receptive field: pixels (height, width) of the input that one output can depend on, padding included (Araujo, Norris &
+Sim 2019, https://distill.pub/2019/computing-receptive-fields, eq. 2). A gate of squeeze-and-excite makes it the whole
+image, and so does attention, windowed or not; norms' statistics do not count.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
+import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+aten = torch.ops.aten
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One module's own share; what its children do is theirs.
+
+    Attributes:
+        name: dotted; "" is the model itself.
+        kind: the module's class.
+        output: shape of the last tensor that it made, batch of one; None if it did not run (auxiliary heads).
+        receptive_field: (height, width) in pixels; None for the whole input, or where the input is no image.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...] | None
+    params: int
+    macs: int
+    other_ops: int
+    activation_bytes: int
+    receptive_field: Pair | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """All layers in the order in which they run, and their sums.
+
+    Attributes:
+        peak_activation_bytes: of all activations alive at once, the input among them.
+        receptive_field: the largest before an operator sees the whole image; None where none is smaller.
+    """
+
+    layers: tuple[LayerCost, ...]
+    params: int
+    macs: int
+    other_ops: int
+    activation_bytes: int
+    peak_activation_bytes: int
+    receptive_field: Pair | None
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -17,18 +83,221 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
-    """Multiply-accumulates for one image of (C, H, W): convolutions, Linears and both products of attention.
+    """Multiply-accumulates for one input of (C, H, W), or (L, C) for a sequence."""
+    return count_cost(model, input_size).macs
 
-    BatchNorm (folded at export), activations, softmax and pooling are not counted. The count follows the operators that
-    run, on a copy whose tensors have shapes and no contents: the model itself is neither run nor changed.
-    """
+
+def count_cost(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
+    """What one forward pass of one input of `input_size` costs in eval mode."""
     ghost = _ghost(model).eval()
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    counter = FlopCounterMode(display=False)
-    # PyTorch's counter knows no CPU kernel of attention: its plain form is two matrix products, which it does know
+    x = torch.empty(1, *input_size, dtype=dtype, device="meta")
+    counter = _Counter(ghost, x)
+    # attention in its plain form: two matrix products, as every faster kernel computes them too
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        ghost(torch.empty(1, *input_size, dtype=dtype, device="meta"))
-    return counter.get_total_flops() // 2
+        ghost(x)
+    layers = counter.layers(ghost)
+    fields = [layer.receptive_field for layer in layers if layer.receptive_field]
+    return Cost(
+        layers=layers,
+        params=count_parameters(model),
+        macs=sum(layer.macs for layer in layers),
+        other_ops=sum(layer.other_ops for layer in layers),
+        activation_bytes=sum(layer.activation_bytes for layer in layers),
+        peak_activation_bytes=counter.peak_bytes,
+        receptive_field=max(fields, default=None),
+    )
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What one position of a tensor sees: `size` pixels, positions `jump` pixels apart, `grid` of them; all (h, w).
+
+    A `size` of None: everything.
+    """
+
+    size: Pair | None
+    jump: tuple[float, float]
+    grid: Pair
+
+    @property
+    def positions(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass
+class _Tally:
+    output: tuple[int, ...] | None = None
+    macs: int = 0
+    other_ops: int = 0
+    activation_bytes: int = 0
+    field: _Field | None = None
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator below autograd and books it on the module that is running."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.running: list[str] = []
+        self.tallies: dict[str, _Tally] = {}
+        self.fields: Any = WeakTensorKeyDictionary()
+        if x.dim() == 4:
+            self.fields[x] = _Field((1, 1), (1, 1), (x.shape[2], x.shape[3]))
+        self.alive = self.peak_bytes = 0
+        self.known = {t.untyped_storage()._cdata for t in _tensors(model)}
+        self._allocate(x)
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name))
+            module.register_forward_hook(lambda *_: self.running.pop() and None)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        if not outputs:
+            return result
+        inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tally = self.tallies.setdefault(self.running[-1] if self.running else "", _Tally())
+        op = func.overloadpacket
+        macs = _MACS[op](outputs[0], *args) if op in _MACS else 0
+        tally.macs += macs
+        tally.other_ops += _other_ops(func, outputs[0], inputs, args)
+        tally.activation_bytes += self._allocate(outputs[0])  # not pooling's indices, not a norm's statistics
+        tally.output = tuple(outputs[0].shape)
+        seen = _field_after(op, outputs[0], inputs, args, self.fields)
+        if seen is not None:
+            tally.field = seen
+            for t in outputs:
+                self.fields[t] = seen
+        return result
+
+    def _allocate(self, tensor: Tensor) -> int:
+        """Bytes of the tensor's memory if it is new; they count as alive until nothing refers to them."""
+        storage = tensor.untyped_storage()
+        if storage._cdata in self.known:
+            return 0
+        key, size = storage._cdata, storage.nbytes()
+        self.known.add(key)
+        self.alive += size
+        self.peak_bytes = max(self.peak_bytes, self.alive)
+
+        def free() -> None:
+            self.known.discard(key)
+            self.alive -= size
+
+        weakref.finalize(storage, free)
+        return size
+
+    def layers(self, model: nn.Module) -> tuple[LayerCost, ...]:
+        modules = dict(model.named_modules())
+        counted: set[Tensor] = set()
+        rows = []
+        for name in [*self.tallies, *(name for name in modules if name not in self.tallies)]:
+            tally, own = self.tallies.get(name), [p for p in modules[name].parameters(recurse=False)]
+            params = sum(p.numel() for p in own if p not in counted)
+            counted.update(own)
+            if tally is None and not params:
+                continue
+            tally = tally or _Tally()
+            rows.append(
+                LayerCost(
+                    name=name, kind=type(modules[name]).__name__, output=tally.output, params=params, macs=tally.macs,
+                    other_ops=tally.other_ops, activation_bytes=tally.activation_bytes,
+                    receptive_field=tally.field.size if tally.field else None,
+                )
+            )  # fmt: skip
+        return tuple(rows)
+
+
+def _conv_macs(out: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
+    transposed = rest[4]  # bias, stride, padding, dilation, transposed, ...
+    return (x if transposed else out).numel() * math.prod(weight.shape[1:])  # (O, I / groups, kh, kw)
+
+
+_MACS: dict[Any, Any] = {
+    aten.convolution: _conv_macs,
+    aten.mm: lambda out, a, b: out.numel() * a.shape[-1],
+    aten.addmm: lambda out, bias, a, b, **_: out.numel() * a.shape[-1],
+    aten.bmm: lambda out, a, b: out.numel() * a.shape[-1],
+    aten.baddbmm: lambda out, bias, a, b, **_: out.numel() * a.shape[-1],
+}
+_FREE = {  # moves numbers or makes constants
+    aten.cat, aten.stack, aten.clone, aten.copy_, aten._to_copy, aten.constant_pad_nd, aten.roll, aten.embedding,
+    aten.index, aten.index_select, aten.gather, aten._unsafe_view, aten.empty, aten.zeros, aten.full, aten.arange,
+    aten.zeros_like, aten.ones_like, aten.empty_like, aten.new_zeros, aten.scalar_tensor, aten.max_unpool2d,
+    aten.lift_fresh, aten.flip, aten.mm, aten.bmm,
+}  # fmt: skip
+_BIASED = {aten.convolution, aten.addmm, aten.baddbmm}
+_WINDOWED = {aten.max_pool2d_with_indices, aten.avg_pool2d}
+_REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.max, aten.var, aten.var_mean}
+_EACH = {  # operations an element of the output
+    aten.native_batch_norm: 2, aten._native_batch_norm_legit_no_training: 2, aten._softmax: 5,
+    aten._safe_softmax: 5, aten.native_layer_norm: 7, aten.native_group_norm: 7,
+}  # fmt: skip
+
+
+def _other_ops(func: Any, out: Tensor, inputs: list[Tensor], args: Any) -> int:
+    op = func.overloadpacket
+    if op in _BIASED:
+        bias = args[2] if op is aten.convolution else args[0]
+        return out.numel() if bias is not None else 0
+    if op in _FREE or func.is_view:
+        return 0
+    if op in _WINDOWED:
+        return out.numel() * math.prod(_pair(args[1]))
+    if op is aten._adaptive_avg_pool2d:
+        return out.numel() * math.prod(_adaptive_window(inputs[0], out))
+    if op in _REDUCTIONS:
+        return inputs[0].numel()
+    return out.numel() * _EACH.get(op, 1)
+
+
+def _field_after(op: Any, out: Tensor, inputs: list[Tensor], args: Any, fields: Any) -> _Field | None:
+    """What one position of an operator's output sees, from what those of its inputs see."""
+    known = [fields[t] for t in inputs if t in fields]
+    if not known:
+        return None
+    widest: _Field = max(known, key=lambda f: f.positions)
+    sizes = [f.size for f in known]
+    size = None if None in sizes else (max(s[0] for s in sizes), max(s[1] for s in sizes))
+    seen = replace(widest, size=size)
+    if op is aten.convolution and out.dim() == 4 and not args[6]:
+        return _window(seen, tuple(args[1].shape[2:]), _pair(args[3]), _pair(args[5]), out)
+    if op in _WINDOWED:
+        return _window(seen, _pair(args[1]), _pair(args[2] or args[1]), (1, 1), out)
+    if op is aten._adaptive_avg_pool2d:
+        window = _adaptive_window(inputs[0], out)
+        step = (max(1, inputs[0].shape[2] // out.shape[2]), max(1, inputs[0].shape[3] // out.shape[3]))
+        return _window(seen, window, step, (1, 1), out)
+    if op in _REDUCTIONS and out.numel() * seen.positions <= inputs[0].numel():
+        return replace(seen, size=None, grid=(1, 1))
+    if op in (aten.mm, aten.addmm):
+        rows = (args[1] if op is aten.addmm else args[0]).shape[0]
+        return seen if rows % seen.positions == 0 else replace(seen, size=None, grid=(1, 1))
+    if op in (aten.bmm, aten.baddbmm) and len(known) > 1:
+        return replace(seen, size=None)
+    if out.dim() == 4 and op in (aten.max_unpool2d, aten.convolution):  # finer than its input
+        grid = (out.shape[2], out.shape[3])
+        jump_h, jump_w = (j * old / new for j, old, new in zip(seen.jump, seen.grid, grid, strict=True))
+        return replace(seen, jump=(jump_h, jump_w), grid=grid)
+    return seen
+
+
+def _window(seen: _Field, kernel: tuple[int, ...], stride: Pair, dilation: Pair, out: Tensor) -> _Field:
+    """Araujo et al. 2019, eq. 2, from the input's side: r' = r + (k - 1) d j, j' = j s."""
+    size = seen.size and tuple(
+        round(r + (k - 1) * d * j) for r, k, d, j in zip(seen.size, kernel, dilation, seen.jump, strict=True)
+    )
+    jump = tuple(j * s for j, s in zip(seen.jump, stride, strict=True))
+    return _Field(size, jump, (out.shape[2], out.shape[3]))  # type: ignore[arg-type]
+
+
+def _adaptive_window(x: Tensor, out: Tensor) -> Pair:
+    return (-(-x.shape[2] // out.shape[2]), -(-x.shape[3] // out.shape[3]))
+
+
+def _pair(value: Any) -> Pair:
+    return (value[0], value[-1])
 
 
 def _ghost(model: nn.Module) -> nn.Module:

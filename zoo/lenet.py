@@ -18,8 +18,8 @@ from zoo.layers import scaled_width
 from zoo.registry import register_model
 
 TINY: dict[str, dict[str, object]] = {
-    "lenet5": {"width": 0.5, "num_classes": 10},
-    "lenet5_caffe": {"width": 0.1, "num_classes": 10},
+    "lenet5": {"width": 1.0, "num_classes": 10},
+    "lenet5_caffe": {"width": 0.4, "num_classes": 10},
     "lenet_300_100": {"width": 0.1, "num_classes": 10},
 }
 

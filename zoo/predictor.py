@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zoo.artifact import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
+from zoo.upstream import is_upstream
 
 BATCH = 64
 
@@ -91,13 +92,13 @@ def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.ui
 
 
 def open_predictor(source: str | Path) -> Predictor:
-    """Open a model directory, an exported .onnx file, or "timm:NAME".
+    """Open a model directory, an exported .onnx file, "timm:NAME" or "torchvision:NAME".
 
     Raises:
         UsageError: nothing of the kind is there.
     """
     path = Path(source)
-    if str(source).startswith("timm:") or not path.exists():
+    if is_upstream(source) or not path.exists():
         if path.suffix == ".onnx":
             raise UsageError(f"{path} does not exist; `slimzoo export DIR` writes DIR/model.onnx")
         loaded = load_model(source)

@@ -19,10 +19,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 FAMILIES = (
+    "mlp",
     "lenet",
+    "alexnet",
+    "vgg",
+    "squeezenet",
+    "googlenet",
     "resnet",
+    "densenet",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3",
     "efficientnet",
+    "convnext",
     "vit",
+    "segnet",
+    "sequence",
 )
 
 Kind = Literal["classifier", "dense", "sequence"]
@@ -167,4 +179,6 @@ def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
+        raise UsageError(f"model {entry.name!r}: {error}") from error
+    except ValueError as error:
         raise UsageError(f"model {entry.name!r}: {error}") from error

@@ -27,6 +27,7 @@ from compress.deploy.runtimes import ONNX_FILE, RUNTIMES, bare_network
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
 from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.upstream import is_upstream
 
 Progress = Callable[[str, int, int, str], None]  # (what, done, total, note), as zoo.console.Console.progress takes it
 
@@ -63,7 +64,8 @@ def bench(
     """Measure the latency of networks from prepared tensors, all on the same threads.
 
     Args:
-        models: model directories, ONNX files, or "timm:NAME". The first one's onnxruntime row is the reference.
+        models: model directories, ONNX files, "timm:NAME" or "torchvision:NAME". The first one's onnxruntime row is the
+            reference.
         runtimes: names in RUNTIMES; None measures every one that a model has a file for.
         threads: None is one a physical core.
         batch: images a run.
@@ -135,7 +137,7 @@ def bench(
 def _names(models: Sequence[str | Path]) -> list[str]:
     """The last component of each path, with as many more in front as it takes to tell them apart."""
     names = []
-    parts = [(str(m),) if str(m).startswith("timm:") else Path(os.path.abspath(m)).parts for m in models]
+    parts = [(str(m),) if is_upstream(m) else Path(os.path.abspath(m)).parts for m in models]
     if repeated := [path for path, count in Counter(parts).items() if count > 1]:
         raise UsageError(f"{repeated[0][-1]} is given twice; the noise of the machine is measured anyway")
     for mine in parts:
@@ -149,7 +151,7 @@ def _names(models: Sequence[str | Path]) -> list[str]:
 def _rows(model: str | Path, name: str, runtimes: Sequence[str] | None) -> list[_Row]:
     """The rows of one model; of those that were not asked for by name, only what the model is meant to run in."""
     path = Path(model)
-    upstream = str(model).startswith("timm:")
+    upstream = is_upstream(model)
     if not upstream and not path.exists():
         return [_Row(name, str(model), r, reason=f"{model} does not exist") for r in runtimes or ["onnxruntime"]]
     files: dict[str, tuple[Path | None, str | None]] = {"torch": (None, None), "onnxruntime": (None, None)}

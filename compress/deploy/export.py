@@ -23,6 +23,7 @@ from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, load_mod
 from zoo.directory import replace_files
 from zoo.errors import SlimzooError, UsageError
 from zoo.predictor import OnnxPredictor, TorchPredictor
+from zoo.upstream import is_upstream
 
 OPSET = 20
 PARITY_IMAGES = 64
@@ -96,7 +97,7 @@ def export(directory: str | Path, *, progress: Progress | None = None) -> dict[s
         SlimzooError: the exported file gives other logits than the model; nothing is written.
     """
     directory = Path(directory)
-    if str(directory).startswith("timm:"):
+    if is_upstream(directory):
         raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo prune` makes one")
     began = time.monotonic()
     if is_model_directory(directory) and read_config(directory).primary == ONNX:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zoo.classifier import classifier_name
+from zoo.classifier import auxiliary_names, classifier_name
+from zoo.errors import UsageError
 
 Axis = Literal["out", "in"]
 
@@ -66,9 +67,18 @@ def find_groups(model: nn.Module, example: Tensor) -> Grouping:
 
     Kept whole: the classifier's outputs; widths that a LayerNorm or GroupNorm sees, since cutting them changes the
     function by more than a mask would; attention heads; grouped convolutions; bare parameters such as positions.
+
+    Raises:
+        UsageError: the model has auxiliary heads, which run in training only and would keep their old widths.
     """
     import torch_pruning
 
+    heads_of_training = auxiliary_names(model)
+    if heads_of_training:
+        raise UsageError(
+            f"{type(model).__name__} has auxiliary heads ({', '.join(heads_of_training)}), which no evaluation runs: "
+            "prune it without them (aux_heads=False), they serve training from nothing"
+        )
     model = copy.deepcopy(model).eval()
     names = {module: name for name, module in model.named_modules()}
     for parameter in model.parameters():

@@ -19,7 +19,7 @@ from transfer.finetune import TrainingData, finetune, normalized, smoothed_cross
 from transfer.loader import LabelledPixels, batches
 from transfer.optim import build_optimizer, one_cycle
 from transfer.recipe import Recipe
-from zoo import efficientnet, lenet, resnet, vit
+from zoo import efficientnet, googlenet, lenet, resnet, vit
 from zoo.errors import Interrupted, SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
@@ -291,3 +291,18 @@ def test_failed_checkpoint_keeps_the_one_before(tmp_path, model, monkeypatch):
         save_checkpoint(tmp_path, model, optimizer, {"step": 10})
     assert [p.name for p in tmp_path.iterdir()] == ["step-0000009"]
     assert load_checkpoint_(tmp_path, model, optimizer) == {"step": 9}
+
+
+def test_auxiliary_heads_of_training_add_three_tenths_of_their_loss():
+    torch.manual_seed(0)
+    model = create_model("googlenet", **googlenet.TINY["googlenet"], aux_heads=True, dropout=0.0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    data = TrainingData(random_data(COLOUR, n=6), None, COLOUR)
+    recipe = replace(RECIPE, epochs=1, batch=6, augment=NONE, freeze_statistics=False)
+    (epoch,) = finetune(model, data, recipe).history
+    labels = torch.from_numpy(data.train.labels)
+    logits, aux2, aux1 = model.train()(torch.from_numpy(COLOUR.normalize(data.train.pixels)))
+    main, second, first = (F.cross_entropy(each, labels, label_smoothing=0.1) for each in (logits, aux2, aux1))
+    assert epoch.train_loss == pytest.approx(float((main + 0.3 * (second + first)).detach()), rel=1e-4)

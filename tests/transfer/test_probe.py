@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from transfer.features import frozen_features
 from transfer.loader import LabelledPixels
-from transfer.probe import INVERSE_REGULARIZATIONS, fit_probe, set_classifier_
+from transfer.probe import INVERSE_REGULARIZATIONS, fit_probe, lift_classifier_, set_classifier_
+from zoo import squeezenet
 from zoo.classifier import features as classifier_inputs
 from zoo.lenet import TINY
 from zoo.preprocess import Preprocess
@@ -131,3 +132,20 @@ def test_features_are_cached_by_weights_and_pixels(tmp_path, monkeypatch):
     np.testing.assert_array_equal(ask(), frozen_features(model, data, grey))
     monkeypatch.setenv("SLIMZOO_CACHE", "/dev/null/nowhere")
     assert len(ask()) == 70
+
+
+def test_a_relu_after_the_classifier_does_not_hide_the_probe():
+    """SqueezeNet's classifier is a convolution, then ReLU, then pooling."""
+    torch.manual_seed(0)
+    model = create_model("squeezenet1_1", **squeezenet.TINY["squeezenet1_1"]).eval()
+    preprocess, rng = Preprocess(size=(64, 64)), np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    data = LabelledPixels(images, rng.integers(0, 3, 40))
+    features = frozen_features(model, data, preprocess)
+    probe = fit_probe(features, data.labels, val=(features, data.labels))
+    assert (probe.logits(features) < 0).mean() > 0.2
+    set_classifier_(model, probe)
+    lift_classifier_(model, data, preprocess)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(preprocess.normalize(images))).numpy()
+    np.testing.assert_allclose(softmax(logits), softmax(probe.logits(features)), atol=1e-4)

@@ -5,7 +5,7 @@ import torchvision
 from torch import nn
 
 import zoo
-from zoo.classifier import classifier_name, features, reset_classifier_
+from zoo.classifier import classifier_name, features, reset_classifier_, stages
 
 # timm's forward_head(pre_logits) is what its own users call for features
 TIMM = ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"]
@@ -92,3 +92,50 @@ def test_an_unused_classifier_is_an_error():
 
     with pytest.raises(TypeError, match="Unused did not call its classifier 'fc'"):
         features(Unused(), torch.zeros(1, 2))
+
+
+# the published parts of each, in the order in which an image goes through them
+STAGES = {
+    "torchvision:resnet18": ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"],
+    "torchvision:vit_b_16": ["conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in range(12)), "heads.head"],
+    "torchvision:mobilenet_v2": [*(f"features.{i}" for i in range(19)), "classifier.1"],
+    "timm:convnext_tiny": ["stem", *(f"stages.{i}" for i in range(4)), "head.fc"],
+    "timm:swin_tiny_patch4_window7_224": ["patch_embed", *(f"layers.{i}" for i in range(4)), "head.fc"],
+    "timm:vit_tiny_patch16_224": ["patch_embed", *(f"blocks.{i}" for i in range(12)), "head"],
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_of_upstream_models(name):
+    with torch.device("meta"):
+        model = zoo.create_model(name)
+    found = stages(model)
+    assert [stage.name for stage in found] == STAGES[name]
+    order = [p for stage in found for p in stage.parameters]
+    assert len(order) == len(set(order)) == len(list(model.parameters()))
+    if "vit_tiny" in name:
+        assert {id(p) for p in (model.cls_token, model.pos_embed)} <= {id(p) for p in found[0].parameters}
+        assert {id(p) for p in model.norm.parameters()} <= {id(p) for p in found[-2].parameters}
+
+
+def test_a_convolution_can_be_the_classifier():
+    """timm's ResNetV2 and torchvision's SqueezeNet: features are what pooling after it would have made of them."""
+    squeezenet = torchvision.models.squeezenet1_1(num_classes=7).eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert classifier_name(squeezenet) == "classifier.1"
+    with torch.no_grad():
+        torch.testing.assert_close(features(squeezenet, x), squeezenet.features(x).mean((2, 3)))
+    reset_classifier_(squeezenet, 4)
+    assert squeezenet(x).shape == (2, 4)
+    resnetv2 = timm.create_model("resnetv2_50", num_classes=7).eval()
+    with torch.no_grad():
+        theirs = resnetv2.forward_head(resnetv2.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(features(resnetv2, x), theirs)
+
+
+def test_auxiliary_classifiers_follow():
+    model = torchvision.models.googlenet(num_classes=1000, aux_logits=True, init_weights=False)
+    reset_classifier_(model, 5)
+    logits, aux2, aux1 = model.train()(torch.randn(2, 3, 64, 64))
+    assert logits.shape == aux2.shape == aux1.shape == (2, 5)
+    assert [stage.name for stage in stages(model)][-1] == "fc"

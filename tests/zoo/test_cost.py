@@ -4,18 +4,171 @@ import torch
 import torch.nn.utils.prune
 import torchvision
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
-from zoo.cost import count_macs, count_parameters
+import zoo.registry
+from zoo.cost import count_cost, count_macs, count_parameters
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+TORCHVISION = [name for name in zoo.list_models() if name in torchvision.models.list_models(torchvision.models)]
+TIMM = {
+    **{name: name for name in zoo.list_models("*efficientnet*") + zoo.list_models("convnext*")},
+    **{name: f"{name}_patch16_224" for size in ("tiny", "small", "base") for name in (f"vit_{size}", f"deit_{size}")},
+    "mobilenet_v1": "mobilenetv1_100",
+}
+
+
+def torchs_count(model: nn.Module, input_size: tuple[int, ...]) -> int:
+    """MACs by PyTorch's own counter, which knows matrix products and convolutions."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model.eval()(torch.empty(1, *input_size, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def test_the_references_are_the_ones_we_think():
+    assert len(TORCHVISION) == 28
+    assert len(TIMM) == 20
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvisions_published_figures(name):
     meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+    size = (3, 224, 224)
     with torch.device("meta"):
         model = zoo.create_model(name)
     assert count_parameters(model) == meta["num_params"]
-    assert round(count_macs(model, (3, 224, 224)) / 1e9, 3) == meta["_ops"]
+    assert count_macs(model, size) / 1e9 == pytest.approx(meta["_ops"], abs=5.1e-4)  # published to three digits
+    assert count_macs(model, size) == torchs_count(model, size)
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timms_models_cost_what_ours_do(name):
+    size = zoo.registry.model_entry(name).input_size
+    with torch.device("meta"):
+        model, reference = zoo.create_model(name), timm.create_model(TIMM[name])
+    assert size == timm.get_pretrained_cfg(TIMM[name]).input_size
+    assert count_parameters(model) == count_parameters(reference)
+    assert count_macs(model, size) == torchs_count(reference, size)
+
+
+def test_what_a_convolution_costs():
+    layer = nn.Conv2d(16, 32, 5)
+    assert count_parameters(layer) == 12_832  # 32 x (16 x 5 x 5 + 1)
+    cost = count_cost(layer, (16, 12, 12))
+    assert cost.macs == 8 * 8 * 32 * 16 * 25
+    assert cost.other_ops == 8 * 8 * 32
+    assert cost.activation_bytes == 4 * 8 * 8 * 32
+    assert cost.peak_activation_bytes == cost.activation_bytes + 4 * 16 * 12 * 12
+    assert cost.receptive_field == (5, 5)
+
+
+def test_resnet152_has_fewer_parameters_than_vgg16():
+    with torch.device("meta"):
+        assert count_parameters(zoo.create_model("resnet152")) < count_parameters(zoo.create_model("vgg16")) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        # Araujo et al. 2019, Table 1: AlexNet 195, VGG-16 212, MobileNetV1 315
+        ("alexnet", 195),
+        ("vgg16", 212),
+        ("mobilenet_v1", 315),
+        # by their eq. 2, with the stride on the 3x3 (their ResNet-50 has it elsewhere)
+        ("resnet18", 435),
+        ("resnet50", 427),
+    ],
+)
+def test_published_receptive_fields(name, field):
+    with torch.device("meta"):
+        assert count_cost(zoo.create_model(name), (3, 224, 224)).receptive_field == (field, field)
+
+
+class TwoBranches(nn.Module):
+    """A dilated, a strided, a pooled and a transposed window, joined."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 2, 3, stride=2, padding=1)
+        self.dilated = nn.Conv2d(2, 2, (3, 1), dilation=(2, 1), padding=(2, 0))
+        self.pool = nn.AvgPool2d(2)
+        self.up = nn.ConvTranspose2d(2, 2, 2, stride=2)
+        self.last = nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.last(torch.cat([self.dilated(x), self.up(self.pool(x))], dim=1))
+
+
+def test_the_receptive_field_is_where_gradients_come_from():
+    model, size = TwoBranches().double(), (1, 64, 48)
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.0)
+    x = torch.rand(1, *size, dtype=torch.float64, requires_grad=True)
+    extents = set()
+    for row in range(12, 20):  # the widest of neighbouring outputs: those between two pooled ones see less
+        x.grad = None
+        model(x)[0, 0, row, row].backward(retain_graph=True)
+        rows, columns = (x.grad[0, 0].abs().sum(dim=d).nonzero() for d in (1, 0))
+        extents.add((int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1))
+    counted = count_cost(model, size).receptive_field
+    assert counted == (max(h for h, _ in extents), max(w for _, w in extents))
+
+
+def test_what_sees_the_whole_image_says_so():
+    for name, last_local in [("vit_tiny", "patch_embed.proj"), ("mobilenet_v3_small", "features.1.block.0.0")]:
+        with torch.device("meta"):
+            layers = count_cost(zoo.create_model(name), (3, 224, 224)).layers
+        local = [layer.name for layer in layers if layer.receptive_field]
+        assert last_local in local
+        assert layers[-1].receptive_field is None
+    mixer = count_cost(timm.create_model("mixer_s16_224"), (3, 224, 224))
+    assert mixer.receptive_field == (16, 16)
+    by_name = {layer.name: layer for layer in mixer.layers}
+    assert by_name["blocks.0.mlp_tokens.fc1"].receptive_field is None
+
+
+def test_layers_by_hand():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.Softmax(dim=1),
+    )  # fmt: skip
+    cost = count_cost(model, (3, 16, 16))
+    rows = [(x.kind, x.params, x.macs, x.other_ops, x.output, x.receptive_field) for x in cost.layers]
+    image, half = 16 * 16 * 8, 8 * 8 * 8
+    assert rows == [
+        ("Conv2d", 216, image * 27, 0, (1, 8, 16, 16), (3, 3)),
+        ("BatchNorm2d", 16, 0, 2 * image, (1, 8, 16, 16), (3, 3)),
+        ("ReLU", 0, 0, image, (1, 8, 16, 16), (3, 3)),
+        ("MaxPool2d", 0, 0, 4 * half, (1, 8, 8, 8), (4, 4)),
+        ("AdaptiveAvgPool2d", 0, 0, half, (1, 8, 1, 1), None),
+        ("Flatten", 0, 0, 0, (1, 8), None),
+        ("Linear", 45, 40, 5, (1, 5), None),
+        ("Softmax", 0, 0, 25, (1, 5), None),
+    ]
+    # the convolution's output and BatchNorm's are alive together; the ReLU works in place
+    assert cost.peak_activation_bytes == 4 * (2 * image + 3 * 16 * 16)
+
+
+def test_a_layer_that_does_not_run_is_listed_with_its_parameters():
+    with torch.device("meta"):
+        model = zoo.create_model("googlenet", aux_heads=True)
+    cost = count_cost(model, (3, 224, 224))
+    assert cost.params == 13_004_888
+    idle = {layer.name for layer in cost.layers if layer.output is None}
+    assert idle
+    assert all(name.startswith("aux") for name in idle)
+
+
+@pytest.mark.parametrize(("name", "gates"), [("lstm", 4), ("gru", 3)])
+def test_a_recurrent_cell_is_its_matrix_products(name, gates):
+    width, length, channels = 24, 9, 5
+    model = zoo.create_model(name, width=width, depth=1, bidirectional=False, in_channels=channels, num_classes=10)
+    macs = count_macs(model, (length, channels))
+    assert macs == length * gates * width * (channels + width) + width * 10
 
 
 def test_efficientnets_published_figures():

@@ -12,8 +12,40 @@ def test_same_function_as_timm(layer_scale, assert_same_function):
     assert_same_function(model, reference, (3, 96, 96))
 
 
-def test_published_parameter_count():
-    assert zoo.count_parameters(zoo.create_model("vit_tiny")) == 5_717_416
+PARAMETERS = {"tiny": 5_717_416, "small": 22_050_664, "base": 86_567_656}  # DeiT, Table 1: 5M, 22M, 86M
+NAMES = [f"{family}_{size}" for family in ("vit", "deit") for size in PARAMETERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_parameter_counts(name):
+    with torch.device("meta"):
+        assert zoo.count_parameters(zoo.create_model(name)) == PARAMETERS[name.partition("_")[2]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_is_timms_function(name, assert_same_function):
+    reference = timm.create_model(f"{name}_patch16_224", img_size=48)
+    assert_same_function(zoo.create_model(name, image_size=48), reference, (3, 48, 48))
+
+
+def test_vit_pico_counted_by_hand():
+    D, layers, patches = 128, 6, 64
+    L = patches + 1
+    block = 2 * 2 * D + D * 3 * D + 3 * D + D * D + D + 2 * D * 4 * D + 5 * D  # two norms, qkv, proj, MLP
+    parameters = (4 * 4 * 3 * D + D) + D + L * D + layers * block + 2 * D + (D * 10 + 10)
+    macs = patches * 4 * 4 * 3 * D + layers * (L * 12 * D * D + 2 * L * L * D) + D * 10
+    model = zoo.create_model("vit_pico")
+    assert zoo.count_parameters(model) == parameters == 1_205_898
+    assert zoo.count_macs(model, (3, 32, 32)) == macs == 83_561_216
+    resnets = [zoo.count_macs(zoo.create_model(name), (3, 32, 32)) for name in ("resnet20", "resnet56")]
+    assert resnets[0] < macs < resnets[1]
+
+
+@pytest.mark.parametrize(("side", "patch"), [(28, 4), (64, 8), (64, 4)])
+def test_vit_pico_takes_other_small_images(side, patch):
+    model = zoo.create_model("vit_pico", image_size=side, patch_size=patch, in_channels=1)
+    assert model(torch.randn(2, 1, side, side)).shape == (2, 10)
 
 
 def test_the_wrong_image_size_is_answered_with_the_right_one():
