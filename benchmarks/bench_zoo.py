@@ -45,11 +45,11 @@ SPEED = {
 
 
 def peer_of(name: str) -> nn.Module | None:
-    """The other implementation of a model of the zoo, if there is one."""
-    if name in torchvision.models.list_models(torchvision.models):
+    """The implementation whose parameter names a model of the zoo has, if there is one."""
+    entry = model_entry(name)
+    if entry.family not in ("convnext", "efficientnet") and name in torchvision.models.list_models(torchvision.models):
         options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
         return torchvision.models.get_model(name, **options)
-    entry = model_entry(name)
     known_as = {"vit": f"{name}_patch16_224", "mobilenet_v1": "mobilenetv1_100"}.get(entry.family, name)
     return timm.create_model(known_as) if timm.is_model(known_as) else None
 

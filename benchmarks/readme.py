@@ -15,8 +15,9 @@ from typing import Any
 from record import RESULTS, ROOT
 
 from zoo.cards import brief, write_costs
+from zoo.origins import Own, Upstream
 from zoo.registry import list_models
-from zoo.weights import WEIGHTS, Own, Upstream
+from zoo.weights import WEIGHTS
 
 Figures = dict[str, Any]
 

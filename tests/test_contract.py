@@ -125,7 +125,7 @@ def test_stochastic_depth_grows_linearly_and_sleeps_in_evaluation(instance):
     rates = [m.p for m in model.modules() if isinstance(m, DropPath)]
     assert rates == sorted(rates)
     assert 0.25 <= rates[-1] <= 0.5
-    assert np.diff([r for r in rates if r]).std() < 0.02
+    assert np.ptp(np.diff(np.unique(rates))) < 1e-6
     x = instance.noise(2)
     assert torch.equal(model.eval()(x), model(x))
     assert not any(m.p for m in instance.build().modules() if isinstance(m, DropPath))

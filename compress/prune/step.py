@@ -54,7 +54,7 @@ def prune(
     """Keep a share of the MACs, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
 
     Args:
-        directory: a model directory, or, without `data` and with recover=0, "timm:NAME".
+        directory: a model directory, or, without `data` and with recover=0, "timm:NAME" or "torchvision:NAME".
         data: the data of the fit; needed for recovery and for accuracies.
         macs: share of the MACs to keep, in (0, 1].
         recover: epochs of the one training loop.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import signal
 import struct
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -22,6 +24,7 @@ from zoo.artifact import load_model, read_config
 from zoo.console import run
 from zoo.errors import DataError, UsageError
 from zoo.predictor import open_predictor
+from zoo.registry import create_model
 
 LENET = ["--model", "lenet5", "--method", "scratch"]
 
@@ -264,9 +267,11 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, capsys):
         ({"method": "finetun"}, "unknown method 'finetun': did you mean 'finetune'"),
         ({"model": "resnet81"}, "unknown model 'resnet81': did you mean 'resnet18'"),
         (
-            {"model": "resnet18", "method": "finetune"},
-            "no pretrained weights on record for 'resnet18'; use --method scratch",
+            {"model": "lenet5", "method": "finetune"},
+            "no pretrained weights on record for 'lenet5'; use --method scratch",
         ),
+        ({"model": "segnet"}, "'segnet' is a dense model, and images with labels fit a classifier"),
+        ({"model": "lstm", "method": "scratch"}, "'lstm' is a sequence model, and images with labels fit a classifier"),
         ({"lr": 0.0}, "lr=0.0 must be above 0"),
         ({"val": "0.7", "test": "0.4"}, "leave something for training"),
     ],
@@ -275,3 +280,21 @@ def test_wrong_request_writes_nothing(tmp_path, arguments, message):
     with pytest.raises(UsageError, match=message):
         fit("digits", **{"model": "lenet5", "method": "scratch", "out": tmp_path / "m", **arguments})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "built_for"),
+    [("timm:test_vit", None, 160), ("timm:test_vit", 64, 64), ("timm:test_resnet", None, 64), ("vit_pico", None, 32)],
+)
+def test_a_model_of_a_fixed_size_is_built_for_it(tmp_path, model, size, built_for):
+    fitted = fit("digits", model=model, method="scratch", epochs=0, size=size, out=tmp_path / "out")
+    assert fitted.config.preprocess.size == (built_for, built_for)
+    assert load_model(tmp_path / "out").config.input_size == (3, built_for, built_for)
+
+
+def test_torchvisions_vit_takes_its_own_size_alone(tmp_path, monkeypatch):
+    with torch.device("meta"):
+        vit = create_model("torchvision:vit_b_16")
+    monkeypatch.setattr(importlib.import_module("transfer.fit"), "create_model", lambda *a, **k: vit)
+    with pytest.raises(UsageError, match="torchvision:vit_b_16 takes 224 x 224 pixels only, and --size is 64"):
+        fit("digits", model="torchvision:vit_b_16", method="scratch", size=64, out=tmp_path / "out")

@@ -18,12 +18,20 @@ def layers():
             "conv": nn.Conv2d(40, 60, 5),
             "grouped": nn.Conv2d(400, 400, 3, groups=4),
             "transposed": nn.ConvTranspose2d(60, 40, 5),
+            "recurrent": nn.LSTM(100, 200),
         }
     )
 
 
 # fan_in, fan_out: what one output is summed over, what one input goes to
-FANS = {"linear": (300, 200), "conv": (1000, 1500), "grouped": (900, 900), "transposed": (1500, 1000)}
+FANS = {
+    "linear": (300, 200),
+    "conv": (1000, 1500),
+    "grouped": (900, 900),
+    "transposed": (1500, 1000),
+    "recurrent": (100, 200),
+}
+WEIGHT = {"recurrent": "weight_ih_l0"}  # four gates on top of each other
 VARIANCE = {
     "xavier_uniform": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
     "xavier_normal": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
@@ -36,10 +44,10 @@ VARIANCE = {
 @pytest.mark.parametrize("layer", FANS)
 def test_variance_and_shape_of_the_draw(layers, name, layer):
     initialize_(layers, name)
-    weight = layers[layer].weight.detach()
+    weight = getattr(layers[layer], WEIGHT.get(layer, "weight")).detach()
     assert weight.var().item() == pytest.approx(VARIANCE[name](*FANS[layer]), rel=0.03)
     assert weight.mean().abs() < 0.02 * weight.std()
-    assert layers[layer].bias.count_nonzero() == 0
+    assert not any(p.any() for name, p in layers[layer].named_parameters() if name.startswith("bias"))
     kurtosis = (weight / weight.std()).pow(4).mean().item()  # 1.8 for a uniform draw, 3 for a normal one
     assert kurtosis == pytest.approx(1.8 if name == "xavier_uniform" else 3.0, abs=0.15)
 

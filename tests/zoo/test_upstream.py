@@ -24,7 +24,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
 import zoo
-from zoo import download, upstream
+from zoo import download, upstream, upstream_timm, upstream_torchvision
 from zoo.artifact import ModelConfig, save_model
 from zoo.directory import new_directory
 from zoo.errors import SlimzooError, UsageError
@@ -227,7 +227,7 @@ def test_timms_weights_come_from_the_hub_once(hub, tmp_path, caplog, capfd):
     assert save(model.state_dict()) == hub["content"]
     size = f"{len(hub['content']) / 1e6:.1f} MB"
     assert caplog.messages[0] == f"downloading timm/test_resnet.r160_in1k/model.safetensors ({size})"
-    assert upstream.hub_file("timm/test_resnet.r160_in1k", "model.safetensors").is_relative_to(tmp_path)
+    assert upstream_timm.hub_file("timm/test_resnet.r160_in1k", "model.safetensors").is_relative_to(tmp_path)
     assert set(hub["asked"]) == {"/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"}  # and no telemetry
     hub["asked"].clear()
     zoo.create_model("timm:test_resnet", pretrained=True)
@@ -238,7 +238,7 @@ def test_another_file_than_the_hub_stated_is_removed(hub, tmp_path, capfd):
     hub["stated"] = "0" * 64
     with pytest.raises(SlimzooError, match=r"not 000000000000.*: the hub gave another file; it was removed"):
         zoo.create_model("timm:test_resnet", pretrained=True)
-    assert upstream.hub_file("timm/test_resnet.r160_in1k", "model.safetensors") is None
+    assert upstream_timm.hub_file("timm/test_resnet.r160_in1k", "model.safetensors") is None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_torchvisions_cached_weights_need_no_network(name, file, no_network, mon
 
 def test_torchvisions_file_is_checked_before_it_is_read(no_network, monkeypatch, tmp_path):
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
-    assert upstream.torch_checkpoints() == checkpoints
+    assert upstream_torchvision.checkpoints() == checkpoints
     checkpoints.mkdir(parents=True)
     path = checkpoints / "resnet18-f37072fd.pth"
     torch.save(models.resnet18().state_dict(), path)
@@ -418,7 +418,7 @@ def test_what_torchvision_says_and_preprocess_cannot_is_an_error(transforms, mes
         model = torchvision.models.resnet18()
     model.torchvision_weights = weights
     with pytest.raises(SlimzooError, match=message):
-        upstream._from_torchvision(weights)
+        upstream_torchvision.preprocess_from(weights)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_b5", "tf_efficientnet_lite0"])

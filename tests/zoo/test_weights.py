@@ -18,10 +18,12 @@ from sklearn.datasets import load_digits, load_sample_image
 from torchvision import models
 
 import zoo
-from zoo import download, upstream, weights
+from zoo import download, upstream, upstream_timm, upstream_torchvision, weights
 from zoo.cost import count_parameters
 from zoo.errors import SlimzooError, UsageError
-from zoo.weights import OWN, TIMM, TORCHVISION, TORCHVISION_TAG, WEIGHTS, Packaged, own_weights
+from zoo.origins import Packaged
+from zoo.pretrained import fetch
+from zoo.weights import OWN, TIMM, TORCHVISION, TORCHVISION_TAG, WEIGHTS, own_weights
 
 LITE0 = WEIGHTS["tf_efficientnet_lite0"]
 LITE = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
@@ -86,7 +88,7 @@ def test_timms_table_is_timms_record(name):
     ours = WEIGHTS[name]
     assert timm.get_pretrained_cfg(known_as.partition(".")[0]).tag == cfg.tag  # timm's default
     assert cfg.hf_hub_id == ours.origin.file
-    assert cfg.hf_hub_filename in (None, upstream.SAFETENSORS)
+    assert cfg.hf_hub_filename in (None, upstream_timm.SAFETENSORS)
     assert cfg.license.lower() == ours.licence.lower()
     assert cfg.num_classes == ours.num_classes == 1000
     assert cfg.input_size == (3, side, side)
@@ -146,12 +148,12 @@ def test_the_caches_are_where_their_libraries_look(monkeypatch, tmp_path):
         spec = importlib.util.spec_from_file_location("fresh_constants", huggingface_hub.constants.__file__)
         constants = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(constants)  # it reads the environment when imported
-        assert str(upstream.hub_cache()) == constants.HF_HUB_CACHE
+        assert str(upstream_timm.hub_cache()) == constants.HF_HUB_CACHE
         checkpoints = Path(torch.hub.get_dir(), "checkpoints")
-        assert upstream.torch_checkpoints() == checkpoints
+        assert upstream_torchvision.checkpoints() == checkpoints
         with monkeypatch.context() as patch:  # torch not imported
             patch.delitem(sys.modules, "torch.hub")
-            assert upstream.torch_checkpoints() == checkpoints
+            assert upstream_torchvision.checkpoints() == checkpoints
 
 
 # --- installed weights ------------------------------------------------------------------------------------------------
@@ -314,7 +316,7 @@ def test_a_cached_file_becomes_our_model(name, caches, monkeypatch):
     record, reference = WEIGHTS[name], reference_of(name)
     cache_(name, as_published(name, reference.state_dict()), caches, monkeypatch)
     assert record.available_offline()
-    weights.fetch(name)
+    fetch(name)
     model = zoo.create_model(name, pretrained=True).eval()
     size = 224 if "pos_embed" in model.state_dict() else 96
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
@@ -365,7 +367,7 @@ def test_a_damaged_file_in_a_cache_is_not_read(caches):
 def test_absent_weights_are_refused_at_once_with_what_there_is(name, caches, monkeypatch):
     monkeypatch.setenv("SLIMZOO_OFFLINE", "1")
     offline = "lenet5_caffe, resnet20, tf_efficientnet_lite0, tf_efficientnet_lite1, tf_efficientnet_lite2"
-    for ask in (lambda: weights.fetch(name), lambda: zoo.create_model(name, pretrained=True)):
+    for ask in (lambda: fetch(name), lambda: zoo.create_model(name, pretrained=True)):
         with pytest.raises(UsageError, match=rf"{WEIGHTS[name].origin.name}.* are not on .*offline: {offline}$") as e:
             ask()
         assert "\n" not in str(e.value)
@@ -396,7 +398,7 @@ def test_other_channels_compute_the_same_on_grey_images(pretrained, channels):
 
 
 def test_no_weights_on_record():
-    for ask in (lambda: zoo.create_model("lenet5", pretrained=True), lambda: weights.fetch("lenet5")):
+    for ask in (lambda: zoo.create_model("lenet5", pretrained=True), lambda: fetch("lenet5")):
         with pytest.raises(
             UsageError, match=r"on record for 'lenet5'; `slimzoo models` says .*'torchvision:NAME' bring"
         ):

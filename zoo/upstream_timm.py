@@ -1,0 +1,173 @@
+"""timm's side of zoo/upstream.py: its modules, its weights from the hub, its record of the preprocessing."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import download
+from zoo.download import Progress
+from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SAFETENSORS = "model.safetensors"
+
+
+def create_model(
+    name: str, *, pretrained: bool, num_classes: int | None, in_channels: int, **options: Any
+) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise UsageError(
+            f"timm has no model {name!r}: {did_you_mean(name, timm.list_models(), 'see timm.list_models()')}"
+        )
+    options = {"in_chans": in_channels, **options}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if pretrained:
+        options["pretrained_cfg_overlay"] = weights_of(name)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UsageError(f"timm:{name}: {error}") from error
+    if pretrained:
+        model.pretrained_cfg.pop("file", None)  # type: ignore[union-attr,operator]  # a path of this machine only
+    return model
+
+
+def record_of(name: str) -> Any:
+    import timm
+
+    try:
+        cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:  # an unknown tag
+        raise UsageError(f"timm:{name}: {' '.join(str(error).split())}") from error
+    if cfg is None or not cfg.has_weights:
+        raise UsageError(f"timm has no pretrained weights for {name!r}")
+    return cfg
+
+
+def weights_of(name: str, progress: Progress | None = None) -> dict[str, str | bool]:
+    """What to change in timm's record of the weights: the file; nothing if timm must find it in a way of its own."""
+    import huggingface_hub
+
+    cfg = record_of(name)
+    path = None
+    if cfg.hf_hub_id and str(cfg.custom_load) != "hf":
+        repository, _, revision = cfg.hf_hub_id.partition("@")
+        file, revision = cfg.hf_hub_filename or SAFETENSORS, revision or "main"
+        path = hub_file(repository, file, revision=revision)
+        if path is None:
+            path = _from_hub(name, repository, file, revision)
+        else:
+            _verify_hub_file(path, "damaged; delete it and the file that it points to, and it is fetched again")
+    else:
+        download.check_reachable(f"timm:{name}", cfg.url or huggingface_hub.constants.ENDPOINT)
+    # custom loading is for the original format, not the hub's
+    return {} if path is None else {"file": str(path), "custom_load": False}
+
+
+def hub_file(repository: str, file: str, *, revision: str = "main") -> Path | None:
+    """A file in huggingface_hub's cache, found by its layout alone: importing that library takes half a second."""
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
+    except OSError:
+        commit = revision
+    path = folder / "snapshots" / commit / file
+    return path if path.is_file() else None
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its files, found without importing it."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return Path(os.path.expandvars(cache)).expanduser()
+
+
+def _from_hub(name: str, repository: str, file: str, revision: str) -> Path | None:
+    """Download by huggingface_hub, which resumes, caches and shows a bar; None if the hub has no file of that name."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    settings = huggingface_hub.constants
+    download.check_reachable(f"timm:{name}", settings.ENDPOINT, forbidden=settings.HF_HUB_OFFLINE)
+    settings.HF_HUB_DISABLE_TELEMETRY = True  # it would ask for a list of programs, and tell which one this is
+    url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
+    try:
+        download.announce(f"{repository}/{file}", huggingface_hub.get_hf_file_metadata(url).size)
+        found = huggingface_hub.hf_hub_download(repository, file, revision=revision, cache_dir=hub_cache())
+    except errors.RemoteEntryNotFoundError:
+        return None
+    except Exception as error:  # its own kinds and its HTTP library's
+        line = str(error).strip().splitlines()[0]
+        raise SlimzooError(f"timm:{name}: the download failed ({line}); the next attempt goes on from there") from error
+    path = Path(found)
+    try:
+        _verify_hub_file(path, "the hub gave another file; it was removed")
+    except SlimzooError:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _verify_hub_file(path: Path, otherwise: str) -> None:
+    """Compare with the SHA-256 that the hub stated: the name under which the cache keeps a large file."""
+    stated = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", stated):
+        download.verify(path, stated, otherwise=otherwise)
+
+
+def cfg_of(model: nn.Module) -> dict[str, Any]:
+    cfg = getattr(model, "pretrained_cfg", None)
+    if not isinstance(cfg, dict):
+        raise TypeError(f"{type(model).__name__} has no pretrained_cfg: a model of timm's or torchvision's is wanted")
+    return cfg
+
+
+def channels_of(model: nn.Module) -> int:
+    """Channels that the first convolution takes; timm's record keeps those of the weights."""
+    from torch import nn
+
+    first = cfg_of(model).get("first_conv")
+    first = first if isinstance(first, str) else (first or [None])[0]
+    layer = dict(model.named_modules()).get(first or "")
+    return int(layer.weight.shape[1]) if isinstance(layer, nn.Conv2d) else int(cfg_of(model)["input_size"][0])
+
+
+def preprocess_from(cfg: dict[str, Any], input_size: tuple[int, int, int]) -> Preprocess:
+    """As `timm.data.transforms_imagenet_eval` reads timm's record."""
+    channels, height, width = input_size
+    mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
+    if cfg["interpolation"] not in ("bilinear", "bicubic"):
+        raise SlimzooError(
+            f"interpolation {cfg['interpolation']!r} of {cfg['architecture']}: bilinear or bicubic is wanted"
+        )
+    mode = {"center": "crop", "squash": "squash", "border": "pad"}.get(cfg["crop_mode"])
+    if mode is None or (mode != "crop" and cfg["crop_pct"] != 1.0) or (mode == "crop" and height != width):
+        raise SlimzooError(
+            f"crop mode {cfg['crop_mode']!r} of {cfg['crop_pct']} to {height}x{width} of {cfg['architecture']}: "
+            "wanted 'center' to a square, or 'squash' or 'border' of 1.0"
+        )
+    if channels == 1:  # grey is the mean of red, green and blue, and so are its statistics, nearly
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    red, green, blue = (round(255 * value) for value in cfg["mean"])
+    return Preprocess(
+        size=(height, width),
+        resize_to=math.floor(height / cfg["crop_pct"]) if mode == "crop" else None,
+        mode=mode,  # type: ignore[arg-type]
+        interpolation=cfg["interpolation"],
+        mean=mean,
+        std=std,
+        background=(red, green, blue) if mode == "pad" else (255, 255, 255),  # timm pads with the mean
+    )
