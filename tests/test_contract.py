@@ -184,6 +184,17 @@ def test_the_cost_of_the_layers_adds_up(instance):
     assert cost.peak_activation_bytes <= cost.activation_bytes + 4 * np.prod(instance.input_size)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@every_model
+def test_the_gpu_computes_the_same(instance):
+    model, x = instance.build().double().eval(), instance.noise(2).double()
+    with torch.no_grad():
+        expected = model(x)
+        got = model.cuda()(x.cuda()).cpu()
+    assert (got - expected).abs().max() <= 1e-9 * expected.std()
+
+
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.core._flat_weights")  # torch's own LSTM and GRU
 @every_model
 def test_survives_torch_export(instance):

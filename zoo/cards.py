@@ -51,7 +51,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     from zoo.cost import count_cost
     from zoo.weights import WEIGHTS
 
-    entry = None if upstream.is_upstream(name) else model_entry(name)
+    entry = None if ":" in name else model_entry(name)
     options = _sized(entry.build, size) if entry else {}
     with torch.device("meta"):  # shapes alone
         network = create_model(name, **options)
