@@ -49,7 +49,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
 
     from zoo import upstream
     from zoo.cost import count_cost
-    from zoo.weights import WEIGHTS
+    from zoo.weights import WEIGHTS, upstream_weights
 
     entry = None if ":" in name else model_entry(name)
     options = _sized(entry.build, size) if entry else {}
@@ -58,7 +58,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     input_size = entry.input_size if entry else upstream.input_size_of(network)
     if size is not None and len(input_size) == 3:
         input_size = (input_size[0], size, size)
-    record = WEIGHTS.get(name)
+    record = WEIGHTS.get(name) if entry else upstream_weights(name)
     try:
         cost = asdict(count_cost(network, input_size))
     except (RuntimeError, ValueError, AssertionError) as error:

@@ -66,7 +66,7 @@ def info(
         if layers:
             _say_layers(console, c["layers"])
         for key, title in _TITLES.items():
-            if c[key] is not None:
+            if c[key] not in (None, {}):
                 console.say(f"{title:18} {_shown(key, c)}")
         if c["kind"] == "classifier" and ":" not in model:
             method = [] if c["pretrained"] else ["--method", "scratch"]

@@ -45,15 +45,26 @@ def create_model(
 
 
 def record_of(name: str) -> Any:
+    """timm's record of a model's weights.
+
+    Raises:
+        UsageError: it has none, or none of that tag.
+    """
+    cfg = find_record(name)
+    if cfg is None:
+        raise UsageError(f"timm has no pretrained weights for {name!r}")
+    return cfg
+
+
+def find_record(name: str) -> Any | None:
+    """timm's record of a model's weights; None if it has none."""
     import timm
 
     try:
         cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError as error:  # an unknown tag
         raise UsageError(f"timm:{name}: {' '.join(str(error).split())}") from error
-    if cfg is None or not cfg.has_weights:
-        raise UsageError(f"timm has no pretrained weights for {name!r}")
-    return cfg
+    return cfg if cfg is not None and cfg.has_weights else None
 
 
 def weights_of(name: str, progress: Progress | None = None) -> dict[str, str | bool]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from zoo import upstream, upstream_timm, upstream_torchvision
 from zoo.download import Progress
 from zoo.errors import UsageError
 from zoo.origins import Origin, Own, Packaged, Upstream
@@ -168,8 +169,10 @@ def _published(top1_pct: float, source: str) -> dict[str, Metric]:
     return {"imagenet1k_top1_pct": Metric(value=top1_pct, kind="published", source=source)}
 
 
-def _torchvision(architecture: str, file: str, size_mib: float, top1_pct: float) -> Weights:
-    name = f"{architecture}.{TORCHVISION_TAG}"
+def _torchvision(
+    architecture: str, file: str, size_mib: float, top1_pct: float, *, tag: str = TORCHVISION_TAG
+) -> Weights:
+    name = f"{architecture}.{tag}"
     digest = file.removesuffix(".pth").rpartition("-")[2]
     return Weights(
         architecture=architecture,
@@ -228,6 +231,25 @@ _RECORDS = (
     *(own_weights(card) for card in sorted(OWN.glob("*.json")) if card.with_suffix(".safetensors").is_file()),
 )
 WEIGHTS: dict[str, Weights] = {record.architecture: record for record in _RECORDS}
+
+
+def upstream_weights(name: str) -> Weights | None:
+    """What "timm:NAME" or "torchvision:NAME" loads, from its library's own record; None where it has no weights."""
+    known = upstream.known_as(name)
+    if name.startswith("timm:"):
+        cfg = upstream_timm.find_record(known)
+        if cfg is None:
+            return None
+        full = f"timm:{cfg.architecture}.{cfg.tag}" if cfg.tag else f"timm:{cfg.architecture}"
+        return Weights(
+            architecture=name, source=full, origin=Upstream(name=full, file=cfg.hf_hub_id or "", sha256=None),
+            licence=cfg.license or "not stated", num_classes=cfg.num_classes, labels=None, metrics={}, size_bytes=None,
+        )  # fmt: skip
+    found = upstream_torchvision.weights_of(known)
+    file = found.url.rpartition("/")[2]
+    base = known.partition(".")[0]
+    row = (file, found.meta["_file_size"], found.meta["_metrics"]["ImageNet-1K"]["acc@1"])
+    return replace(_torchvision(base, *row, tag=found.name), architecture=name)
 
 
 def offline_models() -> list[str]:

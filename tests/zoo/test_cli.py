@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -82,6 +83,32 @@ def test_a_card(slimzoo):
     assert "427x427 pixels, then the whole image" in out
     assert "76.13 (published: torchvision, acc@1 of resnet50.IMAGENET1K_V1)" in card["metrics"]
     assert "https://arxiv.org/abs/1512.03385" in card["paper"]
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "licence"),
+    [
+        ("timm:resnet50.a1_in1k", "timm:resnet50.a1_in1k", "apache-2.0"),
+        ("timm:resnet50", f"timm:resnet50.{timm.get_pretrained_cfg('resnet50').tag}", "apache-2.0"),
+        ("torchvision:resnet50", "torchvision:resnet50.IMAGENET1K_V2, resnet50-11ad3fa6.pth", "not stated"),
+        ("torchvision:resnet50.IMAGENET1K_V1", "torchvision:resnet50.IMAGENET1K_V1, resnet50-0676ba61.pth", "not"),
+    ],
+)
+def test_cards_of_upstream_models_name_their_weights(slimzoo, name, source, licence):
+    card = json.loads(slimzoo("info", name, "--json")[0])
+    assert (card["weights"], card["pretrained"], card["offline"]) == (source, True, False)
+    assert card["licence"].startswith(licence)
+    assert card["params"] == 25_557_032
+    if name.startswith("torchvision"):
+        meta = torchvision.models.get_weight("ResNet50_Weights." + source.partition(".")[2].partition(",")[0]).meta
+        assert card["metrics"]["imagenet1k_top1_pct"]["value"] == meta["_metrics"]["ImageNet-1K"]["acc@1"]
+
+
+def test_an_upstream_model_without_weights(slimzoo):
+    out, _ = slimzoo("info", "timm:efficientnet_lite4")
+    assert "pretrained         no" in out
+    _, err = slimzoo("info", "keras:resnet50", code=2)
+    assert err.startswith("error: unknown source 'keras' in 'keras:resnet50'")
 
 
 def test_layers_add_up(slimzoo):
