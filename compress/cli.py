@@ -11,7 +11,7 @@ import typer
 import transfer.cli
 import zoo.cli
 from transfer.cli import describe_metrics
-from zoo.console import Console, DryRun, Json, Out, Overwrite
+from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +36,7 @@ def prune(
         bool, typer.Option("--explain", help="Print what would be cut from which group, and stop.")
     ] = False,
     overwrite: Overwrite = False,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Cut the least important channels and train the accuracy back."""
@@ -94,6 +95,7 @@ def quantize(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
     overwrite: Overwrite = False,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Make an int8 ONNX model, calibrated on training images."""
@@ -139,6 +141,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each runtime.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 15,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""

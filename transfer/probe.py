@@ -73,14 +73,14 @@ def fit_probe(
 
 
 def set_classifier_(model: nn.Module, probe: Probe) -> None:
-    """Give the model the probe as its classifier."""
+    """Give the model the probe as its classifier; one without a bias takes the weights alone."""
     reset_classifier_(model, len(probe.bias))
     head = classifier(model)
     weight, bias = torch.from_numpy(probe.weight), torch.from_numpy(probe.bias)
-    assert head.bias is not None
     with torch.no_grad():
         head.weight.copy_(weight.view_as(head.weight))
-        head.bias.copy_(bias)
+        if head.bias is not None:
+            head.bias.copy_(bias)
 
 
 def lift_classifier_(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> None:

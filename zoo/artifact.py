@@ -173,7 +173,10 @@ def load_model(source: str | Path) -> LoadedModel:
 
 def _upstream(name: str) -> LoadedModel:
     from zoo.registry import create_model
+    from zoo.weights import upstream_weights
 
     model = create_model(name, pretrained=True)
-    config = ModelConfig(architecture=name, model_args={}, classes=None, preprocess=upstream.preprocess_of(model))
+    record = upstream_weights(name)
+    classes = record.classes if record is not None else None
+    config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=upstream.preprocess_of(model))
     return LoadedModel(model.eval(), config)

@@ -39,7 +39,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     """What `slimzoo info` shows, counted now, for a registered or an upstream name.
 
     Args:
-        size: side of square images in pixels; by default the paper's.
+        size: side of square images in pixels, or length of a sequence; by default the paper's.
         layers: add "layers", a list of `zoo.cost.LayerCost` as dictionaries.
 
     Raises:
@@ -56,8 +56,8 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     with torch.device("meta"):  # shapes alone
         network = create_model(name, **options)
     input_size = entry.input_size if entry else upstream.input_size_of(network)
-    if size is not None and len(input_size) == 3:
-        input_size = (input_size[0], size, size)
+    if size is not None:
+        input_size = (input_size[0], size, size) if len(input_size) == 3 else (size, input_size[1])
     record = WEIGHTS.get(name) if entry else upstream_weights(name)
     try:
         cost = asdict(count_cost(network, input_size))

@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import UsageError
+
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+AUXILIARY = ("aux1", "aux2", "AuxLogits")  # GoogLeNet's and Inception's heads, which run in training only
+ALMOST_EVERYTHING = 0.8  # a share of the parameters; ResNet-20's last stage has 0.76
 COARSEST = 4  # stages before the classifier, where the model has that many parts
 
 
@@ -21,20 +25,20 @@ def classifier_name(model: nn.Module) -> str:
     """Dotted name of the layer that gives the logits: timm's own answer if it has one, else the last in module order.
 
     Raises:
-        TypeError: there is none, or (distilled models) more than one.
+        UsageError: there is none, or (distilled models) more than one.
     """
     get_classifier: Callable[[], Any] | None = getattr(model, "get_classifier", None)
     if get_classifier is None:
         layers: list[str] = [name for name, module in model.named_modules() if _can_classify(module)]
         if not layers:
-            raise TypeError(f"{type(model).__name__} has no nn.Linear: it is not a classifier that can be refitted")
+            raise UsageError(f"{type(model).__name__} has no nn.Linear: it is not a classifier that can be refitted")
         return layers[-1]
     head = get_classifier()
     inside = set(head.modules()) if isinstance(head, nn.Module) else set()
     layers = [name for name, module in model.named_modules() if module in inside and _can_classify(module)]
     if len(layers) != 1:
         found = type(head).__name__ if isinstance(head, nn.Module) else f"{len(head)} layers"
-        raise TypeError(f"{type(model).__name__} ends in {found}, and one nn.Linear is wanted")
+        raise UsageError(f"{type(model).__name__} ends in {found}: a model with one classifier is wanted")
     return layers[0]
 
 
@@ -69,7 +73,8 @@ def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | Non
     """Replace the classifier by a fresh one of `n` classes: weights N(0, 0.01^2) cut at +-2, zero bias.
 
     Such small weights start near equal logits whatever the features' size. They are drawn on the CPU in float32, so
-    that a seed gives the same ones on every device. Auxiliary classifiers of training (children named aux...) follow.
+    that a seed gives the same ones on every device. A classifier without a bias stays without. Auxiliary classifiers of
+    training (`AUXILIARY`) follow.
     """
     if n < 1:
         raise ValueError(f"n={n} classes: at least 1 is wanted")
@@ -79,12 +84,13 @@ def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | Non
         weight = torch.empty(n, *old.weight.shape[1:])
         nn.init.trunc_normal_(weight, std=0.01, generator=generator)
         fresh: nn.Linear | nn.Conv2d  # built on meta: no draw from the global generator
+        biased = old.bias is not None
         if isinstance(old, nn.Linear):
-            fresh = nn.Linear(old.in_features, n, device="meta")
+            fresh = nn.Linear(old.in_features, n, bias=biased, device="meta")
         else:
-            fresh = nn.Conv2d(old.in_channels, n, 1, device="meta")
+            fresh = nn.Conv2d(old.in_channels, n, 1, bias=biased, device="meta")
         fresh.weight = nn.Parameter(weight.to(old.weight))
-        fresh.bias = nn.Parameter(old.weight.new_zeros(n))
+        fresh.bias = nn.Parameter(old.weight.new_zeros(n)) if biased else None
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, fresh.train(old.training))
     if hasattr(model, "num_classes"):
@@ -92,11 +98,11 @@ def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | Non
 
 
 def auxiliary_names(model: nn.Module) -> list[str]:
-    """Last layers of the children whose names begin with "aux", as GoogLeNet's and Inception's do."""
+    """Last layers of the heads that run in training only."""
     found = []
     for child, module in model.named_children():
         layers = [name for name, m in module.named_modules() if _can_classify(m)]
-        if child.lower().startswith("aux") and layers:
+        if child in AUXILIARY and layers:
             found.append(".".join((child, layers[-1])).rstrip("."))
     return found
 
@@ -117,7 +123,7 @@ def stages(model: nn.Module) -> list[Stage]:
     normalizes belongs to the one before it, a parameter of no part (a class token, a position) to the first.
     """
     head = classifier_name(model)
-    aside = tuple(f"{name}." for name, _ in model.named_children() if name.lower().startswith("aux"))
+    aside = tuple(f"{name}." for name in AUXILIARY)
     parts = [""]
     while (opened := _next_to_open(model, parts, head)) is not None:
         at = parts.index(opened)
@@ -127,7 +133,7 @@ def stages(model: nn.Module) -> list[Stage]:
     groups: list[tuple[str, list[nn.Parameter]]] = []
     for part in body:
         parameters = _parameters(model, part)
-        if groups and (_only_normalizes(model.get_submodule(part)) or f"{part}.".startswith(aside or "?")):
+        if groups and (_only_normalizes(model.get_submodule(part)) or f"{part}.".startswith(aside)):
             groups[-1][1].extend(parameters)
         else:
             groups.append((part, parameters))
@@ -138,19 +144,33 @@ def stages(model: nn.Module) -> list[Stage]:
         groups.append((type(model).__name__, []))
     if loose:
         groups[0][1][:0] = loose
-    return [Stage(name, tuple(dict.fromkeys(parameters))) for name, parameters in [*groups, (head, last)]]
+    found, seen = [Stage(head, tuple(last))], set(last)
+    for name, parameters in reversed(groups):  # a shared parameter belongs to the last stage that has it
+        found.append(Stage(name, tuple(dict.fromkeys(p for p in parameters if p not in seen))))
+        seen.update(parameters)
+    return found[::-1]
 
 
 def _next_to_open(model: nn.Module, parts: list[str], head: str) -> str | None:
-    """The part to split next: one that hides the classifier, then the largest while there are too few."""
+    """The part to split next: one that hides the classifier, then the largest while there are too few.
+
+    Neither a norm counts nor what was split off the classifier's own container; and where one part holds almost
+    everything, it takes one more beside it to be enough.
+    """
     for part in parts:
         if part != head and (not part or head.startswith(f"{part}.")):
             return part
+    around = head.rpartition(".")[0].partition(".")[0]
     body = [part for part in parts if part != head and _parameters(model, part)]
-    if sum(not _only_normalizes(model.get_submodule(part)) for part in body) >= COARSEST:
-        return None
+    counted = [p for p in body if not _only_normalizes(model.get_submodule(p)) and p.partition(".")[0] != around]
+    sizes = {part: sum(p.numel() for p in _parameters(model, part)) for part in body}
     containers = [part for part in body if any(_parameters(m, "") for m in model.get_submodule(part).children())]
-    return max(containers, key=lambda part: sum(p.numel() for p in _parameters(model, part)), default=None)
+    largest = max(containers, key=lambda part: sizes[part], default=None)
+    if largest is None or len(counted) > COARSEST:
+        return None
+    if len(counted) == COARSEST and sizes[largest] < ALMOST_EVERYTHING * sum(sizes.values()):
+        return None
+    return largest
 
 
 def _parameters(model: nn.Module, part: str) -> list[nn.Parameter]:

@@ -55,7 +55,10 @@ def info(
         str, typer.Argument(metavar="MODEL", help="A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
     ],
     layers: Annotated[bool, typer.Option("--layers", help="The cost a layer at a time.")] = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Side of the images, pixels; the paper's by default.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the images, pixels, or length of sequences; the paper's by default."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show one model's card: cost, receptive field, weights, licence, paper."""
@@ -87,7 +90,8 @@ def _shown(key: str, c: dict[str, Any]) -> str:
     if key == "pretrained":
         return "no" if not value else "yes, on this machine" if c["offline"] else "yes, by download"
     if key in ("input_size", "receptive_field"):
-        return _by(value) + (" pixels, then the whole image" if key == "receptive_field" else "")
+        whole = key == "receptive_field" and c["kind"] == "classifier"
+        return _by(value) + (" pixels, then the whole image" if whole else "")
     if key.endswith("_bytes"):
         return f"{value / 1e6:,.1f} MB" if value >= 1e6 else f"{value / 1e3:,.1f} kB"
     if isinstance(value, dict):

@@ -26,6 +26,19 @@ LINE_EVERY_S = 10.0  # where the output is not a terminal
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, text for people on stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
+
+
+def _forbid_downloads(asked: bool) -> None:
+    from zoo import download
+
+    if asked:
+        download.forbid()
+
+
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]
 

@@ -11,11 +11,10 @@ means, a window's size an output element for pooling, 2 an element for BatchNorm
 Views and copies are free.
 
 Activations: bytes of the tensors that a layer allocates. The peak is of all that are alive at once, in an eager forward
-pass that keeps nothing for gradients, weights not included.
+pass that keeps nothing for gradients, weights not included; attention is in its plain form, its L x L matrices among
+them, which a fused kernel does not keep.
 
-Receptive field: pixels (height, width) of the input that one output can depend on, padding included (Araujo, Norris &
-Sim 2019, https://distill.pub/2019/computing-receptive-fields, eq. 2). A gate of squeeze-and-excite makes it the whole
-image, and so does attention, windowed or not; norms' statistics do not count.
+Receptive field: see zoo/receptive_field.py.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import copy
 import math
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,8 +33,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from zoo.receptive_field import REDUCTIONS, WINDOWED, Field, Pair, adaptive_window, field_after, pair
+
 aten = torch.ops.aten
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +88,18 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
 
 
 def count_cost(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
-    """What one forward pass of one input of `input_size` costs in eval mode."""
+    """What one forward pass of one input of `input_size` costs in eval mode; (L, ...) for a sequence of tokens."""
     ghost = _ghost(model).eval()
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    x = torch.empty(1, *input_size, dtype=dtype, device="meta")
+    tokens = getattr(model, "vocab_size", None) is not None
+    shape, dtype = (input_size[:1], torch.int64) if tokens else (input_size, dtype)
+    x = torch.empty(1, *shape, dtype=dtype, device="meta")
     counter = _Counter(ghost, x)
     # attention in its plain form: two matrix products, as every faster kernel computes them too
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         ghost(x)
     layers = counter.layers(ghost)
-    fields = [layer.receptive_field for layer in layers if layer.receptive_field]
+    fields = [layer.receptive_field for layer in layers if layer.receptive_field and layer.receptive_field > (1, 1)]
     return Cost(
         layers=layers,
         params=count_parameters(model),
@@ -109,29 +111,13 @@ def count_cost(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     )
 
 
-@dataclass(frozen=True)
-class _Field:
-    """What one position of a tensor sees: `size` pixels, positions `jump` pixels apart, `grid` of them; all (h, w).
-
-    A `size` of None: everything.
-    """
-
-    size: Pair | None
-    jump: tuple[float, float]
-    grid: Pair
-
-    @property
-    def positions(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-
 @dataclass
 class _Tally:
     output: tuple[int, ...] | None = None
     macs: int = 0
     other_ops: int = 0
     activation_bytes: int = 0
-    field: _Field | None = None
+    field: Field | None = None
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -143,7 +129,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.tallies: dict[str, _Tally] = {}
         self.fields: Any = WeakTensorKeyDictionary()
         if x.dim() == 4:
-            self.fields[x] = _Field((1, 1), (1, 1), (x.shape[2], x.shape[3]))
+            self.fields[x] = Field((1, 1), (1, 1), (x.shape[2], x.shape[3]))
         self.alive = self.peak_bytes = 0
         self.known = {t.untyped_storage()._cdata for t in _tensors(model)}
         self._allocate(x)
@@ -164,7 +150,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tally.other_ops += _other_ops(func, outputs[0], inputs, args)
         tally.activation_bytes += self._allocate(outputs[0])  # not pooling's indices, not a norm's statistics
         tally.output = tuple(outputs[0].shape)
-        seen = _field_after(op, outputs[0], inputs, args, self.fields)
+        seen = field_after(op, outputs[0], inputs, args, self.fields)
         if seen is not None:
             tally.field = seen
             for t in outputs:
@@ -228,8 +214,6 @@ _FREE = {  # moves numbers or makes constants
     aten.lift_fresh, aten.flip, aten.mm, aten.bmm,
 }  # fmt: skip
 _BIASED = {aten.convolution, aten.addmm, aten.baddbmm}
-_WINDOWED = {aten.max_pool2d_with_indices, aten.avg_pool2d}
-_REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.max, aten.var, aten.var_mean}
 _EACH = {  # operations an element of the output
     aten.native_batch_norm: 2, aten._native_batch_norm_legit_no_training: 2, aten._softmax: 5,
     aten._safe_softmax: 5, aten.native_layer_norm: 7, aten.native_group_norm: 7,
@@ -243,61 +227,13 @@ def _other_ops(func: Any, out: Tensor, inputs: list[Tensor], args: Any) -> int:
         return out.numel() if bias is not None else 0
     if op in _FREE or func.is_view:
         return 0
-    if op in _WINDOWED:
-        return out.numel() * math.prod(_pair(args[1]))
+    if op in WINDOWED:
+        return out.numel() * math.prod(pair(args[1]))
     if op is aten._adaptive_avg_pool2d:
-        return out.numel() * math.prod(_adaptive_window(inputs[0], out))
-    if op in _REDUCTIONS:
+        return out.numel() * math.prod(adaptive_window(inputs[0], out))
+    if op in REDUCTIONS:
         return inputs[0].numel()
     return out.numel() * _EACH.get(op, 1)
-
-
-def _field_after(op: Any, out: Tensor, inputs: list[Tensor], args: Any, fields: Any) -> _Field | None:
-    """What one position of an operator's output sees, from what those of its inputs see."""
-    known = [fields[t] for t in inputs if t in fields]
-    if not known:
-        return None
-    widest: _Field = max(known, key=lambda f: f.positions)
-    sizes = [f.size for f in known]
-    size = None if None in sizes else (max(s[0] for s in sizes), max(s[1] for s in sizes))
-    seen = replace(widest, size=size)
-    if op is aten.convolution and out.dim() == 4 and not args[6]:
-        return _window(seen, tuple(args[1].shape[2:]), _pair(args[3]), _pair(args[5]), out)
-    if op in _WINDOWED:
-        return _window(seen, _pair(args[1]), _pair(args[2] or args[1]), (1, 1), out)
-    if op is aten._adaptive_avg_pool2d:
-        window = _adaptive_window(inputs[0], out)
-        step = (max(1, inputs[0].shape[2] // out.shape[2]), max(1, inputs[0].shape[3] // out.shape[3]))
-        return _window(seen, window, step, (1, 1), out)
-    if op in _REDUCTIONS and out.numel() * seen.positions <= inputs[0].numel():
-        return replace(seen, size=None, grid=(1, 1))
-    if op in (aten.mm, aten.addmm):
-        rows = (args[1] if op is aten.addmm else args[0]).shape[0]
-        return seen if rows % seen.positions == 0 else replace(seen, size=None, grid=(1, 1))
-    if op in (aten.bmm, aten.baddbmm) and len(known) > 1:
-        return replace(seen, size=None)
-    if out.dim() == 4 and op in (aten.max_unpool2d, aten.convolution):  # finer than its input
-        grid = (out.shape[2], out.shape[3])
-        jump_h, jump_w = (j * old / new for j, old, new in zip(seen.jump, seen.grid, grid, strict=True))
-        return replace(seen, jump=(jump_h, jump_w), grid=grid)
-    return seen
-
-
-def _window(seen: _Field, kernel: tuple[int, ...], stride: Pair, dilation: Pair, out: Tensor) -> _Field:
-    """Araujo et al. 2019, eq. 2, from the input's side: r' = r + (k - 1) d j, j' = j s."""
-    size = seen.size and tuple(
-        round(r + (k - 1) * d * j) for r, k, d, j in zip(seen.size, kernel, dilation, seen.jump, strict=True)
-    )
-    jump = tuple(j * s for j, s in zip(seen.jump, stride, strict=True))
-    return _Field(size, jump, (out.shape[2], out.shape[3]))  # type: ignore[arg-type]
-
-
-def _adaptive_window(x: Tensor, out: Tensor) -> Pair:
-    return (-(-x.shape[2] // out.shape[2]), -(-x.shape[3] // out.shape[3]))
-
-
-def _pair(value: Any) -> Pair:
-    return (value[0], value[-1])
 
 
 def _ghost(model: nn.Module) -> nn.Module:

@@ -145,8 +145,7 @@ class EfficientNet(nn.Module):
 
     Args:
         width, depth: scale the stages' channels (to multiples of 8) and repeats; the first and the last do not repeat.
-        squeeze: squeeze-and-excite in every block.
-        act: makes an activation.
+        lite: no squeeze-and-excite, and ReLU6 in place of SiLU.
         same: TensorFlow's SAME padding where a convolution has a stride.
         norm_eps: BatchNorm's epsilon.
         drop_path: probability of skipping the last block's branch in training; it grows linearly from 0 at the first.
@@ -159,8 +158,7 @@ class EfficientNet(nn.Module):
         depth: float = 1.0,
         stem_width: int = 32,
         head_width: int = 1280,
-        squeeze: bool = True,
-        act: Act = SILU,
+        lite: bool = False,
         same: bool = False,
         norm_eps: float = 1e-5,
         num_classes: int = 1000,
@@ -170,6 +168,7 @@ class EfficientNet(nn.Module):
     ) -> None:
         super().__init__()
         norm = partial(nn.BatchNorm2d, eps=norm_eps)
+        act = RELU6 if lite else SILU
         self.num_classes = num_classes
         self.conv_stem = _conv(in_channels, stem_width, 3, stride=2, same=same)
         self.bn1 = norm(stem_width)
@@ -188,7 +187,7 @@ class EfficientNet(nn.Module):
                         out_channels,
                         kernel=k,
                         stride=s if i == 0 else 1,
-                        squeeze=squeeze,
+                        squeeze=not lite,
                         act=act,
                         norm=norm,
                         same=same,
@@ -219,7 +218,7 @@ class EfficientNet(nn.Module):
 
 
 # width, depth, image size and dropout of Lite: tensorflow/tpu, efficientnet_lite_builder.py; sizes of 3 and 4: timm's
-_lite = partial(EfficientNet, squeeze=False, act=RELU6)
+_lite = partial(EfficientNet, lite=True)
 _tf_lite = partial(_lite, same=True, norm_eps=1e-3)
 efficientnet_b0 = register_model("efficientnet_b0", EfficientNet)
 efficientnet_lite0 = register_model("efficientnet_lite0", _lite)

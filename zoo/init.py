@@ -6,6 +6,7 @@ cells, or of those kinds that it is given; their biases become zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -86,8 +87,8 @@ def _weights(model: nn.Module, kinds: Kinds) -> Iterator[tuple[Tensor, int, int]
         bias = getattr(module, "bias", None)
         if bias is not None:
             nn.init.zeros_(bias)
-        window = weight[0, 0].numel()
-        groups = module.groups if isinstance(module, nn.Conv2d) else 1
+        window = math.prod(weight.shape[2:])
+        groups = module.groups if isinstance(module, CONVOLUTIONS) else 1
         fan_in, fan_out = weight.shape[1] * window, weight.shape[0] // groups * window
         transposed = isinstance(module, nn.ConvTranspose2d | nn.Embedding)
         yield (weight, fan_out, fan_in) if transposed else (weight, fan_in, fan_out)

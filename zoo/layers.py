@@ -28,7 +28,8 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": lambda channels: nn.GroupNorm(_groups(channels), channels),  # Wu & He 2018
     "none": lambda channels: nn.Identity(),
 }
-GATE = "gate"  # the name of an activation that is part of a mechanism, squeeze-and-excite's say, and not replaced
+# the names of activations that are part of a mechanism, squeeze-and-excite's say, and not replaced: ours, torchvision's
+GATES = ("gate", "scale_activation")
 
 
 def scaled_width(channels: int, scale: float, *, divisor: int = 1) -> int:
@@ -147,29 +148,36 @@ def replace_activations_(model: nn.Module, name: str) -> None:
     """Put the activation of that name in the place of every other, gates excepted.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or the model has no activation of a module's own.
     """
     if name not in ACTIVATIONS:
         raise UsageError(
             f"unknown activation {name!r}: {did_you_mean(name, ACTIVATIONS, 'one of ' + ', '.join(ACTIVATIONS))}"
         )
     known = (*(type(make()) for make in ACTIVATIONS.values()), nn.ReLU6, nn.Hardswish)
+    replaced = 0
     for parent in list(model.modules()):
         for leaf, module in list(parent.named_children()):
-            if isinstance(module, known) and leaf != GATE:
+            if isinstance(module, known) and leaf not in GATES:
                 setattr(parent, leaf, ACTIVATIONS[name]())
+                replaced += 1
+    if not replaced:
+        raise UsageError(f"activation={name!r}: {type(model).__name__} has no activation whose place it could take")
 
 
 def replace_norms_(model: nn.Module, name: str) -> None:
     """Put the normalization of that name in the place of every BatchNorm.
 
-    For "none", the convolution before it, if it left its bias to the BatchNorm, gets one.
+    For "none", the convolution before it, if it left its bias to the BatchNorm, gets one. "batch" leaves a model as
+    it is.
 
     Raises:
-        UsageError: there is none of that name, or the model has no BatchNorm.
+        UsageError: there is none of that name, or the model has no BatchNorm, or one that activates too (timm's).
     """
     if name not in NORMS:
         raise UsageError(f"unknown norm {name!r}: {did_you_mean(name, NORMS, 'one of ' + ', '.join(NORMS))}")
+    if name == "batch" and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return  # with the epsilon and momentum of its paper
     before: nn.Conv2d | None = None  # the convolution defined last
     replaced = 0
     for parent in list(model.modules()):
@@ -177,6 +185,10 @@ def replace_norms_(model: nn.Module, name: str) -> None:
             if isinstance(module, nn.Conv2d):
                 before = module
             elif isinstance(module, nn.BatchNorm2d):
+                if type(module) is not nn.BatchNorm2d:
+                    raise UsageError(
+                        f"norm={name!r}: {type(module).__name__} does more than normalize; a zoo model is wanted"
+                    )
                 setattr(parent, leaf, NORMS[name](module.num_features))
                 replaced += 1
                 if name == "none" and before is not None and before.bias is None:

@@ -24,6 +24,13 @@ TINY: dict[str, dict[str, object]] = {
 }
 
 
+def _side(left: int, image_size: int) -> int:
+    """What the poolings leave of the side of an image."""
+    if left < 1:
+        raise ValueError(f"image_size={image_size} is too small: nothing is left of it after two poolings; 28 is usual")
+    return left
+
+
 class LeNet5(nn.Module):
     """Args: width scales every layer but the last; image_size is the side of the images in pixels."""
 
@@ -46,7 +53,7 @@ class LeNet5(nn.Module):
         self.relu2 = nn.ReLU()
         self.pool2 = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(c2 * ((image_size // 2 - 4) // 2) ** 2, f1)
+        self.fc1 = nn.Linear(c2 * _side((image_size // 2 - 4) // 2, image_size) ** 2, f1)
         self.relu3 = nn.ReLU()
         self.fc2 = nn.Linear(f1, f2)
         self.relu4 = nn.ReLU()
@@ -82,7 +89,7 @@ class LeNet5Caffe(nn.Module):
         self.conv2 = nn.Conv2d(c1, c2, 5)
         self.pool2 = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(c2 * (((image_size - 4) // 2 - 4) // 2) ** 2, f1)
+        self.fc1 = nn.Linear(c2 * _side(((image_size - 4) // 2 - 4) // 2, image_size) ** 2, f1)
         self.relu = nn.ReLU()
         self.drop = nn.Dropout(dropout)
         self.fc2 = nn.Linear(f1, num_classes)

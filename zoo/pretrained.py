@@ -57,7 +57,7 @@ def load_pretrained_(model: nn.Module, name: str, *, progress: Progress | None =
     if misfits:
         raise UsageError(
             f"the weights of {name!r} fit its published size alone: {misfits[0]} differs; "
-            "build it without width or depth, or without pretrained"
+            "build it without width, depth or image_size, or without pretrained"
         )
     model.load_state_dict(state, strict=True)
 

@@ -88,14 +88,7 @@ def input_size_of(model: nn.Module) -> tuple[int, int, int]:
         return (3, side, side)
     cfg = upstream_timm.cfg_of(model)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or cfg["input_size"][1:]
-    return (upstream_timm.channels_of(model), int(size[0]), int(size[1]))
-
-
-def has_fixed_size(model: nn.Module) -> bool:
-    """Whether the model takes images of one size only: it has a position for each of their patches."""
-    return any(
-        getattr(module, attribute, None) for module in model.modules() for attribute in ("img_size", "image_size")
-    )
+    return (int(cfg["input_size"][0]), int(size[0]), int(size[1]))
 
 
 def preprocess_of(model: nn.Module) -> Preprocess:

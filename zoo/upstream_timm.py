@@ -33,12 +33,16 @@ def create_model(
         options["num_classes"] = num_classes
     if pretrained:
         options["pretrained_cfg_overlay"] = weights_of(name)
+    if "." in name:
+        find_record(name)  # an unknown tag
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise UsageError(f"timm:{name}: {error}") from error
+    cfg = cfg_of(model)
+    cfg["input_size"] = (in_channels, *cfg["input_size"][1:])  # timm's record keeps the channels of the weights
     if pretrained:
         model.pretrained_cfg.pop("file", None)  # type: ignore[union-attr,operator]  # a path of this machine only
     return model
@@ -144,16 +148,6 @@ def cfg_of(model: nn.Module) -> dict[str, Any]:
     if not isinstance(cfg, dict):
         raise TypeError(f"{type(model).__name__} has no pretrained_cfg: a model of timm's or torchvision's is wanted")
     return cfg
-
-
-def channels_of(model: nn.Module) -> int:
-    """Channels that the first convolution takes; timm's record keeps those of the weights."""
-    from torch import nn
-
-    first = cfg_of(model).get("first_conv")
-    first = first if isinstance(first, str) else (first or [None])[0]
-    layer = dict(model.named_modules()).get(first or "")
-    return int(layer.weight.shape[1]) if isinstance(layer, nn.Conv2d) else int(cfg_of(model)["input_size"][0])
 
 
 def preprocess_from(cfg: dict[str, Any], input_size: tuple[int, int, int]) -> Preprocess:

@@ -243,13 +243,22 @@ def upstream_weights(name: str) -> Weights | None:
         full = f"timm:{cfg.architecture}.{cfg.tag}" if cfg.tag else f"timm:{cfg.architecture}"
         return Weights(
             architecture=name, source=full, origin=Upstream(name=full, file=cfg.hf_hub_id or "", sha256=None),
-            licence=cfg.license or "not stated", num_classes=cfg.num_classes, labels=None, metrics={}, size_bytes=None,
+            licence=cfg.license or "not stated", num_classes=cfg.num_classes,
+            labels="imagenet-1k" if cfg.num_classes == 1000 and "in1k" in (cfg.tag or "") else None, metrics={},
+            size_bytes=None,
         )  # fmt: skip
     found = upstream_torchvision.weights_of(known)
     file = found.url.rpartition("/")[2]
     base = known.partition(".")[0]
     row = (file, found.meta["_file_size"], found.meta["_metrics"]["ImageNet-1K"]["acc@1"])
-    return replace(_torchvision(base, *row, tag=found.name), architecture=name)
+    record = _torchvision(base, *row, tag=found.name)
+    return replace(
+        record,
+        architecture=name,
+        origin=Upstream(name=f"torchvision:{base}.{found.name}", file=file, sha256=record.sha256),
+        licence=found.meta.get("license", record.licence),
+        labels=tuple(found.meta["categories"]),
+    )
 
 
 def offline_models() -> list[str]:

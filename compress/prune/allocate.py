@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.prune.groups import Group
+from zoo.cost import count_cost
 from zoo.errors import UsageError
 
 
@@ -23,34 +24,15 @@ class LayerMacs:
 
 
 def layer_macs(model: nn.Module, example: Tensor) -> dict[str, LayerMacs]:
-    """MACs of every Conv2d and Linear, from one forward pass of `example` (1, C, H, W)."""
-    import torch
-
+    """MACs of every Conv2d and Linear that runs, for one image of the size of `example` (1, C, H, W)."""
     found: dict[str, LayerMacs] = {}
-
-    def hook(name: str):  # type: ignore[no-untyped-def]
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(module, nn.Conv2d):
-                positions = output.shape[2] * output.shape[3] * module.kernel_size[0] * module.kernel_size[1]
-                depthwise = module.groups > 1
-                each = module.in_channels // module.groups
-                macs = positions * each * module.out_channels
-                found[name] = LayerMacs(macs, module.out_channels, None if depthwise else module.in_channels)
-            elif isinstance(module, nn.Linear):
-                macs = output.numel() * module.in_features
-                found[name] = LayerMacs(macs, module.out_features, module.in_features)
-
-        return note
-
-    was_training = model.training
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
+    for layer in count_cost(model, tuple(example.shape[1:])).layers:
+        module = model.get_submodule(layer.name)
+        if isinstance(module, nn.Conv2d) and layer.macs:
+            in_width = None if module.groups > 1 else module.in_channels
+            found[layer.name] = LayerMacs(layer.macs, module.out_channels, in_width)
+        elif isinstance(module, nn.Linear) and layer.macs:
+            found[layer.name] = LayerMacs(layer.macs, module.out_features, module.in_features)
     return found
 
 

@@ -76,8 +76,8 @@ def find_groups(model: nn.Module, example: Tensor) -> Grouping:
     heads_of_training = auxiliary_names(model)
     if heads_of_training:
         raise UsageError(
-            f"{type(model).__name__} has auxiliary heads ({', '.join(heads_of_training)}), which no evaluation runs: "
-            "prune it without them (aux_heads=False), they serve training from nothing"
+            f"{type(model).__name__} has auxiliary heads ({', '.join(heads_of_training)}), which run in training only "
+            "and would not fit the pruned network: build it without them, as the zoo's googlenet is by default"
         )
     model = copy.deepcopy(model).eval()
     names = {module: name for name, module in model.named_modules()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import json
 import signal
 import struct
@@ -16,15 +15,16 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from transfer.cli import app
 from transfer.data import open_data
 from transfer.evaluate import evaluate
 from transfer.fit import fit
 from transfer.predict import predict
+from transfer.start import start
 from zoo.artifact import load_model, read_config
 from zoo.console import run
 from zoo.errors import DataError, UsageError
 from zoo.predictor import open_predictor
-from zoo.registry import create_model
 
 LENET = ["--model", "lenet5", "--method", "scratch"]
 
@@ -101,7 +101,6 @@ def test_lineage_says_what_was_done(fitted, out):
 def test_recorded_accuracy_is_the_models(fitted, out):
     data, loaded = open_data("digits"), load_model(out)
     after = read_config(out).lineage[-1]["metrics"]["after"]
-    import torch
 
     for part in ("val", "test"):
         indices = data.indices(part)
@@ -256,7 +255,7 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, capsys):
     assert done.code == 0
     sizes = open_data("digits").sizes()
     assert json.loads(done.out) == {"dry_run": True, "classes": 10, **sizes}
-    assert "would scratch lenet5 on digits" in done.err
+    assert "would run scratch of lenet5 on digits" in done.err
     assert list(tmp_path.iterdir()) == []
     assert slimzoo(capsys, "fit", "digits", "--model", "lenet6", "--out", tmp_path / "m", "--dry-run").code == 2
 
@@ -284,7 +283,7 @@ def test_wrong_request_writes_nothing(tmp_path, arguments, message):
 
 @pytest.mark.parametrize(
     ("model", "size", "built_for"),
-    [("timm:test_vit", None, 160), ("timm:test_vit", 64, 64), ("timm:test_resnet", None, 64), ("vit_pico", None, 32)],
+    [("timm:test_vit", 96, 96), ("timm:test_resnet", None, 64), ("vit_pico", None, 32)],
 )
 def test_a_model_of_a_fixed_size_is_built_for_it(tmp_path, model, size, built_for):
     fitted = fit("digits", model=model, method="scratch", epochs=0, size=size, out=tmp_path / "out")
@@ -292,9 +291,49 @@ def test_a_model_of_a_fixed_size_is_built_for_it(tmp_path, model, size, built_fo
     assert load_model(tmp_path / "out").config.input_size == (3, built_for, built_for)
 
 
-def test_torchvisions_vit_takes_its_own_size_alone(tmp_path, monkeypatch):
-    with torch.device("meta"):
-        vit = create_model("torchvision:vit_b_16")
-    monkeypatch.setattr(importlib.import_module("transfer.fit"), "create_model", lambda *a, **k: vit)
-    with pytest.raises(UsageError, match="torchvision:vit_b_16 takes 224 x 224 pixels only, and --size is 64"):
-        fit("digits", model="torchvision:vit_b_16", method="scratch", size=64, out=tmp_path / "out")
+@pytest.mark.parametrize(
+    ("model", "size", "built_for"),
+    [
+        ("timm:vit_tiny_patch16_224", None, 224),  # a position for each patch
+        ("timm:vit_tiny_patch16_224", 64, 64),
+        ("torchvision:maxvit_t", None, 224),  # windows that must divide it
+        ("timm:inception_v3", None, 299),  # too deep for 64 px
+        ("torchvision:mobilenet_v3_small", None, 64),
+    ],
+)
+def test_small_images_are_made_as_large_as_the_model_needs(model, size, built_for):
+    network, config = start(model, open_data("digits"), "scratch", size, None)
+    assert config.preprocess.size == (built_for, built_for)
+    with torch.no_grad():
+        assert network.eval()(torch.zeros(1, 3, built_for, built_for)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("model", ["torchvision:vit_b_16", "torchvision:maxvit_t", "alexnet"])
+def test_a_size_that_a_model_does_not_take(tmp_path, model):
+    with pytest.raises(UsageError, match=rf"{model} does not take --size 32, its own is 224: "):
+        fit("digits", model=model, method="scratch", size=32, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "timm:nope"], "timm has no model 'nope'"),
+        (["--model", "torchvision:fcn_resnet50"], "only image classifiers"),
+        (["--model", "lstm", "--method", "scratch"], "'lstm' is a sequence model"),
+        (["--model", "resnet50", "--offline"], "not on this machine and downloads are forbidden; pretrained offline: "),
+        (["--model", "timm:resnet18.nope"], "nope"),
+        (["--model", "timm:deit_tiny_distilled_patch16_224"], "a model with one classifier is wanted"),
+        (["--model", "timm:efficientnet_lite4"], "no pretrained weights on record"),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_what_cannot_be_fitted_is_refused_before_anything_is_fetched(
+    tmp_path, capsys, monkeypatch, arguments, message, dry
+):
+    monkeypatch.setenv("SLIMZOO_OFFLINE", "0")  # --offline sets it, and it is put back
+    words = ["fit", "digits", *arguments, "--out", str(tmp_path / "out"), *(["--dry-run"] if dry else [])]
+    with pytest.raises(SystemExit) as done:
+        run(app, "slimzoo", words)
+    assert done.value.code == 2
+    assert message in capsys.readouterr().err

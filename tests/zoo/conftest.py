@@ -9,7 +9,10 @@ from torch import nn
 
 
 def randomize_(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw what a fresh model leaves at 0 or 1, and what would then hide a mistake: norms, their statistics, biases."""
+    """Draw everything: what a fresh model leaves at 0 or 1 would hide a mistake, what is too small lets the image fade.
+
+    Norms' scales, variances and LayerScale in 0.5 to 1.5, biases and means in -0.2 to 0.2, weights by He's rule.
+    """
 
     def uniform_(tensor: torch.Tensor, low: float, high: float) -> None:
         tensor.copy_(torch.empty(tensor.shape).uniform_(low, high, generator=generator))
@@ -20,6 +23,9 @@ def randomize_(model: nn.Module, generator: torch.Generator) -> None:
                 uniform_(tensor, 0.5, 1.5)
             elif name.endswith(("running_mean", "bias", "cls_token", "pos_embed")):
                 uniform_(tensor, -0.2, 0.2)
+            elif tensor.dim() > 1:
+                std = (2 / tensor[0].numel()) ** 0.5
+                tensor.copy_(torch.empty(tensor.shape).normal_(0, std, generator=generator))
 
 
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:

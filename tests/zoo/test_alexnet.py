@@ -3,7 +3,6 @@ import torchvision
 from torch import nn
 
 import zoo
-from zoo.init import he_normal_
 
 
 def test_shapes_and_count_are_torchvisions():
@@ -20,7 +19,6 @@ def test_same_function_as_torchvision(assert_same_function):
     for at, layer in zip((1, 4, 6), narrow, strict=True):
         reference.classifier[at] = layer
     reference.features.to_empty(device="cpu")
-    he_normal_(reference)
     assert_same_function(
         zoo.create_model("alexnet", hidden=64, num_classes=10), reference, (3, 70, 300)
     )  # pools 1 x 8 to 6 x 6

@@ -6,6 +6,7 @@ from torch import nn
 
 import zoo
 from zoo.classifier import classifier_name, features, reset_classifier_, stages
+from zoo.errors import UsageError
 
 # timm's forward_head(pre_logits) is what its own users call for features
 TIMM = ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"]
@@ -77,7 +78,7 @@ def test_a_fresh_classifier(model):
 def test_what_is_no_classifier_says_so(build, message):
     with torch.device("meta"):
         model = build()
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(UsageError, match=message):
         classifier_name(model)
 
 
@@ -116,6 +117,25 @@ def test_stages_of_upstream_models(name):
     if "vit_tiny" in name:
         assert {id(p) for p in (model.cls_token, model.pos_embed)} <= {id(p) for p in found[0].parameters}
         assert {id(p) for p in model.norm.parameters()} <= {id(p) for p in found[-2].parameters}
+
+
+@pytest.mark.parametrize("name", ["timm:xcit_nano_12_p16_224", "timm:volo_d1_224", "timm:hgnetv2_b0", "timm:coat_tiny"])
+def test_no_stage_is_the_whole_network(name):
+    with torch.device("meta"):
+        model = zoo.create_model(name)
+    found = stages(model)
+    sizes = [sum(p.numel() for p in stage.parameters) for stage in found[:-1]]
+    assert max(sizes) < 0.8 * sum(sizes)
+    order = [p for stage in found for p in stage.parameters]
+    assert len(order) == len(set(order)) == len(list(model.parameters()))
+    torch.optim.SGD([{"params": stage.parameters} for stage in found], lr=0.1)
+
+
+def test_a_classifier_without_a_bias_stays_without():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    reset_classifier_(model, 5)
+    assert list(model.state_dict()) == ["1.weight"]
+    assert model(torch.ones(1, 4)).shape == (1, 5)
 
 
 def test_a_convolution_can_be_the_classifier():

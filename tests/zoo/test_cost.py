@@ -102,19 +102,77 @@ class TwoBranches(nn.Module):
         return self.last(torch.cat([self.dilated(x), self.up(self.pool(x))], dim=1))
 
 
-def test_the_receptive_field_is_where_gradients_come_from():
-    model, size = TwoBranches().double(), (1, 64, 48)
+class Pooled(nn.Module):
+    """Pooling without a stride given, padding by hand, and a mean over channels, which sees no more pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 128, 3, padding=1)
+        self.second = nn.Conv2d(1, 1, 3)
+
+    def forward(self, x):
+        x = nn.functional.avg_pool2d(self.first(x), 2)
+        return self.second(nn.functional.pad(x.mean(1, keepdim=True), (1, 1, 1, 1)))
+
+
+class ChannelsLast(nn.Module):
+    """A Linear on each pixel, as ConvNeXt has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mlp, self.last = nn.Conv2d(1, 6, 5, padding=2), nn.Linear(6, 6), nn.Conv2d(6, 1, 3, padding=1)
+
+    def forward(self, x):
+        return self.last(self.mlp(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        TwoBranches(),
+        Pooled(),
+        ChannelsLast(),
+        nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.ConvTranspose2d(1, 1, 4, 2, 1), nn.Conv2d(1, 1, 3, padding=1)),
+        nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.ConvTranspose2d(1, 1, 5, 2, 2), nn.Conv2d(1, 1, 3, padding=1)),
+        nn.Sequential(nn.Conv2d(1, 1, 3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(1, 1, 3, padding=1)),
+        nn.Sequential(nn.Conv2d(1, 1, 3, 4, 1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(1, 1, 1)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_receptive_field_is_where_gradients_come_from(model):
+    model, size = model.double(), (1, 64, 64)
     for parameter in model.parameters():
         nn.init.uniform_(parameter, 0.5, 1.0)
     x = torch.rand(1, *size, dtype=torch.float64, requires_grad=True)
     extents = set()
-    for row in range(12, 20):  # the widest of neighbouring outputs: those between two pooled ones see less
+    out = model(x)
+    middle = out.shape[-1] // 2
+    for row in range(middle - 4, middle + 4):  # the widest of neighbouring outputs: some fall together with others
         x.grad = None
-        model(x)[0, 0, row, row].backward(retain_graph=True)
+        out[0, 0, row, row].backward(retain_graph=True)
         rows, columns = (x.grad[0, 0].abs().sum(dim=d).nonzero() for d in (1, 0))
         extents.add((int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1))
-    counted = count_cost(model, size).receptive_field
+    counted = [layer.receptive_field for layer in count_cost(model, size).layers][-1]
     assert counted == (max(h for h, _ in extents), max(w for _, w in extents))
+
+
+def test_tokens_of_any_layout():
+    """A Linear on each token sees what the token sees, also beside a class token; one over tokens sees everything."""
+    with torch.device("meta"):
+        vit = count_cost(zoo.create_model("vit_pico", depth=1), (3, 32, 32))
+        pooled = count_cost(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(1)), (3, 8, 8))
+    fields = {layer.name: layer.receptive_field for layer in vit.layers}
+    assert fields["patch_embed.proj"] == fields["blocks.0.attn.qkv"] == (4, 4)
+    assert fields["blocks.0.attn"] is None
+    assert [layer.receptive_field for layer in pooled.layers] == [(3, 3), None]
+
+
+@pytest.mark.parametrize("name", ["lstm", "transformer_encoder"])
+def test_a_sequence_of_tokens_has_a_cost(name):
+    model = zoo.create_model(name, vocab_size=50, width=16, num_classes=2)
+    cost = count_cost(model, (9,))
+    assert cost.macs > 0
+    assert cost.receptive_field is None
 
 
 def test_what_sees_the_whole_image_says_so():

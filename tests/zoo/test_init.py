@@ -18,6 +18,7 @@ def layers():
             "conv": nn.Conv2d(40, 60, 5),
             "grouped": nn.Conv2d(400, 400, 3, groups=4),
             "transposed": nn.ConvTranspose2d(60, 40, 5),
+            "depthwise": nn.ConvTranspose2d(4000, 4000, 3, groups=4000),
             "recurrent": nn.LSTM(100, 200),
         }
     )
@@ -29,6 +30,7 @@ FANS = {
     "conv": (1000, 1500),
     "grouped": (900, 900),
     "transposed": (1500, 1000),
+    "depthwise": (9, 9),
     "recurrent": (100, 200),
 }
 WEIGHT = {"recurrent": "weight_ih_l0"}  # four gates on top of each other

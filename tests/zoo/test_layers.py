@@ -97,8 +97,22 @@ def test_a_what_if_model_is_saved_and_loaded(tmp_path):
         ({"activation": "rleu"}, "unknown activation 'rleu': did you mean 'relu'"),
         ({"norm": "bach"}, "unknown norm 'bach': did you mean 'batch'"),
         ({"norm": "group"}, "norm='group': LeNet5 has no BatchNorm whose place it could take"),
+        ({"name": "lstm", "activation": "relu"}, "activation='relu': Recurrent has no activation whose place"),
+        ({"name": "timm:mobilenetv1_100", "norm": "none"}, "norm='none': BatchNormAct2d does more than normalize"),
     ],
 )
 def test_what_cannot_be_replaced(arguments, message):
-    with pytest.raises(UsageError, match=message):
-        zoo.create_model("lenet5", **arguments)
+    with pytest.raises(UsageError, match=message), torch.device("meta"):
+        zoo.create_model(**{"name": "lenet5", **arguments})
+
+
+def test_batch_is_the_papers_batchnorm():
+    with torch.device("meta"):
+        norms = [m for m in zoo.create_model("mobilenet_v3_small", norm="batch").modules() if hasattr(m, "momentum")]
+    assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
+
+
+def test_gates_of_torchvisions_models_stay():
+    with torch.device("meta"):
+        model = zoo.create_model("torchvision:efficientnet_b0", activation="tanh")
+    assert sum(isinstance(m, nn.Sigmoid) for m in model.modules()) == 16

@@ -5,7 +5,6 @@ from torch import nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
 import zoo
-from zoo.init import he_normal_
 
 VARIANTS = ["vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
 CONFIGURATIONS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # Simonyan & Zisserman 2014, Table 1
@@ -20,7 +19,6 @@ def narrow(name: str, scale: int) -> nn.Module:
     reference.classifier[0] = nn.Linear(512 // scale * 49, 64)
     reference.classifier[3] = nn.Linear(64, 64)
     reference.classifier[6] = nn.Linear(64, 10)
-    he_normal_(reference)  # PyTorch's own draw lets the image fade from layer to layer, and a difference with it
     return reference
 
 

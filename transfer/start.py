@@ -1,0 +1,135 @@
+"""What a fit starts from: the model that was asked for, checked before its weights are fetched, at a size it takes."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer.loader import Progress
+from transfer.sources import Data
+from zoo import download, upstream
+from zoo.artifact import ModelConfig
+from zoo.classifier import classifier_name, reset_classifier_
+from zoo.errors import UsageError, did_you_mean
+from zoo.preprocess import Preprocess
+from zoo.pretrained import fetch
+from zoo.registry import create_model, model_entry
+from zoo.weights import WEIGHTS, offline_models, upstream_weights
+
+Method = Literal["probe", "finetune", "scratch"]
+METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
+
+
+def checked_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UsageError: there is none; the near ones are offered.
+    """
+    for method in METHODS:
+        if method == name:
+            return method
+    raise UsageError(f"unknown method {name!r}: {did_you_mean(name, METHODS, ', '.join(METHODS))}")
+
+
+def check(name: str, method: Method) -> None:
+    """Refuse what can be refused before anything is read, fetched or built.
+
+    Raises:
+        UsageError: an unknown name, no classifier of images, no weights, or weights that may not be downloaded.
+    """
+    if ":" in name:
+        with torch.device("meta"):
+            classifier_name(create_model(name))
+    elif model_entry(name).kind != "classifier":
+        raise UsageError(f"{name!r} is a {model_entry(name).kind} model, and images with labels fit a classifier")
+    if method == "scratch":
+        return
+    record = upstream_weights(name) if upstream.is_upstream(name) else WEIGHTS.get(name)
+    if record is None:
+        raise UsageError(
+            f"no pretrained weights on record for {name!r}; use --method scratch, or a model that has them "
+            "(`slimzoo models` says which)"
+        )
+    if download.is_offline() and not record.available_offline():
+        known = ", ".join(offline_models())
+        raise UsageError(
+            f"the weights of {name} are not on this machine and downloads are forbidden; pretrained offline: {known}"
+        )
+
+
+def start(
+    name: str, data: Data, method: Method, size: int | None, progress: Progress | None
+) -> tuple[nn.Module, ModelConfig]:
+    """The model to train, its classifier fresh, and its config.
+
+    Args:
+        size: side of the images in pixels; None takes `default_size`, or the published one where the model is too deep
+            for that, or has a position for each of its patches.
+
+    Raises:
+        UsageError: as `check`, and a size that the model does not take.
+    """
+    check(name, method)
+    arguments: dict[str, Any] = {"num_classes": len(data.classes)}
+    given = _published_preprocess(name, method)
+    if given.channels != 3:
+        arguments["in_channels"] = given.channels
+    side = size or default_size(data, given.size[0])
+    sized, reason = _arguments_for(name, arguments, side)
+    if reason and size is not None and name.startswith("timm:"):
+        sized, reason = {"img_size": side}, _refusal(name, {**arguments, "img_size": side}, side)
+    if reason and size is not None:
+        raise UsageError(f"{name} does not take --size {size}, its own is {given.size[0]}: {reason}")
+    if reason:
+        side = given.size[0]
+        sized, _ = _arguments_for(name, arguments, side)
+    arguments |= sized
+    if method != "scratch":
+        fetch(name, progress=progress)
+    network = create_model(name, pretrained=method != "scratch", **arguments)
+    reset_classifier_(network, len(data.classes))
+    preprocess = replace(given.at(side), mode="squash", resize_to=None)
+    return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
+
+
+def default_size(data: Data, pretrained_size: int) -> int:
+    """1.5 times the median side of up to 32 images, in multiples of 32, at least 64, at most the pretrained size."""
+    chosen = np.linspace(0, len(data.keys) - 1, num=min(32, len(data.keys))).astype(int)
+    side = float(np.median([max(data.read(int(i)).shape[:2]) for i in chosen]))
+    return min(pretrained_size, max(64, 32 * round(1.5 * side / 32)))
+
+
+def _published_preprocess(name: str, method: Method) -> Preprocess:
+    if upstream.is_upstream(name):
+        with torch.device("meta"):
+            return upstream.preprocess_of(create_model(name))
+    if method != "scratch":
+        return WEIGHTS[name].preprocess
+    channels, height, width = model_entry(name).input_size
+    if channels == 3:
+        return Preprocess(size=(height, width))
+    return Preprocess(size=(height, width), mean=(0.5,), std=(0.5,))
+
+
+def _arguments_for(name: str, arguments: dict[str, Any], side: int) -> tuple[dict[str, Any], str]:
+    """What to build the model with for images of that size, and why it does not take them ("" if it does)."""
+    wants_size = ":" not in name and "image_size" in inspect.signature(model_entry(name).build).parameters
+    sized = {"image_size": side} if wants_size else {}
+    return sized, _refusal(name, {**arguments, **sized}, side)
+
+
+def _refusal(name: str, arguments: dict[str, Any], side: int) -> str:
+    """Why the model does not run on images of that size, found with shapes alone; "" if it does."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = create_model(name, **arguments).eval()
+            model(torch.empty(1, arguments.get("in_channels", 3), side, side))
+    except Exception as error:  # every model has its own kind
+        return str(error).strip().splitlines()[0][:200] or type(error).__name__
+    return ""
