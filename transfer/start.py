@@ -19,7 +19,7 @@ from zoo.errors import UsageError, did_you_mean
 from zoo.preprocess import Preprocess
 from zoo.pretrained import fetch
 from zoo.registry import create_model, model_entry
-from zoo.weights import WEIGHTS, offline_models, upstream_weights
+from zoo.weights import WEIGHTS, upstream_weights
 
 Method = Literal["probe", "finetune", "scratch"]
 METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
@@ -57,10 +57,7 @@ def check(name: str, method: Method) -> None:
             "(`slimzoo models` says which)"
         )
     if download.is_offline() and not record.available_offline():
-        known = ", ".join(offline_models())
-        raise UsageError(
-            f"the weights of {name} are not on this machine and downloads are forbidden; pretrained offline: {known}"
-        )
+        raise download.not_here(name, download.FORBIDDEN, record.size_bytes)
 
 
 def start(

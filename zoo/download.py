@@ -27,6 +27,7 @@ from zoo.errors import Interrupted, SlimzooError, UsageError
 Progress = Callable[[str, int, int, str], None]  # (what, done, total, note), as zoo.console.Console.progress takes it
 
 OFFLINE = "SLIMZOO_OFFLINE"  # the environment variable
+FORBIDDEN = "downloads are forbidden"
 CONNECT_S = 5.0  # for the first answer: a machine with no network hears so at once
 STALL_S = 60.0  # between two answers, once the file is coming
 CHUNK_BYTES = 1 << 20
@@ -66,15 +67,19 @@ def reachable(address: str) -> bool:
 
 def check_reachable(name: str, address: str, *, size_bytes: float | None = None, forbidden: bool = False) -> None:
     """Refuse at once a download that is forbidden or that will not come, and say what there is without it."""
+    if forbidden or is_offline():
+        raise not_here(name, FORBIDDEN, size_bytes)
+    if not reachable(address):
+        raise not_here(name, f"{urlsplit(address).netloc} cannot be reached", size_bytes)
+
+
+def not_here(name: str, why: str, size_bytes: float | None) -> UsageError:
+    """The error for weights that are not on this machine and will not come."""
     from zoo.weights import offline_models
 
-    forbidden = forbidden or is_offline()
-    if not forbidden and reachable(address):
-        return
     size = "" if size_bytes is None else f" ({megabytes(size_bytes)})"
-    why = "downloads are forbidden" if forbidden else f"{urlsplit(address).netloc} cannot be reached"
     known = ", ".join(offline_models())
-    raise UsageError(f"the weights of {name}{size} are not on this machine and {why}; pretrained offline: {known}")
+    return UsageError(f"the weights of {name}{size} are not on this machine and {why}; pretrained offline: {known}")
 
 
 def announce(what: str, size_bytes: int | None, *, here: int = 0) -> None:

@@ -229,7 +229,7 @@ def test_fit_offline_forbids_downloads_and_lists_what_there_is(monkeypatch, tmp_
         run(app, "slimzoo", ["fit", "digits", "--model", "resnet18", "--offline", "--out", str(tmp_path / "out")])
     assert done.value.code == 2
     assert capsys.readouterr().err == (
-        "error: the weights of torchvision:resnet18.IMAGENET1K_V1 (46.8 MB) are not on this machine and downloads are "
+        "error: the weights of resnet18 (46.8 MB) are not on this machine and downloads are "
         f"forbidden; pretrained offline: {', '.join(known_offline())}\n"
     )
     assert not (tmp_path / "out").exists()
