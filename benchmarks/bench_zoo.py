@@ -35,7 +35,7 @@ from zoo.registry import model_entry
 
 BAR = 0.97  # no interval of a speed ratio wholly below
 BUILD_BAR_MS = 5.0
-ROUNDS, ROUND_S = 24, 0.5
+ROUNDS, ROUND_S = 20, 0.4
 # one variant a family, image size and batch such that a step takes about half a second
 SPEED = {
     "alexnet": (128, 16), "vgg11_bn": (96, 4), "googlenet": (128, 8), "resnet18": (128, 8), "densenet121": (96, 4),
