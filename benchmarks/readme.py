@@ -74,7 +74,7 @@ def help(f: Figures) -> str:
 def zoo(f: Figures) -> str:
     lines = ["| model | parameters | MACs | input | weights | differs from |", "|---|---:|---:|---|---|---|"]
     for c in map(brief, list_models()):
-        row = f["models"].get(c["name"], {})
+        row = f.get(c["name"], {})
         size = "x".join(map(str, c["input_size"]))
         apart = f"{row['peer']} by {row['distance']:.0g}" if "peer" in row else "-"
         weights = provenance(c["name"])
@@ -94,9 +94,9 @@ def provenance(name: str) -> str:
 
 def speed(f: Figures) -> str:
     lines = ["| model | peer | forward | training step | peer against itself |", "|---|---|---:|---:|---:|"]
-    for name, row in f["speed"].items():
+    for name, row in f["models"].items():
         ratios = [f"{r['ratio']:.2f} ({r['lo']:.2f} to {r['hi']:.2f})" for r in (row[k] for k in RACES)]
-        lines.append(f"| `{name}` | {f['models'][name]['peer']} | {' | '.join(ratios)} |")
+        lines.append(f"| `{name}` | {row['peer']} | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 
@@ -129,8 +129,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for name, write in SECTIONS.items():
-        file = name.removesuffix("_speed")
-        figures = json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))["figures"]
+        figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
         opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
         head, _, rest = text.partition(opening)
         _, found, tail = rest.partition(closing.lstrip("\n"))
