@@ -2,9 +2,10 @@
 
     python benchmarks/bench_zoo_speed.py
 
-Eager forward pass and training step (forward, backward, SGD), one variant a family, the same weights and images in both,
-in one process, in rounds of one after the other in changing order. A ratio above 1 means that ours is faster; "copies"
-is the peer against itself, the noise. And `create_model` against calling the builder itself.
+Eager forward pass and training step (forward, backward, SGD), one variant a family, the same weights and images in
+both, in one process, in rounds of one after the other in changing order, in three passes with models built afresh, also
+in changing order: where a model's memory happens to lie moves a race by up to 8%. A ratio above 1 means that ours is
+faster; "copies" is the training step of two instances of the peer, the noise. And `create_model` against the builder.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from zoo.registry import model_entry
 
 BAR = 0.97  # no interval of a speed ratio wholly below
 BUILD_BAR_MS = 5.0
-ROUNDS, ROUND_S = 20, 0.4
+PASSES, ROUNDS, ROUND_S = 3, 6, 0.4
 # one variant a family, image size and batch such that a step takes about half a second
 SPEED = {
     "alexnet": (128, 16), "vgg11_bn": (96, 4), "googlenet": (128, 8), "resnet18": (128, 8), "densenet121": (96, 4),
@@ -53,39 +54,40 @@ def seconds(once: Callable[[], None], times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def race(ours: Callable[[], None], theirs: Callable[[], None]) -> dict[str, Any]:
-    """Rounds of both, the order drawn anew for each; warmed up first."""
+Rounds = tuple[list[float], list[float]]  # seconds of ours and of theirs
+
+
+def race_(rounds: Rounds, ours: Callable[[], None], theirs: Callable[[], None], draw: random.Random) -> None:
+    """Add rounds of both, the order drawn anew for each; warmed up first."""
     times = max(1, round(ROUND_S / 2 / max(seconds(ours, 2), seconds(theirs, 2))))
-    rounds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    order, draw = [("ours", ours), ("theirs", theirs)], random.Random(0)
+    order = [(rounds[0], ours), (rounds[1], theirs)]
     for _ in range(ROUNDS):
         draw.shuffle(order)
-        for who, once in order:
-            rounds[who].append(seconds(once, times))
-    ratio = ratio_interval(rounds["theirs"], rounds["ours"])
-    return {
-        "ratio": round(ratio.median, 4), "lo": round(ratio.lo, 4), "hi": round(ratio.hi, 4),
-        "ours_ms": round(1e3 * float(np.median(rounds["ours"])), 2),
-    }  # fmt: skip
+        for kept, once in order:
+            kept.append(seconds(once, times))
 
 
 def speed(name: str) -> dict[str, Any]:
-    """Both races of one model; dropout is off, since the two draw it in different places."""
+    """All races of one model; dropout is off, since the two draw it in different places."""
     side, batch = SPEED[name]
-    ours, theirs = zoo.create_model(name), peer_of(name)
-    assert theirs is not None
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    for each in (ours, theirs):
-        without_dropout_(each)
-    x = torch.randn(batch, 3, side, side)
-    row: dict[str, Any] = {
-        "peer": type(theirs).__module__.partition(".")[0],
-        "pixels": side,
-        "batch": batch,
-        "forward": race(forward(ours, x), forward(theirs, x)),
-    }
-    row["training"] = race(training_step(ours, x), training_step(theirs, x))
-    row["copies"] = race(forward(theirs, x), forward(theirs, x))  # the noise: one model against itself
+    draw = random.Random(0)
+    rounds: dict[str, Rounds] = {kind: ([], []) for kind in ("forward", "training", "copies")}
+    for _ in range(PASSES):
+        build: dict[str, Any] = {"ours": zoo.create_model, "theirs": peer_of, "twin": peer_of}
+        models = {who: build[who](name) for who in draw.sample(sorted(build), k=len(build))}
+        for model in models.values():
+            model.load_state_dict(models["theirs"].state_dict(), strict=True)
+            without_dropout_(model)
+        ours, theirs, twin = models["ours"], models["theirs"], models["twin"]
+        x = torch.randn(batch, 3, side, side)
+        race_(rounds["forward"], forward(ours, x), forward(theirs, x), draw)
+        race_(rounds["training"], training_step(ours, x), training_step(theirs, x), draw)
+        race_(rounds["copies"], training_step(twin, x), training_step(theirs, x), draw)
+    row: dict[str, Any] = {"peer": type(theirs).__module__.partition(".")[0], "pixels": side, "batch": batch}
+    for kind, (a, b) in rounds.items():
+        ratio = ratio_interval(b, a)
+        row[kind] = {"ratio": round(ratio.median, 4), "lo": round(ratio.lo, 4), "hi": round(ratio.hi, 4)}
+        row[kind]["median_ms"] = round(1e3 * float(np.median(a)), 2)
     print(f"{name:24} {row}", flush=True)
     return row
 
