@@ -82,7 +82,8 @@ def main() -> None:
     for name in zoo.list_models():
         figures[name] = compare(name)
         print(f"{name:24}", figures[name], flush=True)
-    print(write_result("zoo", figures, "python benchmarks/bench_zoo.py"))
+        path = write_result("zoo", figures, "python benchmarks/bench_zoo.py")  # kept as they come: it takes a while
+    print(path)
 
 
 if __name__ == "__main__":
