@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.sources import Data
+from zoo.download import Progress as Progress  # also for those who import it from here
 from zoo.preprocess import Preprocess
-
-Progress = Callable[[str, int, int, str], None]  # (what, done, total, note), as zoo.console.Console.progress takes it
 
 
 @dataclass(frozen=True)
