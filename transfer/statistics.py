@@ -36,11 +36,38 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     """The 95% interval of a share (Wilson 1927; Brown, Cai and DasGupta 2001 recommend it), in 0..1."""
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"{correct} correct of {n} images: wanted 0 <= correct <= n and at least one image")
-    z2, share = Z95**2, correct / n
+    return _wilson(correct / n, n)
+
+
+def mean_share(correct: ArrayLike, n: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """The mean of several independent shares, each of the same weight, and its 95% interval, in 0..1.
+
+    Wilson's interval at the effective sample size: that of one share which would vary as much as this mean does, as is
+    done for stratified surveys (Franco, Little, Louis and Slud 2019, Journal of Survey Statistics and Methodology
+    7:334-364, compare it with others). The variance takes each share by the rule of succession, (correct + 1) /
+    (n + 2): as it stands, a share of 0 or 1, which small classes often have, would vary by nothing. Of one share it is
+    Wilson's interval; of many, of 2 to 400 images, it holds the truth in 93% to 99.5% of draws (the tests draw them).
+
+    Args:
+        correct, n: (K,) counts; at least one of `n` is above 0, and shares of none are left out.
+    """
+    right, total = np.asarray(correct), np.asarray(n)
+    counted = total > 0
+    if right.shape != total.shape or right.ndim != 1 or not counted.any():
+        raise ValueError(f"correct {right.shape} of {total.shape}: wanted (K,) counts, at least one of them of images")
+    right, total = right[counted], total[counted]
+    mean, likely = float((right / total).mean()), (right + 1) / (total + 2)
+    variance = float((likely * (1 - likely) / total).sum()) / len(total) ** 2
+    middle = float(likely.mean())
+    return mean, _wilson(mean, middle * (1 - middle) / variance)
+
+
+def _wilson(share: float, n: float) -> tuple[float, float]:
+    z2 = Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     # a share of 0 or 1 is an end of its interval exactly; rounding would leave it outside
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)
+    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
 def paired_drop(before: ArrayLike, after: ArrayLike) -> PairedDrop:

@@ -46,8 +46,9 @@ Out = Annotated[Path, typer.Option("--out", help="The directory to write; it app
 class Console:
     """Where text for people, the JSON document and the progress go."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
-        self.as_json = as_json
+    def __init__(self, *, as_json: bool = False, silent: bool = False) -> None:
+        """`silent`: nothing is shown, as in all but the main one of several processes."""
+        self.as_json, self.silent = as_json, silent
         self._stream = sys.stderr if as_json else sys.stdout
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -62,11 +63,12 @@ class Console:
 
     def say(self, text: str = "") -> None:
         self._end_bar()
-        print(text, file=self._stream, flush=True)
+        if not self.silent:
+            print(text, file=self._stream, flush=True)
 
     def document(self, record: dict[str, Any]) -> None:
         """The one JSON document of this command, if it was asked for."""
-        if self.as_json:
+        if self.as_json and not self.silent:
             print(json.dumps(record, ensure_ascii=False), flush=True)
 
     def next(self, *commands: Sequence[str | Path]) -> None:
@@ -77,6 +79,8 @@ class Console:
 
     def progress(self, title: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` is done: a live bar on a terminal, a line every 10 s elsewhere."""
+        if self.silent:
+            return
         now = time.monotonic()
         if title != self._title:
             self._end_bar()

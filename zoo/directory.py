@@ -75,7 +75,7 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
 
 
 def has_checkpoint(partial: Path) -> bool:
-    return any((partial / CHECKPOINTS).glob("*/state.json"))
+    return any((partial / CHECKPOINTS).glob("step-*/state.json"))  # not one that was still being written
 
 
 def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -184,7 +184,7 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
     try:
         for name, content in replacements.items():
             (directory / name).write_bytes(content)
-            _fsync(directory / name)
+            fsync(directory / name)
         _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(both)))
         for name in files:
             os.replace(directory / (name + ".new"), directory / name)
@@ -202,18 +202,18 @@ def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     try:
         new.write_text(text, encoding="utf-8")
-        _fsync(new)
+        fsync(new)
         os.replace(new, path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    _fsync(path.parent)
+    fsync(path.parent)
 
 
 def _take_place(partial: Path, out: Path) -> None:
     if not out.exists():
         os.rename(partial, out)
-        _fsync(out.parent)
+        fsync(out.parent)
         return
     aside = Path(tempfile.mkdtemp(prefix=out.name + ".old-", dir=out.parent))  # a name that nobody has taken
     os.rename(out, aside)
@@ -222,16 +222,35 @@ def _take_place(partial: Path, out: Path) -> None:
     except BaseException:
         os.rename(aside, out)
         raise
-    _fsync(out.parent)
+    fsync(out.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(directory: Path) -> None:
     for path in [*directory.rglob("*"), directory]:
-        _fsync(path)
+        fsync(path)
 
 
-def _fsync(path: Path) -> None:
+def write_flushed(path: Path, content: bytes) -> None:
+    """Write a file that is on the disk when this returns; its directory's entry is not yet (`fsync(path.parent)`).
+
+    Raises:
+        OSError: it could not be written; the error names the file.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        rest = memoryview(content)
+        while len(rest):
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError as error:  # the kernel's own names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(descriptor)
+
+
+def fsync(path: Path) -> None:
+    """Flush a file's content, or a directory's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

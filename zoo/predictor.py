@@ -18,6 +18,7 @@ from zoo.preprocess import Preprocess
 from zoo.upstream import is_upstream
 
 BATCH = 64
+CPU_BATCH_PIXELS = 1 << 18  # activations of larger batches leave a CPU's cache: EfficientNet-Lite0 takes a quarter more
 
 
 class Predictor(Protocol):
@@ -43,11 +44,14 @@ class TorchPredictor:
         import torch
 
         device = next(self.model.parameters()).device
+        height, width = self.preprocess.size
+        size = BATCH if device.type != "cpu" else max(1, min(BATCH, CPU_BATCH_PIXELS // (height * width)))
         outputs = []
         with torch.inference_mode():
-            for start in range(0, len(pixels), BATCH):
-                batch = self.preprocess.normalize(fit_size(pixels[start : start + BATCH], self.preprocess))
-                outputs.append(self.model(torch.from_numpy(batch).to(device)).float().cpu().numpy())
+            for start in range(0, len(pixels), size):
+                batch = self.preprocess.normalize(fit_size(pixels[start : start + size], self.preprocess))
+                inputs = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+                outputs.append(self.model(inputs).float().cpu().numpy())
         return np.concatenate(outputs)
 
 

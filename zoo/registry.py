@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -139,6 +139,7 @@ def create_model(
     activation: str | None = None,
     norm: str | None = None,
     init: str | None = None,
+    taps: Mapping[str, int] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a model by name: one of `list_models()`, "timm:NAME" or "torchvision:NAME" for an upstream module.
@@ -148,13 +149,14 @@ def create_model(
         pretrained: load the recorded weights. Where `num_classes` differs from theirs, the classifier starts afresh.
         activation, norm, init: what if? Every activation, every normalization, every fresh weight of another kind, by
             a name of `zoo.layers.ACTIVATIONS`, `zoo.layers.NORMS`, `zoo.init.INITS`; None leaves the paper's.
+        taps: let the classifier see these depths of the network too, by name and channels; see `zoo.tapped`.
         **options: the builder's own arguments, such as `num_classes` and `in_channels`.
 
     Raises:
         UsageError: an unknown name, an option that the builder does not take, or no weights on record.
     """
     from zoo import init as inits
-    from zoo import layers, upstream
+    from zoo import layers, tapped, upstream
     from zoo import pretrained as trained
 
     if pretrained and (activation or norm or init):
@@ -171,7 +173,7 @@ def create_model(
         layers.replace_activations_(model, activation)
     if init is not None:
         inits.initialize_(model, init)
-    return model
+    return tapped.Tapped(model, taps) if taps else model
 
 
 def _build(entry: Entry, options: dict[str, Any]) -> nn.Module:

@@ -17,8 +17,8 @@ from compress.prune.structured import Pruned, prune_channels
 from transfer.augment import augment_for
 from transfer.data import open_for
 from transfer.finetune import TrainingData, finetune
-from transfer.fit import measure, read_pixels
 from transfer.loader import LabelledPixels, Progress, batches
+from transfer.parts import measure, read_pixels
 from transfer.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model

@@ -14,8 +14,8 @@ from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_mem
 from compress.deploy.parity import compare
 from compress.quantize.ptq import Quantized, quantize_static
 from transfer.data import open_for
-from transfer.fit import evaluate_parts, measure, read_pixels
 from transfer.loader import Progress
+from transfer.parts import evaluate_parts, measure, read_pixels
 from transfer.split import TEST, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
 from transfer.data import open_data, open_for, open_labelled, reopen
+from transfer.sources import list_source
+from transfer.split import stratified_split
 from zoo.errors import DataError, UsageError
 
 
@@ -83,6 +90,73 @@ def test_folder_ignores_what_is_no_image(pets):
     assert data.classes == ("cat", "dog", "emu")
 
 
+def test_links_and_loops_are_followed_once(pets, tmp_path):
+    save(tmp_path / "elsewhere" / "1.png", 70)
+    (pets / "yak").symlink_to(tmp_path / "elsewhere")
+    (pets / "again").symlink_to(pets)  # would be all images once more, as one class
+    (pets / "cat" / "up").symlink_to(pets)
+    (pets / "cat" / "itself").symlink_to("itself")
+    (pets / "a").symlink_to("b")
+    (pets / "b").symlink_to("a")
+    listing = list_source(pets)
+    assert len(listing.items) == 21
+    assert {item.class_name for item in listing.items} == {"cat", "dog", "emu", "yak"}
+    assert listing.problems == ()
+    why = {key.rpartition("/")[2]: why for key, why in ((e.key, e.why) for e in listing.ignored)}
+    assert why["again"] == "is a link to a folder that holds it"
+    assert why["up"] == "is a link to a folder"
+    assert {"a", "b", "itself"} <= why.keys()
+
+
+def test_what_is_no_file_is_not_waited_for(pets):
+    os.mkfifo(pets / "cat" / "pipe.png")
+    (pets / "cat" / "folder.png").mkdir()
+    save(pets / "cat" / "folder.png" / "deep.png", 60)
+    listing = list_source(pets)
+    assert len(listing.items) == 21
+    assert [(e.key.rpartition("/")[2], e.why) for e in listing.ignored] == [("pipe.png", "is not a file")]
+
+
+def test_missing_file_is_named(pets):
+    (pets / "cat" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"gone\.png: No such file or directory; listed in"):
+        open_data(pets)
+
+
+def test_what_stands_beside_the_parts_is_ignored(tmp_path):
+    for i, (part, name) in enumerate((p, c) for p in ("train", "test", "spare") for c in ("a", "b")):
+        save(tmp_path / part / name / "1.png", i)
+    (tmp_path / "README.txt").write_text("hello")
+    listing = list_source(tmp_path)
+    assert [item.part for item in listing.items] == ["test", "test", "train", "train"]
+    assert {e.key.rpartition("/")[2]: e.why for e in listing.ignored} == {
+        "README.txt": "stands beside train/",
+        "spare": "stands beside train/",
+    }
+
+
+def test_class_of_the_validation_part_alone_is_named(tmp_path):
+    for part, name in (("train", "cat"), ("train", "dog"), ("val", "cat"), ("val", "emu")):
+        save(tmp_path / part / name / "1.png", 0)
+    with pytest.raises(DataError, match=r"val/emu/1\.png: class 'emu' is not among the training classes"):
+        open_data(tmp_path)
+
+
+def test_names_that_differ_by_case_are_two_classes(pets):
+    save(pets / "Cat" / "1.png", 80)
+    assert list_source(pets).items[0].class_name == "Cat"
+    assert {item.class_name for item in list_source(pets).items} == {"Cat", "cat", "dog", "emu"}
+
+
+def test_hostile_names_are_read(tmp_path):
+    for i, name in enumerate(("new\nline", "<b>&'\"", "\U0001f600", "x" * 250)):
+        for k in range(3):
+            save(tmp_path / name / f"{name[:200]}{k}.png", 3 * i + k)
+    data = open_data(tmp_path)
+    assert data.sizes() == {"train": 4, "val": 4, "test": 4}
+    assert all((data.read(i) == data.read(i)[0, 0]).all() for i in range(12))
+
+
 def test_shares_and_seed_are_obeyed(pets):
     assert open_data(pets, val=0, test="0.4").sizes() == {"train": 12, "val": 0, "test": 8}
     first, again, other = (open_data(pets, seed=seed).parts.tolist() for seed in (1, 1, 2))
@@ -97,6 +171,53 @@ def test_copies_of_an_image_stay_together(pets):
         same = [i for i, key in enumerate(data.keys) if "copy" in key or key.endswith("cat/0.png")]
         assert len(same) == 5
         assert len(set(data.parts[same].tolist())) == 1
+
+
+def photograph(path, seed, *, side=40, quality=None, mirrored=False):
+    """Smooth random colours, the same for the same seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    picture = ImageOps.mirror(picture) if mirrored else picture
+    picture.save(path, **({} if quality is None else {"quality": quality}))
+
+
+def test_like_images_are_on_one_side_of_every_split(tmp_path):
+    """Recompressed, resized and mirrored, within a class and with another label."""
+    for i in range(24):
+        photograph(tmp_path / "ab"[i % 2] / f"{i}.png", i)
+    for i in range(0, 12, 3):
+        photograph(tmp_path / "ab"[i % 2] / f"{i}-small.jpg", i, side=30, quality=60)
+        photograph(tmp_path / "ab"[i % 2] / f"{i}-mirrored.png", i, mirrored=True)
+        photograph(tmp_path / "ba"[i % 2] / f"{i}-other.jpg", i, quality=80)
+    for seed in range(6):
+        data = open_data(tmp_path, seed=seed)
+        sides: dict[str, set[str]] = {}
+        for key, part in zip(data.keys, data.parts.tolist(), strict=True):
+            sides.setdefault(re.split(r"[-.]", Path(key).name)[0], set()).add(part)
+        assert len(sides) == 24
+        assert all(len(parts) == 1 for parts in sides.values())
+        assert {name: set(found) for name, found in counts(data).items()} == {part: {"a", "b"} for part in data.sizes()}
+
+
+def test_images_without_duplicates_are_divided_as_by_content_alone(tmp_path):
+    for i in range(30):
+        photograph(tmp_path / "abc"[i % 3] / f"{i:02}.png", i)
+    data = open_data(tmp_path, seed=4)
+    expected = stratified_split(data.labels.tolist(), val=0.2, test=0.2, seed=4)
+    assert data.parts.tolist() == expected.tolist()
+
+
+def test_digits_are_divided_by_content_alone():
+    """No perceptual hash is of use at 8 x 8 pixels, and what was measured on this split stays comparable."""
+    data = open_data("digits")
+    assert len(set(data.hashes)) == len(data.hashes)
+    assert data.parts.tolist() == stratified_split(data.labels.tolist(), val=0.2, test=0.2).tolist()
+
+
+def test_images_are_not_decoded_where_nothing_is_divided(pets, monkeypatch):
+    monkeypatch.setattr("transfer.data.find_duplicates", None)  # calling it would fail
+    assert open_data(pets, val=0, test=0).sizes() == {"train": 20, "val": 0, "test": 0}
 
 
 def test_train_val_test_folders_are_the_parts(tmp_path):
@@ -198,6 +319,28 @@ def test_npz_holds_images_and_labels(tmp_path, shape):
     np.testing.assert_array_equal(data.read(3), expected)
 
 
+def test_npz_may_name_parts_and_classes(tmp_path):
+    images, parts = (
+        np.zeros((6, 4, 4), np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None],
+        ["train", "Valid", "test"] * 2,
+    )
+    arrays = {"images": images, "labels": [0, 0, 0, 1, 1, 1], "split": parts, "classes": ["emu", "cat"]}
+    np.savez(tmp_path / "d.npz", **arrays)
+    data = open_data(tmp_path / "d.npz")
+    assert data.classes == ("cat", "emu")
+    assert counts(data) == {part: {"cat": 1, "emu": 1} for part in ("train", "val", "test")}
+    assert data.classes[data.labels[0]] == "emu"
+    for wrong, message in (
+        ({"split": ["exam"] * 6}, "split 'exam'; wanted train, val or test for each of the 6 images"),
+        ({"split": ["train"]}, "wanted train, val or test for each"),
+        ({"classes": ["one"]}, "do not number the 1 names of 'classes'"),
+        ({"labels": ["a"] * 6}, "do not number the 2 names"),
+    ):
+        np.savez(tmp_path / "d.npz", **(arrays | wrong))
+        with pytest.raises(DataError, match=message):
+            open_data(tmp_path / "d.npz")
+
+
 @pytest.mark.parametrize(
     "arrays",
     [
@@ -223,13 +366,70 @@ def test_damaged_npz_is_named(tmp_path, content):
         open_data(tmp_path / "d.npz")
 
 
+def write_parquet(path, columns, metadata=None):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'slimzoo[parquet]'")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns).replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_parquet_names_paths_beside_it(pets):
+    rows = [
+        (f"{c}/{i}.png", c.upper(), part) for c in ("cat", "dog") for i, part in enumerate(("train", "val", "test"))
+    ]
+    path, label, split = map(list, zip(*rows, strict=True))
+    table = write_parquet(pets / "index.parquet", {"path": path, "label": label, "split": split})
+    same = open_data(write_csv(pets / "index.csv", rows))
+    assert open_data(table).fingerprint() == same.fingerprint()
+    assert open_data(table).keys == same.keys
+    table = write_parquet(pets / "index.parquet", {"path": path, "label": [3, 3, 3, 5, 5, None]})
+    with pytest.raises(DataError, match=r"index\.parquet, row 5: path 'dog/2\.png', label ''; wanted both"):
+        open_data(table)
+    with pytest.raises(DataError, match="no column path; wanted path,label"):
+        open_data(write_parquet(pets / "index.parquet", {"label": label}))
+
+
+def test_parquet_holds_images_as_hugging_face_writes_them(pets):
+    files = [pets / "cat" / f"{i}.png" for i in range(3)] + [pets / "dog" / f"{i}.png" for i in range(3)]
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    features = {"image": {"_type": "Image"}, "label": {"names": ["feline", "canine"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    columns = {"image": images, "label": [0, 0, 0, 1, 1, 1]}
+    data = open_data(write_parquet(pets / "d.parquet", columns, metadata))
+    assert data.classes == ("canine", "feline")
+    assert [data.classes[label] for label in data.labels] == ["feline"] * 3 + ["canine"] * 3
+    assert [data.read(i)[0, 0].tolist() for i in range(6)] == [colour(i) for i in (0, 1, 2, 10, 11, 12)]
+    assert data.hashes == open_data(write_csv(pets / "d.csv", [(f"{f.parent.name}/{f.name}", "ab"[i // 3], "")
+                                                               for i, f in enumerate(files)])).hashes  # fmt: skip
+    plain = open_data(write_parquet(pets / "d.parquet", columns))
+    assert plain.classes == ("0", "1")
+    columns["image"][4] = {"bytes": None, "path": None}
+    with pytest.raises(DataError, match=r"d\.parquet, row 4: image absent, label '1'; wanted both"):
+        open_data(write_parquet(pets / "d.parquet", columns))
+
+
+def test_parquet_that_is_none_is_named(tmp_path):
+    pytest.importorskip("pyarrow", reason="pip install 'slimzoo[parquet]'")
+    (tmp_path / "d.parquet").write_text("path,label")
+    with pytest.raises(DataError, match=r"d\.parquet: cannot be read as a Parquet file"):
+        open_data(tmp_path / "d.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "d.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"d\.parquet: Parquet files need pyarrow; pip install 'slimzoo\[parquet\]'"):
+        open_data(tmp_path / "d.parquet")
+
+
 def test_unknown_name_is_answered_with_the_near_ones(pets):
     with pytest.raises(UsageError, match="no dataset 'digit': did you mean 'digits'"):
         open_data("digit")
     with pytest.raises(UsageError, match="did you mean 'pets'"):
         open_data(pets.with_name("pet"))
     (pets / "a.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"a\.json is neither a folder of images nor a \.csv or \.npz file"):
+    with pytest.raises(UsageError, match=r"a\.json is neither a folder of images nor a \.csv, \.parquet or \.npz"):
         open_data(pets / "a.json")
 
 

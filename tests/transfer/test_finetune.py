@@ -6,20 +6,21 @@ import json
 import os
 import signal
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from transfer import boundary
 from transfer.augment import NONE, Augment
-from transfer.checkpoint import EndOfStep, load_checkpoint_, save_checkpoint
+from transfer.checkpoint import EndOfStep
 from transfer.finetune import TrainingData, finetune, normalized, smoothed_cross_entropy
 from transfer.loader import LabelledPixels, batches
-from transfer.optim import build_optimizer, one_cycle
+from transfer.optim import one_cycle
 from transfer.recipe import Recipe
 from zoo import efficientnet, googlenet, lenet, resnet, vit
+from zoo.classifier import stages
 from zoo.errors import Interrupted, SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
@@ -84,7 +85,7 @@ def test_interrupted_and_resumed_run_ends_with_the_same_bits(tmp_path, name, ste
     with pytest.raises(Interrupted, match="interrupted") as caught:
         finetune(network, data, recipe, checkpoints=tmp_path, after_step=interrupt_after(step))
     assert caught.value.exit_code == 130
-    assert [p.name for p in tmp_path.iterdir()] == [f"step-{step:07d}"]
+    assert max(p.name for p in tmp_path.iterdir()) == f"step-{step:07d}"
     torch.manual_seed(1234)  # a fresh process has another state
     resumed_steps = []
     resumed = finetune(
@@ -107,12 +108,11 @@ def test_sigterm_is_143_and_handlers_are_put_back(tmp_path, model, data):
 
 def test_second_signal_acts_at_once():
     with EndOfStep() as signals:
+        assert signals.signal == 0
         signal.raise_signal(signal.SIGINT)
         assert signals.signal == signal.SIGINT
         with pytest.raises(Interrupted, match="interrupted twice"):
             signal.raise_signal(signal.SIGINT)
-        with pytest.raises(Interrupted, match=r"^interrupted$"):
-            signals.raise_if_asked()
 
 
 def test_callers_model_and_modes_are_left_alone(model, data):
@@ -215,11 +215,6 @@ def test_no_epochs_change_nothing(model, data):
     assert found.history == []
 
 
-def test_loss_that_explodes_is_said(model, data):
-    with pytest.raises(SlimzooError, match=r"the loss became nan with lr=0\.002.*try a tenth of --lr"):
-        finetune(model, data, RECIPE, loss_fn=lambda logits, labels, inputs: logits.sum() * float("nan"))
-
-
 @pytest.mark.parametrize("change", [{"epochs": -1}, {"batch": 0}, {"lr": 0.0}, {"backbone_lr": -1.0}])
 def test_recipe_refuses_what_cannot_be(change):
     with pytest.raises(UsageError, match="must be"):
@@ -253,46 +248,6 @@ def test_tensors_and_arrays_are_normalized_alike():
     np.testing.assert_allclose(found.numpy(), COLOUR.normalize(pixels), rtol=1e-5, atol=1e-6)
 
 
-# checkpoints
-
-
-def test_checkpoint_brings_everything_back(tmp_path, model):
-    optimizer = build_optimizer(model, RECIPE)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    save_checkpoint(tmp_path, model, optimizer, {"step": 7, "history": []})
-    other = create_model("lenet5", **lenet.TINY["lenet5"], dropout=0.5)
-    fresh = build_optimizer(other, RECIPE)
-    assert load_checkpoint_(tmp_path, other, fresh) == {"step": 7, "history": []}
-    assert bits(other) == bits(model)
-    for index, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            assert torch.equal(fresh.state_dict()["state"][index][name], value)
-    assert not [p for p in tmp_path.rglob("*") if p.suffix not in ("", ".safetensors", ".json")]  # no pickle
-
-
-def test_no_checkpoint_is_none(tmp_path, model):
-    assert load_checkpoint_(tmp_path, model, build_optimizer(model, RECIPE)) is None
-
-
-def test_failed_checkpoint_keeps_the_one_before(tmp_path, model, monkeypatch):
-    optimizer = build_optimizer(model, RECIPE)
-    save_checkpoint(tmp_path, model, optimizer, {"step": 9})
-    writes = count()
-
-    def full_disk(path, tensors):
-        if next(writes):
-            raise OSError(28, "No space left on device")
-        path.write_bytes(b"half")
-
-    monkeypatch.setattr("transfer.checkpoint.write_tensors", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(tmp_path, model, optimizer, {"step": 10})
-    assert [p.name for p in tmp_path.iterdir()] == ["step-0000009"]
-    assert load_checkpoint_(tmp_path, model, optimizer) == {"step": 9}
-
-
 def test_auxiliary_heads_of_training_add_three_tenths_of_their_loss():
     torch.manual_seed(0)
     model = create_model("googlenet", **googlenet.TINY["googlenet"], aux_heads=True, dropout=0.0)
@@ -306,3 +261,291 @@ def test_auxiliary_heads_of_training_add_three_tenths_of_their_loss():
     logits, aux2, aux1 = model.train()(torch.from_numpy(COLOUR.normalize(data.train.pixels)))
     main, second, first = (F.cross_entropy(each, labels, label_smoothing=0.1) for each in (logits, aux2, aux1))
     assert epoch.train_loss == pytest.approx(float((main + 0.3 * (second + first)).detach()), rel=1e-4)
+
+
+def test_history_says_how_the_epoch_went(model, data):
+    history = finetune(model, data, replace(RECIPE, schedule="constant", warmup=0.0)).history
+    assert [line.epoch for line in history] == [1, 2, 3]
+    for line in history:
+        assert line.lr == RECIPE.lr
+        assert 0 < line.waiting_share < 1
+        assert 0 < line.seconds
+        assert 0 < line.grad_norm < 100
+
+
+def test_average_of_the_weights_is_evaluated_and_returned(model, data):
+    seen = []
+
+    def after_step(network, done):
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+
+    found = finetune(model, data, replace(RECIPE, ema=0.5), after_step=after_step)
+    expected = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    for n, state in enumerate(seen):
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = {name: decay * old + (1 - decay) * state[name].double() for name, old in expected.items()}
+    for name, tensor in found.model.state_dict().items():
+        torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        right = found.model(torch.from_numpy(GREY.normalize(data.val.pixels))).argmax(1).numpy() == data.val.labels
+    assert found.history[-1].val_top1 == right.mean()
+
+
+def confused_data():
+    """Trained on the opposite of what is validated: the first epochs are the best ones."""
+    labels = np.arange(40) % 2
+    pixels = np.random.default_rng(0).integers(0, 100, (40, 28, 28, 1)) + 120 * labels[:, None, None, None]
+    pixels = pixels.astype(np.uint8)
+    return TrainingData(LabelledPixels(pixels, 1 - labels), LabelledPixels(pixels[:30], labels[:30]), GREY)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.7])
+def test_patience_returns_the_best_epoch_and_stops(tmp_path, ema):
+    torch.manual_seed(0)
+    network = create_model("lenet5", num_classes=2, width=0.5)
+    data = confused_data()
+    recipe = replace(RECIPE, epochs=30, augment=NONE, patience=3, ema=ema, schedule="constant")
+    found = finetune(network, data, recipe, checkpoints=tmp_path)
+    accuracies = [line.val_top1 for line in found.history]
+    best = int(np.argmax(accuracies))
+    assert best < 15
+    assert len(accuracies) == best + 1 + 3
+
+    def predict(model):
+        with torch.no_grad():
+            return model(torch.from_numpy(GREY.normalize(data.val.pixels))).argmax(1).numpy()
+
+    assert (predict(found.model) == data.val.labels).mean() == accuracies[best]
+    # a finished run is not trained on when it is resumed
+    steps = []
+    again = finetune(network, data, recipe, checkpoints=tmp_path, after_step=lambda _, done: steps.append(done))
+    assert steps == []
+    assert bits(again.model) == bits(found.model)
+
+    # with another length but the same constant rate, it is the model of that epoch
+    short = finetune(network, data, replace(recipe, patience=0, epochs=best + 1, warmup=0.0))
+    whole = finetune(network, data, replace(recipe, warmup=0.0))
+    assert int(np.argmax([line.val_top1 for line in whole.history])) == best
+    assert bits(short.model) == bits(whole.model)
+
+
+def test_patience_without_validation_images_trains_to_the_end(model, data):
+    found = finetune(model, TrainingData(data.train, None, GREY), replace(RECIPE, patience=1))
+    assert len(found.history) == 3
+    assert bits(found.model) == bits(finetune(model, data, RECIPE).model)
+
+
+def test_mixed_images_come_with_shares_of_classes(model, data):
+    targets = []
+
+    def loss_fn(logits, shares, inputs):
+        targets.append(shares)
+        return F.cross_entropy(logits, shares)
+
+    finetune(model, data, replace(RECIPE, epochs=1, mixup=0.5), loss_fn=loss_fn)
+    assert [tuple(each.shape) for each in targets] == [(7, 10), (7, 10), (6, 10)]
+    for shares in targets:
+        torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
+    assert any(((shares > 0) & (shares < 1)).any() for shares in targets)
+
+
+def test_frozen_stages_stay_as_they_are():
+    torch.manual_seed(0)
+    network = create_model("resnet20", **resnet.TINY["resnet20"])
+    frozen = {p for stage in stages(network)[:2] for p in stage.parameters}
+    recipe = replace(RECIPE, epochs=1, freeze_statistics=False, frozen_stages=2)
+    found = finetune(network, training_data(COLOUR), recipe).model
+    for (name, before), after in zip(network.named_parameters(), found.parameters(), strict=True):
+        assert torch.equal(before, after) == (before in frozen), name
+        assert after.requires_grad
+    moved = {
+        name.rpartition(".")[0]
+        for name, buffer in network.named_buffers()
+        if not torch.equal(buffer, found.get_buffer(name))
+    }
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert moved == {name for name, module in norms.items() if module.weight not in frozen}
+
+
+# going on
+
+
+def test_other_recipe_or_data_is_refused(tmp_path, model, data):
+    with pytest.raises(Interrupted):
+        finetune(model, data, RECIPE, checkpoints=tmp_path, after_step=interrupt_after(2))
+    with pytest.raises(UsageError, match=r"made with lr=0\.002 then and 0\.004 now: resume with the same arguments"):
+        finetune(model, data, replace(RECIPE, lr=4e-3), checkpoints=tmp_path)
+    with pytest.raises(UsageError, match=r"epochs=3 then and 4 now, images=20 then and 24 now"):
+        finetune(model, training_data(GREY, n=24), replace(RECIPE, epochs=4), checkpoints=tmp_path)
+
+
+def test_other_threads_are_warned_of(tmp_path, model, data, monkeypatch):
+    with pytest.raises(Interrupted):
+        finetune(model, data, RECIPE, checkpoints=tmp_path, after_step=interrupt_after(2))
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    with pytest.warns(UserWarning, match=f"began on {threads} threads, now {threads + 1}: it may end with other bits"):
+        finetune(model, data, RECIPE, checkpoints=tmp_path)
+
+
+def test_checkpoints_every_so_many_steps_and_at_epochs_ends(tmp_path, model, data, monkeypatch):
+    monkeypatch.setattr("transfer.boundary.CHECKPOINT_STEPS", 4)
+    monkeypatch.setattr("transfer.boundary.SAVING_SHARE", float("inf"))  # however long saving takes
+    newest = []
+    finetune(
+        model, data, RECIPE, checkpoints=tmp_path,
+        after_step=lambda _, done: newest.append(max((p.name for p in tmp_path.glob("step-*")), default="")),
+    )  # fmt: skip
+    steps = [int(name[5:]) if name else 0 for name in newest]
+    assert steps == [0, 0, 0, 3, 4, 4, 6, 6, 8]
+    assert max(p.name for p in tmp_path.glob("step-*")) == "step-0000009"
+
+
+def test_slow_saving_passes_over_ends_of_epochs_but_not_over_the_interval(tmp_path, model, data, monkeypatch):
+    monkeypatch.setattr("transfer.boundary.CHECKPOINT_STEPS", 4)
+    monkeypatch.setattr("transfer.boundary.SAVING_SHARE", 1e-9)
+    saved = []
+    original = boundary.save_checkpoint
+    monkeypatch.setattr(
+        "transfer.boundary.save_checkpoint", lambda at, kept: (saved.append(kept.state["step"]), original(at, kept))
+    )
+    finetune(model, data, RECIPE, checkpoints=tmp_path)
+    assert saved == [3, 4, 8, 9]
+
+
+# numbers that are no longer finite
+
+
+class Poison:
+    """Adds NaN to the loss in some passes, counted from 0 through the whole run."""
+
+    def __init__(self, *passes):
+        self.passes, self.count = passes, -1
+
+    def __call__(self, logits, labels, inputs):
+        self.count += 1
+        return F.cross_entropy(logits, labels) + (float("nan") if self.count in self.passes else 0.0)
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_nan_goes_back_to_the_boundary_and_on_with_half_of_the_rates(tmp_path, model, data, checkpointed):
+    rates, where = [], tmp_path / "checkpoints" if checkpointed else None
+    recipe = replace(RECIPE, schedule="constant", warmup=0.0)
+    found = finetune(
+        model, data, recipe, loss_fn=Poison(4, 10), checkpoints=where,
+        progress=lambda title, done, total, note: rates.append((done, note.split("  ")[0])),
+    )  # fmt: skip
+    assert found.halvings == 2
+    # passes 0 to 3 are steps 1 to 4; pass 4 would be step 5, so back to 3; pass 10 would be step 9, so back to 6
+    assert [done for done, _ in rates] == [1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 6, 7, 8, 9]
+    assert [note for _, note in rates if "back" in note] == [
+        "the loss became nan at step 5: back to a boundary, with half of the rates",
+        "the loss became nan at step 9: back to a boundary, with half of the rates",
+    ]
+    assert [line.lr for line in found.history] == [2e-3, 1e-3, 5e-4]
+    if checkpointed:
+        assert sorted(p.name for p in where.iterdir())[-1] == "step-0000009.2"
+
+
+def test_rates_after_going_back_are_those_of_the_recipe_halved(model, data):
+    """A run whose every step is halved is the run with half of the rates."""
+    found = finetune(model, data, RECIPE, loss_fn=Poison(0))
+    half = replace(RECIPE, lr=RECIPE.lr / 2, backbone_lr=RECIPE.backbone_lr / 2)
+    assert bits(found.model) == bits(finetune(model, data, half, loss_fn=Poison()).model)
+
+
+def test_the_third_time_names_the_batch(model, data):
+    keys = tuple(f"images/{i}.png" for i in range(20))
+    named = TrainingData(replace(data.train, keys=keys), data.val, GREY)
+    first, second, third = batches(20, 8, seed=0, epoch=0)[1][:3]
+    with pytest.raises(
+        SlimzooError,
+        match=r"^the loss became nan at step 2 of 9, after the rates were halved 2 times to lr=0\.0005, "
+        r"backbone_lr=0\.00025: try a tenth of --lr, or look at that batch: "
+        rf"images/{first}\.png, images/{second}\.png, images/{third}\.png and 4 more$",
+    ):
+        finetune(model, named, RECIPE, loss_fn=Poison(1, 3, 5))
+
+
+@pytest.mark.parametrize("interrupted_at", [4, 5])
+def test_interrupted_between_boundaries_goes_back_to_the_same_one(tmp_path, model, data, interrupted_at):
+    """Not to the state at the interruption, which an uninterrupted run does not have."""
+    whole = finetune(model, data, RECIPE, loss_fn=Poison(5))
+    poison = Poison(5)
+    with pytest.raises(Interrupted):
+        finetune(model, data, RECIPE, loss_fn=poison, checkpoints=tmp_path, after_step=interrupt_after(interrupted_at))
+    resumed = finetune(model, data, RECIPE, loss_fn=poison, checkpoints=tmp_path)
+    assert resumed.halvings == whole.halvings == 1
+    assert bits(resumed.model) == bits(whole.model)
+
+
+def test_interrupted_after_going_back_ends_with_the_same_bits(tmp_path, model, data):
+    whole = finetune(model, data, RECIPE, loss_fn=Poison(4))
+    poison = Poison(4)
+    with pytest.raises(Interrupted):
+        finetune(model, data, RECIPE, loss_fn=poison, checkpoints=tmp_path, after_step=interrupt_after(5))
+    assert bits(finetune(model, data, RECIPE, loss_fn=poison, checkpoints=tmp_path).model) == bits(whole.model)
+
+
+# memory
+
+
+class Bounded(torch.nn.Module):
+    """A model that runs out of memory above some number of images, from some call on."""
+
+    def __init__(self, model, most, after=0):
+        super().__init__()
+        self.model, self.most, self.after, self.calls = model, most, after, 0
+        self.num_classes = 10
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+            if len(x) > self.most and self.calls > self.after:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.model(x)
+
+
+@pytest.mark.parametrize(("most", "after", "micro"), [(8, 0, 5), (4, 0, 3), (2, 0, 2), (1, 0, 1), (4, 3, 3), (2, 5, 2)])
+def test_short_memory_accumulates_to_the_same_step(model, data, most, after, micro):
+    model.drop.p = 0.0  # its draws differ between the parts
+    recipe = replace(RECIPE, batch=10)
+    plain = finetune(Bounded(model, 99), data, recipe)
+    found = finetune(Bounded(model, most, after), data, recipe)
+    assert (plain.micro_batch, found.micro_batch) == (10, micro)
+    for (name, one), other in zip(found.model.named_parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5, msg=name)
+    for one, other in zip(found.history, plain.history, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
+
+
+def test_found_batch_size_survives_an_interruption(tmp_path, model, data):
+    """Dropout is drawn for each part, so the bits tell whether the parts are the same."""
+    whole = finetune(Bounded(model, 3), data, RECIPE)
+    with pytest.raises(Interrupted):
+        finetune(Bounded(model, 3), data, RECIPE, checkpoints=tmp_path, after_step=interrupt_after(4))
+    resumed = finetune(Bounded(model, 99), data, RECIPE, checkpoints=tmp_path)
+    assert resumed.micro_batch == whole.micro_batch == 2
+    assert bits(resumed.model) == bits(whole.model)
+
+
+def test_statistics_of_a_failed_pass_do_not_count():
+    """BatchNorm's moving averages after a failure are those of a run that began with the smaller parts."""
+    torch.manual_seed(0)
+    network = create_model("resnet20", **resnet.TINY["resnet20"])
+    data, recipe = training_data(COLOUR), replace(RECIPE, epochs=1, freeze_statistics=False)
+
+    class FailsLate(Bounded):
+        def forward(self, x):
+            answer = self.model(x)
+            if self.training and len(x) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return answer
+
+    one, other = (finetune(kind(network, 4), data, recipe).model for kind in (Bounded, FailsLate))
+    assert bits(one) == bits(other)
+
+
+def test_one_image_that_does_not_fit_is_said(model, data):
+    with pytest.raises(SlimzooError, match=r"one image of \(28, 28\) pixels at a time does not fit.*smaller --size"):
+        finetune(Bounded(model, 0), data, RECIPE)

@@ -89,7 +89,8 @@ def test_lineage_says_what_was_done(fitted, out):
     assert {**record, "out": str(out)} == json.loads(fitted.out)
     assert record["arguments"] == {
         "data": "digits", "model": "lenet5", "out": str(out), "method": "scratch", "epochs": 2, "size": None,
-        "batch": None, "lr": 0.01, "flip": None, "val": None, "test": None, "seed": 3,
+        "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3, "time_s": None,
+        "tensorboard": False,
     }  # fmt: skip
     assert record["seed"] == 3
     assert record["data"]["name"] == "digits"
@@ -117,7 +118,8 @@ def test_recorded_accuracy_is_the_models(fitted, out):
 
 
 def test_directory_holds_what_the_contract_lists(fitted, out):
-    names = {"MANIFEST.sha256", "config.json", "confusion.png", "curves.png", "history.csv", "model.safetensors"}
+    names = {"MANIFEST.sha256", "config.json", "model.safetensors", "history.csv", "predictions.csv"}
+    names |= {f"{picture}.png" for picture in ("confusion", "curves", "inputs", "mistakes", "reliability")}
     assert {p.name for p in out.iterdir()} == names
     assert not out.with_name("digits.partial").exists()
     config = json.loads((out / "config.json").read_text())
@@ -155,7 +157,7 @@ def test_eval_uses_the_test_part_of_the_fit(fitted, out, capsys):
     data = open_data("digits")
     labels, right = data.labels[data.indices("test")], np.array(list(document["correct"])) == "1"
     for digit in range(10):
-        assert document["per_class"][str(digit)] == pytest.approx(right[labels == digit].mean(), abs=1e-4)
+        assert document["per_class"][str(digit)]["recall"] == pytest.approx(right[labels == digit].mean(), abs=1e-4)
 
 
 def test_eval_takes_other_data_whole(fitted, out, tmp_path):
@@ -163,8 +165,9 @@ def test_eval_takes_other_data_whole(fitted, out, tmp_path):
     for i, label in enumerate(labels):
         (tmp_path / label).mkdir(exist_ok=True)
         (tmp_path / f"{i}.png").rename(tmp_path / label / f"{i}.png")
-    evaluation, _, part = evaluate(out, tmp_path)
-    assert (evaluation.n, part) == (40, "test")
+    evaluated = evaluate(out, tmp_path)
+    evaluation = evaluated.evaluation
+    assert (evaluation.n, evaluated.part) == (40, "test")
     assert evaluation.confusion.sum() == 40
     assert evaluation.confusion.trace() == evaluation.correct.sum()
     files = sorted(tmp_path.rglob("*.png"))
@@ -204,7 +207,7 @@ def test_exported_file_gives_the_same_answers(fitted, out, capsys, tmp_path):
     assert np.abs(first - second).max() < 0.05 * first.std()
     assert [step["verb"] for step in load_model(out).config.lineage] == ["fit", "export"]
     # the file knows what it was fitted to: eval takes the same part, and finds the same
-    one, other = (evaluate(source, "digits")[0] for source in (out, out / "model.onnx"))
+    one, other = (evaluate(source, "digits").evaluation for source in (out, out / "model.onnx"))
     assert (one.predictions == other.predictions).mean() > 0.99
     assert one.n == other.n
 
@@ -232,7 +235,11 @@ def colour_folder(root, count=8):
 @pytest.mark.parametrize("method", ["probe", "finetune"])
 def test_pretrained_backbone_tells_red_from_blue(tmp_path, method):
     data = colour_folder(tmp_path / "data")
-    fitted = fit(data, method=method, size=32, epochs=1, batch=4, val=0, test=0.25, out=tmp_path / method)
+    colourful = {"augment.colour": 0.0, "augment.grey": 0.0}  # colour is all that they differ in
+    fitted = fit(
+        data, method=method, size=32, epochs=6, batch=4, lr=1e-4, val=0, test=0.25, settings=colourful,
+        out=tmp_path / method,
+    )  # fmt: skip
     after = fitted.record["metrics"]["after"]
     assert "val" not in after
     assert after["test"]["top1"] == 1.0

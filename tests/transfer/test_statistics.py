@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
-from transfer.statistics import Z95, paired_drop, wilson
+from transfer.statistics import Z95, mean_share, paired_drop, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(81, 263), (15, 148), (0, 20), (1, 29), (29, 29)])
@@ -107,3 +107,41 @@ def test_answers_must_be_of_the_same_images():
         paired_drop([1, 0, 1], [1, 0])
     with pytest.raises(ValueError, match="of 0 and 1"):
         paired_drop(np.array([0.5, 1]), np.array([1, 1]))
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 5), (5, 5), (37, 50)])
+def test_the_mean_of_one_share_is_wilsons(correct, n):
+    mean, bounds = mean_share([correct, 0], [n, 0])  # a class of no images does not count
+    assert mean == correct / n
+    assert bounds == pytest.approx(wilson(correct, n), abs=1e-12)
+
+
+@pytest.mark.parametrize("correct", [0, 3, 10])
+def test_the_mean_of_like_shares_is_as_sure_as_all_their_images(correct):
+    mean, bounds = mean_share([correct] * 6, [10] * 6)
+    assert mean == pytest.approx(correct / 10)
+    assert bounds == pytest.approx(wilson(6 * correct, 60), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shares", "images"),
+    [
+        ((0.95, 0.9, 0.6, 0.99, 0.8, 0.7, 0.97, 0.5, 0.9), (17, 26, 44, 53, 34, 32, 45, 78, 52)),
+        ((0.99,) * 10, (36,) * 10),
+        ((0.9,) * 40, (4,) * 40),
+        ((0.8,) * 100, (2,) * 100),
+        ((0.1, 0.95), (8, 400)),
+        (tuple(np.linspace(0.2, 1, 37)), (20,) * 37),
+    ],
+)
+def test_the_interval_of_a_mean_holds_it_as_often_as_it_says(shares, images):
+    rng, inside = np.random.default_rng(0), 0
+    for correct in rng.binomial(images, shares, size=(2000, len(shares))):
+        lo, hi = mean_share(correct, images)[1]
+        inside += lo <= np.mean(shares) <= hi
+    assert 0.93 < inside / 2000 <= 0.996
+
+
+def test_a_mean_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one of them of images"):
+        mean_share([0, 0], [0, 0])

@@ -1,0 +1,110 @@
+"""`--method auto`: the cheap methods first, training where it can still pay, and the best by validation.
+
+Prototypes and the probe need one pass over the images each. Fine-tuning follows unless validation has nothing left to
+gain or `--time` leaves no room; of all, the most accurate on the validation images is kept. Without validation images
+nothing can be compared, and the number of images decides.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from transfer import methods
+from transfer.distributed import from_main, is_main
+from transfer.evaluate import evaluate_pixels
+from transfer.finetune import finetune
+from transfer.methods import Outcome, Task
+from transfer.start import Method
+from zoo.directory import write_json
+from zoo.predictor import TorchPredictor
+
+FEW_SHOT = 3  # images a class, in the middle: up to here class means beat what is trained (Wang et al. 2019, table 1)
+RESERVE = 0.85  # share of the time left that training may plan with; the rest is for measuring and writing
+TRIAL_IMAGES = 128  # on which an epoch's time is measured
+PLAN = "auto.json"  # beside the checkpoints: what was decided by the clock must not be decided again
+
+
+def auto(task: Task, *, time_s: float | None, began: float) -> Outcome:
+    """Run the methods that pay and return the best, with the comparison in its notes.
+
+    Args:
+        time_s: for the whole fit, from `began` (`time.monotonic`) on; None sets no limit.
+    """
+    if task.pixels.val is None:
+        method: Method = "prototype" if _images_a_class(task) <= FEW_SHOT else "finetune"
+        task.tell(f"auto: {method}, by the number of images: without validation images nothing can be compared")
+        return methods.METHODS[method](task)
+    tried: list[tuple[tuple[float, float], Outcome]] = []
+    rows: list[dict[str, Any]] = []
+
+    def run(method: Method, how: Callable[[Task], Outcome]) -> None:
+        at = time.monotonic()
+        outcome = how(task)
+        score = _score(task, outcome)
+        tried.append((score, outcome))
+        seconds = round(time.monotonic() - at, 2)
+        rows.append({"method": method, "val_top1": round(score[0], 6), "seconds": seconds})
+        task.tell(f"auto: {method} {score[0]:.1%} on validation images, {seconds:.0f} s")
+
+    run("prototype", methods.prototype)
+    run("probe", methods.probe)
+    reason = ""
+    if max(score[0] for score, _ in tried) == 1:
+        reason = "no validation image is wrong"
+    else:
+        epochs = _epochs(task, time_s, began)
+        if epochs == 0:
+            reason = f"no epoch fits into the rest of --time {time_s:.0f}s"
+        else:
+            wanted = task.recipe
+            timed = replace(task, recipe=lambda kind: replace(wanted(kind), epochs=min(epochs, wanted(kind).epochs)))
+            run("finetune", lambda _: methods.finetune_all(timed))
+    if reason:
+        rows.append({"method": "finetune", "reason": reason})
+        task.tell(f"auto: no fine-tuning, {reason}")
+    best = max(tried, key=lambda candidate: candidate[0])[1]  # of equals the first, which took less
+    task.tell(f"auto: {best.method} is the best on validation images")
+    return replace(best, notes={**best.notes, "auto": {"chosen": best.method, "methods": rows}})
+
+
+def _images_a_class(task: Task) -> float:
+    return float(np.median(np.bincount(task.pixels.train.labels, minlength=task.classes)))
+
+
+def _score(task: Task, outcome: Outcome) -> tuple[float, float]:
+    """Accuracy on the validation images, and of equals the more likely answers."""
+    assert task.pixels.val is not None
+    predictor = TorchPredictor(outcome.model, outcome.config.preprocess, outcome.config.classes)
+    found = evaluate_pixels(predictor, task.pixels.val, task.classes, progress=task.progress)
+    return found.top1, -found.nll
+
+
+def _epochs(task: Task, time_s: float | None, began: float) -> int:
+    """How many epochs of fine-tuning fit into the time; decided once, and read again when the run is resumed."""
+    recipe = task.recipe("finetune")
+    if time_s is None:
+        return recipe.epochs
+    plan = task.checkpoints / PLAN
+    if plan.exists():
+        return int(json.loads(plan.read_text(encoding="utf-8"))["epochs"])
+
+    def decide() -> int:
+        at = time.monotonic()
+        images = np.arange(min(TRIAL_IMAGES, len(task.pixels.train)))
+        some = replace(task.training_data, train=task.pixels.train.take(images), val=None)
+        finetune(task.network, some, replace(recipe, epochs=1, patience=0), progress=task.progress, title="timing")
+        epoch_s = (time.monotonic() - at) * len(task.pixels.train) / len(images)
+        left_s = RESERVE * (time_s - (time.monotonic() - began))
+        return max(0, min(recipe.epochs, int(left_s / epoch_s)))
+
+    epochs = from_main(decide)
+    if is_main():
+        task.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_json(plan, {"epochs": epochs})
+    return epochs

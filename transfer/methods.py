@@ -1,0 +1,174 @@
+"""The methods of a fit: from a pretrained (or fresh) network and pixels to a trained model.
+
+Each is a function of one Task and leaves the task's network alone, so that `auto` can try one after the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer.distributed import copy_from_main_, main_first
+from transfer.features import frozen_features
+from transfer.finetune import Epoch, TrainingData, finetune
+from transfer.loader import Progress
+from transfer.parts import Pixels
+from transfer.preflight import preflight
+from transfer.probe import fit_probe, lift_classifier_, set_classifier_
+from transfer.prototype import fit_prototype
+from transfer.range_test import range_test
+from transfer.recipe import Recipe
+from transfer.start import Method
+from zoo.artifact import ModelConfig
+from zoo.classifier import classifier
+from zoo.errors import SlimzooError
+from zoo.tapped import Tapped, tap
+
+Trains = Literal["finetune", "scratch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a method works on.
+
+    Attributes:
+        network: its classifier fresh; methods work on copies.
+        config: of that network.
+        recipe: what a method that trains by gradients does; `find_lr` replaces its rates by a range test's.
+        checkpoints: where training keeps its state, and resumes from.
+        tell: told one line at a time what a person should know.
+    """
+
+    network: nn.Module
+    config: ModelConfig
+    pixels: Pixels
+    recipe: Callable[[Trains], Recipe]
+    find_lr: bool
+    seed: int
+    checkpoints: Path
+    progress: Progress | None
+    tell: Callable[[str], None]
+
+    @property
+    def classes(self) -> int:
+        assert self.config.classes is not None
+        return len(self.config.classes)
+
+    @property
+    def training_data(self) -> TrainingData:
+        return TrainingData(self.pixels.train, self.pixels.val, self.config.preprocess)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a method made.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        config: of that model, which may differ from the task's: prototypes see more of the network.
+        history: of the epochs, where there were any.
+        notes: for the lineage record.
+    """
+
+    method: Method
+    model: nn.Module
+    config: ModelConfig
+    history: list[Epoch] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def probe(task: Task) -> Outcome:
+    """Train the classifier alone: logistic regression on frozen features (see `transfer.probe`)."""
+    network = copy.deepcopy(task.network)
+    train, val = task.pixels.train, task.pixels.val
+    preprocess = task.config.preprocess
+    with main_first():
+        features = frozen_features(network, train, preprocess, progress=task.progress)
+        held_out = None
+        if val is not None:
+            held_out = (frozen_features(network, val, preprocess, progress=task.progress), val.labels)
+    found = fit_probe(
+        features, train.labels, classes=task.classes, val=held_out, seed=task.seed, progress=task.progress
+    )
+    set_classifier_(network, found)
+    head = classifier(network)
+    if isinstance(head, nn.Conv2d) and head.bias is not None:
+        lift_classifier_(network, train, preprocess)
+    notes = {"alpha": found.alpha, "cross_validated_top1": found.cross_validated_top1}
+    return Outcome(method="probe", model=network.eval(), config=task.config, notes=notes)
+
+
+def prototype(task: Task) -> Outcome:
+    """No training: the nearest class mean, seen at several depths of the network (see `transfer.prototype`)."""
+    network, config = _tapped(task)
+    with main_first():
+        features = frozen_features(network, task.pixels.train, config.preprocess, progress=task.progress)
+    blocks = (*network.channels, features.shape[1] - sum(network.channels)) if isinstance(network, Tapped) else None
+    found = fit_prototype(features, task.pixels.train.labels, classes=task.classes, blocks=blocks)
+    set_classifier_(network, found)
+    notes = {"left_out_top1": found.left_out_top1}
+    return Outcome(method="prototype", model=network.eval(), config=config, notes=notes)
+
+
+def finetune_all(task: Task) -> Outcome:
+    """Train all layers, the classifier starting from the probe."""
+    started = probe(task)
+    outcome = _train(task, started.model, "finetune")
+    return replace(outcome, notes={**outcome.notes, "probe": started.notes})
+
+
+def scratch(task: Task) -> Outcome:
+    """Train all layers from random weights."""
+    return _train(task, task.network, "scratch")
+
+
+METHODS: dict[Method, Callable[[Task], Outcome]] = {
+    "prototype": prototype,
+    "probe": probe,
+    "finetune": finetune_all,
+    "scratch": scratch,
+}
+
+
+def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
+    recipe = task.recipe(method)
+    data = task.training_data
+    copy_from_main_(network)
+    checked = preflight(network, data, recipe, probe_initialized=method == "finetune", progress=task.progress)
+    for line in checked.lines():
+        task.tell(line)
+    notes: dict[str, Any] = {"preflight": checked.to_dict()}
+    if task.find_lr:
+        recipe, notes["range_test"] = _with_found_rate(task, network, recipe)
+    trained = finetune(network, data, recipe, checkpoints=task.checkpoints, progress=task.progress, title=method)
+    notes["recipe"] = recipe.to_dict()
+    return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)
+
+
+def _with_found_rate(task: Task, network: nn.Module, recipe: Recipe) -> tuple[Recipe, dict[str, float]]:
+    """The recipe with the rate that a range test suggests, the backbone's in the same proportion."""
+    found = range_test(network, task.training_data, recipe, progress=task.progress).suggestion
+    if found is None:
+        raise SlimzooError("the range test found no rate at which the loss falls; give one with --lr")
+    task.tell(f"range test: --lr {found:.2g} (the recipe's is {recipe.lr:.2g})")
+    return replace(recipe, lr=found, backbone_lr=found * recipe.backbone_lr / recipe.lr), {"suggestion": found}
+
+
+def _tapped(task: Task) -> tuple[nn.Module, ModelConfig]:
+    """The network with a classifier that sees more of its depths, where it ends in a linear layer."""
+    network = copy.deepcopy(task.network)
+    if not isinstance(classifier(network), nn.Linear):
+        return network, task.config
+    example = torch.from_numpy(task.config.preprocess.normalize(np.asarray(task.pixels.train.pixels[:1])))
+    taps = tap(network, example)
+    if not taps:
+        return network, task.config
+    arguments = {**task.config.model_args, "taps": taps}
+    return Tapped(network, taps), replace(task.config, model_args=arguments)
