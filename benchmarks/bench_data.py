@@ -27,7 +27,7 @@ from planted import KINDS, emoji, find, photographs, plant
 from record import write_result
 from torture import MEMORY_OF_REFUSALS, Case, cases
 
-from transfer.duplicates import near_pairs
+from transfer.data.duplicates import near_pairs
 from zoo.image import ImageError, load_image
 
 EACH = 50

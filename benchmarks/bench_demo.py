@@ -20,7 +20,7 @@ import numpy as np
 from record import write_result
 
 from compress.report.statistics import ratio_interval
-from transfer.statistics import paired_drop
+from transfer.evaluation.statistics import paired_drop
 
 BARS = {
     "finetuned_top1_pct": (">=", 97.5),

@@ -28,9 +28,9 @@ def one(side: int, way: str) -> dict[str, float]:
     """Train for STEPS steps, of which the first two do not count."""
     import numpy as np
 
-    from transfer import finetune as loop
-    from transfer.loader import LabelledPixels
-    from transfer.recipe import Recipe
+    from transfer.data.loader import LabelledPixels
+    from transfer.training import finetune as loop
+    from transfer.training.recipe import Recipe
     from zoo.preprocess import Preprocess
     from zoo.registry import create_model
 

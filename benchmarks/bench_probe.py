@@ -25,11 +25,11 @@ import torch
 from numpy.typing import NDArray
 from record import write_result
 
-from transfer.data import open_data
-from transfer.features import frozen_features
-from transfer.loader import load_pixels
-from transfer.probe import fit_probe
-from transfer.sources import Data
+from transfer.data.dataset import open_data
+from transfer.data.loader import load_pixels
+from transfer.data.sources import Data
+from transfer.frozen.features import frozen_features
+from transfer.frozen.probe import fit_probe
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
 from zoo.weights import WEIGHTS

@@ -105,8 +105,8 @@ def _arrays(data: Path, test: Path, seed: int) -> dict[str, Any]:
     """The same pixels and the same split as `fit` has."""
     from dataclasses import replace
 
-    from transfer.data import open_data
-    from transfer.parts import read_pixels
+    from transfer.data.dataset import open_data
+    from transfer.data.parts import read_pixels
     from zoo.weights import WEIGHTS
 
     preprocess = replace(WEIGHTS["tf_efficientnet_lite0"].preprocess.at(SIZE), mode="squash", resize_to=None)
@@ -171,7 +171,7 @@ def _fastai(arrays: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
 
 def _compare(task: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds; paired differences and ratios of time against `auto`."""
-    from transfer.statistics import paired_drop
+    from transfer.evaluation.statistics import paired_drop
 
     by_method: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
@@ -209,10 +209,10 @@ def one_shot(emoji: Path, *, ways: int = 20, episodes: int = 1000) -> dict[str, 
     import torch
 
     import zoo
-    from transfer.features import frozen_features
-    from transfer.loader import LabelledPixels, load_pixels
-    from transfer.prototype import fit_prototype
-    from transfer.sources import open_source
+    from transfer.data.loader import LabelledPixels, load_pixels
+    from transfer.data.sources import open_source
+    from transfer.frozen.features import frozen_features
+    from transfer.frozen.prototype import fit_prototype
     from zoo.tapped import Tapped, tap
     from zoo.weights import WEIGHTS
 

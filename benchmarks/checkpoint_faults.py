@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from transfer.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from transfer.training.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from zoo.errors import SlimzooError
 
 CALLS = ("open", "mkdir", "write", "fsync", "rename", "unlink", "rmdir")

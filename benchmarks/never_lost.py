@@ -22,12 +22,12 @@ from checkpoint_faults import died, fork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfer import boundary
-from transfer.augment import NONE
-from transfer.checkpoint import Checkpoint, newest_checkpoint
-from transfer.finetune import Finetuned, LossFn, TrainingData, finetune
-from transfer.loader import LabelledPixels
-from transfer.recipe import Recipe
+from transfer.data.loader import LabelledPixels
+from transfer.training import boundary
+from transfer.training.augment import NONE
+from transfer.training.checkpoint import Checkpoint, newest_checkpoint
+from transfer.training.finetune import Finetuned, LossFn, TrainingData, finetune
+from transfer.training.recipe import Recipe
 from zoo import efficientnet, lenet, resnet, vit
 from zoo.errors import SlimzooError
 from zoo.preprocess import Preprocess

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.duplicates import duplicate_pairs, group_ids
-from transfer.thumbnails import thumbnails
+from transfer.data.duplicates import duplicate_pairs, group_ids
+from transfer.data.thumbnails import thumbnails
 from zoo.image import load_image
 
 TILE = 106  # pixels: a photograph of 427 x 640 is 24 of them, which do not overlap

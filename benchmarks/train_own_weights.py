@@ -24,13 +24,13 @@ import torch
 from record import ROOT, commit, write_result
 
 import zoo
-from transfer.augment import augment_for
-from transfer.data import open_data
-from transfer.evaluate import evaluate_pixels
-from transfer.finetune import TrainingData, finetune
-from transfer.loader import LabelledPixels, load_pixels
-from transfer.recipe import Recipe
-from transfer.split import TEST, TRAIN
+from transfer.data.dataset import open_data
+from transfer.data.loader import LabelledPixels, load_pixels
+from transfer.data.split import TEST, TRAIN
+from transfer.evaluation.evaluate import evaluate_pixels
+from transfer.training.augment import augment_for
+from transfer.training.finetune import TrainingData, finetune
+from transfer.training.recipe import Recipe
 from zoo.console import Console
 from zoo.directory import sha256, write_tensors
 from zoo.predictor import TorchPredictor

@@ -27,7 +27,7 @@ EPOCHS = 8
 FORKING_SERVER = """
 import gc, json, os, resource, sys
 import altair, sklearn.datasets, torch._dynamo, vl_convert
-import transfer.evaluate, transfer.fit, transfer.predict
+import transfer.evaluation.evaluate, transfer.fit, transfer.predict
 from compress.__main__ import main
 
 gc.freeze()

@@ -49,7 +49,7 @@ def test_imports_point_down(layer):
 
 
 def test_the_reader_of_imports_sees_them_all():
-    source = "import compress.cli as c\ndef f():\n    from transfer.data import open_data\n"
+    source = "import compress.cli as c\ndef f():\n    from transfer.data.dataset import open_data\n"
     assert imported_packages(source) == {"compress", "transfer"}
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from zoo.lazy import keep_functions
 
 _HOME = {
-    "Recipe": "recipe",
-    "evaluate": "evaluate",
-    "finetune": "finetune",
+    "Recipe": "training.recipe",
+    "evaluate": "evaluation.evaluate",
+    "finetune": "training.finetune",
     "fit": "fit",
-    "open_data": "data",
+    "open_data": "data.dataset",
     "predict": "predict",
-    "stratified_split": "split",
+    "stratified_split": "data.split",
 }
 __all__ = sorted(_HOME)
 keep_functions(__name__, _HOME)

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from transfer import methods
-from transfer.distributed import from_main, is_main
-from transfer.evaluate import evaluate_pixels
-from transfer.finetune import finetune
+from transfer.evaluation.evaluate import evaluate_pixels
 from transfer.methods import Outcome, Task
 from transfer.start import Method
+from transfer.training.distributed import from_main, is_main
+from transfer.training.finetune import finetune
 from zoo.directory import write_json
 from zoo.predictor import TorchPredictor
 

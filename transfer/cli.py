@@ -36,8 +36,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Find what is wrong with a dataset: unreadable files, duplicates, leaks, odd classes. Exit code 3 for errors."""
-    from transfer.check import check_data
-    from transfer.check_sheets import save_check_sheet
+    from transfer.data.check import check_data
+    from transfer.data.check_sheets import save_check_sheet
 
     with Console(as_json=json) as console:
         checked = check_data(data, val=val, test=test, seed=seed, progress=console.progress)
@@ -86,12 +86,12 @@ def fit(
     json: Json = False,
 ) -> None:
     """Fit a pretrained model to your images."""
-    from transfer.data import open_data
-    from transfer.distributed import is_main, processes
+    from transfer.data.dataset import open_data
     from transfer.fit import fit as run
-    from transfer.settings import read_rate, read_seconds, read_settings
     from transfer.start import check as check_start
     from transfer.start import checked_method
+    from transfer.training.distributed import is_main, processes
+    from transfer.training.settings import read_rate, read_seconds, read_settings
     from zoo.directory import check_free
 
     with processes(), Console(as_json=json, silent=not is_main()) as console:
@@ -136,8 +136,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model's accuracy on labelled images."""
-    from transfer.evaluate import evaluate as run
-    from transfer.findings import describe, document, write_findings
+    from transfer.evaluation.evaluate import evaluate as run
+    from transfer.evaluation.findings import describe, document, write_findings
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:

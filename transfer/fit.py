@@ -11,21 +11,21 @@ from typing import Any
 import torch
 
 from transfer.auto import auto
-from transfer.calibration import fit_temperature, fold_temperature_
-from transfer.check_sheets import save_input_sheet
-from transfer.data import open_data
-from transfer.evaluate import Evaluated, evaluate_pixels
-from transfer.findings import write_findings
-from transfer.history import save_history
-from transfer.loader import Progress
+from transfer.data.check_sheets import save_input_sheet
+from transfer.data.dataset import open_data
+from transfer.data.loader import Progress
+from transfer.data.parts import Pixels, measure, read_pixels
+from transfer.data.split import TEST, VAL
+from transfer.evaluation.calibration import fit_temperature, fold_temperature_
+from transfer.evaluation.evaluate import Evaluated, evaluate_pixels
+from transfer.evaluation.findings import write_findings
+from transfer.evaluation.plots import save_curves
 from transfer.methods import METHODS, Outcome, Task, Trains
-from transfer.parts import Pixels, measure, read_pixels
-from transfer.plots import save_curves
-from transfer.recipe import Recipe
-from transfer.settings import with_settings
-from transfer.split import TEST, VAL
 from transfer.start import Method, checked_method, start
-from transfer.tensorboard import TensorboardLog, check_tensorboard
+from transfer.training.history import save_history
+from transfer.training.recipe import Recipe
+from transfer.training.settings import with_settings
+from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
@@ -67,7 +67,7 @@ def fit(
     """Fit a model to labelled images and write DIR.
 
     Args:
-        data: see `transfer.sources`.
+        data: see `transfer.data.sources`.
         model: a zoo name, "timm:NAME" or "torchvision:NAME".
         method: "prototype" takes class means of frozen features, "probe" trains the classifier on them, "finetune"
             starts from the probe and trains all, "scratch" starts from random weights; "auto" finds the best of the

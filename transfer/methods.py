@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.distributed import copy_from_main_, main_first
-from transfer.features import frozen_features
-from transfer.finetune import Epoch, TrainingData, finetune
-from transfer.loader import Progress
-from transfer.parts import Pixels
-from transfer.preflight import preflight
-from transfer.probe import fit_probe, lift_classifier_, set_classifier_
-from transfer.prototype import fit_prototype
-from transfer.range_test import range_test
-from transfer.recipe import Recipe
+from transfer.data.loader import Progress
+from transfer.data.parts import Pixels
+from transfer.frozen.features import frozen_features
+from transfer.frozen.probe import fit_probe, lift_classifier_, set_classifier_
+from transfer.frozen.prototype import fit_prototype
 from transfer.start import Method
+from transfer.training.distributed import copy_from_main_, main_first
+from transfer.training.finetune import Epoch, TrainingData, finetune
+from transfer.training.preflight import preflight
+from transfer.training.range_test import range_test
+from transfer.training.recipe import Recipe
 from zoo.artifact import ModelConfig
 from zoo.classifier import classifier
 from zoo.errors import SlimzooError
@@ -85,7 +85,7 @@ class Outcome:
 
 
 def probe(task: Task) -> Outcome:
-    """Train the classifier alone: logistic regression on frozen features (see `transfer.probe`)."""
+    """Train the classifier alone: logistic regression on frozen features (see `transfer.frozen.probe`)."""
     network = copy.deepcopy(task.network)
     train, val = task.pixels.train, task.pixels.val
     preprocess = task.config.preprocess
@@ -106,7 +106,7 @@ def probe(task: Task) -> Outcome:
 
 
 def prototype(task: Task) -> Outcome:
-    """No training: the nearest class mean, seen at several depths of the network (see `transfer.prototype`)."""
+    """No training: the nearest class mean, seen at several depths of the network (see `transfer.frozen.prototype`)."""
     network, config = _tapped(task)
     with main_first():
         features = frozen_features(network, task.pixels.train, config.preprocess, progress=task.progress)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.loader import Progress
-from transfer.sources import Data
+from transfer.data.loader import Progress
+from transfer.data.sources import Data
 from zoo import download, upstream
 from zoo.artifact import ModelConfig
 from zoo.classifier import classifier_name, reset_classifier_

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from compress.deploy import preprocessing
 from compress.deploy.parity import compare
-from transfer.data import reopen
-from transfer.loader import Progress
-from transfer.split import TEST, TRAIN, VAL
+from transfer.data.dataset import reopen
+from transfer.data.loader import Progress
+from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, load_model, read_config
 from zoo.directory import replace_files

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.prune.structured import Cut, kept_outputs
-from transfer.loader import LabelledPixels, batches
+from transfer.data.loader import LabelledPixels, batches
 from zoo.preprocess import Preprocess
 
 IMAGES = 256

@@ -14,12 +14,12 @@ from torch import Tensor
 from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import Pruned, prune_channels
-from transfer.augment import augment_for
-from transfer.data import open_for
-from transfer.finetune import TrainingData, finetune
-from transfer.loader import LabelledPixels, Progress, batches
-from transfer.parts import measure, read_pixels
-from transfer.recipe import Recipe
+from transfer.data.dataset import open_for
+from transfer.data.loader import LabelledPixels, Progress, batches
+from transfer.data.parts import measure, read_pixels
+from transfer.training.augment import augment_for
+from transfer.training.finetune import TrainingData, finetune
+from transfer.training.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
 from zoo.cost import count_parameters

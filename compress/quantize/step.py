@@ -13,10 +13,10 @@ import onnx
 from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.quantize.ptq import Quantized, quantize_static
-from transfer.data import open_for
-from transfer.loader import Progress
-from transfer.parts import evaluate_parts, measure, read_pixels
-from transfer.split import TEST, VAL
+from transfer.data.dataset import open_for
+from transfer.data.loader import Progress
+from transfer.data.parts import evaluate_parts, measure, read_pixels
+from transfer.data.split import TEST, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
 from zoo.directory import check_free, new_directory, write_json

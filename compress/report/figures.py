@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.report.statistics import Ratio
-from transfer.statistics import PairedDrop
+from transfer.evaluation.statistics import PairedDrop
 
 MISSING = "–"
 MINUS = "−"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from compress.report.statistics import Ratio, Verdict, ratio_interval
-from transfer.statistics import PairedDrop, paired_drop, wilson
+from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
 from zoo.errors import UsageError
 
 SPLITS = ("val", "test")

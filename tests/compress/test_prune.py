@@ -12,7 +12,7 @@ from compress.prune.groups import find_groups
 from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import mask_, prune_channels
-from transfer.loader import LabelledPixels
+from transfer.data.loader import LabelledPixels
 from zoo.cost import count_macs
 from zoo.errors import UsageError
 from zoo.init import he_normal_

@@ -15,7 +15,7 @@ from compress.report.report import build_report
 from compress.report.sections import command
 from compress.report.statistics import ratio_interval
 from compress.report.variants import current_metrics
-from transfer.statistics import paired_drop, wilson
+from transfer.evaluation.statistics import paired_drop, wilson
 from zoo.errors import UsageError
 
 N = 360

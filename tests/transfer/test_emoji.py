@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.data import open_data
+from transfer.data.dataset import open_data
 from transfer.fit import fit
 
 EMOJI = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji")

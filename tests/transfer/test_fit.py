@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from transfer.cli import app
-from transfer.data import open_data
-from transfer.evaluate import evaluate
+from transfer.data.dataset import open_data
+from transfer.evaluation.evaluate import evaluate
 from transfer.fit import fit
 from transfer.predict import predict
 from transfer.start import start

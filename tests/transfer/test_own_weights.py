@@ -11,8 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 
 import zoo
-from transfer.data import open_data
-from transfer.split import TEST
+from transfer.data.dataset import open_data
+from transfer.data.split import TEST
 from zoo.weights import WEIGHTS
 
 

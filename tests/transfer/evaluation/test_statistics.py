@@ -1,0 +1,147 @@
+"""Accuracy intervals against published values, the definition solved by another road, and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, binomtest
+
+from transfer.evaluation.statistics import Z95, mean_share, paired_drop, wilson
+
+
+@pytest.mark.parametrize(("correct", "n"), [(81, 263), (15, 148), (0, 20), (1, 29), (29, 29)])
+def test_wilson_is_scipys(correct, n):
+    reference = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    assert wilson(correct, n) == pytest.approx((reference.low, reference.high), abs=1e-12)
+
+
+def test_wilson_gives_the_published_interval():
+    lo, hi = wilson(81, 263)  # Newcombe 1998, Statistics in Medicine 17:857-872, Table I: 0.2553 to 0.3662
+    assert (round(lo, 4), round(hi, 4)) == (0.2553, 0.3662)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (-1, 4), (5, 4)])
+def test_wilson_refuses_counts_that_cannot_be(correct, n):
+    with pytest.raises(ValueError, match="wanted 0 <= correct <= n"):
+        wilson(correct, n)
+
+
+def answers(lost, won, both, neither=0):
+    """(before, after) of models that agree on `both` right and `neither` right images."""
+    before = [1] * lost + [0] * won + [1] * both + [0] * neither
+    after = [0] * lost + [1] * won + [1] * both + [0] * neither
+    return before, after
+
+
+def likelihood_score(lost, won, n, d):
+    """The score statistic of difference d, its nuisance parameter found by maximizing the trinomial likelihood."""
+
+    def negative(q):
+        rest = 1 - 2 * q - d
+        return -(lost * math.log(q + d) + won * math.log(q) + (n - lost - won) * math.log(rest))
+
+    lowest, highest = max(0.0, -d), (1 - d) / 2
+    q = minimize_scalar(
+        negative, bounds=(lowest + 1e-12, highest - 1e-12), method="bounded", options={"xatol": 1e-12}
+    ).x
+    return (lost - won - n * d) / math.sqrt(n * (2 * q + d * (1 - d)))
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(12, 2, 50), (3, 8, 359), (1, 1, 30), (150, 86, 1600)])
+def test_interval_ends_where_the_score_test_starts_to_reject(lost, won, n):
+    drop = paired_drop(*answers(lost, won, n - lost - won))
+    lo, hi = (points / 100 for points in drop.ci_points)
+    assert lo < (lost - won) / n < hi
+    assert likelihood_score(lost, won, n, lo) == pytest.approx(Z95, abs=1e-4)
+    assert likelihood_score(lost, won, n, hi) == pytest.approx(-Z95, abs=1e-4)
+
+
+def test_no_flips_leave_a_width():
+    drop = paired_drop(*answers(0, 0, 300, 59))
+    edge = 100 * Z95**2 / (359 + Z95**2)  # the score equation in closed form where nothing flipped
+    assert drop.ci_points == pytest.approx((-edge, edge))
+    assert (drop.points, drop.mcnemar_p, drop.n, drop.flips) == (0.0, 1.0, 359, 0)
+
+
+def test_every_answer_lost():
+    drop = paired_drop([1] * 10, [0] * 10)
+    assert drop.points == 100
+    assert drop.ci_points[1] == 100
+    assert drop.mcnemar_p == pytest.approx(2 * 0.5**10)
+
+
+def test_better_is_the_mirror_of_worse():
+    before, after = answers(9, 3, 100, 5)
+    worse, better = paired_drop(before, after), paired_drop(after, before)
+    assert better.points == -worse.points
+    assert better.ci_points == pytest.approx((-worse.ci_points[1], -worse.ci_points[0]))
+    assert better.mcnemar_p == worse.mcnemar_p
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 1), (5, 5), (10, 2), (3, 30)])
+def test_mcnemar_is_the_exact_binomial_test(lost, won):
+    assert paired_drop(*answers(lost, won, 50)).mcnemar_p == pytest.approx(binomtest(lost, lost + won).pvalue)
+
+
+def test_interval_covers_as_often_as_it_says():
+    """Coverage over every outcome of n = 60 images at true rates of loss and gain, weighted by its probability."""
+    n, p_lost, p_won = 60, 0.08, 0.05
+    covered = total = 0.0
+    for lost in range(21):
+        for won in range(21):
+            weight = binom.pmf(lost, n, p_lost) * binom.pmf(won, n - lost, p_won / (1 - p_lost))
+            if weight < 1e-7:
+                continue
+            lo, hi = paired_drop(*answers(lost, won, n - lost - won)).ci_points
+            total += weight
+            covered += weight * (lo <= 100 * (p_lost - p_won) <= hi)
+    assert total == pytest.approx(1, abs=1e-3)
+    assert 0.93 <= covered / total <= 0.98
+
+
+def test_answers_must_be_of_the_same_images():
+    with pytest.raises(ValueError, match="3 answers before, 2 after"):
+        paired_drop([1, 0, 1], [1, 0])
+    with pytest.raises(ValueError, match="of 0 and 1"):
+        paired_drop(np.array([0.5, 1]), np.array([1, 1]))
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 5), (5, 5), (37, 50)])
+def test_the_mean_of_one_share_is_wilsons(correct, n):
+    mean, bounds = mean_share([correct, 0], [n, 0])  # a class of no images does not count
+    assert mean == correct / n
+    assert bounds == pytest.approx(wilson(correct, n), abs=1e-12)
+
+
+@pytest.mark.parametrize("correct", [0, 3, 10])
+def test_the_mean_of_like_shares_is_as_sure_as_all_their_images(correct):
+    mean, bounds = mean_share([correct] * 6, [10] * 6)
+    assert mean == pytest.approx(correct / 10)
+    assert bounds == pytest.approx(wilson(6 * correct, 60), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shares", "images"),
+    [
+        ((0.95, 0.9, 0.6, 0.99, 0.8, 0.7, 0.97, 0.5, 0.9), (17, 26, 44, 53, 34, 32, 45, 78, 52)),
+        ((0.99,) * 10, (36,) * 10),
+        ((0.9,) * 40, (4,) * 40),
+        ((0.8,) * 100, (2,) * 100),
+        ((0.1, 0.95), (8, 400)),
+        (tuple(np.linspace(0.2, 1, 37)), (20,) * 37),
+    ],
+)
+def test_the_interval_of_a_mean_holds_it_as_often_as_it_says(shares, images):
+    rng, inside = np.random.default_rng(0), 0
+    for correct in rng.binomial(images, shares, size=(2000, len(shares))):
+        lo, hi = mean_share(correct, images)[1]
+        inside += lo <= np.mean(shares) <= hi
+    assert 0.93 < inside / 2000 <= 0.996
+
+
+def test_a_mean_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one of them of images"):
+        mean_share([0, 0], [0, 0])

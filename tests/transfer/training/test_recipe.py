@@ -1,0 +1,127 @@
+"""Recipes: what they refuse, what they survive, and what they take for a dataset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import get_args
+
+import pytest
+
+from transfer.training.augment import Augment
+from transfer.training.optim import OPTIMIZERS, SCHEDULES
+from transfer.training.recipe import STANDARD_RATES, OptimizerName, Recipe, ScheduleName
+from zoo.errors import UsageError
+
+SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": -1}, "epochs=-1 must be at least 0"),
+        ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"lr": 0.0}, r"lr=0\.0 must be above 0"),
+        ({"lr": float("nan")}, "lr=nan must be above 0"),
+        ({"lr": float("inf")}, "lr=inf must be above 0"),
+        ({"backbone_lr": -1.0}, "backbone_lr=-1.0 must be at least 0"),
+        ({"layer_decay": 0.0}, r"layer_decay=0\.0 must be in \(0, 1\]"),
+        ({"layer_decay": 1.5}, r"layer_decay=1\.5 must be in \(0, 1\]"),
+        ({"frozen_stages": -1}, "frozen_stages=-1 must be at least 0"),
+        ({"warmup": 1.1}, r"warmup=1\.1 must be in \[0, 1\]"),
+        ({"momentum": 1.0}, r"momentum=1\.0 must be in \[0, 1\)"),
+        ({"weight_decay": -0.1}, r"weight_decay=-0\.1 must be at least 0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing=1\.0 must be in \[0, 1\)"),
+        ({"clip_norm": 0.0}, r"clip_norm=0\.0 must be above 0"),
+        ({"ema": 1.0}, r"ema=1\.0 must be in \[0, 1\)"),
+        ({"mixup": -1.0}, r"mixup=-1\.0 must be at least 0"),
+        ({"cutmix": -1.0}, r"cutmix=-1\.0 must be at least 0"),
+        ({"patience": -1}, "patience=-1 must be at least 0"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"optimizer": "adamv"}, "unknown optimizer 'adamv'; did you mean .*'adamw'"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'; it must be one of sgd, adagrad, rmsprop, adam, adamw"),
+        ({"schedule": "cosinus"}, "unknown schedule 'cosinus'; did you mean 'cosine'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(change, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        replace(Recipe(), **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_clipping_is_allowed():
+    assert Recipe(clip_norm=float("inf")).clip_norm == float("inf")
+
+
+def test_every_name_has_an_optimizer_and_rates():
+    assert set(get_args(OptimizerName)) == set(OPTIMIZERS) == set(STANDARD_RATES)
+    assert set(get_args(ScheduleName)) == set(SCHEDULES)
+
+
+def test_every_field_is_told_in_the_docstring():
+    for field in fields(Recipe):
+        assert field.name in Recipe.__doc__, field.name
+
+
+def test_recipe_survives_json():
+    recipe = Recipe(optimizer="sgd", schedule="step", lr=0.01, layer_decay=0.8, mixup=0.2, augment=Augment(erase=0.5))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_an_older_record_takes_the_defaults_and_an_unknown_field_is_refused():
+    assert Recipe.from_dict({"epochs": 3, "augment": {"flip": False}}) == Recipe(epochs=3, augment=Augment(flip=False))
+    with pytest.raises(UsageError, match="unknown recipe field 'epoch'; did you mean 'epochs'"):
+        Recipe.from_dict({"epoch": 3})
+
+
+@pytest.mark.parametrize("images", [1_500, 1_760, 2_000])
+def test_a_usual_dataset_takes_the_defaults_of_the_fields(images):
+    assert Recipe.for_data(images, 96, classes=20, mirror=True) == Recipe()
+
+
+@pytest.mark.parametrize("optimizer", get_args(OptimizerName))
+@pytest.mark.parametrize("method", ["finetune", "scratch"])
+def test_every_dataset_gets_a_valid_recipe_that_moves_one_way_with_its_size(method, optimizer):
+    recipes = [
+        Recipe.for_data(n, 96, classes=10, mirror=True, method=method, optimizer=optimizer, seed=3) for n in SIZES
+    ]
+    epochs = [recipe.epochs for recipe in recipes]
+    assert epochs == sorted(epochs, reverse=True)
+    assert [recipe.mixup for recipe in recipes] == [0.0] * 7 + [0.1] * 2  # BiT-HyperRule
+    assert {recipe.seed for recipe in recipes} == {3}
+    assert all(0 < recipe.backbone_lr <= recipe.lr for recipe in recipes)
+    turns = [recipe.augment.rotate_deg for recipe in recipes]
+    assert turns == sorted(turns, reverse=True)
+
+
+def test_the_number_of_steps_stays_within_bounds():
+    for images in range(160, 21_000, 331):
+        recipe = Recipe.for_data(images, 96, classes=10, mirror=True)
+        assert 150 <= recipe.epochs * -(-images // recipe.batch) <= 2_000
+
+
+def test_scratch_has_rates_of_its_own_and_trains_the_statistics():
+    scratch = Recipe.for_data(1_500, 96, classes=20, mirror=True, method="scratch")
+    assert (scratch.epochs, scratch.lr, scratch.backbone_lr, scratch.freeze_statistics) == (30, 3e-3, 3e-3, False)
+
+
+def test_written_signs_are_neither_mirrored_nor_recoloured():
+    for images in (100, 1_500):
+        augment = Recipe.for_data(images, 32, classes=10, mirror=False).augment
+        assert (augment.flip, augment.colour, augment.grey) == (False, 0.0, 0.0)
+        assert augment.shift == 0.125  # 4 of 32 pixels
+
+
+def test_given_rate_batch_and_optimizer_are_kept():
+    recipe = Recipe.for_data(1_500, 96, classes=20, mirror=True, lr=0.04, batch=64, optimizer="sgd")
+    assert (recipe.lr, recipe.backbone_lr, recipe.batch, recipe.optimizer) == (0.04, 0.02, 64, "sgd")
+    assert not recipe.freeze_statistics
+    with pytest.raises(UsageError, match="did you mean 'adam"):
+        Recipe.for_data(1_500, 96, classes=20, mirror=True, optimizer="adamm")
+    with pytest.raises(UsageError, match="images=0"):
+        Recipe.for_data(0, 96, classes=20, mirror=True)
+
+
+def test_a_wrong_augmentation_is_refused():
+    with pytest.raises(UsageError, match=r"augment: grey=1\.5 must be in \[0, 1\]"):
+        Augment(grey=1.5)

@@ -1,0 +1,51 @@
+import pytest
+
+from transfer.training.recipe import Recipe
+from transfer.training.settings import read_rate, read_seconds, read_settings, with_settings
+from zoo.errors import UsageError
+
+
+def test_fields_of_the_recipe_and_of_its_augmentation_are_set():
+    settings = read_settings(["optimizer=sgd", "lr=1", "augment.flip=false", "augment.rotate_deg=0", "patience=3"])
+    recipe = with_settings(Recipe(), settings)
+    assert (recipe.optimizer, recipe.lr, recipe.patience) == ("sgd", 1.0, 3)
+    assert (recipe.augment.flip, recipe.augment.rotate_deg) == (False, 0.0)
+    assert recipe.augment.shift == Recipe().augment.shift
+    assert with_settings(Recipe(), {}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimiser=sgd", "did you mean 'optimizer'"),
+        ("optimizer", "wanted NAME=VALUE"),
+        ("optimizer=sdg", "did you mean 'sgd'"),
+        ("epochs=2.5", "must be of the kind int"),
+        ("epochs=true", "must be of the kind int"),
+        ("freeze_statistics=1", "must be of the kind bool"),
+        ("augment.flipp=true", "did you mean 'augment.flip'"),
+        ("augment=1", "unknown setting 'augment'"),
+        ("ema=1.5", "must be in"),
+    ],
+)
+def test_a_wrong_setting_is_answered_with_what_was_wanted(word, message):
+    with pytest.raises(UsageError, match=message):
+        read_settings([word])
+
+
+@pytest.mark.parametrize(("word", "seconds"), [("90s", 90), ("90", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400)])
+def test_times_are_read(word, seconds):
+    assert read_seconds(word) == seconds
+
+
+@pytest.mark.parametrize("word", ["", "0s", "ten", "10 minutes", "-5m", "1..2m"])
+def test_what_is_no_time_is_refused(word):
+    with pytest.raises(UsageError, match="wanted seconds, minutes or hours"):
+        read_seconds(word)
+
+
+def test_rates_are_numbers_or_find():
+    assert (read_rate("1e-3"), read_rate("find"), read_rate(None)) == (1e-3, "find", None)
+    for word in ("0", "fnd", "nan", "inf", "-1"):
+        with pytest.raises(UsageError, match="or 'find'"):
+            read_rate(word)

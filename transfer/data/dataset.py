@@ -1,0 +1,199 @@
+"""What a model is trained on, chosen by and tested on: the parts of a dataset, and the same parts again later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer.data.duplicates import find_duplicates, group_ids
+from transfer.data.listing import Listing
+from transfer.data.sources import BUILT_IN, Data, index_listing, list_source, open_source
+from transfer.data.split import TEST, TRAIN, VAL, stratified_split
+from zoo.download import Progress
+from zoo.errors import DataError, UsageError, did_you_mean
+
+
+def open_data(
+    source: str | Path,
+    *,
+    val: float | str | None = None,
+    test: float | str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Data:
+    """Open a dataset and decide what is trained on, chosen by, and tested on.
+
+    Images that are alike, down to recompressed, resized and mirrored ones, are on the same side of every split made
+    here, whatever their labels; see transfer.data.duplicates, also for the small images of which only equal ones count.
+    For this, each image is decoded once, and what it gave is kept in the cache.
+
+    Args:
+        source: see transfer.data.sources.
+        val, test: a share to split off (0 for none), or another folder or file that is this part. By default the parts
+            that the source itself names, else 20% each.
+        seed: of the split. Built-in data ignore it: their split is fixed (seed 0, 60/20/20, equal images together).
+        progress: told how far the download and the search for duplicates are.
+
+    Raises:
+        UsageError: nothing of that name; the near names are offered.
+        DataError: no images, one class, a class too small to split, an unknown class in the test part.
+    """
+    if str(source) in BUILT_IN:
+        data = open_source(source)
+        return divide(data, list(data.hashes), share_of(val), share_of(test), seed=0)
+    data = index_listing(gather(source, val=val, test=test, progress=progress))
+    if len(data.classes) < 2:
+        raise DataError(f"{source}: one class, {data.classes[0]!r}; wanted at least two folders of images, one a class")
+    shares = share_of(val), share_of(test)
+    alike = groups_for(data, *shares, progress)
+    return divide(data, alike, *shares, seed=seed)
+
+
+def gather(
+    source: str | Path, *, val: float | str | None, test: float | str | None, progress: Progress | None = None
+) -> Listing:
+    """The source, and the other sources that are its validation and test parts, as one listing."""
+    listing = list_source(source, progress)
+    for part, value in ((VAL, val), (TEST, test)):
+        if isinstance(value, str) and _number(value) is None:
+            listing = listing.with_part(list_source(value, progress), part)
+    return listing
+
+
+def open_labelled(source: str | Path, classes: Sequence[str]) -> Data:
+    """Open a dataset whole, as one "test" part, its labels numbered as in `classes`: new data for a finished model.
+
+    Raises:
+        DataError: a class that the model does not know.
+    """
+    return _as_part(open_source(source), tuple(classes), TEST)
+
+
+def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) -> Data | None:
+    """The data that a model was fitted to, with the same parts; None if there was no fit, or they cannot be opened.
+
+    Args:
+        lineage: the model's records.
+        source: None for the data of the last fit; otherwise only a fit to this source counts.
+
+    Raises:
+        DataError: `source` is what the model was fitted to, and its images are no longer the same.
+    """
+    for step in reversed(lineage):
+        fitted = step["arguments"]
+        if step["verb"] == "fit" and (source is None or _same_source(str(source), fitted["data"])):
+            try:
+                data = open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
+            except (UsageError, DataError):
+                return None
+            if data.fingerprint() == step["data"]["fingerprint"]:
+                return data
+            if source is None:
+                return None
+            raise DataError(
+                f"{source} has changed since the model was fitted to it: another split would test on images that were "
+                "trained on; bring the images back, or fit again"
+            )
+    return None
+
+
+def open_for(lineage: Sequence[dict[str, Any]], source: str | Path, classes: Sequence[str] | None) -> Data:
+    """Data to go on training, calibrating and measuring a fitted model with: same classes, same parts as in its fit.
+
+    Raises:
+        UsageError: the data have other classes than the model.
+    """
+    data = reopen(lineage, str(source)) or open_data(source)
+    if classes is None or data.classes != tuple(classes):
+        known = "none that it names" if classes is None else f"{len(classes)}: {', '.join(list(classes)[:4])}"
+        raise UsageError(
+            f"{source} has {len(data.classes)} classes ({', '.join(data.classes[:4])}), the model has {known}; "
+            f"`slimzoo fit {source}` first"
+        )
+    return data
+
+
+def _same_source(one: str, other: str) -> bool:
+    return one == other or (
+        one not in BUILT_IN and other not in BUILT_IN and os.path.realpath(one) == os.path.realpath(other)
+    )
+
+
+def _number(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def share_of(value: float | str | None) -> float | None:
+    """What of --val or --test is a share; None where it is not given, or names a source."""
+    return _number(value) if isinstance(value, str) else value
+
+
+def _as_part(data: Data, classes: tuple[str, ...], part: str) -> Data:
+    """All of `data` as one part, its labels renumbered by name to the order of `classes`."""
+    unknown = [name for name in data.classes if name not in classes]
+    if unknown:
+        near = did_you_mean(unknown[0], classes, f"known: {', '.join(classes[:8])}")
+        raise DataError(f"{data.name}: class {unknown[0]!r} is not among the training classes; {near}")
+    number = np.array([classes.index(name) for name in data.classes])
+    parts = np.full(len(data.keys), part, dtype="<U5")
+    return replace(data, classes=classes, labels=number[data.labels], parts=parts)
+
+
+def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, float]:
+    """What share each part takes from the images that are free, 0 where it is there already.
+
+    Where the source says what is trained on, nothing but validation is taken from that by default.
+    """
+    given = {part for part in (TRAIN, VAL, TEST) if (data.parts == part).any()}
+    default_test = 0.0 if TRAIN in given else 0.2
+    return {
+        VAL: 0.0 if VAL in given else (0.2 if val is None else val),
+        TEST: 0.0 if TEST in given else (default_test if test is None else test),
+    }
+
+
+def free_images(data: Data) -> NDArray[np.intp]:
+    """Positions of the images of which parts may be made."""
+    return np.flatnonzero((data.parts == "") | (data.parts == TRAIN))
+
+
+def groups_for(
+    data: Data, val: float | None, test: float | None, progress: Progress | None = None
+) -> Sequence[Hashable]:
+    """A group for each image, equal where images are alike; by hash alone where no part is to be made."""
+    if not any(open_shares(data, val, test).values()):
+        return data.hashes
+    free = free_images(data)
+    pairs = find_duplicates([data.hashes[i] for i in free], lambda i: data.read(int(free[i])), progress=progress)
+    groups: list[Hashable] = list(range(len(data.keys)))
+    for position, first in zip(free.tolist(), group_ids(len(free), pairs), strict=True):
+        groups[position] = int(free[first])
+    return groups
+
+
+def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: float | None, *, seed: int) -> Data:
+    """Fill in the parts that the source leaves open; a part that the source names is kept."""
+    free = free_images(data)
+    if not len(free):
+        given = sorted(set(data.parts.tolist()))
+        raise DataError(f"{data.name}: no training images; all are of the parts {', '.join(given)}")
+    shares = open_shares(data, val, test)
+    parts = data.parts.copy()
+    parts[free] = stratified_split(
+        data.labels[free].tolist(),
+        val=shares[VAL],
+        test=shares[TEST],
+        seed=seed,
+        groups=[groups[i] for i in free],
+        classes=data.classes,
+    )
+    return replace(data, parts=parts)

@@ -1,0 +1,83 @@
+"""Image folders: one folder a class, or train/ val/ test/ of those.
+
+- A class folder is searched to any depth. Hidden files and folders (".name") are left out without a word.
+- Files are taken by their extension; others are ignored, and `data check` lists them.
+- A class folder may be a link. Links to folders further down are not followed, nor is one that leads to a folder
+  which holds it: both are ignored, so that a loop is harmless.
+- What has an image's extension and is neither a file nor a folder (a socket, a pipe) is ignored; a link to nothing
+  is an image that is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from transfer.data.listing import PART_NAMES, Ignored, Listing, Problem, list_files
+from zoo.errors import DataError
+from zoo.image import EXTENSIONS
+
+NAMES = ", ".join(sorted(EXTENSIONS))
+
+
+def list_folder(root: Path) -> Listing:
+    """Raises DataError where there is no image at all."""
+    found: list[tuple[Path, str, str]] = []
+    problems: list[Problem] = []
+    ignored: list[Ignored] = []
+    for part, tree in _trees(root, ignored):
+        for folder in _folders(tree, ignored):
+            files = sorted(_files(folder, ignored))
+            if not files:
+                text = f"{folder}: a class without images ({NAMES}); fill it or remove it"
+                problems.append(Problem("empty class", str(folder), text))
+            found += [(path, folder.name, part) for path in files]
+    if not found and not problems:
+        raise DataError(
+            f"{root}: no images; wanted one folder a class with {NAMES} files inside, such as {root / 'cat' / '1.jpg'}"
+        )
+    return list_files(str(root), found, problems=problems, ignored=ignored)
+
+
+def _trees(root: Path, ignored: list[Ignored]) -> list[tuple[str, Path]]:
+    """(part, folder of classes); one tree without a part where there is no folder "train"."""
+    parts = [child for child in _visible(root) if child.name.lower() in PART_NAMES and child.is_dir()]
+    if not any(PART_NAMES[child.name.lower()] == "train" for child in parts):
+        return [("", root)]
+    others = [child for child in _visible(root) if child not in parts]
+    ignored += [Ignored(str(child), "stands beside train/") for child in others]
+    return [(PART_NAMES[child.name.lower()], child) for child in parts]
+
+
+def _folders(tree: Path, ignored: list[Ignored]) -> Iterator[Path]:
+    home = tree.resolve()
+    for child in _visible(tree):
+        if not child.is_dir():
+            ignored.append(Ignored(str(child), "is not in the folder of a class"))
+        elif child.is_symlink() and child.resolve() in (home, *home.parents):
+            ignored.append(Ignored(str(child), "is a link to a folder that holds it"))
+        else:
+            yield child
+
+
+def _files(folder: Path, ignored: list[Ignored]) -> Iterator[Path]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if os.path.islink(os.path.join(here, name)):
+                ignored.append(Ignored(os.path.join(here, name), "is a link to a folder"))
+        for name in files:
+            path = Path(here, name)
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() not in EXTENSIONS:
+                ignored.append(Ignored(str(path), f"{path.suffix.lower() or 'no extension'}"))
+            elif path.is_file() or (path.is_symlink() and not path.exists()):
+                yield path
+            else:
+                ignored.append(Ignored(str(path), "is not a file"))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))

@@ -1,0 +1,108 @@
+"""Each image decoded and resized once, ever; the order of training as a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from transfer.data.cache import cached_array, content_key
+from transfer.data.sources import Data
+from zoo.download import Progress as Progress  # also for those who import it from here
+from zoo.preprocess import Preprocess
+
+# Of the rule that makes pixels from a file's bytes: zoo/image.py, Preprocess.resize and the `read` of each source. Who
+# changes what they answer counts this up, and pixels kept by the old rule are never seen again.
+PIXELS_VERSION = 1
+BLOCK_BYTES = 32 << 20  # decoded at a time: what memory holds of a dataset of any size
+
+
+@dataclass(frozen=True)
+class LabelledPixels:
+    """What training and evaluation run on.
+
+    Attributes:
+        pixels: (N, H, W, C) uint8 at the network's size; it may be a read-only memory map, of which a slice is
+            read-only too (torch.from_numpy warns of that) and an index array makes a copy.
+        labels: (N,) class indices.
+        keys: what names each image in messages; () where they have no names.
+        digest: equal where the pixels are, without reading them; "" where nobody has computed it.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    keys: tuple[str, ...] = ()
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.intp]) -> LabelledPixels:
+        """Some of the images, in that order; their pixels are copied."""
+        keys = tuple(self.keys[i] for i in indices) if self.keys else ()
+        digest = content_key(self.digest, map(str, indices.tolist())) if self.digest else ""
+        return LabelledPixels(self.pixels[indices], self.labels[indices], keys, digest)
+
+
+def load_pixels(data: Data, preprocess: Preprocess, part: str, progress: Progress | None = None) -> LabelledPixels:
+    """Decode and resize the images of one part, or map what an earlier run kept of the same images at the same size.
+
+    What is kept goes by the images' hashes, never by names or times: a renamed or copied folder is not decoded again,
+    and a changed image is.
+
+    Raises:
+        zoo.image.ImageError: an image that cannot be read; nothing is skipped silently.
+    """
+    indices = data.indices(part)
+    shape = (len(indices), *preprocess.size, preprocess.channels)
+    digest = _digest(data, indices, preprocess)
+
+    def make() -> Iterator[NDArray[np.uint8]]:
+        return _decode(data, indices, preprocess, f"reading {part} images", progress)
+
+    pixels = cached_array("pixels", digest, shape=shape, dtype=np.uint8, make=make)
+    return LabelledPixels(pixels, data.labels[indices], tuple(data.keys[i] for i in indices), digest)
+
+
+def _digest(data: Data, indices: NDArray[np.intp], preprocess: Preprocess) -> str:
+    """Of all that the pixels depend on; mean and standard deviation come later and change none."""
+    p = preprocess
+    rule = (p.size, p.resize_to, p.mode, p.interpolation, p.antialias, p.background, p.channels)
+    # another Pillow may bring another JPEG decoder
+    return content_key(f"{PIXELS_VERSION} {PIL.__version__} {rule}", (data.hashes[i] for i in indices))
+
+
+def _decode(
+    data: Data, indices: NDArray[np.intp], preprocess: Preprocess, title: str, progress: Progress | None
+) -> Iterator[NDArray[np.uint8]]:
+    """Blocks of (b, H, W, C) pixels, in order."""
+    shape = (*preprocess.size, preprocess.channels)
+    block = max(16, BLOCK_BYTES // int(np.prod(shape)))
+
+    def load(index: int) -> NDArray[np.uint8]:
+        return preprocess.resize(data.read(index))
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(indices), block):
+            chosen = indices[start : start + block].tolist()
+            pixels = np.empty((len(chosen), *shape), dtype=np.uint8)
+            for row, image in enumerate(pool.map(load, chosen)):
+                pixels[row] = image
+                done = start + row + 1
+                if progress is not None and (done % 16 == 0 or done == len(indices)):
+                    progress(title, done, len(indices), "")
+            yield pixels
+
+
+def batches(count: int, batch: int, *, seed: int, epoch: int) -> list[NDArray[np.intp]]:
+    """The index batches of one epoch: a permutation cut into ceil(count / batch) parts of nearly equal size.
+
+    Equal sizes, because BatchNorm must not see a last batch of one image.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return np.array_split(order, -(-count // batch))

@@ -1,0 +1,58 @@
+"""The parts of a dataset at a network's size, and what a model is worth on the held-out ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from transfer.data.loader import LabelledPixels, Progress, load_pixels
+from transfer.data.sources import Data
+from transfer.data.split import TEST, TRAIN, VAL
+from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
+from zoo.artifact import ModelConfig
+from zoo.cost import count_macs, count_parameters
+from zoo.predictor import Predictor, TorchPredictor
+from zoo.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The parts of a dataset at a network's size; a part that the data do not have is None."""
+
+    train: LabelledPixels
+    val: LabelledPixels | None
+    test: LabelledPixels | None
+
+
+def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -> Pixels:
+    """Decode and resize all parts."""
+    parts = {part: load_pixels(data, preprocess, part, progress) for part in (TRAIN, VAL, TEST)}
+    return Pixels(parts[TRAIN], parts[VAL] if len(parts[VAL]) else None, parts[TEST] if len(parts[TEST]) else None)
+
+
+def evaluate_parts(
+    predictor: Predictor, pixels: Pixels, classes: int, progress: Progress | None
+) -> dict[str, Evaluation]:
+    """The held-out parts that there are, each evaluated."""
+    parts = {VAL: pixels.val, TEST: pixels.test}
+    return {
+        part: evaluate_pixels(predictor, images, classes, progress=progress)
+        for part, images in parts.items()
+        if images is not None
+    }
+
+
+def measure(
+    model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
+) -> tuple[dict[str, Any], dict[str, Evaluation]]:
+    """The metrics of a lineage record, and the evaluations of the held-out parts, "val" and "test"."""
+    predictor = TorchPredictor(model.eval(), config.preprocess, config.classes)
+    found = evaluate_parts(predictor, pixels, len(config.classes or ()), progress)
+    metrics: dict[str, Any] = {
+        "params": count_parameters(model),
+        "macs": count_macs(model, config.input_size),
+        "size_bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+    }
+    return metrics | {part: evaluation.record() for part, evaluation in found.items()}, found

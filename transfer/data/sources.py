@@ -1,0 +1,141 @@
+"""Sources of labelled images -> one index of (key, label, hash, part), whatever the source.
+
+DATA is an image folder (`class/*.png`, or `train/ val/ test/` of those), a CSV or Parquet file with the columns
+`path,label[,split]`, a Parquet file with the images inside, an .npz file with `images` and `labels`, or a name:
+`digits` (1,797 handwritten digits inside scikit-learn), `torchvision:NAME` (transfer.data.torchvision_data).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer.data.arrays import list_digits, list_npz
+from transfer.data.folder import list_folder
+from transfer.data.listing import Listing
+from transfer.data.split import TEST, TRAIN, VAL
+from transfer.data.tables import list_csv, list_parquet
+from zoo.download import Progress
+from zoo.errors import DataError, UsageError, did_you_mean
+
+BUILT_IN = ("digits",)
+READERS = {".csv": list_csv, ".parquet": list_parquet, ".npz": list_npz}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """One index over all images of a source.
+
+    Attributes:
+        name: what the user called it.
+        classes: names, in the order of the label indices; written once, from the training part.
+        keys: what names each image in messages: its path, or "digits/17".
+        labels: (N,) class indices.
+        hashes: SHA-256 of each file's bytes or of its pixels.
+        parts: (N,) "train", "val" or "test".
+        read: index -> (h, w, 3) uint8 RGB.
+        mirror: whether a mirrored image is still of its class (False for digits).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    keys: tuple[str, ...]
+    labels: NDArray[np.int64]
+    hashes: tuple[str, ...]
+    parts: NDArray[np.str_]
+    read: Callable[[int], NDArray[np.uint8]]
+    mirror: bool = True
+
+    def indices(self, part: str) -> NDArray[np.intp]:
+        """Positions of the items of one part."""
+        return np.flatnonzero(self.parts == part)
+
+    def sizes(self) -> dict[str, int]:
+        return {part: int((self.parts == part).sum()) for part in (TRAIN, VAL, TEST)}
+
+    def fingerprint(self) -> str:
+        """Hash over every item's content, class and part: equal where and only where the experiment's data are."""
+        lines = (
+            f"{digest} {self.classes[label]} {part}\n"
+            for digest, label, part in sorted(zip(self.hashes, self.labels.tolist(), self.parts.tolist(), strict=True))
+        )
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+
+    def record(self) -> dict[str, object]:
+        """What a lineage record says of the data."""
+        return {"name": self.name, "fingerprint": self.fingerprint(), "sizes": self.sizes()}
+
+
+def list_source(source: str | Path, progress: Progress | None = None) -> Listing:
+    """All images of a source, and all that is wrong with it.
+
+    Raises:
+        UsageError: nothing of that name; the near names are offered.
+        DataError: no image at all, or a table that cannot be read.
+    """
+    if str(source) == "digits":
+        return list_digits()
+    if str(source).startswith("torchvision:"):
+        from transfer.data.torchvision_data import list_torchvision
+
+        return list_torchvision(str(source), progress)
+    path = Path(source)
+    if path.is_dir():
+        return list_folder(path)
+    if path.is_file() and path.suffix.lower() in READERS:
+        return READERS[path.suffix.lower()](path)
+    if path.is_file():
+        raise UsageError(f"{path} is neither a folder of images nor a .csv, .parquet or .npz file")
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    wanted = f"wanted a folder, a .csv, .parquet or .npz file, torchvision:NAME, or {', '.join(BUILT_IN)}"
+    raise UsageError(f"no dataset {str(source)!r}: {did_you_mean(path.name, [*BUILT_IN, *siblings], wanted)}")
+
+
+def class_names(listing: Listing) -> tuple[str, ...]:
+    """The class map: the names in the training part, sorted. Other parts are matched to it by name."""
+    trained = {item.class_name for item in listing.items if item.part in ("", TRAIN)}
+    return tuple(sorted(trained or {item.class_name for item in listing.items}))  # a source may be all test
+
+
+def unknown_class(key: str, class_name: str, classes: tuple[str, ...]) -> str:
+    """What is said of an image of a class that is not trained on."""
+    near = did_you_mean(class_name, classes, f"take it out, or add training images; known: {', '.join(classes[:8])}")
+    return f"{key}: class {class_name!r} is not among the training classes; {near}"
+
+
+def index_listing(listing: Listing) -> Data:
+    """The index, its parts still as the source gives them ("" where it is silent).
+
+    Raises:
+        DataError: the first of the listing's problems; no images; a class of the validation or test part that the
+            training part does not have.
+    """
+    if listing.problems:
+        raise DataError(listing.problems[0].message)
+    if not listing.items:
+        raise DataError(f"{listing.name}: no images")
+    classes = class_names(listing)
+    number = {class_name: i for i, class_name in enumerate(classes)}
+    for item in listing.items:
+        if item.class_name not in number:
+            raise DataError(unknown_class(item.key, item.class_name, classes))
+    return Data(
+        name=listing.name,
+        classes=classes,
+        keys=tuple(item.key for item in listing.items),
+        labels=np.array([number[item.class_name] for item in listing.items], dtype=np.int64),
+        hashes=tuple(item.digest for item in listing.items),
+        parts=np.array([item.part for item in listing.items], dtype="<U5"),
+        read=listing.read,
+        mirror=listing.mirror,
+    )
+
+
+def open_source(source: str | Path, progress: Progress | None = None) -> Data:
+    """`index_listing` of `list_source`."""
+    return index_listing(list_source(source, progress))

@@ -1,0 +1,1 @@
+"""Methods on the features of a frozen network: the linear probe and class prototypes."""

@@ -1,0 +1,154 @@
+"""Frozen features: computed once, then read from the disk, keyed by the model, its weights and the images."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from transfer.data.cache import cache_directory as cache_directory  # also for those who import it from here
+from transfer.data.cache import cached_array, content_key
+from transfer.data.loader import LabelledPixels, Progress
+from zoo.classifier import AUXILIARY, classifier, classifier_name, features
+from zoo.preprocess import Preprocess
+
+# Of the rule that makes features from pixels, as PIXELS_VERSION in transfer/data/loader.py; for changes in the models'
+# own code, which weights and settings do not show.
+FEATURES_VERSION = 1
+# Pixels in one batch. On a CPU the activations of 28 images of 96 px stay near its cache: EfficientNet-Lite0 takes
+# 3.4 ms an image so, 4.5 in batches of 64 and 5.5 in batches of 128 (one core).
+CPU_BATCH_PIXELS = 1 << 18
+GPU_BATCH_PIXELS = 1 << 23
+BATCHES = (8, 256)  # at least, at most
+FOLDED_TOLERANCE = 1e-3  # of the largest feature; float32 gives 1e-6 to 1e-5
+
+
+def frozen_features(
+    model: nn.Module, data: LabelledPixels, preprocess: Preprocess, *, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """(N, F) inputs of the model's classifier, in eval mode, read-only; from the cache where it has them.
+
+    They do not depend on the classifier, and neither does the key: two fits of one backbone share them, whatever their
+    seeds and classes.
+    """
+    shape = (len(data), classifier(model).weight.shape[1])
+
+    def make() -> Iterator[NDArray[np.float32]]:
+        return _blocks(model, data.pixels, preprocess, progress)
+
+    return cached_array("features", _key(model, data, preprocess), shape=shape, dtype=np.float32, make=make)
+
+
+def features_of(
+    model: nn.Module,
+    pixels: NDArray[np.uint8] | NDArray[np.float32],
+    preprocess: Preprocess,
+    *,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """The same of (N, H, W, C) pixels in 0..255 that need no keeping, such as one augmented view of each image."""
+    if not len(pixels):
+        return np.zeros((0, classifier(model).weight.shape[1]), dtype=np.float32)
+    return np.concatenate(list(_blocks(model, pixels, preprocess, progress)))
+
+
+def _blocks(
+    model: nn.Module, pixels: NDArray[Any], preprocess: Preprocess, progress: Progress | None
+) -> Iterator[NDArray[np.float32]]:
+    device = next(model.parameters()).device
+    budget = CPU_BATCH_PIXELS if device.type == "cpu" else GPU_BATCH_PIXELS
+    least, most = BATCHES
+    size = min(max(budget // (pixels.shape[1] * pixels.shape[2]), least), most)
+
+    def inputs(start: int, stop: int) -> Tensor:
+        batch = torch.from_numpy(preprocess.normalize(pixels[start:stop])).to(device)
+        return batch.contiguous(memory_format=torch.channels_last)
+
+    network = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        network = _folded(network, inputs(0, 2))
+    for start in range(0, len(pixels), size):
+        stop = min(start + size, len(pixels))
+        with torch.inference_mode():
+            block: NDArray[np.float32] = features(network, inputs(start, stop)).float().cpu().numpy()
+        if progress is not None:
+            progress("features", stop, len(pixels), "")
+        yield block
+
+
+def _folded(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model in eval mode with each BatchNorm inside the convolution before it: a quarter less time on a CPU.
+
+    Which convolution that is, a pass over `images` shows. It can be one whose output goes elsewhere too, so the answers
+    are compared, and where they differ the model is given back as it was.
+    """
+    outputs: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs[id(output)] = conv, output, output._version  # held, so that nobody else has its id
+
+    def before(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        found = outputs.get(id(inputs[0]))
+        if found is not None and found[2] == inputs[0]._version and norm.running_var is not None:
+            pairs.append((found[0], norm))
+
+    handles = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(after))
+        elif type(module) is nn.BatchNorm2d:  # a subclass may do more
+            handles.append(module.register_forward_pre_hook(before))
+    try:
+        with torch.no_grad():  # inference mode counts no versions
+            expected = features(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = {module: name for name, module in model.named_modules()}
+    folded = copy.deepcopy(model)
+    for conv, norm in pairs:
+        folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
+        folded.set_submodule(names[norm], nn.Identity())
+    with torch.no_grad():
+        difference = (features(folded, images) - expected).abs().max()
+    return folded if difference <= FOLDED_TOLERANCE * expected.abs().max() else model
+
+
+def _key(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> str:
+    images = data.digest or hashlib.sha256(np.ascontiguousarray(data.pixels).data).hexdigest()
+    rule = f"{FEATURES_VERSION} {torch.__version__} {preprocess} {data.pixels.shape}"
+    return content_key(rule, images, _description(model))
+
+
+def _description(model: nn.Module) -> Iterator[str]:
+    """A line for each module and tensor that the features can depend on: type, settings, shape, hash."""
+    aside = (classifier_name(model), *AUXILIARY)
+
+    def counts(name: str) -> bool:
+        return not any(f"{name}.".startswith(f"{part}.") for part in aside)
+
+    for name, module in model.named_modules():
+        if counts(name):
+            settings = {key: value for key, value in sorted(vars(module).items()) if _is_setting(key, value)}
+            yield f"{name} {type(module).__module__}.{type(module).__qualname__} {settings}"
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if counts(name):
+            values = tensor.detach().cpu().contiguous()
+            digest = hashlib.sha256(values.view(-1).view(torch.uint8).numpy().data)
+            yield f"{name} {values.dtype} {tuple(values.shape)} {digest.hexdigest()}"
+
+
+def _is_setting(key: str, value: object) -> bool:
+    """What a line can say the same way in every process: numbers, words, and lists of them."""
+    if isinstance(value, list | tuple):
+        return all(_is_setting(key, item) for item in value)
+    return value is None or (isinstance(value, int | float | str) and key not in ("training", "num_classes"))

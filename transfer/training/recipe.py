@@ -1,0 +1,235 @@
+"""Recipe: everything about a training run that one could wish to change, as one frozen value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from transfer.training.augment import NONE, Augment, augment_for
+from zoo.errors import UsageError, did_you_mean
+
+OptimizerName = Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"]
+ScheduleName = Literal["constant", "step", "exponential", "cosine", "one-cycle"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """An optimizer's usual peak rates, for 32 images a step; a rate says nothing without its optimizer.
+
+    Attributes:
+        lr: of the classifier, in fine-tuning; the backbone takes half of it.
+        scratch_lr: of everything, from random weights.
+        weight_decay: decoupled for "adamw", added to the gradient (an L2 penalty) for the others.
+    """
+
+    lr: float
+    scratch_lr: float
+    weight_decay: float
+
+
+# Rates called best, better or diverging below were tried once each: tf_efficientnet_lite0 from a probe, on 160 digits
+# of scikit-learn at 48 px, 12 epochs.
+STANDARD_RATES: dict[OptimizerName, Rates] = {
+    # Goyal et al. 2017 (arXiv 1706.02677) sec. 2.1 and 5.1: 0.1 for 256 images, linear in the batch, decay 1e-4. For
+    # fine-tuning 5e-3 was the best of 1.25e-3, 5e-3 and 2e-2.
+    "sgd": Rates(lr=5e-3, scratch_lr=1.25e-2, weight_decay=1e-4),
+    # Duchi et al. 2011 leave the rate open; PyTorch's default is 1e-2, at which fine-tuning diverged: its first step is
+    # the rate itself, whatever the gradient. A penalty would enter the sum of squares: none.
+    "adagrad": Rates(lr=3e-3, scratch_lr=1e-2, weight_decay=0.0),
+    # Hinton, Srivastava and Swersky 2012, lecture 6e: 1e-3; its first steps are up to 1 / sqrt(1 - 0.9) = 3.2 times as
+    # long as Adam's, so fine-tuning takes a third (better than the whole by far). The penalty is scaled away: none.
+    "rmsprop": Rates(lr=3e-4, scratch_lr=1e-3, weight_decay=0.0),
+    # Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1: 1e-3. A penalty in the gradient is scaled away by the second
+    # moment (Loshchilov and Hutter 2019, arXiv 1711.05101, sec. 2): none.
+    "adam": Rates(lr=1e-3, scratch_lr=3e-3, weight_decay=0.0),
+    # ibid. for the decay; 0.05 is ConvNeXt's and Swin's (Liu et al. 2022, arXiv 2201.03545, table 5)
+    "adamw": Rates(lr=1e-3, scratch_lr=3e-3, weight_decay=0.05),
+}
+
+# Fine-tuning's length. BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370, sec. 3.3) gives every set of fewer than
+# 20k images 500 steps of 512; here a step is 32 images and the classifier is a fitted probe, so that less is enough.
+FINETUNE_EPOCHS = 8
+FEWEST_STEPS = 375  # 8 epochs of 1,500 images
+MOST_STEPS = 2000  # 8 epochs of 8,000 images
+EPOCHS_RANGE = (3, 30)  # fewer do not show each image often enough under augmentation; more only memorize
+SCRATCH_EPOCHS = 30
+MIXUP_FROM = 20_000  # images; BiT-HyperRule: mixup of 0.1 for medium and large sets, none below
+MIXUP_ALPHA = 0.1
+SMALL_BATCH = 32  # in smaller ones BatchNorm's own statistics cost accuracy: Wu and He 2018, arXiv 1803.08494, fig. 1
+FEW_IMAGES = 500  # from here down, colours and places are moved further: there is more to make up for
+SMALL_SIDE = 48  # px; tiny images are shifted by 4 of 32 pixels (He et al. 2016, arXiv 1512.03385, sec. 4.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How `finetune` trains. What it takes by itself for a dataset is `Recipe.for_data`.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch: images a step.
+        optimizer: "sgd" with Nesterov momentum (Sutskever et al. 2013), "adagrad" (Duchi et al. 2011), "rmsprop"
+            (Hinton 2012, lecture 6e), "adam" (Kingma and Ba 2015), "adamw" (Loshchilov and Hutter 2019, the default).
+        schedule: how the rates move after the warm-up, see optim.py; "one-cycle" (Smith and Topin 2018,
+            https://arxiv.org/abs/1708.07120) falls to zero along a cosine.
+        lr: peak rate of the classifier. The default is for AdamW; `STANDARD_RATES` has the others'.
+        backbone_lr: peak rate of the backbone's last stage. Smaller, because it starts from good weights.
+        layer_decay: each earlier stage's rate is this times the next later one's; 1.0 makes them alike (Howard and
+            Ruder 2018, arXiv 1801.06146, sec. 2.2, with 1 / 2.6; Clark et al. 2020, arXiv 2003.10555, with 0.8).
+        frozen_stages: how many of the first stages are not trained at all (Yosinski et al. 2014, arXiv 1411.1792).
+        warmup: share of the steps in which the rates rise linearly (Goyal et al. 2017, arXiv 1706.02677, sec. 2.2).
+        momentum: of SGD, and the first beta of Adam and AdamW.
+        weight_decay: decoupled for AdamW, an L2 penalty for the others; biases, norms and whatever else is not a
+            layer's weight matrix are spared (He et al. 2018, arXiv 1812.01187, sec. 3.1).
+        label_smoothing: Szegedy et al. 2016, arXiv 1512.00567, sec. 7.
+        freeze_statistics: keep BatchNorm's running statistics as they are and normalize by them while training.
+            Batches of a small dataset estimate them badly, and the probe that the classifier starts from needs them.
+        clip_norm: the gradient's norm is cut to this (Pascanu et al. 2013, arXiv 1211.5063); inf never cuts.
+        ema: decay of the weights' moving average (Polyak and Juditsky 1992), which is then the result; 0 is none.
+        mixup: alpha of Zhang et al. 2018 (arXiv 1710.09412); 0 is none.
+        cutmix: alpha of Yun et al. 2019 (arXiv 1905.04899); 0 is none. With both on, each step draws one of them.
+        patience: stop after this many epochs without a better validation accuracy (Prechelt 1998); 0 never stops.
+        augment: see `transfer.training.augment`.
+        seed: of the order, the augmentation, the mixing and dropout.
+
+    Raises:
+        UsageError: a value out of its range, or an unknown optimizer or schedule.
+    """
+
+    epochs: int = 8
+    batch: int = 32
+    optimizer: OptimizerName = "adamw"
+    schedule: ScheduleName = "one-cycle"
+    lr: float = 1e-3
+    backbone_lr: float = 5e-4
+    layer_decay: float = 1.0
+    frozen_stages: int = 0
+    warmup: float = 0.25
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    freeze_statistics: bool = True
+    clip_norm: float = 5.0
+    ema: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    patience: int = 0
+    augment: Augment = field(default_factory=Augment)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (holds, wanted) in _RANGES.items():
+            value = getattr(self, name)
+            if not holds(value):
+                raise UsageError(f"{name}={value!r} must be {wanted}")
+        for name, known in (("optimizer", get_args(OptimizerName)), ("schedule", get_args(ScheduleName))):
+            value = getattr(self, name)
+            if value not in known:
+                near = did_you_mean(str(value), known, "it must be one of " + ", ".join(known))
+                raise UsageError(f"unknown {name} {value!r}; {near}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, for run.json and checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Recipe:
+        """What `to_dict` gave; a field that the record does not have keeps its default.
+
+        Raises:
+            UsageError: a field that recipes do not have.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in record:
+            if name not in known:
+                raise UsageError(f"unknown recipe field {name!r}; {did_you_mean(name, known, 'see transfer.Recipe')}")
+        augment = record.get("augment", {})
+        return cls(**{**record, "augment": augment if isinstance(augment, Augment) else Augment(**augment)})
+
+    @classmethod
+    def for_data(
+        cls,
+        images: int,
+        size: int,
+        *,
+        classes: int,
+        mirror: bool,
+        method: Literal["finetune", "scratch"] = "finetune",
+        optimizer: OptimizerName = "adamw",
+        batch: int = 32,
+        lr: float | None = None,
+        seed: int = 0,
+    ) -> Recipe:
+        """The recipe for a dataset, from what is known before training.
+
+        Args:
+            images: how many there are to train on.
+            size: the shorter side of the network's input, in pixels.
+            mirror: whether a mirrored image is still one of its class; written signs are not.
+            method: "finetune" starts from pretrained weights and a fitted probe, "scratch" from random weights.
+            lr: peak rate of the classifier; by default the optimizer's own (`STANDARD_RATES`).
+
+        Raises:
+            UsageError: see `Recipe`; fewer than one image or class.
+        """
+        if images < 1 or classes < 1 or size < 1:
+            raise UsageError(f"images={images}, classes={classes} and size={size} must be at least 1")
+        if optimizer not in STANDARD_RATES:
+            return cls(optimizer=optimizer)  # says which there are
+        standard = STANDARD_RATES[optimizer]
+        fresh = method == "scratch"
+        rate = lr if lr is not None else standard.scratch_lr if fresh else standard.lr
+        return cls(
+            epochs=SCRATCH_EPOCHS if fresh else _epochs(images, batch),
+            batch=batch,
+            optimizer=optimizer,
+            lr=rate,
+            backbone_lr=rate if fresh else rate / 2,
+            weight_decay=standard.weight_decay,
+            freeze_statistics=not fresh and batch <= SMALL_BATCH,
+            mixup=MIXUP_ALPHA if images >= MIXUP_FROM else 0.0,
+            augment=augment_for(mirror, few=images <= FEW_IMAGES, tiny=size <= SMALL_SIDE),
+            seed=seed,
+        )
+
+
+def _epochs(images: int, batch: int) -> int:
+    """8, more where that makes fewer than 375 steps, fewer where it makes more than 2,000; in 3..30."""
+    per_epoch = -(-images // batch)
+    fewest, most = EPOCHS_RANGE
+    wanted = max(FINETUNE_EPOCHS, -(-FEWEST_STEPS // per_epoch))
+    return max(fewest, min(most, wanted, max(1, MOST_STEPS // per_epoch)))
+
+
+def _at_least(least: float) -> tuple[Callable[[float], bool], str]:
+    return lambda value: least <= value < math.inf, f"at least {least:g}"
+
+
+def _share(*, one: bool) -> tuple[Callable[[float], bool], str]:
+    if one:
+        return lambda value: 0 <= value <= 1, "in [0, 1]"
+    return lambda value: 0 <= value < 1, "in [0, 1)"
+
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "epochs": _at_least(0),
+    "batch": _at_least(1),
+    "lr": (lambda value: 0 < value < math.inf, "above 0"),
+    "backbone_lr": _at_least(0),
+    "layer_decay": (lambda value: 0 < value <= 1, "in (0, 1]"),
+    "frozen_stages": _at_least(0),
+    "warmup": _share(one=True),
+    "momentum": _share(one=False),
+    "weight_decay": _at_least(0),
+    "label_smoothing": _share(one=False),
+    "clip_norm": (lambda value: value > 0, "above 0"),
+    "ema": _share(one=False),
+    "mixup": _at_least(0),
+    "cutmix": _at_least(0),
+    "patience": _at_least(0),
+    "seed": _at_least(0),
+}
+
+
+__all__ = ["NONE", "STANDARD_RATES", "Augment", "OptimizerName", "Rates", "Recipe", "ScheduleName"]

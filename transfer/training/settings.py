@@ -1,0 +1,92 @@
+"""What the command line says of training, as values: `--set optimizer=sgd --set augment.rotate_deg=0 --time 10m`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from transfer.training.recipe import Recipe
+from zoo.errors import UsageError, did_you_mean
+
+
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """ "name=value" each, to a dict; values are numbers, true, false or words.
+
+    Raises:
+        UsageError: a word without "=", or a name that recipes do not have.
+    """
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {word}: wanted NAME=VALUE, such as optimizer=sgd or augment.rotate_deg=0")
+        settings[name] = yaml.safe_load(value)
+    with_settings(Recipe(), settings)
+    return settings
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with these fields; "augment.flip" is a field of its augmentation.
+
+    Raises:
+        UsageError: an unknown name, or a value of another type or out of its range.
+    """
+    own = {name: value for name, value in settings.items() if not name.startswith("augment.")}
+    augment = {name.removeprefix("augment."): v for name, v in settings.items() if name.startswith("augment.")}
+    inner = replace(recipe.augment, **_checked(recipe.augment, augment, "augment."))
+    return replace(recipe, **{**_checked(recipe, own), "augment": inner})
+
+
+def _checked(target: Any, settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    names = [field.name for field in fields(target) if field.name != "augment"]
+    found = {}
+    for name, value in settings.items():
+        if name not in names:
+            known = [prefix + known for known in names] + ([] if prefix else ["augment.flip"])
+            raise UsageError(f"unknown setting {prefix + name!r}; {did_you_mean(prefix + name, known, 'see Recipe')}")
+        kind = type(getattr(target, name))
+        fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+        if not fits:
+            raise UsageError(f"{prefix}{name}={value!r} must be of the kind {kind.__name__}")
+        found[name] = kind(value)
+    return found
+
+
+def read_rate(word: str | None) -> float | str | None:
+    """A learning rate, or "find"; None stays None.
+
+    Raises:
+        UsageError: neither a positive number nor "find".
+    """
+    if word is None or word == "find":
+        return word
+    try:
+        rate = float(word)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < math.inf:
+        raise UsageError(f"--lr {word}: wanted a number above 0, such as 1e-3, or 'find'")
+    return rate
+
+
+def read_seconds(word: str | None) -> float | None:
+    """ "90s", "10m", "1.5h" or "1h30m" in seconds; None stays None.
+
+    Raises:
+        UsageError: nothing of the kind, or no time at all.
+    """
+    if word is None:
+        return None
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", word.strip())
+    try:
+        seconds = sum(float(n) * s for n, s in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0.0
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise UsageError(f"--time {word}: wanted seconds, minutes or hours, such as 90s, 10m or 1h30m")
+    return seconds
