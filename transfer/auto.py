@@ -55,7 +55,7 @@ def auto(task: Task, *, time_s: float | None, began: float) -> Outcome:
     run("prototype", methods.prototype)
     run("probe", methods.probe)
     reason = ""
-    if max(score[0] for score, _ in tried) == 1:
+    if from_main(lambda: max(score[0] for score, _ in tried)) == 1:
         reason = "no validation image is wrong"
     else:
         epochs = _epochs(task, time_s, began)
@@ -68,7 +68,8 @@ def auto(task: Task, *, time_s: float | None, began: float) -> Outcome:
     if reason:
         rows.append({"method": "finetune", "reason": reason})
         task.tell(f"auto: no fine-tuning, {reason}")
-    best = max(tried, key=lambda candidate: candidate[0])[1]  # of equals the first, which took less
+    # of equals the first, which took less; the main process decides
+    best = tried[from_main(lambda: max(range(len(tried)), key=lambda i: tried[i][0]))][1]
     task.tell(f"auto: {best.method} is the best on validation images")
     return replace(best, notes={**best.notes, "auto": {"chosen": best.method, "methods": rows}})
 

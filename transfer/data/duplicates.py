@@ -1,7 +1,7 @@
 """Duplicates: equal files, images that were recompressed or resized, and mirrored ones.
 
-Equal files have equal SHA-256. The others are found by thumbnails of 16 x 16 pixels (see thumbnails.py), in luma and chroma,
-compared straight and mirrored. Two images are near duplicates where
+Equal files have equal SHA-256. The others are found by thumbnails of 16 x 16 pixels (see thumbnails.py), in luma and
+chroma, compared straight and mirrored. Two images are near duplicates where
 
     - the root mean square of the difference in luma is at most 1 + 0.1 x contrast, and at most 0.2 x contrast (of the
       less contrasty image, as the standard deviation of its thumbnail): what JPEG, WebP and resizing leave of it, and
