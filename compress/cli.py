@@ -189,10 +189,11 @@ def resume(
     """Continue an interrupted `fit` or `prune`; it ends as if it had never been interrupted."""
     from compress.prune.step import prune as prune_step
     from transfer.fit import fit as fit_step
+    from transfer.training.distributed import is_main, processes, world_size
     from zoo.directory import RUN, partial_of
     from zoo.errors import UsageError
 
-    with Console(as_json=json) as console:
+    with processes(), Console(as_json=json, silent=not is_main()) as console:
         out = directory.with_name(directory.name.removesuffix(".partial"))
         try:
             run = json_module.loads((partial_of(out) / RUN).read_text(encoding="utf-8"))
@@ -203,9 +204,11 @@ def resume(
             ) from error
         steps = {"fit": partial(fit_step, tell=console.say), "prune": prune_step}
         verb = steps.get(run["verb"])
+        if run["verb"] == "prune" and world_size() > 1:
+            raise UsageError("`prune` runs in one process: resume it without the launcher")
         if verb is None:
             raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")
-        arguments = dict(run["arguments"])
+        arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
         first = arguments.pop("data" if run["verb"] == "fit" else "directory")
         step = verb(first, **arguments, resume=True, progress=console.progress)  # type: ignore[operator]
         console.say(f"{out}: {describe_metrics(step.record['metrics']['after'])}")

@@ -113,7 +113,7 @@ def test_torch_is_reached_on_first_use():
     assert "torch" in heavy
 
 
-@pytest.mark.parametrize(("package", "name"), [("transfer", "fit"), ("transfer", "finetune"), ("compress", "prune")])
+@pytest.mark.parametrize(("package", "name"), [("transfer", "fit"), ("transfer", "predict"), ("compress", "prune")])
 def test_submodule_does_not_hide_the_function_of_its_name(package, name):
     importlib.import_module(f"{package}.{name}")
     assert callable(getattr(importlib.import_module(package), name))

@@ -1,19 +1,22 @@
 """`--method auto`: the cheap methods first, training where it can still pay, and the best by validation.
 
 Prototypes and the probe need one pass over the images each. Fine-tuning follows unless validation has nothing left to
-gain or `--time` leaves no room; of all, the most accurate on the validation images is kept. Without validation images
-nothing can be compared, and the number of images decides.
+gain or `--time` leaves no room; the most accurate on the validation images is kept, and of those that they cannot tell
+from it the one that was trained most. Without validation images nothing can be compared, and the number of images
+decides.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfer import methods
 from transfer.evaluation.evaluate import evaluate_pixels
@@ -40,26 +43,28 @@ def auto(task: Task, *, time_s: float | None, began: float) -> Outcome:
         method: Method = "prototype" if _images_a_class(task) <= FEW_SHOT else "finetune"
         task.tell(f"auto: {method}, by the number of images: without validation images nothing can be compared")
         return methods.METHODS[method](task)
-    tried: list[tuple[tuple[float, float], Outcome]] = []
+    tried: list[tuple[NDArray[np.bool_], Outcome]] = []
     rows: list[dict[str, Any]] = []
 
     def run(method: Method, how: Callable[[Task], Outcome]) -> None:
         at = time.monotonic()
         outcome = how(task)
-        score = _score(task, outcome)
-        tried.append((score, outcome))
-        seconds = round(time.monotonic() - at, 2)
-        rows.append({"method": method, "val_top1": round(score[0], 6), "seconds": seconds})
-        task.tell(f"auto: {method} {score[0]:.1%} on validation images, {seconds:.0f} s")
+        right = _right(task, outcome)
+        tried.append((right, outcome))
+        top1, seconds = float(right.mean()), round(time.monotonic() - at, 2)
+        rows.append({"method": method, "val_top1": round(top1, 6), "seconds": seconds})
+        task.tell(f"auto: {method} {top1:.1%} on validation images, {seconds:.0f} s")
 
     run("prototype", methods.prototype)
     run("probe", methods.probe)
     reason = ""
-    if from_main(lambda: max(score[0] for score, _ in tried)) == 1:
+    if from_main(lambda: any(right.all() for right, _ in tried)):
         reason = "no validation image is wrong"
     else:
         epochs = _epochs(task, time_s, began)
-        if epochs == 0:
+        if epochs == 0 and time_s is None:
+            reason = "--epochs 0"
+        elif epochs == 0:
             reason = f"no epoch fits into the rest of --time {time_s:.0f}s"
         else:
             wanted = task.recipe
@@ -68,9 +73,8 @@ def auto(task: Task, *, time_s: float | None, began: float) -> Outcome:
     if reason:
         rows.append({"method": "finetune", "reason": reason})
         task.tell(f"auto: no fine-tuning, {reason}")
-    # of equals the first, which took less; the main process decides
-    best = tried[from_main(lambda: max(range(len(tried)), key=lambda i: tried[i][0]))][1]
-    task.tell(f"auto: {best.method} is the best on validation images")
+    best = tried[from_main(lambda: _best([right for right, _ in tried]))][1]
+    task.tell(f"auto: {best.method} is kept")
     return replace(best, notes={**best.notes, "auto": {"chosen": best.method, "methods": rows}})
 
 
@@ -78,12 +82,30 @@ def _images_a_class(task: Task) -> float:
     return float(np.median(np.bincount(task.pixels.train.labels, minlength=task.classes)))
 
 
-def _score(task: Task, outcome: Outcome) -> tuple[float, float]:
-    """Accuracy on the validation images, and of equals the more likely answers."""
+def _best(rights: Sequence[NDArray[np.bool_]]) -> int:
+    """The last that is not worse than the most accurate by more than one standard error of the paired difference.
+
+    A few dozen validation images tell hardly anything apart, and all candidates cost the same in use: then what is
+    known of other data counts, that fine-tuning from a probe beats the probe (Kumar et al. 2022, arXiv 2202.10054,
+    table 1), and the probe the prototypes.
+
+    Args:
+        rights: which validation images each candidate answers rightly, in the order of how much was trained.
+    """
+    top = max(rights, key=lambda right: int(right.sum()))
+
+    def equals(right: NDArray[np.bool_]) -> bool:
+        won, lost = int((right & ~top).sum()), int((top & ~right).sum())
+        return lost - won <= math.sqrt(won + lost)
+
+    return max(i for i, right in enumerate(rights) if equals(right))
+
+
+def _right(task: Task, outcome: Outcome) -> NDArray[np.bool_]:
+    """Which validation images are answered rightly."""
     assert task.pixels.val is not None
     predictor = TorchPredictor(outcome.model, outcome.config.preprocess, outcome.config.classes)
-    found = evaluate_pixels(predictor, task.pixels.val, task.classes, progress=task.progress)
-    return found.top1, -found.nll
+    return evaluate_pixels(predictor, task.pixels.val, task.classes, progress=task.progress).correct
 
 
 def _epochs(task: Task, time_s: float | None, began: float) -> int:

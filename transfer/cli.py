@@ -47,7 +47,9 @@ def check(
             save_check_sheet(checked, sheet)
             console.say(f"{sheet}: the images in question")
         if checked.ok:
-            console.next(["slimzoo", "fit", data, "--out", "mine"])
+            given = (("--val", val), ("--test", test), ("--seed", None if seed == 0 else seed))
+            options = [str(word) for name, value in given if value is not None for word in (name, value)]
+            console.next(["slimzoo", "fit", data, *options, "--out", "mine"])
         console.document(checked.to_dict() | ({} if sheet is None else {"sheet": str(sheet)}))
     if not checked.ok:
         raise typer.Exit(DataError.exit_code)
@@ -115,8 +117,9 @@ def fit(
         after = fitted.record["metrics"]["after"]
         how = f"{model} at {fitted.config.preprocess.size[0]} px by {fitted.record['method']}"
         console.say(f"{out}: {how}, {describe_metrics(after)}")
+        held_out: list[list[str | Path]] = [["slimzoo", "eval", out, data]] if {"val", "test"} & after.keys() else []
         console.next(
-            ["slimzoo", "eval", out, data],
+            *held_out,
             ["slimzoo", "predict", out, "IMAGE"],
             ["slimzoo", "prune", out, "--data", data, "--macs", "0.5", "--out", f"{out}-pruned"],
             ["slimzoo", "export", out],

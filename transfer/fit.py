@@ -13,7 +13,7 @@ import torch
 
 from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
-from transfer.data.dataset import open_data
+from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, measure, read_pixels
 from transfer.data.sources import Data
@@ -96,9 +96,9 @@ def fit(
     if tensorboard:
         check_tensorboard()
     arguments = {
-        "data": str(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
-        "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": val, "test": test,
-        "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
+        "data": located(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
+        "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
+        "test": located(test), "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
@@ -211,4 +211,7 @@ def _write_pictures(
         )  # fmt: skip
     if tensorboard:
         with TensorboardLog(work / LOGS) as log:
-            log.write(outcome.history, None if evaluated is None else evaluated.evaluation)
+            if evaluated is None:
+                log.write(outcome.history, None)
+            else:
+                log.write(outcome.history, evaluated.evaluation, part=evaluated.part)

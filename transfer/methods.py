@@ -18,13 +18,13 @@ from torch import nn
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels
 from transfer.frozen.features import frozen_features
-from transfer.frozen.probe import fit_probe, lift_classifier_, set_classifier_
+from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype
 from transfer.start import Method
-from transfer.training.distributed import copy_from_main_, main_first
+from transfer.training.distributed import copy_from_main_, is_main, main_first
 from transfer.training.finetune import Epoch, TrainingData, finetune
 from transfer.training.preflight import preflight
-from transfer.training.range_test import range_test
+from transfer.training.range_test import range_test, save_range
 from transfer.training.recipe import Recipe
 from zoo.artifact import ModelConfig
 from zoo.classifier import classifier
@@ -97,10 +97,7 @@ def probe(task: Task) -> Outcome:
         found = fit_probe(
             features, train.labels, classes=task.classes, val=held_out, seed=task.seed, progress=task.progress
         )
-    set_classifier_(network, found)
-    head = classifier(network)
-    if isinstance(head, nn.Conv2d) and head.bias is not None:
-        lift_classifier_(network, train, preprocess)
+    _give_classifier_(network, found, task)
     notes = {"alpha": found.alpha, "cross_validated_top1": found.cross_validated_top1}
     return Outcome(method="probe", model=network.eval(), config=task.config, notes=notes)
 
@@ -112,7 +109,7 @@ def prototype(task: Task) -> Outcome:
         features = frozen_features(network, task.pixels.train, config.preprocess, progress=task.progress)
     blocks = (*network.channels, features.shape[1] - sum(network.channels)) if isinstance(network, Tapped) else None
     found = fit_prototype(features, task.pixels.train.labels, classes=task.classes, blocks=blocks)
-    set_classifier_(network, found)
+    _give_classifier_(network, found, task)
     notes = {"left_out_top1": found.left_out_top1}
     return Outcome(method="prototype", model=network.eval(), config=config, notes=notes)
 
@@ -137,6 +134,13 @@ METHODS: dict[Method, Callable[[Task], Outcome]] = {
 }
 
 
+def _give_classifier_(network: nn.Module, found: LinearClassifier, task: Task) -> None:
+    set_classifier_(network, found)
+    head = classifier(network)
+    if isinstance(head, nn.Conv2d) and head.bias is not None:
+        lift_classifier_(network, task.pixels.train, task.config.preprocess)
+
+
 def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     recipe = task.recipe(method)
     data = task.training_data
@@ -154,7 +158,10 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
 
 def _with_found_rate(task: Task, network: nn.Module, recipe: Recipe) -> tuple[Recipe, dict[str, float]]:
     """The recipe with the rate that a range test suggests, the backbone's in the same proportion."""
-    found = range_test(network, task.training_data, recipe, progress=task.progress).suggestion
+    tested = range_test(network, task.training_data, recipe, progress=task.progress)
+    found = tested.suggestion
+    if is_main():
+        save_range(tested, task.checkpoints.parent / "range_test.png")
     if found is None:
         raise SlimzooError("the range test found no rate at which the loss falls; give one with --lr")
     task.tell(f"range test: --lr {found:.2g} (the recipe's is {recipe.lr:.2g})")

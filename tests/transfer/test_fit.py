@@ -344,3 +344,46 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_fetched(
         run(app, "slimzoo", words)
     assert done.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_knows_its_data_from_any_folder(tmp_path, monkeypatch):
+    """The held-out images stay held out, whatever the working folder and the spelling of the path."""
+    data = colour_folder(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    fit("data", model="resnet20", method="scratch", size=32, epochs=0, val=0, test=0.25, out="m")
+    monkeypatch.chdir(tmp_path.parent)
+    for spelling in (data, tmp_path.name + "/data", str(data) + "/../data"):
+        evaluated = evaluate(tmp_path / "m", spelling)
+        assert (evaluated.part, evaluated.evaluation.n) == ("test", 4)
+
+
+def test_images_that_were_held_out_and_are_gone_are_not_replaced_by_those_trained_on(tmp_path):
+    data, rest = colour_folder(tmp_path / "data"), colour_folder(tmp_path / "rest", count=3)
+    fit(data, model="resnet20", method="scratch", size=32, epochs=0, val=0, test=str(rest), out=tmp_path / "m")
+    assert evaluate(tmp_path / "m", data).evaluation.n == 6
+    rest.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="cannot be divided as it was then"):
+        evaluate(tmp_path / "m", data)
+
+
+def test_prototypes_of_a_network_that_ends_in_a_convolution_keep_their_negative_logits(tmp_path):
+    from transfer.data.dataset import open_data
+    from transfer.data.loader import load_pixels
+    from transfer.data.parts import Pixels
+    from transfer.frozen.features import frozen_features
+    from transfer.frozen.prototype import fit_prototype
+    from transfer.methods import Task, prototype
+
+    data = open_data(colour_folder(tmp_path / "data"), val=0, test=0)
+    network, config = start("squeezenet1_1", data, "scratch", 64, None)
+    train = load_pixels(data, config.preprocess, "train")
+    task = Task(
+        network=network, config=config, pixels=Pixels(train, None, None), recipe=None, find_lr=False, seed=0,
+        checkpoints=tmp_path, progress=None, tell=print,
+    )  # fmt: skip
+    outcome = prototype(task)
+    features = frozen_features(network, train, config.preprocess)
+    expected = fit_prototype(features, train.labels, classes=2).logits(features)
+    with torch.no_grad():
+        found = outcome.model(torch.from_numpy(config.preprocess.normalize(np.asarray(train.pixels)))).numpy()
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), atol=1e-3)

@@ -83,15 +83,20 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
         source: None for the data of the last fit; otherwise only a fit to this source counts.
 
     Raises:
-        DataError: `source` is what the model was fitted to, and its images are no longer the same.
+        DataError: `source` is what the model was fitted to, and its images, or those that it was validated or tested
+            on, are no longer the same.
     """
     for step in reversed(lineage):
         fitted = step["arguments"]
         if step["verb"] == "fit" and (source is None or _same_source(str(source), fitted["data"])):
             try:
                 data = open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
-            except (UsageError, DataError):
-                return None
+            except (UsageError, DataError) as error:
+                if source is None:
+                    return None
+                raise DataError(
+                    f"{source} is what the model was fitted to, and it cannot be divided as it was then: {error}"
+                ) from error
             if data.fingerprint() == step["data"]["fingerprint"]:
                 return data
             if source is None:
@@ -117,6 +122,13 @@ def open_for(lineage: Sequence[dict[str, Any]], source: str | Path, classes: Seq
             f"`slimzoo fit {source}` first"
         )
     return data
+
+
+def located(source: float | str | Path | None) -> float | str | None:
+    """What stands in records: a path made absolute, to mean the same from everywhere; names and shares as they are."""
+    if not isinstance(source, str | Path):
+        return source
+    return os.path.abspath(source) if os.path.exists(source) and str(source) not in BUILT_IN else str(source)
 
 
 def _same_source(one: str, other: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,11 @@ class LabelledPixels:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def content(self) -> str:
+        """Equal where pixels and labels are."""
+        pixels = self.digest or hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
+        return f"{pixels} {hashlib.sha256(np.ascontiguousarray(self.labels).data).hexdigest()}"
 
     def take(self, indices: NDArray[np.intp]) -> LabelledPixels:
         """Some of the images, in that order; their pixels are copied."""

@@ -27,7 +27,7 @@ def save_curves(history: Sequence[Epoch], path: Path, *, title: str = "") -> Non
     panels = [
         _curve(history, "train_loss", "training loss", BLUE),
         _curve(history, "val_top1", "validation top-1 (%)", ORANGE, scale=100, mark_best=True),
-        _curve(history, "lr", "learning rate of the classifier", GREY),
+        _curve(history, "lr", "highest learning rate", GREY),
     ]
     chart = alt.hconcat(*[panel for panel in panels if panel is not None], spacing=28)
     save_png(chart.properties(title=title) if title else chart, path)

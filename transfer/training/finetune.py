@@ -28,9 +28,7 @@ from zoo.errors import Interrupted, SlimzooError
 from zoo.predictor import TorchPredictor
 
 AfterStep = Callable[[nn.Module, int], None]  # (model, steps done)
-# Batches made ahead by a thread. A GPU is fed beside its work; on a CPU making them is 1.5% of a step, which a thread
-# would have to take from the same cores (benchmarks/bench_loader.py).
-AHEAD = {"cuda": 2, "cpu": 0}
+AHEAD = 2  # batches made by a thread beside the step; also on a CPU, see benchmarks/bench_loader.py
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class _Training:
         self.progress = progress if distributed.is_main() else None
         classes = classifier(model).weight.shape[0] if recipe.mixup or recipe.cutmix else 0
         self.batches = Batches(data, recipe, classes, self.device)
-        self.boundaries = Boundaries(self.state, describe_run(recipe, len(data.train), self.device), checkpoints)
+        self.boundaries = Boundaries(self.state, describe_run(recipe, data, self.device), checkpoints)
         self.clock, self.at = time.monotonic(), 0  # the step that is being taken
 
     def run(self) -> None:
@@ -152,9 +150,8 @@ class _Training:
     def _go_on(self, signals: EndOfStep) -> None:
         state = self.state
         state.stepper.set_mode_()
-        ahead = AHEAD[self.device.type]
         self.clock = time.monotonic()
-        with Prefetch(self.batches, range(state.step, self.batches.steps), depth=ahead) as prefetch:
+        with Prefetch(self.batches, range(state.step, self.batches.steps), depth=AHEAD) as prefetch:
             waited = 0.0
             for step, batch in prefetch:
                 began = time.monotonic() - (prefetch.waited_s - waited)

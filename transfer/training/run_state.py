@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transfer.data.cache import content_key
 from transfer.training import distributed
+from transfer.training.batch import TrainingData
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.ema import Ema
 from transfer.training.recipe import Recipe
@@ -27,7 +29,7 @@ class Epoch:
         train_loss: mean over the epoch's images, augmented and mixed as they were.
         val_top1: share of the validation images that are classified rightly, after the epoch.
         seconds: wall-clock time, evaluation included.
-        lr: the classifier's rate in the last step.
+        lr: the highest group's rate in the last step.
         waiting_share: of the time in training steps, waiting for the inputs.
         grad_norm: mean over the epoch's steps, before clipping.
     """
@@ -123,11 +125,12 @@ class RunState:
         self.best = copy.copy(tensors.get("best"))
 
 
-def describe_run(recipe: Recipe, images: int, device: torch.device) -> dict[str, Any]:
+def describe_run(recipe: Recipe, data: TrainingData, device: torch.device) -> dict[str, Any]:
     """What a checkpoint was made with, JSON-ready."""
     found = {
         "recipe": recipe.to_dict(),
-        "images": images,
+        "images": len(data.train),
+        "data": content_key(*(part.content() for part in (data.train, data.val) if part is not None)),
         "device": device.type,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
@@ -142,6 +145,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> None:
         UsageError: naming what differs.
     """
     old, new = ({**run["recipe"], "images": run["images"]} for run in (before, now))
+    if before["images"] == now["images"] and before["data"] != now["data"]:
+        raise UsageError("the checkpoints were made with other images or labels: start afresh with --overwrite")
     changed = [f"{name}={old.get(name)} then and {new.get(name)} now" for name in new if old.get(name) != new.get(name)]
     if changed:
         raise UsageError(
