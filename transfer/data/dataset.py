@@ -208,4 +208,4 @@ def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: floa
         groups=[groups[i] for i in free],
         classes=data.classes,
     )
-    return replace(data, parts=parts)
+    return replace(data, parts=parts, groups=tuple(map(str, groups)))

@@ -33,12 +33,14 @@ class LabelledPixels:
         labels: (N,) class indices.
         keys: what names each image in messages; () where they have no names.
         digest: equal where the pixels are, without reading them; "" where nobody has computed it.
+        groups: equal for images that are alike; () where nobody has looked.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     keys: tuple[str, ...] = ()
     digest: str = ""
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,9 +52,9 @@ class LabelledPixels:
 
     def take(self, indices: NDArray[np.intp]) -> LabelledPixels:
         """Some of the images, in that order; their pixels are copied."""
-        keys = tuple(self.keys[i] for i in indices) if self.keys else ()
+        keys, groups = (tuple(names[i] for i in indices) if names else () for names in (self.keys, self.groups))
         digest = content_key(self.digest, map(str, indices.tolist())) if self.digest else ""
-        return LabelledPixels(self.pixels[indices], self.labels[indices], keys, digest)
+        return LabelledPixels(self.pixels[indices], self.labels[indices], keys, digest, groups)
 
 
 def load_pixels(data: Data, preprocess: Preprocess, part: str, progress: Progress | None = None) -> LabelledPixels:
@@ -72,7 +74,8 @@ def load_pixels(data: Data, preprocess: Preprocess, part: str, progress: Progres
         return _decode(data, indices, preprocess, f"reading {part} images", progress)
 
     pixels = cached_array("pixels", digest, shape=shape, dtype=np.uint8, make=make)
-    return LabelledPixels(pixels, data.labels[indices], tuple(data.keys[i] for i in indices), digest)
+    keys, groups = (tuple(names[i] for i in indices) if names else () for names in (data.keys, data.groups))
+    return LabelledPixels(pixels, data.labels[indices], keys, digest, groups)
 
 
 def _digest(data: Data, indices: NDArray[np.intp], preprocess: Preprocess) -> str:

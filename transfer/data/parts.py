@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from transfer.data.loader import LabelledPixels, Progress, load_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
+from transfer.training.device import training_device
 from zoo.artifact import ModelConfig
 from zoo.cost import count_macs, count_parameters
 from zoo.predictor import Predictor, TorchPredictor
@@ -44,11 +46,20 @@ def evaluate_parts(
     }
 
 
+def predictor_of(model: nn.Module, config: ModelConfig) -> TorchPredictor:
+    """The model in eval mode, on the device that training takes; where that is another, the model itself stays."""
+    model = model.eval()
+    device = training_device()
+    if next(model.parameters()).device.type != device.type:
+        model = copy.deepcopy(model).to(device)
+    return TorchPredictor(model, config.preprocess, config.classes)
+
+
 def measure(
     model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     """The metrics of a lineage record, and the evaluations of the held-out parts, "val" and "test"."""
-    predictor = TorchPredictor(model.eval(), config.preprocess, config.classes)
+    predictor = predictor_of(model, config)
     found = evaluate_parts(predictor, pixels, len(config.classes or ()), progress)
     metrics: dict[str, Any] = {
         "params": count_parameters(model),

@@ -40,6 +40,7 @@ class Data:
         parts: (N,) "train", "val" or "test".
         read: index -> (h, w, 3) uint8 RGB.
         mirror: whether a mirrored image is still of its class (False for digits).
+        groups: equal for images that are alike, which are never divided; () where nobody has looked.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Data:
     parts: NDArray[np.str_]
     read: Callable[[int], NDArray[np.uint8]]
     mirror: bool = True
+    groups: tuple[str, ...] = ()
 
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""

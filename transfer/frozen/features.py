@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transfer.data.cache import cache_directory as cache_directory  # also for those who import it from here
 from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import LabelledPixels, Progress
+from transfer.training.device import training_device
 from zoo.classifier import AUXILIARY, classifier, classifier_name, features
 from zoo.preprocess import Preprocess
 
@@ -63,7 +64,7 @@ def features_of(
 def _blocks(
     model: nn.Module, pixels: NDArray[Any], preprocess: Preprocess, progress: Progress | None
 ) -> Iterator[NDArray[np.float32]]:
-    device = next(model.parameters()).device
+    device = training_device()
     budget = CPU_BATCH_PIXELS if device.type == "cpu" else GPU_BATCH_PIXELS
     least, most = BATCHES
     size = min(max(budget // (pixels.shape[1] * pixels.shape[2]), least), most)
@@ -72,7 +73,7 @@ def _blocks(
         batch = torch.from_numpy(preprocess.normalize(pixels[start:stop])).to(device)
         return batch.contiguous(memory_format=torch.channels_last)
 
-    network = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+    network = copy.deepcopy(model).eval().to(device).to(memory_format=torch.channels_last)
     if device.type == "cpu":
         network = _folded(network, inputs(0, 2))
     for start in range(0, len(pixels), size):

@@ -87,7 +87,7 @@ def fit_probe(
         labels: (N,) class indices.
         classes: how many there are; by default the labels' largest and one.
         val: features and labels to report an accuracy on; they stay clean for choosing between methods.
-        groups: the images' hashes: those of one hash are never on both sides of a fold.
+        groups: a name for each image: those of one name, which are alike, are never on both sides of a fold.
         seed: of the folds.
     """
     count = int(labels.max()) + 1 if classes is None else classes
