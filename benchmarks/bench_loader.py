@@ -3,12 +3,12 @@
     python benchmarks/bench_loader.py
 
 tf_efficientnet_lite0, batch 32, at 96 and 160 px, all layers trained, standard augmentation. Each way is measured in
-processes of its own, in turns: "ahead" is what `finetune` does, two batches made ahead in a thread; "inline" makes each
-when it is needed; "freed" returns freed memory to the system, as glibc does by default.
+processes of its own, in turns: "inline" is what `finetune` does on a CPU, each batch made when it is needed; "ahead"
+makes two ahead in a thread, as on a GPU; "freed" returns freed memory to the system, as glibc does by default.
 
-On a machine that others use too, "inline" may be several times as slow with as many threads as cores: GNU's OpenMP
-threads wait for each other by spinning, at the cost of whoever they wait for, unless there are more of them than cores;
-and the thread that works ahead brings a team of its own. OMP_WAIT_POLICY=PASSIVE in the environment does the same.
+The machine must be quiet. The threads of GNU's OpenMP wait for each other by spinning, at the cost of whoever they wait
+for if somebody else has a core, unless there are more of them than cores (a thread that works ahead has its own team):
+with other programs on both of 2 cores, "inline" is several times as slow, and OMP_WAIT_POLICY=PASSIVE cures it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 
 from record import write_result
 
-WAYS = ("ahead", "inline", "freed")
+WAYS = ("inline", "ahead", "freed")
 SIDES, ROUNDS, STEPS = (96, 160), 3, 10
 MOST_WAITING = 0.05
 
@@ -38,7 +38,7 @@ def one(side: int, way: str) -> dict[str, float]:
     from zoo.preprocess import Preprocess
     from zoo.registry import create_model
 
-    loop.AHEAD = 0 if way == "inline" else loop.AHEAD
+    loop.AHEAD = {"cuda": 2, "cpu": 2 if way == "ahead" else 0}
     if way == "freed":
         loop.keep_freed_memory = lambda: None
     rng = np.random.default_rng(0)
@@ -73,18 +73,18 @@ def main() -> int:
                 print(side, way, runs[way][-1], flush=True)
         ratios = {
             way: [
-                round(run["step_ms"] / base["step_ms"], 3) for run, base in zip(runs[way], runs["ahead"], strict=True)
+                round(run["step_ms"] / base["step_ms"], 3) for run, base in zip(runs[way], runs["inline"], strict=True)
             ]
             for way in WAYS[1:]
         }
-        names = runs["ahead"][0]
+        names = runs["inline"][0]
         medians = {
             way: {name: round(statistics.median(r[name] for r in runs[way]), 1) for name in names} for way in WAYS
         }
         figures[f"{side}_px"] = {
             **medians,
-            "step_time_over_ahead": {way: {"median": statistics.median(r), "runs": r} for way, r in ratios.items()},
-            "waiting_pct_runs": [round(run["waiting_pct"], 2) for run in runs["ahead"]],
+            "step_time_over_inline": {way: {"median": statistics.median(r), "runs": r} for way, r in ratios.items()},
+            "waiting_pct_runs": [round(run["waiting_pct"], 2) for run in runs["inline"]],
         }
     print(write_result("loader", figures, "python benchmarks/bench_loader.py"))
     worst = max(max(figures[f"{side}_px"]["waiting_pct_runs"]) for side in SIDES)  # type: ignore[call-overload]

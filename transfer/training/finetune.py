@@ -28,7 +28,10 @@ from zoo.errors import Interrupted, SlimzooError
 from zoo.predictor import TorchPredictor
 
 AfterStep = Callable[[nn.Module, int], None]  # (model, steps done)
-AHEAD = 2  # batches made by a thread beside the step; also on a CPU, see benchmarks/bench_loader.py
+# Batches made ahead by a thread. A GPU is fed beside its work; on a CPU making them is 1.5% of a step, and a thread's
+# OpenMP team beside the step's makes each parallel region wait asleep: 1.4 times the time on a quiet machine of 2 cores
+# (benchmarks/bench_loader.py).
+AHEAD = {"cuda": 2, "cpu": 0}
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _Training:
         state = self.state
         state.stepper.set_mode_()
         self.clock = time.monotonic()
-        with Prefetch(self.batches, range(state.step, self.batches.steps), depth=AHEAD) as prefetch:
+        with Prefetch(self.batches, range(state.step, self.batches.steps), depth=AHEAD[self.device.type]) as prefetch:
             waited = 0.0
             for step, batch in prefetch:
                 began = time.monotonic() - (prefetch.waited_s - waited)
