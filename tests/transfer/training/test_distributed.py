@@ -25,7 +25,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 def launch(scenario, place, *, launcher=TORCHRUN):
     """Start two processes; what they left, the exit code, and what was said."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[3])}
     done = subprocess.run(
         [*launcher, SCRIPT, scenario, place], capture_output=True, text=True, timeout=300, env=environment
     )
