@@ -114,19 +114,16 @@ def _epochs(task: Task, time_s: float | None, began: float) -> int:
     if time_s is None:
         return recipe.epochs
     plan = task.checkpoints / PLAN
-    if plan.exists():
-        return int(json.loads(plan.read_text(encoding="utf-8"))["epochs"])
-
-    def decide() -> int:
-        at = time.monotonic()
-        images = np.arange(min(TRIAL_IMAGES, len(task.pixels.train)))
-        some = replace(task.training_data, train=task.pixels.train.take(images), val=None)
-        finetune(task.network, some, replace(recipe, epochs=1, patience=0), progress=task.progress, title="timing")
-        epoch_s = (time.monotonic() - at) * len(task.pixels.train) / len(images)
-        left_s = RESERVE * (time_s - (time.monotonic() - began))
-        return max(0, min(recipe.epochs, int(left_s / epoch_s)))
-
-    epochs = from_main(decide)
+    planned = from_main(lambda: json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else None)
+    if planned is not None:
+        return int(planned["epochs"])
+    at = time.monotonic()
+    images = np.arange(min(TRIAL_IMAGES, len(task.pixels.train)))
+    some = replace(task.training_data, train=task.pixels.train.take(images), val=None)
+    finetune(task.network, some, replace(recipe, epochs=1, patience=0), progress=task.progress, title="timing")
+    epoch_s = (time.monotonic() - at) * len(task.pixels.train) / len(images)
+    left_s = RESERVE * (time_s - (time.monotonic() - began))
+    epochs = from_main(lambda: max(0, min(recipe.epochs, int(left_s / epoch_s))))  # by one clock, for all
     if is_main():
         task.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(plan, {"epochs": epochs})

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zoo.artifact import read_config
@@ -16,11 +17,11 @@ ROOT = Path(__file__).parents[2]
 LENET = ["digits", "--model", "lenet5", "--method", "scratch", "--val", "0"]
 
 
-def torchrun(tmp_path, *arguments):
+def torchrun(tmp_path, *arguments, fit=LENET):
     environment = {**os.environ, "SLIMZOO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     return subprocess.Popen(
-        [*launcher, "-m", "transfer", "fit", *LENET, *map(str, arguments)],
+        [*launcher, "-m", "transfer", "fit", *fit, *map(str, arguments)],
         env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -34,6 +35,18 @@ def test_two_processes_write_one_directory_and_one_document(tmp_path):
     (record,) = read_config(tmp_path / "out").lineage
     assert record["metrics"] == document["metrics"]
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_plan_auto_by_one_clock(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "noise.npz", images=rng.integers(0, 256, (60, 32, 32, 3), np.uint8), labels=np.arange(60) % 2)
+    words = [str(tmp_path / "noise.npz"), "--size", "32", "--time", "60s"]
+    process = torchrun(tmp_path, "--out", tmp_path / "out", "--json", fit=words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    methods = [row["method"] for row in json.loads(out)["notes"]["auto"]["methods"]]
+    assert methods == ["prototype", "probe", "finetune"]
 
 
 @pytest.mark.slow

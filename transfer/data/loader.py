@@ -45,10 +45,13 @@ class LabelledPixels:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def pixels_key(self) -> str:
+        """Equal where the pixels are: the digest, or a hash of all of them where nobody has computed it."""
+        return self.digest or hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
+
     def content(self) -> str:
         """Equal where pixels and labels are."""
-        pixels = self.digest or hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
-        return f"{pixels} {hashlib.sha256(np.ascontiguousarray(self.labels).data).hexdigest()}"
+        return f"{self.pixels_key()} {hashlib.sha256(np.ascontiguousarray(self.labels).data).hexdigest()}"
 
     def take(self, indices: NDArray[np.intp]) -> LabelledPixels:
         """Some of the images, in that order; their pixels are copied."""

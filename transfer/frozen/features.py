@@ -125,9 +125,8 @@ def _folded(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _key(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> str:
-    images = data.digest or hashlib.sha256(np.ascontiguousarray(data.pixels).data).hexdigest()
     rule = f"{FEATURES_VERSION} {torch.__version__} {preprocess} {data.pixels.shape}"
-    return content_key(rule, images, _description(model))
+    return content_key(rule, data.pixels_key(), _description(model))
 
 
 def _description(model: nn.Module) -> Iterator[str]:
