@@ -15,11 +15,11 @@ from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
-from transfer.evaluation.evaluate import Evaluated, Evaluation, evaluate_pixels
+from transfer.evaluation.evaluate import Evaluated, Evaluation
 from transfer.evaluation.findings import write_findings
 from transfer.evaluation.plots import save_curves
 from transfer.methods import METHODS, Outcome, Task, Trains
@@ -81,7 +81,7 @@ def fit(
         flip: mirror training images; by default yes, except for data known to be written, such as digits.
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
-        time_s: for all of it; "auto" plans with it.
+        time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
 
@@ -118,13 +118,15 @@ def fit(
             )
 
         task = Task(
-            network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find", seed=seed,
-            checkpoints=work / CHECKPOINTS, progress=progress, tell=tell or (lambda line: None),
+            network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
+            deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
+            progress=progress, tell=tell or (lambda line: None),
         )  # fmt: skip
-        outcome = auto(task, time_s=time_s, began=began) if method == "auto" else METHODS[method](task)
+        outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():
             outcome = _calibrated(outcome, pixels, progress)
-            after, found = measure(outcome.model, outcome.config, pixels, progress)
+            found = evaluate_parts(lambda images: outcome.evaluate(images, progress), pixels)
+            after = metrics(outcome.model, outcome.config, found)
             record = lineage.step(
                 "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
             )
@@ -177,8 +179,7 @@ def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> 
     """Its classifier divided by the temperature at which validation images are answered with the right confidence."""
     if pixels.val is None:
         return outcome
-    classes = len(outcome.config.classes or ())
-    before = evaluate_pixels(predictor_of(outcome.model, outcome.config), pixels.val, classes, progress=progress)
+    before = outcome.evaluate(pixels.val, progress)
     temperature = fit_temperature(before.logits, before.labels)
     fold_temperature_(outcome.model, temperature)
     calibration = {"temperature": round(temperature, 6), "val_ece_before": round(before.ece, 6)}
@@ -186,8 +187,8 @@ def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> 
 
 
 def _shown(found: dict[str, Evaluation], pixels: Pixels, source: Data) -> Evaluated | None:
-    """What the pictures show: the validation images, else those of the test."""
-    for part, images in ((VAL, pixels.val), (TEST, pixels.test)):
+    """What the pictures show: the test images, else the validation images, by which the method was chosen."""
+    for part, images in ((TEST, pixels.test), (VAL, pixels.val)):
         if part in found and images is not None:
             return Evaluated(found[part], source, part, images)
     return None

@@ -15,20 +15,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer.data.loader import Progress
-from transfer.data.parts import Pixels
+from transfer.data.loader import LabelledPixels, Progress
+from transfer.data.parts import Pixels, predictor_of
+from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
 from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype
+from transfer.plan import planned
 from transfer.start import Method
-from transfer.training.distributed import copy_from_main_, is_main, main_first
+from transfer.training.distributed import copy_from_main_, main_first
 from transfer.training.finetune import Epoch, TrainingData, finetune
-from transfer.training.preflight import preflight
-from transfer.training.range_test import range_test, save_range
 from transfer.training.recipe import Recipe
 from zoo.artifact import ModelConfig
 from zoo.classifier import classifier
-from zoo.errors import SlimzooError
 from zoo.tapped import Tapped, tap
 
 Trains = Literal["finetune", "scratch"]
@@ -42,6 +41,7 @@ class Task:
         network: its classifier fresh; methods work on copies.
         config: of that network.
         recipe: what a method that trains by gradients does; `find_lr` replaces its rates by a range test's.
+        deadline: of `time.monotonic`, by which such a method ends with what it has learned by then; None sets none.
         checkpoints: where training keeps its state, and resumes from.
         tell: told one line at a time what a person should know.
     """
@@ -51,6 +51,7 @@ class Task:
     pixels: Pixels
     recipe: Callable[[Trains], Recipe]
     find_lr: bool
+    deadline: float | None
     seed: int
     checkpoints: Path
     progress: Progress | None
@@ -83,6 +84,15 @@ class Outcome:
     history: list[Epoch] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def evaluate(self, images: LabelledPixels, progress: Progress | None) -> Evaluation:
+        """The model's answers; those of a linear classifier on frozen features are made from the cached features."""
+        if self.method in ("prototype", "probe") and isinstance(classifier(self.model), nn.Linear):
+            found = frozen_features(self.model, images, self.config.preprocess, progress=progress)
+            with torch.inference_mode():
+                return Evaluation(images.labels, classifier(self.model)(torch.tensor(found)).numpy())
+        predictor = predictor_of(self.model, self.config)
+        return evaluate_pixels(predictor, images, len(self.config.classes or ()), progress=progress)
+
 
 def probe(task: Task) -> Outcome:
     """Train the classifier alone: logistic regression on frozen features (see `transfer.frozen.probe`)."""
@@ -109,7 +119,8 @@ def prototype(task: Task) -> Outcome:
     with main_first():
         features = frozen_features(network, task.pixels.train, config.preprocess, progress=task.progress)
     blocks = (*network.channels, features.shape[1] - sum(network.channels)) if isinstance(network, Tapped) else None
-    found = fit_prototype(features, task.pixels.train.labels, classes=task.classes, blocks=blocks)
+    train = task.pixels.train
+    found = fit_prototype(features, train.labels, classes=task.classes, blocks=blocks, groups=train.groups or None)
     _give_classifier_(network, found, task)
     notes = {"left_out_top1": found.left_out_top1}
     return Outcome(method="prototype", model=network.eval(), config=config, notes=notes)
@@ -143,30 +154,15 @@ def _give_classifier_(network: nn.Module, found: LinearClassifier, task: Task) -
 
 
 def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
-    recipe = task.recipe(method)
     data = task.training_data
     copy_from_main_(network)
-    checked = preflight(network, data, recipe, probe_initialized=method == "finetune", progress=task.progress)
-    for line in checked.lines():
-        task.tell(line)
-    notes: dict[str, Any] = {"preflight": checked.to_dict()}
-    if task.find_lr:
-        recipe, notes["range_test"] = _with_found_rate(task, network, recipe)
+    recipe, notes = planned(
+        network, data, task.recipe(method), checkpoints=task.checkpoints, deadline=task.deadline, find_lr=task.find_lr,
+        probe_initialized=method == "finetune", progress=task.progress, tell=task.tell,
+    )  # fmt: skip
     trained = finetune(network, data, recipe, checkpoints=task.checkpoints, progress=task.progress, title=method)
-    notes["recipe"] = recipe.to_dict()
+    notes |= {"recipe": recipe.to_dict()}
     return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)
-
-
-def _with_found_rate(task: Task, network: nn.Module, recipe: Recipe) -> tuple[Recipe, dict[str, float]]:
-    """The recipe with the rate that a range test suggests, the backbone's in the same proportion."""
-    tested = range_test(network, task.training_data, recipe, progress=task.progress)
-    found = tested.suggestion
-    if is_main():
-        save_range(tested, task.checkpoints.parent / "range_test.png")
-    if found is None:
-        raise SlimzooError("the range test found no rate at which the loss falls; give one with --lr")
-    task.tell(f"range test: --lr {found:.2g} (the recipe's is {recipe.lr:.2g})")
-    return replace(recipe, lr=found, backbone_lr=found * recipe.backbone_lr / recipe.lr), {"suggestion": found}
 
 
 def _tapped(task: Task) -> tuple[nn.Module, ModelConfig]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import Pruned, prune_channels
 from transfer.data.dataset import open_for
 from transfer.data.loader import LabelledPixels, Progress, batches
-from transfer.data.parts import measure, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.training.augment import augment_for
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
@@ -82,7 +82,7 @@ def prune(
         pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs, importance=criterion)
         before, after, network = _costs(loaded, pruned), None, pruned.model
         if source is not None and pixels is not None:
-            before, _ = measure(loaded.model, loaded.config, pixels, progress)
+            before = _measured(loaded.model, loaded.config, pixels, progress)
             recalibrate_(network, loaded.model, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
             if recover:
                 recipe = _recipe(_mirrored(loaded.config, source.mirror), recover, seed)
@@ -90,7 +90,7 @@ def prune(
                 network = finetune(
                     network, training, recipe, checkpoints=work / CHECKPOINTS, progress=progress, title="recovery"
                 ).model
-            after, _ = measure(network, loaded.config, pixels, progress)
+            after = _measured(network, loaded.config, pixels, progress)
         record = lineage.step(
             "prune", arguments, seed=seed, seconds=time.monotonic() - began,
             data=None if source is None else source.record(), before=before,
@@ -98,6 +98,10 @@ def prune(
         )  # fmt: skip
         config = save_model(work, network, loaded.config.with_step(record))
     return Step(out, config, record, pruned)
+
+
+def _measured(model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None) -> dict[str, Any]:
+    return measure(predictor_of(model, config), model, config, pixels, progress)
 
 
 def _costs(loaded: LoadedModel, pruned: Pruned) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from compress.deploy.parity import compare
 from compress.quantize.ptq import Quantized, quantize_static
 from transfer.data.dataset import open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import evaluate_parts, measure, read_pixels
+from transfer.data.parts import measure, predictor_of, read_pixels
 from transfer.data.split import TEST, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
@@ -66,16 +66,14 @@ def quantize(
     source = open_for(config.lineage, data, config.classes)
     with new_directory(out, run={"verb": "quantize", "arguments": arguments}, overwrite=overwrite) as work:
         pixels = read_pixels(source, config.preprocess, progress)
-        before, _ = measure(loaded.model, config, pixels, progress)
+        before = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, progress)
         chosen = np.random.default_rng(seed).permutation(len(pixels.train))[:CALIBRATION_IMAGES]
         if progress is not None:
             progress("quantizing", 0, 1, "")
         network = export_network(loaded.model, config.input_size)
         quantized = quantize_static(network, config.preprocess.normalize(pixels.train.pixels[chosen]))
         predictor = in_memory(finish(quantized.network, config, None))
-        after: dict[str, Any] = {"params": before["params"], "macs": before["macs"]}
-        found = evaluate_parts(predictor, pixels, len(source.classes), progress)
-        after |= {part: evaluation.record() for part, evaluation in found.items()}
+        after = measure(predictor, loaded.model, config, pixels, progress)
         _check_gate(before, after, max_drop)
         shown = pixels.val or pixels.test or pixels.train
         reference = TorchPredictor(loaded.model, config.preprocess, config.classes)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from transfer.fit import fit
 from transfer.predict import predict
 from transfer.training.recipe import STANDARD_RATES
 from zoo.artifact import load_model
-from zoo.errors import UsageError
+from zoo.errors import SlimzooError, UsageError
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"size": 32, "batch": 16}
@@ -82,9 +83,35 @@ def test_time_that_is_over_leaves_the_cheap_methods(three, tmp_path):
     told = []
     fitted = fit(three, **SMALL, time_s=0.01, out=tmp_path / "out", tell=told.append)
     rows = fitted.record["notes"]["auto"]["methods"]
-    assert rows[2] == {"method": "finetune", "reason": "no epoch fits into the rest of --time 0s"}
+    assert rows[2]["method"] == "finetune"
+    assert re.fullmatch(r"no epoch of \d+ s fits into the rest of --time: .*", rows[2]["reason"])
     assert fitted.record["method"] in ("prototype", "probe")
-    assert "auto: no fine-tuning, no epoch fits into the rest of --time 0s" in told
+    assert f"auto: no fine-tuning, {rows[2]['reason']}" in told
+    assert not any(line.startswith(("ok ", "WARN")) for line in told), "the preflight took time for nothing"
+
+
+def test_time_that_is_over_leaves_the_probe_where_nothing_can_be_compared(three, tmp_path):
+    told = []
+    fitted = fit(three, **SMALL, val=0, time_s=0.01, out=tmp_path / "out", tell=told.append)
+    assert fitted.record["method"] == "probe"
+    assert any(line.startswith("auto: probe instead, no epoch of ") for line in told)
+
+
+def test_a_named_method_takes_the_epochs_that_fit(three, tmp_path):
+    with pytest.raises(
+        SlimzooError, match=r"fits into the rest of --time: give it more time, .* or take --method probe"
+    ):
+        fit(three, **SMALL, method="finetune", time_s=0.01, out=tmp_path / "none")
+    fitted = fit(three, **SMALL, method="scratch", settings={"epochs": 10_000}, time_s=10, out=tmp_path / "some")
+    assert 1 <= fitted.record["notes"]["recipe"]["epochs"] < 10_000
+    assert fitted.record["seconds"] < 12
+
+
+def test_training_that_fails_leaves_the_cheap_methods(three, tmp_path):
+    told = []
+    fitted = fit(three, **SMALL, epochs=1, lr=1e38, out=tmp_path / "out", tell=told.append)
+    assert fitted.record["method"] in ("prototype", "probe")
+    assert "became" in fitted.record["notes"]["auto"]["methods"][2]["reason"]
 
 
 def test_nothing_is_trained_where_validation_has_no_mistake(tmp_path):
@@ -178,8 +205,8 @@ def test_auto_that_is_killed_and_resumed_ends_with_the_same_bits(three, tmp_path
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    plan = json.loads((checkpoints / "auto.json").read_text())
-    assert plan["epochs"] > 1
+    plan = json.loads((checkpoints / "plan.json").read_text())
+    assert plan["recipe"]["epochs"] > 1
     resume = [sys.executable, "-m", "compress", "resume", str(tmp_path / "killed")]
     subprocess.run(resume, check=True, env=environment, cwd=ROOT, capture_output=True)
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")

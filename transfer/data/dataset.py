@@ -41,7 +41,7 @@ def open_data(
         progress: told how far the download and the search for duplicates are.
 
     Raises:
-        UsageError: nothing of that name; the near names are offered.
+        UsageError: nothing of that name; the near names are offered. A share of a part that the source names itself.
         DataError: no images, one class, a class too small to split, an unknown class in the test part.
     """
     if str(source) in BUILT_IN:
@@ -80,7 +80,8 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
 
     Args:
         lineage: the model's records.
-        source: None for the data of the last fit; otherwise only a fit to this source counts.
+        source: None for the data of the last fit; otherwise only a fit to this source counts, or to the same images
+            where they were before.
 
     Raises:
         DataError: `source` is what the model was fitted to, and its images, or those that it was validated or tested
@@ -88,7 +89,13 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
     """
     for step in reversed(lineage):
         fitted = step["arguments"]
-        if step["verb"] == "fit" and (source is None or _same_source(str(source), fitted["data"])):
+        if step["verb"] != "fit":
+            continue
+        if source is not None and not _same_source(str(source), fitted["data"]):
+            moved = _moved(step, source)
+            if moved is not None:
+                return moved
+        else:
             try:
                 data = open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
             except (UsageError, DataError) as error:
@@ -137,6 +144,19 @@ def _same_source(one: str, other: str) -> bool:
     )
 
 
+def _moved(step: dict[str, Any], source: str | Path) -> Data | None:
+    """The source divided as in that fit, if it holds the very images of it, only in another place."""
+    fitted, record = step["arguments"], step["data"]
+    try:
+        listing = gather(source, val=fitted["val"], test=fitted["test"])
+        if len(listing.items) != sum(record["sizes"].values()):
+            return None
+        data = open_data(source, val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
+    except (UsageError, DataError):
+        return None
+    return data if data.fingerprint() == record["fingerprint"] else None
+
+
 def _number(value: str) -> float | None:
     try:
         return float(value)
@@ -164,8 +184,17 @@ def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, 
     """What share each part takes from the images that are free, 0 where it is there already.
 
     Where the source says what is trained on, nothing but validation is taken from that by default.
+
+    Raises:
+        UsageError: a share of a part that is there already.
     """
     given = {part for part in (TRAIN, VAL, TEST) if (data.parts == part).any()}
+    for part, share in ((VAL, val), (TEST, test)):
+        if part in given and share is not None:
+            raise UsageError(
+                f"--{part} {share:g}: {data.name} names its {part} part itself, {int((data.parts == part).sum())} "
+                f"images; leave --{part} out, or name another folder or file that is this part"
+            )
     default_test = 0.0 if TRAIN in given else 0.2
     return {
         VAL: 0.0 if VAL in given else (0.2 if val is None else val),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +35,10 @@ def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -
     return Pixels(parts[TRAIN], parts[VAL] if len(parts[VAL]) else None, parts[TEST] if len(parts[TEST]) else None)
 
 
-def evaluate_parts(
-    predictor: Predictor, pixels: Pixels, classes: int, progress: Progress | None
-) -> dict[str, Evaluation]:
+def evaluate_parts(evaluate: Callable[[LabelledPixels], Evaluation], pixels: Pixels) -> dict[str, Evaluation]:
     """The held-out parts that there are, each evaluated."""
     parts = {VAL: pixels.val, TEST: pixels.test}
-    return {
-        part: evaluate_pixels(predictor, images, classes, progress=progress)
-        for part, images in parts.items()
-        if images is not None
-    }
+    return {part: evaluate(images) for part, images in parts.items() if images is not None}
 
 
 def predictor_of(model: nn.Module, config: ModelConfig) -> TorchPredictor:
@@ -56,14 +51,20 @@ def predictor_of(model: nn.Module, config: ModelConfig) -> TorchPredictor:
 
 
 def measure(
-    model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
-) -> tuple[dict[str, Any], dict[str, Evaluation]]:
-    """The metrics of a lineage record, and the evaluations of the held-out parts, "val" and "test"."""
-    predictor = predictor_of(model, config)
-    found = evaluate_parts(predictor, pixels, len(config.classes or ()), progress)
-    metrics: dict[str, Any] = {
+    predictor: Predictor, model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None
+) -> dict[str, Any]:
+    """`metrics` of the model with that predictor's answers."""
+    classes = len(config.classes or ())
+    return metrics(
+        model, config, evaluate_parts(lambda part: evaluate_pixels(predictor, part, classes, progress=progress), pixels)
+    )
+
+
+def metrics(model: nn.Module, config: ModelConfig, found: dict[str, Evaluation]) -> dict[str, Any]:
+    """What a lineage record says of a model: its costs, and what its answers are worth."""
+    costs: dict[str, Any] = {
         "params": count_parameters(model),
         "macs": count_macs(model, config.input_size),
         "size_bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
     }
-    return metrics | {part: evaluation.record() for part, evaluation in found.items()}, found
+    return costs | {part: evaluation.record() for part, evaluation in found.items()}

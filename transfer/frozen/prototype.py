@@ -8,7 +8,7 @@ argmax_k cos(f - m, p_k) = argmax_k (f - m) . p_k, because the length of f - m i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,8 @@ class Prototypes(LinearClassifier):
     """
     Attributes:
         scale: of the cosines before the softmax, the inverse temperature.
-        left_out_top1: accuracy on each training image with its class mean taken without it; over the images of classes
-            that have two, None where none has.
+        left_out_top1: accuracy on each training image with its class mean taken without it and its copies; over the
+            images whose class has others, None where there are none.
     """
 
     scale: float
@@ -42,18 +42,19 @@ def fit_prototype(
     *,
     classes: int,
     blocks: Sequence[int] | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> Prototypes:
     """Class means of centred, normalized features as a linear classifier.
 
     The logits are scale x cosine for a query as far from the mean as the training images are on average.
 
     Args:
-        features: (N, F), or (V, N, F) of V views of each image, such as augmented ones, which are normalized and then
-            averaged.
+        features: (N, F).
         labels: (N,) class indices.
         classes: K; each has at least one image.
         blocks: widths of the parts that the features are made of, such as depths of a network: each is divided by the
             mean length of its centred part, so that all count alike. By default one.
+        groups: of each image; copies of one image are one group. By default each is one of its own.
 
     Raises:
         ValueError: a class has no image, or the blocks do not add up to F.
@@ -61,20 +62,18 @@ def fit_prototype(
     counts = np.bincount(labels, minlength=classes)
     if (counts == 0).any():
         raise ValueError(f"class {int(np.argmin(counts))} of {classes} has no image: a class mean wants at least one")
-    if blocks is not None and sum(blocks) != features.shape[-1]:
-        raise ValueError(f"blocks={tuple(blocks)} add up to {sum(blocks)}, not to the {features.shape[-1]} features")
-    views = (features if features.ndim == 3 else features[None]).astype(np.float64)
-    mean = views.mean(axis=(0, 1))
-    centred = views - mean
-    factor = _equalizing(centred, (features.shape[-1],) if blocks is None else blocks)
-    centred *= factor
-    lengths = np.linalg.norm(centred, axis=2, keepdims=True)
-    images = (centred / np.maximum(lengths, TINY)).mean(axis=0)  # (N, F)
+    if blocks is not None and sum(blocks) != features.shape[1]:
+        raise ValueError(f"blocks={tuple(blocks)} add up to {sum(blocks)}, not to the {features.shape[1]} features")
+    wide = features.astype(np.float64)
+    mean = wide.mean(axis=0)
+    factor = _equalizing(wide - mean, (features.shape[1],) if blocks is None else blocks)
+    centred = (wide - mean) * factor
+    images = _unit(centred)
     sums = np.zeros((classes, images.shape[1]))
     np.add.at(sums, labels, images)
     prototypes = _unit(sums)  # of the sums as of the means
-    scale, top1 = _choose(_left_out(images, labels, sums), labels, counts)
-    weight = prototypes * factor * (scale / max(float(lengths.mean()), TINY))
+    scale, top1 = _choose(*_left_out(images, labels, sums, range(len(labels)) if groups is None else groups), labels)
+    weight = prototypes * factor * (scale / max(float(np.linalg.norm(centred, axis=1).mean()), TINY))
     return Prototypes(weight.astype(np.float32), (-weight @ mean).astype(np.float32), scale, top1)
 
 
@@ -85,19 +84,25 @@ def _equalizing(centred: NDArray[np.float64], blocks: Sequence[int]) -> NDArray[
     return np.repeat(1 / np.array(lengths), blocks)
 
 
-def _left_out(images: NDArray[np.float64], labels: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, K) cosines of each image with all prototypes, its own class's taken without it."""
-    unit = _unit(images)
-    cosines: NDArray[np.float64] = unit @ _unit(sums).T
-    cosines[np.arange(len(labels)), labels] = (unit * _unit(sums[labels] - images)).sum(axis=1)
-    return cosines
+def _left_out(
+    images: NDArray[np.float64], labels: NDArray[np.int64], sums: NDArray[np.float64], groups: Sequence[Hashable]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N, K) cosines of each image with all prototypes, its own class's taken without its group; (N,) whether that
+    class has other images."""
+    rows: dict[tuple[Hashable, int], int] = {}  # of the images of one group and one class
+    row = np.array([rows.setdefault(key, len(rows)) for key in zip(groups, labels.tolist(), strict=True)])
+    alike = np.zeros((len(rows), images.shape[1]))
+    np.add.at(alike, row, images)
+    cosines: NDArray[np.float64] = images @ _unit(sums).T
+    cosines[np.arange(len(labels)), labels] = (images * _unit(sums[labels] - alike[row])).sum(axis=1)
+    return cosines, np.bincount(labels)[labels] > np.bincount(row)[row]
 
 
 def _choose(
-    cosines: NDArray[np.float64], labels: NDArray[np.int64], counts: NDArray[np.intp]
+    cosines: NDArray[np.float64], has_others: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> tuple[float, float | None]:
     """The scale of least cross-entropy on left-out images, and the accuracy there."""
-    judged = np.flatnonzero(counts[labels] > 1)
+    judged = np.flatnonzero(has_others)
     if not len(judged):
         return UNCHOSEN_SCALE, None
     own = cosines[judged, labels[judged]]

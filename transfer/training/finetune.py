@@ -22,9 +22,9 @@ from transfer.training.optim import build_optimizer, freeze_stages_, rate, set_r
 from transfer.training.prefetch import Prefetch
 from transfer.training.recipe import Recipe
 from transfer.training.run_state import Epoch, RunState, Sums, describe_run
-from transfer.training.step import LossFn, NonFinite, Stepper, smoothed_cross_entropy
+from transfer.training.step import CannotTrain, LossFn, NonFinite, Stepper, smoothed_cross_entropy
 from zoo.classifier import classifier
-from zoo.errors import Interrupted, SlimzooError
+from zoo.errors import Interrupted
 from zoo.predictor import TorchPredictor
 
 AfterStep = Callable[[nn.Module, int], None]  # (model, steps done)
@@ -81,8 +81,9 @@ def finetune(
         progress: told of every step.
 
     Raises:
-        SlimzooError: the loss or gradient is not finite even at a quarter of the rates, one image does not fit into
-            the memory, or no checkpoint can be read.
+        CannotTrain: the loss or gradient is not finite even at a quarter of the rates, or one image does not fit into
+            the memory.
+        SlimzooError: no checkpoint can be read.
         UsageError: the checkpoints belong to another recipe or to other data.
         Interrupted: Ctrl-C or SIGTERM; the state is saved first.
     """
@@ -140,7 +141,7 @@ class _Training:
                 except NonFinite as fault:
                     said = f"{fault} at step {self.at + 1}: back to a boundary, with half of the rates"
                     if not self.boundaries.go_back():
-                        raise SlimzooError(self._describe(fault)) from fault
+                        raise CannotTrain(self._describe(fault)) from fault
                     self._say(said)
 
     def result(self) -> nn.Module:

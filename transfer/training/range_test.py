@@ -26,6 +26,7 @@ from zoo.classifier import classifier
 LOWEST, HIGHEST = 1e-7, 10.0  # fastai
 STOP_AT = 4.0  # times the best smoothed loss; fastai
 SMOOTHING = 0.98  # decay of the loss's moving average, corrected for its start as Adam's moments are; fastai
+FEWEST_STEPS = 20  # to see a loss fall
 LEAST_FALL = 1e-3  # a loss that falls by less over the whole stretch falls nowhere
 SKIP_FIRST, SKIP_LAST = 0.1, 5  # a share of the planned steps, and steps, that no suggestion is made of; fastai
 
@@ -87,8 +88,8 @@ def sweep(take_step: Callable[[float], float], *, steps: int) -> RangeTest:
     Raises:
         ValueError: fewer than 20 steps.
     """
-    if steps < 20:
-        raise ValueError(f"steps={steps}: at least 20 are needed to see a loss fall")
+    if steps < FEWEST_STEPS:
+        raise ValueError(f"steps={steps}: at least {FEWEST_STEPS} are needed to see a loss fall")
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []

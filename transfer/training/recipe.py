@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from transfer.training.augment import NONE, Augment, augment_for
@@ -132,20 +132,6 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for run.json and checkpoints."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Recipe:
-        """What `to_dict` gave; a field that the record does not have keeps its default.
-
-        Raises:
-            UsageError: a field that recipes do not have.
-        """
-        known = [f.name for f in fields(cls)]
-        for name in record:
-            if name not in known:
-                raise UsageError(f"unknown recipe field {name!r}; {did_you_mean(name, known, 'see transfer.Recipe')}")
-        augment = record.get("augment", {})
-        return cls(**{**record, "augment": augment if isinstance(augment, Augment) else Augment(**augment)})
 
     @classmethod
     def for_data(

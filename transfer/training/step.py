@@ -14,11 +14,16 @@ from transfer.training import distributed
 from transfer.training.batch import Batch
 from transfer.training.device import autocast, loss_scaler
 from transfer.training.recipe import Recipe
+from transfer.training.small_maps import PaddedSmallMaps
 from zoo.errors import SlimzooError
 
 # (logits (b, K), targets (b,) indices or (b, K) shares, network inputs (b, C, H, W)) -> (), a mean over the b images
 LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 AUXILIARY_WEIGHT = 0.3  # Szegedy et al. 2014, https://arxiv.org/abs/1409.4842, sec. 5
+
+
+class CannotTrain(SlimzooError):
+    """This model cannot be trained so, on this machine; others may."""
 
 
 class NonFinite(Exception):
@@ -59,7 +64,7 @@ class Stepper:
 
         Raises:
             NonFinite: one of the two is not finite; no weight was touched.
-            SlimzooError: not even one image fits into the device's memory.
+            CannotTrain: not even one image fits into the device's memory.
         """
         batch.arrive()
         loss = self._accumulate(batch, step)
@@ -89,7 +94,7 @@ class Stepper:
                 return self._passes(batch, step)
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:
-                    raise SlimzooError(
+                    raise CannotTrain(
                         f"one image of {tuple(batch.inputs.shape[2:])} pixels at a time does not fit into the memory "
                         f"of {self._device}: try a smaller --size or another --model"
                     ) from error
@@ -107,7 +112,7 @@ class Stepper:
         start = batch.start
         for inputs, targets in zip(*(_split(t, parts) for t in (batch.inputs, batch.targets)), strict=True):
             torch.manual_seed(dropout_seed(self._recipe.seed, step, start))
-            with autocast(self._device):
+            with autocast(self._device), PaddedSmallMaps():
                 main, *auxiliary = _logits(self._model(inputs))
                 part_loss = self._loss_fn(main.float(), targets, inputs)
                 for logits in auxiliary:

@@ -227,6 +227,15 @@ def test_train_val_test_folders_are_the_parts(tmp_path):
     assert counts(data) == {part: {"a": 1, "b": 1} for part in ("train", "val", "test")}
 
 
+@pytest.mark.parametrize(("part", "share"), [("val", 0.1), ("test", "0"), ("test", 0.3)])
+def test_a_share_of_a_part_that_is_there_is_refused(tmp_path, part, share):
+    for i, (name, kind) in enumerate((p, c) for p in ("train", "val", "test") for c in ("a", "b")):
+        save(tmp_path / name / kind / "1.png", i)
+    message = rf"--{part} {float(share):g}: .* names its {part} part itself, 2 images; leave --{part} out"
+    with pytest.raises(UsageError, match=message):
+        open_data(tmp_path, **{part: share})
+
+
 def test_train_folder_alone_gives_validation_and_no_test(tmp_path):
     for i in range(10):
         save(tmp_path / "train" / "ab"[i % 2] / f"{i}.png", i)
@@ -490,6 +499,15 @@ def test_the_same_folder_under_another_name_is_the_same_data(pets, monkeypatch):
     monkeypatch.chdir(pets.parent)
     for name in ("pets", "./pets/", "pets/../pets"):
         assert open_for(lineage_of(pets, seed=3), name, ("cat", "dog", "emu")).fingerprint() == expected
+
+
+def test_images_that_were_moved_are_the_same_data(pets, tmp_path):
+    """Otherwise all of them would be taken for new ones, those trained on among them."""
+    lineage, expected = lineage_of(pets, seed=3), open_data(pets, seed=3).fingerprint()
+    pets.rename(tmp_path / "moved")
+    assert reopen(lineage, tmp_path / "moved").fingerprint() == expected
+    save(tmp_path / "moved" / "cat" / "11.png", 99)
+    assert reopen(lineage, tmp_path / "moved") is None, "other images, and not where the fit's were"
 
 
 def test_images_that_changed_since_the_fit_are_refused(pets):

@@ -93,16 +93,16 @@ def test_class_of_one_image_is_not_judged():
     assert found.logits(features[chosen[-1:]]).argmax() == 3
 
 
-def test_views_are_normalized_and_then_averaged():
-    (features, labels), (queries, _) = digits(50)
-    rng = np.random.default_rng(0)
-    same = fit_prototype(np.stack([features] * 3), labels, classes=10)
-    alone = fit_prototype(features, labels, classes=10)
-    np.testing.assert_allclose(same.logits(queries), alone.logits(queries), rtol=1e-4, atol=1e-4)
-    views = features + rng.normal(size=(4, *features.shape)).astype(np.float32)
-    flat = views.reshape(-1, 64), np.tile(labels, 4)  # views as images of their own give the same class means
-    found = fit_prototype(views, labels, classes=10).logits(queries).argmax(1)
-    np.testing.assert_array_equal(found, nearest_by_angle(flat, queries, 10))
+def test_copies_do_not_vouch_for_each_other():
+    """Each image five times over, as one group: judged and scaled as if it were there once."""
+    (features, labels), _ = digits(60)
+    once = fit_prototype(features, labels, classes=10)
+    tiled = np.tile(features, (5, 1)), np.tile(labels, 5)
+    groups = [f"image {i % 60}" for i in range(300)]
+    grouped, trusting = fit_prototype(*tiled, classes=10, groups=groups), fit_prototype(*tiled, classes=10)
+    assert (grouped.scale, grouped.left_out_top1) == (once.scale, once.left_out_top1)
+    assert trusting.left_out_top1 > once.left_out_top1
+    np.testing.assert_allclose(grouped.weight, once.weight, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_count_alike():
