@@ -1,10 +1,11 @@
-"""Does training wait for its data? And what do a thread that makes batches ahead, and kept memory, bring on a CPU?
+"""Does training wait for its data? And what do the ways in which it spares a CPU bring?
 
     python benchmarks/bench_loader.py
 
 tf_efficientnet_lite0, batch 32, at 96 and 160 px, all layers trained, standard augmentation. Each way is measured in
 processes of its own, in turns: "inline" is what `finetune` does on a CPU, each batch made when it is needed; "ahead"
-makes two ahead in a thread, as on a GPU; "freed" returns freed memory to the system, as glibc does by default.
+makes two ahead in a thread, as on a GPU; "freed" returns freed memory to the system, as glibc does by default;
+"unpadded" leaves it to the convolution to pad maps smaller than its kernel.
 
 The machine must be quiet. The threads of GNU's OpenMP wait for each other by spinning, at the cost of whoever they wait
 for if somebody else has a core, unless there are more of them than cores (a thread that works ahead has its own team):
@@ -13,6 +14,7 @@ with other programs on both of 2 cores, "inline" is several times as slow, and O
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import resource
@@ -23,7 +25,7 @@ import time
 
 from record import write_result
 
-WAYS = ("inline", "ahead", "freed")
+WAYS = ("inline", "ahead", "freed", "unpadded")
 SIDES, ROUNDS, STEPS = (96, 160), 3, 10
 MOST_WAITING = 0.05
 
@@ -34,6 +36,7 @@ def one(side: int, way: str) -> dict[str, float]:
 
     from transfer.data.loader import LabelledPixels
     from transfer.training import finetune as loop
+    from transfer.training import step as stepping
     from transfer.training.recipe import Recipe
     from zoo.preprocess import Preprocess
     from zoo.registry import create_model
@@ -41,6 +44,8 @@ def one(side: int, way: str) -> dict[str, float]:
     loop.AHEAD = {"cuda": 2, "cpu": 2 if way == "ahead" else 0}
     if way == "freed":
         loop.keep_freed_memory = lambda: None
+    if way == "unpadded":
+        stepping.PaddedSmallMaps = contextlib.nullcontext
     rng = np.random.default_rng(0)
     pixels = LabelledPixels(rng.integers(0, 256, (32 * STEPS, side, side, 3), np.uint8), rng.integers(0, 9, 32 * STEPS))
     preprocess = Preprocess(size=(side, side), mean=(0.498,) * 3, std=(0.502,) * 3)

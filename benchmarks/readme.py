@@ -46,13 +46,71 @@ def demo(f: Figures) -> str:
     return "\n".join([*rows, "", text])
 
 
-def emoji(f: Figures) -> str:
-    lines = ["| method | test top-1 | 95% interval | time |", "|---|---:|---:|---:|"]
-    for run in f["runs"]:
-        low, high = run["top1_ci_pct"]
-        interval = f"{low:.1f}% to {high:.1f}%"
-        lines.append(f"| `{run['method']}` | {run['top1_pct']:.1f}% | {interval} | {run['seconds']:.0f} s |")
-    return "\n".join(lines)
+def transfer(f: Figures) -> str:
+    lines = ["| data | method | test top-1 | lowest, highest | `auto` gains | time of `auto` over its |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    for task, compared in f["tasks"].items():
+        data = {"emoji": "all", "emoji-20": "20 a class"}[task]
+        for method, row in compared["rows"].items():
+            gain, (least, most) = row["auto_gains_points"], row["auto_gains_ci_points"]
+            gains, ratio = f"{gain:+.1f} points ({least:+.1f} to {most:+.1f})", f"{row['auto_time_ratio']:.2f}"
+            lowest, highest = row["top1_lowest_highest_pct"]
+            lines.append(
+                f"| {data} | `{method}` | {row['top1_pct']:.1f}% | {lowest:.1f}%, {highest:.1f}% "
+                f"| {'-' if method == 'auto' else gains} | {'-' if method == 'auto' else ratio} |"
+            )
+    one = f["one_shot"]
+    low, high = one["ci_pct"]
+    text = (
+        f"One drawing by Google of each of {one['ways']} emoji, which of them is Twitter's? `prototype` finds "
+        f"{one['top1_pct']:.1f}% ({low:.1f}% to {high:.1f}%, {one['episodes']:,} episodes), the last features alone "
+        f"{one['last_features_top1_pct']:.1f}%."
+    )
+    return "\n".join([*lines, "", text])
+
+
+def data(f: Figures) -> str:
+    files, found = f["torture"], f["duplicates"]
+    return (
+        f"Of {files['files']} files of every kind that goes wrong (16 bits, float, CMYK, palettes, EXIF turns, cut "
+        f"off, bombs, not an image) {files['as_specified']} are read or refused as specified, and {len(files['touched'])} "
+        f"were touched. Of {found['planted']} duplicates planted among real images, recompressed, resized or mirrored, "
+        f"at least {f['fewest_found']} are found in {len(found['runs'])} runs, with at most "
+        f"{f['most_false_pct']:.2f}% of the images falsely in a pair."
+    )
+
+
+def probe(f: Figures) -> str:
+    low, high = f["speedup_range"]
+    same = "identical" if f["identical"] else "DIFFERENT"
+    seconds = f["whole_command_s"]
+    return (
+        f"A second probe of the same {f['images']:,} images takes 1/{f['speedup']:.0f} of the first's time "
+        f"({low:.0f} to {high:.0f} in {len(f['rounds'])} rounds), {same} predictions; with another regularization to "
+        f"choose, 1/{f['speedup_solving_again']:.0f}. The whole command, starting Python and writing the model "
+        f"included: {seconds['first']:.0f} s, then {seconds['second']:.0f} s."
+    )
+
+
+def loader(f: Figures) -> str:
+    waiting = " and ".join(f"{max(f[key]['waiting_pct_runs']):.1f}% at {key.removesuffix('_px')} px" for key in f)
+    slower = [f["96_px"]["step_time_over_inline"][way]["median"] for way in ("freed", "unpadded")]
+    return (
+        f"A training step of EfficientNet-Lite0 on two cores waits for its images for at most {waiting}. At 96 px it "
+        f"would take {slower[0]:.2f} times as long if freed memory went back to the system, and {slower[1]:.2f} times "
+        "if the convolutions padded maps smaller than their kernels themselves."
+    )
+
+
+def distributed(f: Figures) -> str:
+    apart, killed = max(f["largest_difference_to_one_process"].values()), f["killed"]
+    same = "the same to the bit" if f["second_run_has_the_same_bits"] else "NOT the same"
+    resumed = "ends with" if killed["resumed_has_the_bits_of_the_unkilled"] else "does NOT end with"
+    return (
+        f"Two processes end within {apart:.0e} of one's weights, and a second run of two is {same}. With one killed "
+        f"the job ends after {killed['seconds_until_the_job_ended']:.1f} s, and resumed it {resumed} the bits of the run "
+        "that was not."
+    )
 
 
 def never_lost(f: Figures) -> str:
@@ -138,8 +196,8 @@ def own_weights(f: Figures) -> str:
 
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
-    "demo": demo, "emoji": emoji, "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed,
-    "own_weights": own_weights, "never_lost": never_lost,
+    "demo": demo, "transfer": transfer, "data": data, "probe": probe, "loader": loader, "distributed": distributed,
+    "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights, "never_lost": never_lost,
 }  # fmt: skip
 
 

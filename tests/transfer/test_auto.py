@@ -79,6 +79,14 @@ def test_what_is_kept_is_a_model_directory_like_any_other(chosen):
     assert evaluate(fitted.out, fitted.record["arguments"]["data"]).evaluation.top1 == pytest.approx(test["top1"])
 
 
+def test_what_is_chosen_is_what_that_method_makes_alone(chosen, three, tmp_path):
+    fitted, _ = chosen
+    method = fitted.record["method"]
+    alone = fit(three, **SMALL, epochs=1, method=method, out=tmp_path / "alone")
+    weights = [(place / "model.safetensors").read_bytes() for place in (fitted.out, alone.out)]
+    assert weights[0] == weights[1], method
+
+
 def test_time_that_is_over_leaves_the_cheap_methods(three, tmp_path):
     told = []
     fitted = fit(three, **SMALL, time_s=0.01, out=tmp_path / "out", tell=told.append)
@@ -182,7 +190,7 @@ def test_settings_reach_the_recipe(three, tmp_path):
     fitted = fit(three, method="finetune", settings=settings, epochs=1, **SMALL, out=tmp_path / "out")
     recipe = fitted.record["notes"]["recipe"]
     assert (recipe["optimizer"], recipe["augment"]["rotate_deg"], recipe["patience"]) == ("sgd", 0.0, 1)
-    assert recipe["lr"] == STANDARD_RATES["sgd"].lr
+    assert recipe["lr"] == STANDARD_RATES["sgd"].at(16).lr
     with pytest.raises(UsageError, match="unknown setting"):
         fit(three, settings={"optimiser": "sgd"}, method="finetune", out=tmp_path / "other")
 

@@ -378,8 +378,8 @@ def test_prototypes_of_a_network_that_ends_in_a_convolution_keep_their_negative_
     network, config = start("squeezenet1_1", data, "scratch", 64, None)
     train = load_pixels(data, config.preprocess, "train")
     task = Task(
-        network=network, config=config, pixels=Pixels(train, None, None), recipe=None, find_lr=False, deadline=None, seed=0,
-        checkpoints=tmp_path, progress=None, tell=print,
+        network=network, config=config, pixels=Pixels(train, None, None), recipe=None, find_lr=False, deadline=None,
+        seed=0, checkpoints=tmp_path, progress=None, tell=print,
     )  # fmt: skip
     outcome = prototype(task)
     features = frozen_features(network, train, config.preprocess)
