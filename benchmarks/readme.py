@@ -73,8 +73,8 @@ def data(f: Figures) -> str:
     files, found = f["torture"], f["duplicates"]
     return (
         f"Of {files['files']} files of every kind that goes wrong (16 bits, float, CMYK, palettes, EXIF turns, cut "
-        f"off, bombs, not an image) {files['as_specified']} are read or refused as specified, and {len(files['touched'])} "
-        f"were touched. Of {found['planted']} duplicates planted among real images, recompressed, resized or mirrored, "
+        f"off, bombs, not an image) {files['as_specified']} are read or refused as specified, and "
+        f"{len(files['touched'])} were touched. Of {found['planted']} duplicates planted among real images, recompressed, resized or mirrored, "
         f"at least {f['fewest_found']} are found in {len(found['runs'])} runs, with at most "
         f"{f['most_false_pct']:.2f}% of the images falsely in a pair."
     )
@@ -108,8 +108,8 @@ def distributed(f: Figures) -> str:
     resumed = "ends with" if killed["resumed_has_the_bits_of_the_unkilled"] else "does NOT end with"
     return (
         f"Two processes end within {apart:.0e} of one's weights, and a second run of two is {same}. With one killed "
-        f"the job ends after {killed['seconds_until_the_job_ended']:.1f} s, and resumed it {resumed} the bits of the run "
-        "that was not."
+        f"the job ends after {killed['seconds_until_the_job_ended']:.1f} s, and resumed it {resumed} the bits of the "
+        "run that was not."
     )
 
 
@@ -197,7 +197,8 @@ def own_weights(f: Figures) -> str:
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo, "transfer": transfer, "data": data, "probe": probe, "loader": loader, "distributed": distributed,
-    "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights, "never_lost": never_lost,
+    "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights,
+    "never_lost": never_lost,
 }  # fmt: skip
 
 
