@@ -74,7 +74,8 @@ def data(f: Figures) -> str:
     return (
         f"Of {files['files']} files of every kind that goes wrong (16 bits, float, CMYK, palettes, EXIF turns, cut "
         f"off, bombs, not an image) {files['as_specified']} are read or refused as specified, and "
-        f"{len(files['touched'])} were touched. Of {found['planted']} duplicates planted among real images, recompressed, resized or mirrored, "
+        f"{len(files['touched'])} were touched. Of {found['planted']} duplicates planted among real images, "
+        "recompressed, resized or mirrored, "
         f"at least {f['fewest_found']} are found in {len(found['runs'])} runs, with at most "
         f"{f['most_false_pct']:.2f}% of the images falsely in a pair."
     )
