@@ -1,11 +1,12 @@
-"""The commands `prune`, `quantize`, `export`, `bench`, `report`, `resume`, `demo`, and all of zoo's and transfer's."""
+"""The commands of compression, `bench`, `report`, `resume`, `demo`, and all of zoo's and transfer's."""
 
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,6 +85,39 @@ def _explain(console: Console, directory: str, macs: float) -> None:
             "whole": pruned.whole,
         }
     )
+
+
+@app.command()
+def distill(
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="A model directory, or the name of a model.")],
+    teacher: Annotated[str, typer.Option(metavar="DIR", help="The model directory to learn from.")],
+    data: Annotated[str, typer.Option(help="The data of the teacher's fit.")],
+    out: Out,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training images.")] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Side of the input of a student that is a name.")] = None,
+    temperature: Annotated[float, typer.Option(help="That both sides' logits are divided by.")] = 4.0,
+    weight: Annotated[float, typer.Option(min=0, max=1, help="Share of the teacher; labels have the rest.")] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")] = 0,
+    overwrite: Overwrite = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Train a small model on the answers of a better one."""
+    from compress.distill.step import distill as run
+
+    with Console(as_json=json) as console:
+        how = {"temperature": temperature, "weight": weight}
+        step = run(
+            student, teacher=teacher, data=data, out=out, epochs=epochs, size=size, how=how, seed=seed,
+            overwrite=overwrite, progress=console.progress,
+        )  # fmt: skip
+        metrics = step.record["metrics"]
+        console.say(f"teacher: {describe_metrics(metrics['before'])}")
+        console.say(f"student: {describe_metrics(metrics['after'])}")
+        shares = [metrics["after"][key] / metrics["before"][key] for key in ("macs", "params")]
+        console.say(f"{out}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters")
+        console.next(["slimzoo", "export", out], ["slimzoo", "bench", teacher, out])
+        console.document({"out": str(out), **step.record})
 
 
 @app.command()
@@ -186,7 +220,8 @@ def resume(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The output directory of an interrupted run.")],
     json: Json = False,
 ) -> None:
-    """Continue an interrupted `fit` or `prune`; it ends as if it had never been interrupted."""
+    """Continue an interrupted `fit`, `prune` or `distill`; it ends as if it had never been interrupted."""
+    from compress.distill.step import distill as distill_step
     from compress.prune.step import prune as prune_step
     from transfer.fit import fit as fit_step
     from transfer.training.distributed import is_main, processes, world_size
@@ -202,15 +237,18 @@ def resume(
             raise UsageError(
                 f"{out} {state} and {partial_of(out)} holds no interrupted run: nothing to resume"
             ) from error
-        steps = {"fit": partial(fit_step, tell=console.say), "prune": prune_step}
-        verb = steps.get(run["verb"])
-        if run["verb"] == "prune" and world_size() > 1:
-            raise UsageError("`prune` runs in one process: resume it without the launcher")
-        if verb is None:
+        steps: dict[str, tuple[Callable[..., Any], str]] = {  # and the name of its first argument
+            "fit": (partial(fit_step, tell=console.say), "data"),
+            "prune": (prune_step, "directory"),
+            "distill": (distill_step, "student"),
+        }
+        if run["verb"] not in steps:
             raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")
+        if run["verb"] != "fit" and world_size() > 1:
+            raise UsageError(f"`{run['verb']}` runs in one process: resume it without the launcher")
+        verb, first = steps[run["verb"]]
         arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
-        first = arguments.pop("data" if run["verb"] == "fit" else "directory")
-        step = verb(first, **arguments, resume=True, progress=console.progress)  # type: ignore[operator]
+        step = verb(arguments.pop(first), **arguments, resume=True, progress=console.progress)
         console.say(f"{out}: {describe_metrics(step.record['metrics']['after'])}")
         console.document({"out": str(out), **step.record})
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.distill.loss import Distillation, train_student
 from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import Pruned, prune_channels
@@ -18,7 +19,7 @@ from transfer.data.dataset import open_for
 from transfer.data.loader import LabelledPixels, Progress, batches
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.training.augment import augment_for
-from transfer.training.finetune import TrainingData, finetune
+from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
@@ -52,6 +53,8 @@ def prune(
     progress: Progress | None = None,
 ) -> Step:
     """Keep a share of the MACs, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
+
+    Recovery learns from the labels and from what the unpruned model answers (see compress/distill/loss.py).
 
     Args:
         directory: a model directory, or, without `data` and with recover=0, "timm:NAME" or "torchvision:NAME".
@@ -87,9 +90,10 @@ def prune(
             if recover:
                 recipe = _recipe(_mirrored(loaded.config, source.mirror), recover, seed)
                 training = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
-                network = finetune(
-                    network, training, recipe, checkpoints=work / CHECKPOINTS, progress=progress, title="recovery"
-                ).model
+                network = train_student(
+                    network, training, recipe, teacher=loaded.model, seen_by_teacher=loaded.config.preprocess,
+                    how=Distillation(), checkpoints=work / CHECKPOINTS, progress=progress, title="recovery",
+                ).model  # fmt: skip
             after = _measured(network, loaded.config, pixels, progress)
         record = lineage.step(
             "prune", arguments, seed=seed, seconds=time.monotonic() - began,

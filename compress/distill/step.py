@@ -1,0 +1,123 @@
+"""`slimzoo distill`: a student, any model, learns from a teacher's answers on the data of the teacher's fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.distill.loss import Distillation, train_student
+from transfer.data.dataset import located, open_for, reopen
+from transfer.data.loader import Progress
+from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.sources import Data
+from transfer.fit import recipe_for
+from transfer.start import start
+from transfer.training.finetune import TrainingData
+from zoo import lineage
+from zoo.artifact import ModelConfig, is_model_directory, load_model, save_model
+from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.errors import UsageError
+from zoo.weights import WEIGHTS
+
+
+@dataclass(frozen=True)
+class Step:
+    out: Path
+    config: ModelConfig
+    record: dict[str, Any]  # the step's lineage record
+
+
+def distill(
+    student: str | Path,
+    *,
+    teacher: str | Path,
+    data: str | Path,
+    out: str | Path,
+    epochs: int | None = None,
+    size: int | None = None,
+    how: Distillation | dict[str, float] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Step:
+    """Train a student on labels and on a teacher's answers, and write it to `out`.
+
+    Args:
+        student: a model directory of the same classes, or the name of a model, which starts from its pretrained weights
+            where it has some and from random ones otherwise.
+        teacher: a model directory.
+        data: what the teacher was fitted to; trained on are the images that it was trained on.
+        epochs: by default those of the recipe for so many images.
+        how: what `Distillation` takes, or one.
+        size: side of the student's input, where it is a name; by default as `fit` chooses it.
+
+    Raises:
+        UsageError: other classes, an int8 model, a student fitted on another split of the data.
+        SlimzooError: see `finetune`.
+    """
+    out, how = Path(out), how if isinstance(how, Distillation) else Distillation(**how or {})
+    check_free(out, overwrite=overwrite, resume=resume)
+    arguments = {
+        "student": located(student), "teacher": located(teacher), "data": located(data), "out": str(out),
+        "epochs": epochs, "size": size, "how": vars(how), "seed": seed,
+    }  # fmt: skip
+    began = time.monotonic()
+    master = load_model(teacher)
+    source = open_for(master.config.lineage, data, master.config.classes)
+    torch.manual_seed(seed)
+    network, config, trained_before = _student(student, data, source, size, progress)
+    with new_directory(
+        out, run={"verb": "distill", "arguments": arguments}, overwrite=overwrite, resume=resume
+    ) as work:
+        pixels = read_pixels(source, config.preprocess, progress)
+        seen = pixels if config.preprocess == master.config.preprocess else read_pixels(
+            source, master.config.preprocess, progress
+        )  # fmt: skip
+        recipe = recipe_for(
+            pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs, seed=seed
+        )
+        found = train_student(
+            network, TrainingData(pixels.train, pixels.val, config.preprocess), recipe, teacher=master.model,
+            seen_by_teacher=master.config.preprocess, how=how, checkpoints=work / CHECKPOINTS, progress=progress,
+        )  # fmt: skip
+        before, after = (
+            measure(predictor_of(model, its), model, its, images, progress)
+            for model, its, images in ((master.model, master.config, seen), (found.model, config, pixels))
+        )
+        record = lineage.step(
+            "distill", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
+            after=after, recipe=recipe.to_dict(),
+        )  # fmt: skip
+        config = save_model(work, found.model, config.with_step(record))
+    return Step(out, config, record)
+
+
+def _student(
+    student: str | Path, data: str | Path, source: Data, size: int | None, progress: Progress | None
+) -> tuple[nn.Module, ModelConfig, bool]:
+    """The network to train, its config, and whether it has learned something already."""
+    if not is_model_directory(Path(student)):
+        trained = ":" in str(student) or str(student) in WEIGHTS
+        network, config = start(str(student), source, "finetune" if trained else "scratch", size, progress)
+        return network, config, trained
+    loaded = load_model(student)
+    if loaded.config.classes != source.classes:
+        raise UsageError(
+            f"{student} has the classes {', '.join((loaded.config.classes or ())[:4])}, its teacher "
+            f"{', '.join(source.classes[:4])}: both must be fitted to the same data"
+        )
+    if size is not None:
+        raise UsageError(f"--size {size}: {student} has its own; leave it out, or name a model to start from")
+    again = reopen(loaded.config.lineage, data)
+    if again is not None and again.fingerprint() != source.fingerprint():
+        raise UsageError(
+            f"{student} was fitted to another split of {data} than its teacher, so that images it was trained on would "
+            "judge it: fit it again with the teacher's --val, --test and --seed"
+        )
+    return loaded.model, loaded.config, True
