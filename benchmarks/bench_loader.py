@@ -5,7 +5,7 @@
 tf_efficientnet_lite0, batch 32, at 96 and 160 px, all layers trained, standard augmentation. Each way is measured in
 processes of its own, in turns: "inline" is what `finetune` does on a CPU, each batch made when it is needed; "ahead"
 makes two ahead in a thread, as on a GPU; "freed" returns freed memory to the system, as glibc does by default;
-"unpadded" leaves it to the convolution to pad maps smaller than its kernel.
+"plain" has no other ways for small maps.
 
 The machine must be quiet. The threads of GNU's OpenMP wait for each other by spinning, at the cost of whoever they wait
 for if somebody else has a core, unless there are more of them than cores (a thread that works ahead has its own team):
@@ -25,7 +25,7 @@ import time
 
 from record import write_result
 
-WAYS = ("inline", "ahead", "freed", "unpadded")
+WAYS = ("inline", "ahead", "freed", "plain")
 SIDES, ROUNDS, STEPS = (96, 160), 3, 10
 MOST_WAITING = 0.05
 
@@ -44,8 +44,8 @@ def one(side: int, way: str) -> dict[str, float]:
     loop.AHEAD = {"cuda": 2, "cpu": 2 if way == "ahead" else 0}
     if way == "freed":
         loop.keep_freed_memory = lambda: None
-    if way == "unpadded":
-        stepping.PaddedSmallMaps = contextlib.nullcontext
+    if way == "plain":
+        stepping.SmallMaps = contextlib.nullcontext
     rng = np.random.default_rng(0)
     pixels = LabelledPixels(rng.integers(0, 256, (32 * STEPS, side, side, 3), np.uint8), rng.integers(0, 9, 32 * STEPS))
     preprocess = Preprocess(size=(side, side), mean=(0.498,) * 3, std=(0.502,) * 3)

@@ -32,6 +32,7 @@ from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import fit_probe
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
+from zoo.tapped import Tapped, tap
 from zoo.weights import WEIGHTS
 
 MODEL, SIZE = "tf_efficientnet_lite0", 96
@@ -94,7 +95,8 @@ def one_round(data: Data, model: torch.nn.Module, preprocess: Preprocess, cache:
 def main(rounds: int) -> int:
     emoji = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji")
     data = open_data(emoji / "google", test=str(emoji / "twitter"), val=0.0)
-    model = create_model(MODEL, pretrained=True).eval()
+    plain = create_model(MODEL, pretrained=True).eval()
+    model = Tapped(plain, tap(plain, torch.zeros(1, 3, SIZE, SIZE))).eval()  # as `fit` does
     published = WEIGHTS[MODEL].preprocess
     preprocess = Preprocess(size=(SIZE, SIZE), mean=published.mean, std=published.std)
     with torch.inference_mode():

@@ -37,7 +37,7 @@ from record import RESULTS, write_result
 
 SIZE = 96
 FEW = 20
-EPOCHS = {"emoji": (12,), "emoji-20": (8, 30)}  # fastai's; the last of them are as many as our recipe takes
+EPOCHS = {"emoji": (10,), "emoji-20": (8, 30)}  # fastai's; the last of them are as many as our recipe takes
 BAR_PCT = 66.0  # of `auto` on emoji
 NOT_WORSE = -0.5  # points: the lower bound of the paired 95% interval
 AT_MOST = 0.5  # of the time of fastai at as many epochs

@@ -95,7 +95,7 @@ def probe(f: Figures) -> str:
 
 def loader(f: Figures) -> str:
     waiting = " and ".join(f"{max(f[key]['waiting_pct_runs']):.1f}% at {key.removesuffix('_px')} px" for key in f)
-    slower = [f["96_px"]["step_time_over_inline"][way]["median"] for way in ("freed", "unpadded")]
+    slower = [f["96_px"]["step_time_over_inline"][way]["median"] for way in ("freed", "plain")]
     return (
         f"A training step of EfficientNet-Lite0 on two cores waits for its images for at most {waiting}. At 96 px it "
         f"would take {slower[0]:.2f} times as long if freed memory went back to the system, and {slower[1]:.2f} times "

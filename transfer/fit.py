@@ -168,7 +168,7 @@ def recipe_for(
     optimizer = {"optimizer": given["optimizer"]} if "optimizer" in given else {}  # its rates go by it
     standard = Recipe.for_data(
         len(pixels.train), min(config.preprocess.size), classes=len(config.classes or ()), mirror=mirror, method=kind,
-        batch=batch, lr=lr, seed=seed, **optimizer,
+        batch=batch or Recipe.batch, lr=lr, seed=seed, **optimizer,
     )  # fmt: skip
     if epochs is not None:
         standard = replace(standard, epochs=epochs)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -95,31 +94,30 @@ class Outcome:
 
 
 def probe(task: Task) -> Outcome:
-    """Train the classifier alone: logistic regression on frozen features (see `transfer.frozen.probe`)."""
-    network = copy.deepcopy(task.network)
+    """Train the classifier alone, over several depths: logistic regression on frozen features (see `frozen.probe`)."""
+    network, config = _tapped(task)
     train, val = task.pixels.train, task.pixels.val
-    preprocess = task.config.preprocess
     with main_first():
-        features = frozen_features(network, train, preprocess, progress=task.progress)
+        features = frozen_features(network, train, config.preprocess, progress=task.progress)
         held_out = None
         if val is not None:
-            held_out = (frozen_features(network, val, preprocess, progress=task.progress), val.labels)
+            held_out = (frozen_features(network, val, config.preprocess, progress=task.progress), val.labels)
         found = fit_probe(
             features, train.labels, classes=task.classes, val=held_out, groups=train.groups or None, seed=task.seed,
             progress=task.progress,
         )  # fmt: skip
     _give_classifier_(network, found, task)
     notes = {"alpha": found.alpha, "cross_validated_top1": found.cross_validated_top1}
-    return Outcome(method="probe", model=network.eval(), config=task.config, notes=notes)
+    return Outcome(method="probe", model=network.eval(), config=config, notes=notes)
 
 
 def prototype(task: Task) -> Outcome:
     """No training: the nearest class mean, seen at several depths of the network (see `transfer.frozen.prototype`)."""
     network, config = _tapped(task)
-    with main_first():
-        features = frozen_features(network, task.pixels.train, config.preprocess, progress=task.progress)
-    blocks = (*network.channels, features.shape[1] - sum(network.channels)) if isinstance(network, Tapped) else None
     train = task.pixels.train
+    with main_first():
+        features = frozen_features(network, train, config.preprocess, progress=task.progress)
+    blocks = (*network.channels, features.shape[1] - sum(network.channels)) if isinstance(network, Tapped) else None
     found = fit_prototype(features, train.labels, classes=task.classes, blocks=blocks, groups=train.groups or None)
     _give_classifier_(network, found, task)
     notes = {"left_out_top1": found.left_out_top1}
@@ -129,7 +127,7 @@ def prototype(task: Task) -> Outcome:
 def finetune_all(task: Task) -> Outcome:
     """Train all layers, the classifier starting from the probe."""
     started = probe(task)
-    outcome = _train(task, started.model, "finetune")
+    outcome = _train(replace(task, config=started.config), started.model, "finetune")
     return replace(outcome, notes={**outcome.notes, "probe": started.notes})
 
 
@@ -170,8 +168,7 @@ def _tapped(task: Task) -> tuple[nn.Module, ModelConfig]:
     network = copy.deepcopy(task.network)
     if not isinstance(classifier(network), nn.Linear):
         return network, task.config
-    example = torch.from_numpy(task.config.preprocess.normalize(np.asarray(task.pixels.train.pixels[:1])))
-    taps = tap(network, example)
+    taps = tap(network, torch.zeros(1, task.config.preprocess.channels, *task.config.preprocess.size))
     if not taps:
         return network, task.config
     arguments = {**task.config.model_args, "taps": taps}

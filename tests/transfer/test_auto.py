@@ -28,11 +28,12 @@ SMALL = {"size": 32, "batch": 16}
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """25 images each of three digits; 15 train, 5 validate, 5 test."""
+    """25 images each of three digits, in noise; 15 train, 5 validate, 5 test."""
     bunch = load_digits()
     chosen = np.concatenate([np.flatnonzero(bunch.target == digit)[:25] for digit in (3, 5, 8)])
     path = tmp_path_factory.mktemp("data") / "three.npz"
-    images = np.round(bunch.images[chosen] * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    images = (bunch.images[chosen] * (255 / 16)).repeat(4, axis=1).repeat(4, axis=2)
+    images = (images + np.random.default_rng(0).normal(0, 110, images.shape)).clip(0, 255).astype(np.uint8)
     np.savez(path, images=images, labels=bunch.target[chosen])
     return path
 
@@ -71,20 +72,15 @@ def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path)
     assert any(line.startswith("ok    first loss") for line in told), "the preflight is shown"
     alone = fit(three, method=notes["chosen"], epochs=2, flip=False, **SMALL, out=tmp_path / "alone")
     assert alone.record["metrics"] == fitted.record["metrics"], "auto gives what the method by itself gives"
+    weights = [(place / "model.safetensors").read_bytes() for place in (fitted.out, alone.out)]
+    assert weights[0] == weights[1]
 
 
 def test_what_is_kept_is_a_model_directory_like_any_other(chosen):
     fitted, _ = chosen
     test = fitted.record["metrics"]["after"]["test"]
-    assert evaluate(fitted.out, fitted.record["arguments"]["data"]).evaluation.top1 == pytest.approx(test["top1"])
-
-
-def test_what_is_chosen_is_what_that_method_makes_alone(chosen, three, tmp_path):
-    fitted, _ = chosen
-    method = fitted.record["method"]
-    alone = fit(three, **SMALL, epochs=1, method=method, out=tmp_path / "alone")
-    weights = [(place / "model.safetensors").read_bytes() for place in (fitted.out, alone.out)]
-    assert weights[0] == weights[1], method
+    top1 = evaluate(fitted.out, fitted.record["arguments"]["data"]).evaluation.top1
+    assert top1 == pytest.approx(test["top1"], abs=1e-6)  # six digits are recorded
 
 
 def test_time_that_is_over_leaves_the_cheap_methods(three, tmp_path):

@@ -1,4 +1,4 @@
-"""Convolutions of feature maps that are smaller than their kernel, on a CPU."""
+"""Convolutions of small feature maps on a CPU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+FEW_PIXELS = 144  # 12 x 12: above, oneDNN is as fast or faster
 
-class PaddedSmallMaps(TorchFunctionMode):
-    """Within it, a convolution whose kernel is larger than its input pads that input itself: same sums, less time.
+
+class SmallMaps(TorchFunctionMode):
+    """Within it, two kinds of convolution are computed in other ways: same sums, less time.
 
     oneDNN has no fast gradient of the weights for a kernel that does not fit into the map without its padding, and
     falls back to a reference one. EfficientNet-Lite0's last stage has 3 x 3 maps at 96 px under kernels of 5 x 5: three
     such layers took a quarter of a training step (benchmarks/bench_loader.py). Padded by hand, the kernel fits.
+
+    A 1 x 1 convolution is a matrix product over the channels, and of few pixels BLAS makes it faster, above all the
+    gradient of the weights.
     """
 
     def __torch_function__(
@@ -35,9 +40,29 @@ def _conv2d(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Tensor:
+    if input.device.type == "cpu" and input.ndim == 4 and _is_product(input, weight, stride, padding, groups):
+        return F.linear(input.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
     fits = all(side >= kernel for side, kernel in zip(input.shape[-2:], weight.shape[-2:], strict=True))
     if fits or isinstance(padding, str) or input.device.type != "cpu":
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     rows, columns = (padding, padding) if isinstance(padding, int) else padding
     padded = F.pad(input, (columns, columns, rows, rows)).contiguous(memory_format=torch.channels_last)
     return torch.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+
+
+def _is_product(
+    input: Tensor,
+    weight: Tensor,
+    stride: int | tuple[int, ...],
+    padding: str | int | tuple[int, ...],
+    groups: int,
+) -> bool:
+    return (
+        groups == 1
+        and tuple(weight.shape[2:]) == (1, 1)
+        and set([stride] if isinstance(stride, int) else stride) == {1}
+        and not isinstance(padding, str)
+        and set([padding] if isinstance(padding, int) else padding) == {0}
+        and input.shape[2] * input.shape[3] <= FEW_PIXELS
+        and input.is_contiguous(memory_format=torch.channels_last)
+    )

@@ -62,9 +62,11 @@ def test_every_field_is_told_in_the_docstring():
         assert field.name in Recipe.__doc__, field.name
 
 
-@pytest.mark.parametrize("images", [4_000, 6_000, 8_000])
+@pytest.mark.parametrize("images", [1_500, 4_000, 8_000])
 def test_a_usual_dataset_takes_the_defaults_of_the_fields(images):
-    assert Recipe.for_data(images, 96, classes=20, mirror=True) == Recipe()
+    """But for the schedule and the average, which go together."""
+    usual = Recipe(schedule="constant", ema=0.9999)
+    assert Recipe.for_data(images, 96, classes=20, mirror=True) == usual
 
 
 @pytest.mark.parametrize("optimizer", get_args(OptimizerName))
@@ -85,17 +87,15 @@ def test_every_dataset_gets_a_valid_recipe_that_moves_one_way_with_its_size(meth
 def test_the_number_of_steps_stays_within_bounds():
     for images in range(160, 21_000, 331):
         recipe = Recipe.for_data(images, 96, classes=10, mirror=True)
-        assert 300 <= recipe.epochs * -(-images // recipe.batch) <= 3_000
+        assert 150 <= recipe.epochs * -(-images // recipe.batch) <= 2_500
 
 
-def test_small_sets_take_small_steps_and_rates_go_with_the_batch():
-    small, usual = (Recipe.for_data(n, 96, classes=10, mirror=True) for n in (3_999, 4_000))
-    assert (small.batch, usual.batch) == (16, 32)
+def test_rates_go_with_the_batch():
+    small, usual = (Recipe.for_data(4_000, 96, classes=10, mirror=True, batch=batch) for batch in (16, 32))
     assert small.lr == pytest.approx(usual.lr / 2**0.5)  # Malladi et al. 2022
     assert small.backbone_lr == pytest.approx(usual.backbone_lr / 2**0.5)
     sgd = Recipe.for_data(4_000, 96, classes=10, mirror=True, optimizer="sgd", batch=256)
     assert sgd.lr == pytest.approx(8 * STANDARD_RATES["sgd"].lr)  # Goyal et al. 2017
-    assert Recipe.for_data(100, 96, classes=10, mirror=True, method="scratch").batch == 32
 
 
 def test_scratch_has_rates_of_its_own_and_trains_the_statistics():

@@ -1,24 +1,26 @@
 """Convolutions whose kernel is larger than their input."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
-from transfer.training.small_maps import PaddedSmallMaps
+from transfer.training.small_maps import SmallMaps
 
 
 class Convolutions(TorchDispatchMode):
-    """The input's shape and the padding of each convolution that torch is asked for."""
+    """The side of the map, of the kernel, and the padding of each convolution that torch is asked for."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        self.seen: Counter[tuple[int, int, int]] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.convolution.default:
-            self.seen.append((tuple(args[0].shape[2:]), tuple(args[4])))
+            self.seen[args[0].shape[2], args[1].shape[2], args[4][0]] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -28,7 +30,7 @@ def test_outputs_and_gradients_are_those_of_a_plain_convolution(groups: int, pad
     torch.manual_seed(0)
     layer = nn.Conv2d(6, 6, 5, padding=padding, groups=groups, stride=1, dtype=torch.float64)
     found = []
-    for context in (torch.enable_grad(), PaddedSmallMaps()):
+    for context in (torch.enable_grad(), SmallMaps()):
         inputs = torch.linspace(-1, 1, 2 * 6 * 3 * 4, dtype=torch.float64).view(2, 6, 3, 4).requires_grad_()
         layer.zero_grad()
         with context:
@@ -47,16 +49,38 @@ def test_strides_dilations_and_words_for_arguments() -> None:
         {"dilation": 2, "padding": 4},
     ):
         plain = nn.functional.conv2d(inputs, weight, **arguments)
-        with PaddedSmallMaps():
+        with SmallMaps():
             padded = nn.functional.conv2d(input=inputs, weight=weight, **arguments)
         torch.testing.assert_close(padded, plain)
 
 
-def test_only_maps_smaller_than_the_kernel_are_padded() -> None:
-    model = zoo.create_model("efficientnet_lite0", num_classes=3).eval()
+def test_products_over_channels_are_those_of_a_plain_convolution() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 7, 1, dtype=torch.float64).to(memory_format=torch.channels_last)
+    found = []
+    for context in (torch.enable_grad(), SmallMaps(), Convolutions()):
+        inputs = torch.linspace(-1, 1, 2 * 5 * 4 * 3, dtype=torch.float64).view(2, 5, 4, 3)
+        inputs = inputs.contiguous(memory_format=torch.channels_last).requires_grad_()
+        layer.zero_grad()
+        with context:
+            output = layer(inputs)
+        output.square().sum().backward()
+        assert output.is_contiguous(memory_format=torch.channels_last)
+        found.append((output, inputs.grad, layer.weight.grad, layer.bias.grad))
+    for plain, product, _ in zip(*found, strict=True):
+        torch.testing.assert_close(product, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_what_changes_in_a_network() -> None:
+    model = zoo.create_model("efficientnet_lite0", num_classes=3).eval().to(memory_format=torch.channels_last)
+    images = torch.zeros(1, 3, 96, 96).contiguous(memory_format=torch.channels_last)
     with Convolutions() as plain:
-        model(torch.zeros(1, 3, 96, 96))
-    with Convolutions() as padded, PaddedSmallMaps():
-        model(torch.zeros(1, 3, 96, 96))
-    changed = [(a, b) for a, b in zip(plain.seen, padded.seen, strict=True) if a != b]
-    assert changed == [(((3, 3), (2, 2)), ((7, 7), (0, 0)))] * 3  # the last stage's kernels of 5 x 5
+        model(images)
+    with Convolutions() as faster, SmallMaps():
+        model(images)
+    assert faster.seen - plain.seen == {(7, 5, 0): 3}  # the last stage's kernels of 5 x 5, padded by hand
+    gone = plain.seen - faster.seen
+    assert gone.pop((3, 5, 2)) == 3
+    assert {(kernel, padding) for _, kernel, padding in gone} == {(1, 0)}
+    assert max(side for side, *_ in gone) == 12
+    assert {side for side, kernel, _ in faster.seen if kernel == 1} == {48, 24}
