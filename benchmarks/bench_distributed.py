@@ -2,7 +2,7 @@
 
     python benchmarks/bench_distributed.py
 
-Tiny models on random images, batches of 6 and 5 cut into unequal parts; tests/transfer/several_processes.py is what
+Tiny models on random images, batches of 6 and 5 cut into unequal parts; tests/transfer/training/several_processes.py is what
 runs in each process.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from record import ROOT, write_result
 
-SCRIPT = ROOT / "tests/transfer/several_processes.py"
+SCRIPT = ROOT / "tests/transfer/training/several_processes.py"
 LARGEST_DIFFERENCE, LONGEST_S = 1e-5, 30.0
 
 
