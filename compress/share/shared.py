@@ -1,0 +1,137 @@
+"""Tensors whose living values are few: tied while the model trains, rounded when it is done.
+
+Like masks, the assignment is a buffer beside each tensor while training goes on, so that every checkpoint has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compress.share.kmeans import kmeans
+from compress.sparse.masks import sparse_layers
+from zoo.errors import SlimzooError
+
+BUFFER = "{}_code"  # int16: 0 for a zero, else the number of its shared value
+MOST_VALUES = 4096
+
+
+def shareable(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> the weights and biases of convolutions and linear layers."""
+    found = {}
+    for name, layer in sparse_layers(model).items():
+        for leaf in ("weight", "bias"):
+            tensor = getattr(layer, leaf)
+            if isinstance(tensor, Tensor):
+                found[f"{name}.{leaf}" if name else leaf] = tensor
+    return found
+
+
+def different_values(tensor: Tensor) -> int:
+    """How many different values it has besides 0."""
+    values = tensor.detach().unique()
+    return int((values != 0).sum())
+
+
+@torch.no_grad()
+def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.0) -> None:
+    """Replace the living values of each named tensor by that many, and attach which is which.
+
+    Args:
+        values: tensor -> how many.
+        bit_price: see `kmeans`, in units of the tensor's mean squared living value.
+    """
+    tensors = shareable(model)
+    for name, count in values.items():
+        tensor = tensors[name]
+        code = torch.zeros(tensor.shape, dtype=torch.int16, device=tensor.device)
+        alive = tensor != 0
+        if alive.any():
+            living = tensor[alive].double().cpu().numpy()
+            centroids, codes = kmeans(living, min(count, MOST_VALUES), bit_price=bit_price * float((living**2).mean()))
+            tensor[alive] = torch.from_numpy(centroids[codes]).to(tensor)
+            code[alive] = torch.from_numpy(codes + 1).to(code)
+        owner, _, leaf = name.rpartition(".")
+        model.get_submodule(owner).register_buffer(BUFFER.format(leaf), code)
+
+
+def codes_of(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> code of the tensors that have one."""
+    found = {}
+    for name in shareable(model):
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if BUFFER.format(leaf) in module._buffers:
+            found[name] = module.get_buffer(BUFFER.format(leaf))
+    return found
+
+
+@torch.no_grad()
+def tie_(model: nn.Module) -> None:
+    """Give all that share a value their mean, and zeros 0: the nearest model that is shared as the codes say."""
+    tensors = shareable(model)
+    for name, code in codes_of(model).items():
+        tensor, kinds = tensors[name], code.flatten().long()
+        sums = torch.zeros(int(kinds.max()) + 1, dtype=torch.float64, device=tensor.device)
+        sums.index_add_(0, kinds, tensor.detach().flatten().double())
+        means = sums / torch.bincount(kinds, minlength=len(sums)).clamp(min=1)
+        means[0] = 0.0
+        tensor.copy_(means[kinds].view(tensor.shape))
+
+
+def tune_centroids(model: nn.Module, step: int) -> None:
+    """`tie_` as an `after_step` of the training loop: the shared values themselves are trained.
+
+    A step of gradient descent followed by the mean over each shared value is a step of gradient descent in the space of
+    tied weights (it is the orthogonal projection onto it); Han et al. 2016, sec. 3.3, take the sum, which is the same
+    with rates that grow with the number of sharers.
+    """
+    tie_(model)
+
+
+@torch.no_grad()
+def detach_codes_(model: nn.Module, *, mantissa: int = 23) -> None:
+    """Take the codes away, and round the shared values to that many bits of mantissa, which a coded file then saves.
+
+    Raises:
+        SlimzooError: see `check_shared`.
+    """
+    codes, tensors = codes_of(model), shareable(model)
+    check_shared(model, codes)
+    for name in codes:
+        tensors[name].copy_(rounded(tensors[name], mantissa))
+        owner, _, leaf = name.rpartition(".")
+        del model.get_submodule(owner)._buffers[BUFFER.format(leaf)]
+
+
+def check_shared(model: nn.Module, codes: Mapping[str, Tensor]) -> None:
+    """Refuse a model that lost its sharing.
+
+    Raises:
+        SlimzooError: a zero lives, or tensors have more values than codes.
+    """
+    for name, code in codes.items():
+        tensor = shareable(model)[name].detach()
+        lost = int((tensor[code == 0] != 0).sum())
+        if lost:
+            raise SlimzooError(
+                f"{name} lost {lost} of its {int((code == 0).sum())} zeros: the last step trained without "
+                "after_step=tune_centroids"
+            )
+        most = int(code.max())
+        if different_values(tensor) > most:
+            raise SlimzooError(
+                f"{name} has {different_values(tensor)} different values and shared {most}: the last step trained "
+                "without after_step=tune_centroids"
+            )
+
+
+def rounded(tensor: Tensor, mantissa: int) -> Tensor:
+    """float32 to the nearest with `mantissa` bits behind the leading one; 23 changes nothing."""
+    if mantissa >= 23:
+        return tensor
+    spare = 23 - mantissa
+    bits = tensor.detach().float().contiguous().view(torch.int32)
+    return ((bits + (1 << (spare - 1))) & -(1 << spare)).view(torch.float32)
