@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.artifact import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
+from zoo.coded.file import SUFFIX, load_coded
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.upstream import is_upstream
@@ -96,7 +97,7 @@ def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.ui
 
 
 def open_predictor(source: str | Path) -> Predictor:
-    """Open a model directory, an exported .onnx file, "timm:NAME" or "torchvision:NAME".
+    """Open a model directory, an exported .onnx file, a coded .slim file, "timm:NAME" or "torchvision:NAME".
 
     Raises:
         UsageError: nothing of the kind is there.
@@ -108,6 +109,9 @@ def open_predictor(source: str | Path) -> Predictor:
         loaded = load_model(source)
         return TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
     if path.is_file():
+        if path.suffix == SUFFIX:
+            decoded = load_coded(path)
+            return TorchPredictor(decoded.model, decoded.config.preprocess, decoded.config.classes)
         return OnnxPredictor(path)
     if is_model_directory(path) and read_config(path).primary == ONNX:
         return OnnxPredictor(path / ONNX)

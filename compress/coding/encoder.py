@@ -25,11 +25,11 @@ class Encoder:
         return bit
 
     def finish(self) -> bytes:
-        """All bytes: the last ones name the shortest number in the interval, and the zeros behind it are left away."""
+        """All bytes: the last ones name the shortest number in the interval, and its zeros are left away."""
         for count in range(REGISTER // 8 + 1):
             step = 1 << (REGISTER - 8 * count)
             number = -(-self._low // step) * step
             if number <= self._high:
                 tail = number.to_bytes(REGISTER // 8, "big")[:count]
-                return bytes(self._written + tail).rstrip(b"\0")
+                return bytes(self._written + tail)
         raise AssertionError("an interval holds one of its own ends")
