@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def encode(model: torch.nn.Module, config: ModelConfig, progress: Progress | Non
     """
     with torch.device("meta"):
         fresh = create_model(config.architecture, **config.model_args)
-    config = _with_surgery(config, surgery_between(fresh, model))
+    config = replace(config, surgery=surgery_between(fresh, model))
     original = {name: tuple(tensor.shape) for name, tensor in fresh.state_dict().items()}
     tensors = model.state_dict()
     changed = {name: tuple(t.shape) for name, t in tensors.items() if tuple(t.shape) != original.get(name)}
@@ -45,13 +46,7 @@ def encode(model: torch.nn.Module, config: ModelConfig, progress: Progress | Non
             progress("coding", done, len(tensors), name)
         words, bits, shape = words_of(tensor), 8 * tensor.element_size(), tuple(tensor.shape)
         code_tensor(encoder, shape, bits, words, _best_layout(shape, bits, words))
-    return assemble(header_of(config, changed), encoder.finish())
-
-
-def _with_surgery(config: ModelConfig, surgery: list[dict[str, Any]]) -> ModelConfig:
-    from dataclasses import replace
-
-    return replace(config, surgery=surgery)
+    return assemble(header_of(config, changed), bytes(encoder.bulk), encoder.finish())
 
 
 def _best_layout(shape: tuple[int, ...], bits: int, words: Words) -> Layout:
@@ -80,7 +75,7 @@ def _coded_bytes(shape: tuple[int, ...], bits: int, words: Words, layout: Layout
     encoder = Encoder()
     coder: Coder = encoder
     code_tensor(coder, shape, bits, words, layout)
-    return len(encoder.finish())
+    return len(encoder.bulk) + len(encoder.finish())
 
 
 def export_coded(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +32,7 @@ def shareable(model: nn.Module) -> dict[str, Tensor]:
 
 def different_values(tensor: Tensor) -> int:
     """How many different values it has besides 0."""
-    values = tensor.detach().unique()
-    return int((values != 0).sum())
+    return int(np.count_nonzero(np.unique(tensor.detach().cpu().numpy())))
 
 
 @torch.no_grad()
@@ -48,6 +48,7 @@ def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.
         tensor = tensors[name]
         code = torch.zeros(tensor.shape, dtype=torch.int16, device=tensor.device)
         alive = tensor != 0
+        tensor[~alive] = 0.0  # also what was -0.0, which is another bit pattern
         if alive.any():
             living = tensor[alive].double().cpu().numpy()
             centroids, codes = kmeans(living, min(count, MOST_VALUES), bit_price=bit_price * float((living**2).mean()))

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from zoo.errors import SlimzooError
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.coded import ans
+from zoo.coded.errors import CodedError
 
 REGISTER = 48  # bits of the interval's ends; the probability takes 16 of them at each step
 TOP = REGISTER - 8
@@ -16,24 +20,31 @@ FULL = (1 << REGISTER) - 1
 ONE = 1 << 16  # probabilities are in 1..ONE - 1
 
 
-class CodedError(SlimzooError):
-    """The bytes are not what an encoder wrote."""
-
-
 class Coder(Protocol):
     def bit(self, one: int, bit: int = 0) -> int:
         """Code a bit whose probability of being 1 is one / 65536; the bit itself is returned (and given, to write)."""
+
+    def plain(self, count: int, content: bytes = b"") -> bytes:
+        """Code `count` bytes as they are."""
+
+    def symbols(self, count: int, kinds: int, symbols: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+        """Code many symbols of 0..kinds - 1 by their frequencies alone, fast (see ans.py)."""
 
 
 class Decoder:
     """Reads what `compress.coding.encoder.Encoder` wrote.
 
+    Args:
+        content: the arithmetic code.
+        bulk: what was written beside it: plain bytes, and symbols.
+
     Raises:
         CodedError: more is asked for than was written.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, bulk: bytes = b"") -> None:
         self._content, self._next = content, 0
+        self._bulk, self._bulk_next = bulk, 0
         self._low, self._high, self._code = 0, FULL, 0
         for _ in range(REGISTER // 8):
             self._code = self._code << 8 | self._byte()
@@ -49,6 +60,19 @@ class Decoder:
             self._high = self._high << 8 & FULL | 255
             self._code = self._code << 8 & FULL | self._byte()
         return bit
+
+    def plain(self, count: int, content: bytes = b"") -> bytes:
+        start, self._bulk_next = self._bulk_next, self._bulk_next + count
+        if self._bulk_next > len(self._bulk):
+            raise CodedError("the plain bytes end too early")
+        return self._bulk[start : self._bulk_next]
+
+    def symbols(self, count: int, kinds: int, symbols: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+        frequencies = np.array([code_count(self, most=1 << ans.SCALE) for _ in range(kinds)], dtype=np.uint64)
+        length = code_count(self, most=len(self._bulk))
+        states = np.frombuffer(self.plain(4 * ans.lanes_for(count)), dtype="<u4")
+        words = np.frombuffer(self.plain(2 * length), dtype="<u2")
+        return ans.decode_symbols(states, words, frequencies, count)
 
     def _byte(self) -> int:
         """The next one; zeros behind the end, which the encoder leaves away, but no more than the register holds."""

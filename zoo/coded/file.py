@@ -3,9 +3,11 @@
     4 bytes   SLIM
     1 byte    format
     4 bytes   CRC-32 of everything behind it, little-endian
-    1-5 bytes length of the header (7 bits a byte, low ones first)
+    1-9 bytes length of the header (7 bits a byte, low ones first)
     header    JSON, deflated with `DICTIONARY`: architecture, model_args, surgery, classes, preprocess, shapes
-    numbers   the tensors of the state dict, in its order, as tensors.py codes them
+    1-9 bytes length of the bulk
+    bulk      plain bytes and symbols of large tensors
+    numbers   the tensors of the state dict, in its order, as tensors.py codes them: an arithmetic code
 
 A file is checked before it is believed: its sum, the size of its header, and, on torch's meta device, the number of
 weights that its architecture would take.
@@ -23,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.coded.arithmetic import CodedError, Coder, Decoder, code_count, code_number
+from zoo.coded.arithmetic import Coder, Decoder, code_count, code_number
+from zoo.coded.errors import CodedError
 from zoo.coded.tensors import Words, code_words
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
@@ -128,9 +131,9 @@ def header_of(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> byt
     return deflate.compress(text) + deflate.flush()
 
 
-def assemble(header: bytes, numbers: bytes) -> bytes:
+def assemble(header: bytes, bulk: bytes, numbers: bytes) -> bytes:
     """The file, of its deflated header and its coded tensors."""
-    body = _length(len(header)) + header + numbers
+    body = _length(len(header)) + header + _length(len(bulk)) + bulk + numbers
     return MAGIC + bytes([FORMAT]) + zlib.crc32(body).to_bytes(4, "little") + body
 
 
@@ -160,10 +163,10 @@ def decode(content: bytes) -> LoadedModel:
     """
     from zoo.artifact import LoadedModel
 
-    header, numbers = _parts(content)
+    header, bulk, numbers = _parts(content)
     config, shapes = _read_header(header)
     planned = _planned(config, shapes)
-    decoder = Decoder(numbers)
+    decoder = Decoder(numbers, bulk)
     tensors = {}
     for name, like in planned.items():
         bits = 8 * like.element_size()
@@ -173,27 +176,32 @@ def decode(content: bytes) -> LoadedModel:
     return LoadedModel(model.eval(), config)
 
 
-def _parts(content: bytes) -> tuple[bytes, bytes]:
+def _parts(content: bytes) -> tuple[bytes, bytes, bytes]:
+    """Header, bulk and numbers of a file whose check sum is right."""
     if content[:4] != MAGIC:
         raise CodedError("not a coded file: it does not begin with SLIM")
     if len(content) < 10:
         raise CodedError(f"cut off after {len(content)} bytes")
     if content[4] != FORMAT:
         raise CodedError(f"of format {content[4]}, this version reads {FORMAT}")
-    body = content[9:]
-    if zlib.crc32(body) != int.from_bytes(content[5:9], "little"):
+    if zlib.crc32(content[9:]) != int.from_bytes(content[5:9], "little"):
         raise CodedError("damaged or cut off: its check sum does not match")
-    length, at = 0, 0
-    while True:
-        if at >= min(5, len(body)):
-            raise CodedError("its header has no length")
-        length |= (body[at] & 127) << (7 * at)
-        at += 1
-        if body[at - 1] < 128:
-            break
-    if at + length > len(body):
-        raise CodedError(f"its header says {length} bytes and {len(body) - at} are there")
-    return body[at : at + length], body[at + length :]
+    header, rest = _sized(content[9:])
+    bulk, numbers = _sized(rest)
+    return header, bulk, numbers
+
+
+def _sized(content: bytes) -> tuple[bytes, bytes]:
+    """A part behind its length, and what follows it."""
+    length = 0
+    for at, byte in enumerate(content[:9]):
+        length |= (byte & 127) << (7 * at)
+        if byte < 128:
+            part = content[at + 1 : at + 1 + length]
+            if len(part) < length:
+                raise CodedError(f"a part of it should have {length} bytes and has {len(part)}")
+            return part, content[at + 1 + length :]
+    raise CodedError("a part of it has no length")
 
 
 def _length(number: int) -> bytes:

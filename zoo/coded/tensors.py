@@ -4,7 +4,7 @@ One description for both directions: `values` is None while decoding. A tensor i
 as its first dimension says; a pattern of all zeros is a zero, everything else (also -0.0) lives.
 
 Few different values are a codebook: sorted, and stored in the bits that they differ in. More than `MOST_SHARED` are
-written out one by one, in the places that live.
+written out as they are, for the places that live.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.coded.arithmetic import CodedError, Coder, code_count, code_number
+from zoo.coded.arithmetic import Coder, code_count, code_number
+from zoo.coded.errors import CodedError
 from zoo.coded.mixing import Mixer
 
 Words = NDArray[np.uint64]  # bit patterns, whatever the width of the type
 MOST_SHARED = 1024
+MOST_ADAPTIVE = 1 << 19  # places, at about 10 microseconds each
 FLOAT32_FIELDS = (1, 8, 23)  # sign, exponent, mantissa (IEEE 754)
 
 
@@ -33,17 +35,26 @@ def code_words(coder: Coder, shape: tuple[int, int], bits: int, words: Words | N
         CodedError: what is decoded cannot have been written.
     """
     book = code_book(coder, bits, None if words is None else np.unique(words[words != 0]))
-    symbols = None
-    if words is not None:
-        symbols = np.where(words == 0, 0, 1 if book is None else 1 + np.searchsorted(book, words))
     if book is not None and not len(book):
         return np.zeros(shape, dtype=np.uint64)
-    found = code_symbols(coder, shape, 1 if book is None else len(book), symbols, image=image)
-    if book is not None:
-        return np.concatenate([np.zeros(1, np.uint64), book])[found]
+    if book is None:
+        return _code_unshared(coder, shape, bits, words, image)
+    symbols = None if words is None else np.where(words == 0, 0, 1 + np.searchsorted(book, words))
+    found = code_symbols(coder, shape, len(book), symbols, image=image)
+    return np.concatenate([np.zeros(1, np.uint64), book])[found]
+
+
+def _code_unshared(coder: Coder, shape: tuple[int, int], bits: int, words: Words | None, image: int) -> Words:
+    """Places, where there are zeros, and the living patterns as plain bytes."""
+    full = bool(code_number(coder, 1, int(words is not None and bool(words.all()))))
+    if full:
+        alive = np.ones(shape, dtype=bool)
+    else:
+        alive = code_symbols(coder, shape, 1, None if words is None else (words != 0).astype(np.intp), image=image) > 0
+    content = b"" if words is None else words[alive].astype(f"<u{bits // 8}").tobytes()
+    plain = coder.plain(int(alive.sum()) * bits // 8, content)
     out = np.zeros(shape, dtype=np.uint64)
-    for row, column in np.argwhere(found).tolist():
-        out[row, column] = code_number(coder, bits, 0 if words is None else int(words[row, column]))
+    out[alive] = np.frombuffer(plain, dtype=f"<u{bits // 8}")
     return out
 
 
@@ -92,9 +103,13 @@ def code_symbols(
     """Code a matrix of 0 (no weight) and 1..kinds (which value), in rows.
 
     Whether a weight lives is told by how many live in its column and its row so far, and by its neighbours in the row,
-    in the column, and in the picture that a row is.
+    in the column, and in the picture that a row is. Matrices of more than `MOST_ADAPTIVE` places are coded by the
+    frequencies of their symbols alone.
     """
     rows, columns = shape
+    if rows * columns > MOST_ADAPTIVE:
+        flat = None if symbols is None else symbols.reshape(-1)
+        return coder.symbols(rows * columns, kinds + 1, flat).reshape(shape)
     out = np.zeros(shape, dtype=np.intp)
     lives, kind = Mixer(PLACE_CONTEXTS), Mixer(VALUE_CONTEXTS)
     depth = (kinds - 1).bit_length()

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from compress.coding.encoder import Encoder
-from zoo.coded.arithmetic import ONE, CodedError, Decoder, code_count, code_number
+from zoo.coded.arithmetic import ONE, Decoder, code_count, code_number
+from zoo.coded.errors import CodedError
 
 
 def drawn(seed, count):

@@ -11,7 +11,7 @@ import torch
 from compress.coding.export import check_decodes, encode
 from compress.share.shared import detach_codes_, share_, shareable
 from zoo.artifact import LoadedModel, ModelConfig
-from zoo.coded.arithmetic import CodedError
+from zoo.coded.errors import CodedError
 from zoo.coded.file import DICTIONARY, _parts, assemble, decode, header_of, load_coded, tensor_of, words_of
 from zoo.errors import SlimzooError, UsageError
 from zoo.predictor import open_predictor
@@ -122,7 +122,7 @@ def with_header(loaded, **changes):
     text = zlib.decompressobj(-15, DICTIONARY).decompress(header_of(loaded.config, {}))
     document = {**json.loads(text), **changes}
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
-    return assemble(deflate.compress(json.dumps(document).encode()) + deflate.flush(), b"")
+    return assemble(deflate.compress(json.dumps(document).encode()) + deflate.flush(), b"", b"")
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_a_header_that_is_a_bomb():
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = deflate.compress(b"[" * (64 << 20)) + deflate.flush()
     with pytest.raises(CodedError, match="does not end"):
-        decode(assemble(bomb, b""))
+        decode(assemble(bomb, b"", b""))
 
 
 def test_numbers_that_end_too_early(loaded, content):
     """Cut off, and the check sum mended: an attacker's file, or a writer's fault."""
-    header, numbers = _parts(content)
+    header, bulk, numbers = _parts(content)
     with pytest.raises(CodedError, match="end too early"):
-        decode(assemble(header, numbers[: len(numbers) // 2]))
+        decode(assemble(header, bulk, numbers[: len(numbers) // 2]))
 
 
 def test_files_that_are_not(tmp_path, content):
