@@ -20,8 +20,11 @@ def over_network(scores: Scores, density: float) -> dict[str, Tensor]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     keep = torch.zeros(total, dtype=torch.bool, device=flat.device)
     keep[flat.topk(kept_count(total, density), sorted=False).indices] = True
-    parts = keep.split([score.numel() for score in scores.values()])
-    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    masks, start = {}, 0
+    for name, score in scores.items():
+        masks[name] = keep[start : start + score.numel()].view(score.shape)
+        start += score.numel()
+    return masks
 
 
 def by_layer(scores: Scores, density: float) -> dict[str, Tensor]:

@@ -96,10 +96,8 @@ def sparsify_directory(
         reached = density_of(sparse)
         if not reached < density_of(loaded.model) and density < 1:
             raise SlimzooError(f"{directory}: no weight became zero; its density stays {reached:.2%}")
-        before["density"], after = (
-            density_of(loaded.model),
-            measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress),
-        )
+        after = measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress)
+        before["density"] = density_of(loaded.model)
         after["density"] = reached
         record = lineage.step(
             "sparsify", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
