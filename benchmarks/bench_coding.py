@@ -5,7 +5,7 @@
 Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits 1,000 are for validation, by which every
 choice is made; the 2,000 test digits are looked at once, for the report. A dense network of each seed is the baseline
 and the teacher. Then, from one point of the curve to the next: fewer weights by a cubic schedule, units that nothing
-feeds or reads removed, weights shared and the shared values trained, one file written. What is measured is the model
+feeds or reads removed, the others sorted, weights shared and the shared values trained, one file written. What is measured is the model
 that the file gives back.
 
 The chosen point is the smallest whose validation accuracy, over the seeds, is no more than 0.1 points below the dense
@@ -41,6 +41,7 @@ from compress.share.cluster import share_weights, values_for_bits
 from compress.share.step import loss_on
 from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import nonzeros, sparse_layers
+from compress.sparse.order import in_order_of_weights
 from compress.sparse.sparsify import Unstructured, sparsify
 from compress.sparse.teacher import taught_by
 from transfer.data.loader import LabelledPixels, batches
@@ -196,7 +197,7 @@ class Run:
             pattern = Unstructured(density=weights / total, every=64)
             recipe = self.recipe(epochs, seed=self.seed + weights)
             sparse = sparsify(model, self.data, recipe, pattern, loss_fn=teacher, progress=self.console.progress)
-            return remove_dead_units(sparse, self.config.input_size)
+            return in_order_of_weights(remove_dead_units(sparse, self.config.input_size), self.config.input_size)
 
         sparse = self.stage(f"sparse-{weights}", make_sparse)
 
