@@ -4,9 +4,9 @@
 
 Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits 1,000 are for validation, by which every
 choice is made; the 2,000 test digits are looked at once, for the report. A dense network of each seed is the baseline
-and the teacher. Then, from one point of the curve to the next: fewer weights by a cubic schedule, units that nothing
-feeds or reads removed, the others sorted, weights shared and the shared values trained, one file written. What is measured is the model
-that the file gives back.
+and the teacher. Then, from one point of the curve to the next: fewer weights by a cubic schedule; units that nothing
+feeds or reads removed, the others sorted; weights shared and the shared values trained; one file written. What is
+measured is the model that the file gives back.
 
 The chosen point is the smallest whose validation accuracy, over the seeds, is no more than 0.1 points below the dense
 networks'. The curve goes on past it, to where it breaks. WORK keeps every stage, so that a run goes on where it was
@@ -84,17 +84,17 @@ class Task:
     lr: float
     bits: float = 3.2
     bit_price: float = 0.01
-    sharing_epochs: int = 8
+    sharing_epochs: int = 12
 
 
 TASKS = {
     "lenet5_caffe": Task(
-        dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.25,
-        weights=(8000, 6000, 4500, 3500, 2700, 2100, 1600), epochs=(40, 25), lr=0.02,
+        dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.35,
+        weights=(8000, 6000, 4500, 3500, 2700, 2100, 1600), epochs=(60, 30), lr=0.02,
     ),
     "lenet_300_100": Task(
         dense_pct=97.5, rate=160.0, augment=Augment(rotate_deg=5, scale=0.05, shift=0.05, flip=False, colour=0, grey=0),
-        dense_epochs=40, macs=1.0, weights=(10000, 7500, 5500, 4200, 3200, 2400, 1800), epochs=(40, 25), lr=0.05,
+        dense_epochs=40, macs=1.0, weights=(10000, 7500, 5500, 4200, 3200, 2400, 1800), epochs=(60, 30), lr=0.05,
     ),
 }  # fmt: skip
 
@@ -183,7 +183,7 @@ class Run:
             cut = prune_channels(
                 dense, self.config.input_size, macs=self.task.macs, importance=Taylor(dense, seen), round_to=1
             )
-            recipe = self.recipe(12, optimizer="adamw", lr=2e-3, backbone_lr=2e-3)
+            recipe = self.recipe(20, optimizer="adamw", lr=2e-3, backbone_lr=2e-3)
             return finetune(cut.model, self.data, recipe, loss_fn=taught_by(dense)).model
 
         return self.stage("narrow", make)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.share.shared import detach_codes_, share_, shareable, tune_centroids
+from compress.share.shared import detach_codes_, share_, shareable, tie_
 from transfer.data.loader import Progress
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
@@ -21,7 +22,40 @@ LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)  # how many values a tens
 MANTISSA = 6  # bits of a shared value: 0.8% off at most, far below the distance of two
 VALUE_BITS = MANTISSA + 5  # of one in a codebook, with its sign and exponent
 
+# from which share of the steps on, which portion of the weights is shared: those that are free make up for the others
+# (incremental quantization, Zhou et al. 2017, https://arxiv.org/abs/1702.03044, which takes 50%, 75%, 87.5%, 100%)
+STAGES = ((0.0, 0.5), (0.2, 0.75), (0.35, 0.875), (0.5, 1.0))
+
 Loss = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """An `after_step` of the one training loop: ever more weights share values, and the values are trained.
+
+    At each stage the values are found anew, so that weights move between them.
+
+    Attributes:
+        values: tensor -> how many.
+        bit_price: see `share_`.
+        steps: of the whole training.
+    """
+
+    values: Mapping[str, int]
+    bit_price: float
+    steps: int
+
+    def portion(self, step: int) -> float | None:
+        """What is shared from this step on; None where no stage begins."""
+        begins = [(max(1, round(share * self.steps)) if share else 0, portion) for share, portion in STAGES]
+        now = [portion for start, portion in begins if start == step]
+        return max(now) if now else None
+
+    def __call__(self, model: nn.Module, step: int) -> None:
+        tie_(model)
+        portion = self.portion(step)
+        if portion is not None:
+            share_(model, self.values, bit_price=self.bit_price, portion=portion)
 
 
 def share_weights(
@@ -48,12 +82,16 @@ def share_weights(
         see `finetune`.
     """
     shared = copy.deepcopy(model)
-    share_(shared, values, bit_price=bit_price)
-    if recipe.epochs:
+    steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+    if steps:
+        sharing = Sharing(values, bit_price, steps)
+        share_(shared, values, bit_price=bit_price, portion=STAGES[0][1])
         shared = finetune(
-            shared, data, recipe, loss_fn=loss_fn, after_step=tune_centroids, checkpoints=checkpoints,
-            progress=progress, title=title,
+            shared, data, recipe, loss_fn=loss_fn, after_step=sharing, checkpoints=checkpoints, progress=progress,
+            title=title,
         ).model  # fmt: skip
+    else:
+        share_(shared, values, bit_price=bit_price)
     detach_codes_(shared, mantissa=mantissa)
     return shared.eval()
 

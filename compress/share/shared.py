@@ -5,6 +5,7 @@ Like masks, the assignment is a buffer beside each tensor while training goes on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +16,8 @@ from compress.share.kmeans import kmeans
 from compress.sparse.masks import sparse_layers
 from zoo.errors import SlimzooError
 
-BUFFER = "{}_code"  # int16: 0 for a zero, else the number of its shared value
+BUFFER = "{}_code"  # int16: 0 for a zero, the number of its shared value, or FREE
+FREE = -1  # living and not yet shared
 MOST_VALUES = 4096
 
 
@@ -36,12 +38,13 @@ def different_values(tensor: Tensor) -> int:
 
 
 @torch.no_grad()
-def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.0) -> None:
+def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.0, portion: float = 1.0) -> None:
     """Replace the living values of each named tensor by that many, and attach which is which.
 
     Args:
         values: tensor -> how many.
         bit_price: see `kmeans`, in units of the tensor's mean squared living value.
+        portion: of each tensor's living values, those that are nearest to a shared value; the others stay free.
     """
     tensors = shareable(model)
     for name, count in values.items():
@@ -52,7 +55,11 @@ def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.
         if alive.any():
             living = tensor[alive].double().cpu().numpy()
             centroids, codes = kmeans(living, min(count, MOST_VALUES), bit_price=bit_price * float((living**2).mean()))
-            tensor[alive] = torch.from_numpy(centroids[codes]).to(tensor)
+            shared = centroids[codes]
+            order = np.abs(living - shared).argsort(kind="stable")
+            free = order[math.ceil(portion * len(order)) :]
+            shared[free], codes[free] = living[free], FREE - 1
+            tensor[alive] = torch.from_numpy(shared).to(tensor)
             code[alive] = torch.from_numpy(codes + 1).to(code)
         owner, _, leaf = name.rpartition(".")
         model.get_submodule(owner).register_buffer(BUFFER.format(leaf), code)
@@ -71,25 +78,21 @@ def codes_of(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def tie_(model: nn.Module) -> None:
-    """Give all that share a value their mean, and zeros 0: the nearest model that is shared as the codes say."""
+    """Give all that share a value their mean, and zeros 0: the nearest model that is shared as the codes say.
+
+    After a step of gradient descent, this is a step of gradient descent in the space of tied weights (it is the
+    orthogonal projection onto it); Han et al. 2016, sec. 3.3, take the sum, which is the same with rates that grow with
+    the number of sharers.
+    """
     tensors = shareable(model)
     for name, code in codes_of(model).items():
         tensor, kinds = tensors[name], code.flatten().long()
-        sums = torch.zeros(int(kinds.max()) + 1, dtype=torch.float64, device=tensor.device)
-        sums.index_add_(0, kinds, tensor.detach().flatten().double())
-        means = sums / torch.bincount(kinds, minlength=len(sums)).clamp(min=1)
+        tied = kinds.clamp(min=0)
+        values = tensor.detach().flatten().double()
+        sums = torch.zeros(int(tied.max()) + 1, dtype=torch.float64, device=tensor.device).index_add_(0, tied, values)
+        means = sums / torch.bincount(tied, minlength=len(sums)).clamp(min=1)
         means[0] = 0.0
-        tensor.copy_(means[kinds].view(tensor.shape))
-
-
-def tune_centroids(model: nn.Module, step: int) -> None:
-    """`tie_` as an `after_step` of the training loop: the shared values themselves are trained.
-
-    A step of gradient descent followed by the mean over each shared value is a step of gradient descent in the space of
-    tied weights (it is the orthogonal projection onto it); Han et al. 2016, sec. 3.3, take the sum, which is the same
-    with rates that grow with the number of sharers.
-    """
-    tie_(model)
+        tensor.copy_(torch.where(kinds == FREE, values, means[tied]).view(tensor.shape))
 
 
 @torch.no_grad()
@@ -119,13 +122,15 @@ def check_shared(model: nn.Module, codes: Mapping[str, Tensor]) -> None:
         if lost:
             raise SlimzooError(
                 f"{name} lost {lost} of its {int((code == 0).sum())} zeros: the last step trained without "
-                "after_step=tune_centroids"
+                "tie_ after each step"
             )
+        if (code == FREE).any():
+            raise SlimzooError(f"{name} has {int((code == FREE).sum())} weights that share no value yet")
         most = int(code.max())
         if different_values(tensor) > most:
             raise SlimzooError(
                 f"{name} has {different_values(tensor)} different values and shared {most}: the last step trained "
-                "without after_step=tune_centroids"
+                "without tie_ after each step"
             )
 
 

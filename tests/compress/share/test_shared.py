@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from compress.share.cluster import values_for_bits
+from compress.share.cluster import Sharing, values_for_bits
 from compress.share.kmeans import kmeans, linear_centroids
 from compress.share.shared import (
+    FREE,
     check_shared,
     codes_of,
     detach_codes_,
@@ -118,7 +119,7 @@ def test_lost_sharing_is_refused():
         check_shared(model, codes_of(model))
         with torch.no_grad():
             model[0].weight[change] += 1e-3
-        with pytest.raises(SlimzooError, match=f"{said}.*after_step=tune_centroids|{said}"):
+        with pytest.raises(SlimzooError, match=f"{said}.*tie_ after each step"):
             detach_codes_(model)
 
 
@@ -151,3 +152,32 @@ def test_sensitive_tensors_get_more_values():
             tensor.zero_()
     with pytest.raises(UsageError, match="nothing to share"):
         values_for_bits(model, 4.0, loss)
+
+
+def test_a_portion_is_shared_and_the_rest_is_free():
+    """Those nearest to a shared value first; free weights go on moving, and zeros do not."""
+    model = network()
+    before = model[0].weight.detach().clone()
+    share_(model, {"0.weight": 3}, portion=0.5)
+    code, moved = codes_of(model)["0.weight"], (model[0].weight - before).abs()
+    assert int((code == FREE).sum()) == 16
+    assert not moved[code == FREE].any()
+    with torch.no_grad():
+        model[0].weight += 1.0
+    tie_(model)
+    torch.testing.assert_close(model[0].weight[code == FREE], before[code == FREE] + 1)
+    assert different_values(model[0].weight[code > 0]) <= 3
+    assert not model[0].weight[code == 0].any()
+    with pytest.raises(SlimzooError, match="16 weights that share no value yet"):
+        detach_codes_(model)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 100])
+def test_all_is_shared_in_time(steps):
+    """The stages come in order, and the last one before the end, however short the training is."""
+    sharing = Sharing({}, 0.0, steps)
+    portions = [sharing.portion(step) for step in range(1, steps + 1)]
+    begun = [portion for portion in portions if portion is not None]
+    assert begun == sorted(begun)
+    assert begun[-1] == 1.0
+    assert portions.index(1.0) <= max(1, steps) // 2
