@@ -25,7 +25,7 @@ from zoo.surgery import surgery_between
 from zoo.upstream import is_upstream
 
 CODED = "model" + SUFFIX
-TRIED = 1 << 18  # weights of a tensor up to which every layout is tried, and the smallest taken
+TRIED = 1 << 17  # weights of a tensor up to which every layout is tried, and the smallest taken
 
 
 def encode(model: torch.nn.Module, config: ModelConfig, progress: Progress | None = None) -> bytes:

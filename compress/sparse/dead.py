@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ def remove_dead_units(model: nn.Module, input_size: tuple[int, int, int]) -> nn.
         input_size: (C, H, W).
     """
     smaller = copy.deepcopy(model).eval()
-    groups = find_groups(smaller, torch.zeros(1, *input_size)).groups
+    groups = find_groups(smaller, next(smaller.parameters()).new_zeros(1, *input_size)).groups
     dead = [np.zeros(group.width, dtype=bool) for group in groups]
     while True:
         found = [_dead_channels(smaller, group) for group in groups]

@@ -24,7 +24,7 @@ def in_order_of_weights(model: nn.Module, input_size: tuple[int, int, int]) -> n
         input_size: (C, H, W).
     """
     ordered = copy.deepcopy(model).eval()
-    for group in find_groups(ordered, torch.zeros(1, *input_size)).groups:
+    for group in find_groups(ordered, next(ordered.parameters()).new_zeros(1, *input_size)).groups:
         reorder_(ordered, group, np.argsort(-_weights_of(ordered, group), kind="stable"))
     return ordered
 

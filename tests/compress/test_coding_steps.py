@@ -27,10 +27,10 @@ run = CliRunner().invoke
 def folder(tmp_path_factory):
     """OUT/dense, fitted to digits; OUT/sparse, OUT/shared and its coded file, made from it by command."""
     out = tmp_path_factory.mktemp("coding")
-    fit("digits", model="lenet_300_100", method="scratch", epochs=3, out=out / "dense")
+    fit("digits", model="lenet5", method="scratch", epochs=4, out=out / "dense")
     given = ["--data", "digits", "--epochs", "2"]
     for argv in (
-        ["sparsify", out / "dense", *given, "--density", "0.05", "--out", out / "sparse"],
+        ["sparsify", out / "dense", *given, "--density", "0.1", "--out", out / "sparse"],
         ["cluster", out / "sparse", *given, "--bits", "3", "--out", out / "shared"],
         ["export", out / "shared", "--coded"],
     ):
@@ -49,7 +49,7 @@ def test_sparsify_has_its_effect_and_says_so(folder):
     before, after = record["metrics"]["before"], record["metrics"]["after"]
     sparse = load_model(folder / "sparse").model
     assert before["density"] == 1.0
-    assert after["density"] == density(sparse) == pytest.approx(0.05, rel=1e-3)
+    assert after["density"] == density(sparse) == pytest.approx(0.1, rel=1e-3)
     assert after["val"]["top1"] > 0.8
     assert len(after["test"]["correct"]) == 359
     assert not [name for name in sparse.state_dict() if "mask" in name]
@@ -76,7 +76,7 @@ def test_the_coded_file_is_the_model(folder):
     record = newest(folder / "shared")
     size = (folder / "shared" / "model.slim").stat().st_size
     assert record["metrics"]["after"]["size_bytes"] == size
-    assert record["metrics"]["before"]["size_bytes"] > 40 * size
+    assert record["metrics"]["before"]["size_bytes"] > 20 * size
     read_config(folder / "shared")  # the manifest knows the new file
 
 
@@ -115,18 +115,20 @@ def test_bad_input_to_sparsify(folder, tmp_path, options, said):
 def test_bad_input_to_cluster(folder, tmp_path):
     with pytest.raises(UsageError, match=r"bits=0\.5 cannot be reached"):
         cluster(folder / "sparse", data="digits", bits=0.5, out=tmp_path / "x")
-    with pytest.raises(UsageError, match=r"density cannot grow from 0\.05"):
+    with pytest.raises(UsageError, match=r"density cannot grow from 0\.09|cannot grow from 0\.1"):
         sparsify_directory(folder / "sparse", data="digits", density=0.5, epochs=1, out=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_of_four(folder, tmp_path):
-    step = sparsify_directory(folder / "dense", data="digits", pattern="2:4", epochs=1, out=tmp_path / "x")
-    model = load_model(tmp_path / "x").model
-    for layer in sparse_layers(model).values():
-        runs = (layer.weight != 0).reshape(-1, 4).sum(dim=1)
-        assert (runs <= 2).all()
-    assert step.record["metrics"]["after"]["density"] == 0.5
+    """Linear layers in runs of four; the convolutions see 1 and 6 channels, which four does not divide."""
+    sparsify_directory(folder / "dense", data="digits", pattern="2:4", epochs=1, out=tmp_path / "x")
+    for layer in sparse_layers(load_model(tmp_path / "x").model).values():
+        alive = layer.weight != 0
+        if isinstance(layer, torch.nn.Linear):
+            assert (alive.reshape(-1, 4).sum(dim=1) == 2).all()
+        else:
+            assert alive.all()
 
 
 @pytest.mark.parametrize(("verb", "source"), [("sparsify", "dense"), ("cluster", "sparse")])
