@@ -64,7 +64,7 @@ NO_WORSE = -0.5  # points, of the lower end of the paired 95% interval
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One network and how it is made small; chosen on the validation digits, seed 0.
+    """One network and how it is made small.
 
     Attributes:
         dense_pct, rate: what must be reached, on the test digits.

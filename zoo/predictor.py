@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.artifact import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
-from zoo.coded.file import SUFFIX, load_coded
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.upstream import is_upstream
@@ -109,7 +108,9 @@ def open_predictor(source: str | Path) -> Predictor:
         loaded = load_model(source)
         return TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
     if path.is_file():
-        if path.suffix == SUFFIX:
+        if path.suffix == ".slim":
+            from zoo.coded.file import load_coded
+
             decoded = load_coded(path)
             return TorchPredictor(decoded.model, decoded.config.preprocess, decoded.config.classes)
         return OnnxPredictor(path)

@@ -38,7 +38,7 @@ class Unstructured:
 
     Attributes:
         density: share of the weights of convolutions and linear layers that stay.
-        criterion: what a weight is worth; LAMP, which won against magnitude (benchmarks/bench_coding.py).
+        criterion: what a weight is worth; by default LAMP, whose scores can be compared across layers.
         ranking: over the network, or by layer.
         bit_power: above 0, weights that are dear to code go sooner; see `PerBit`.
         every: steps between two cuts.
