@@ -2,8 +2,8 @@
 
     python benchmarks/bench_distributed.py
 
-Tiny models on random images, batches of 6 and 5 cut into unequal parts; tests/transfer/training/several_processes.py is what
-runs in each process.
+Tiny models on random images, batches of 6 and 5 cut into unequal parts; what runs in each process is
+tests/transfer/training/several_processes.py.
 """
 
 from __future__ import annotations

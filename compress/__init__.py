@@ -10,14 +10,19 @@ from zoo.lazy import keep_functions
 _HOME = {
     "bench": "deploy.benchmark",
     "build_report": "report.report",
+    "cluster": "share.step",
     "demo": "demo",
     "export": "deploy.export",
+    "export_coded": "coding.export",
     "find_groups": "prune.groups",
     "l2_norm": "prune.importance",
     "prune": "prune.step",
     "prune_channels": "prune.structured",
     "quantize": "quantize.step",
     "quantize_static": "quantize.ptq",
+    "share_weights": "share.cluster",
+    "sparsify": "sparse.sparsify",
+    "sparsify_directory": "sparse.step",
 }
 __all__ = sorted(_HOME)
 keep_functions(__name__, _HOME)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+import compress.coding.cli
 import transfer.cli
 import zoo.cli
 from transfer.cli import describe_metrics
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(zoo.cli.app)
 app.add_typer(transfer.cli.app)
+app.add_typer(compress.coding.cli.app)
 
 DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
 
@@ -151,11 +153,20 @@ def quantize(
 
 
 @app.command()
-def export(directory: DirArgument, json: Json = False) -> None:
+def export(
+    directory: DirArgument,
+    coded: Annotated[
+        bool, typer.Option("--coded", help="Write DIR/model.slim instead: all of the model in few bytes.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Write DIR/model.onnx: pixels in, logits out, with class names and preprocessing inside."""
     from compress.deploy.export import export as run
 
     with Console(as_json=json) as console:
+        if coded:
+            _export_coded(console, directory)
+            return
         record = run(directory, progress=console.progress)
         parity = record["parity"]
         path = Path(directory, "model.onnx")
@@ -167,6 +178,17 @@ def export(directory: DirArgument, json: Json = False) -> None:
         )
         console.next(["slimzoo", "predict", path, "IMAGE"], ["slimzoo", "bench", directory])
         console.document({"out": str(path), **record})
+
+
+def _export_coded(console: Console, directory: str) -> None:
+    from compress.coding.export import CODED, export_coded
+
+    record = export_coded(directory, progress=console.progress)
+    path = Path(directory, CODED)
+    before, after = (record["metrics"][key]["size_bytes"] for key in ("before", "after"))
+    console.say(f"{path}: {after:,} bytes, {before / after:.1f} times smaller than the weights; every bit is the same")
+    console.next(["slimzoo", "predict", path, "IMAGE"])
+    console.document({"out": str(path), **record})
 
 
 @app.command()
@@ -220,9 +242,11 @@ def resume(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The output directory of an interrupted run.")],
     json: Json = False,
 ) -> None:
-    """Continue an interrupted `fit`, `prune` or `distill`; it ends as if it had never been interrupted."""
+    """Continue an interrupted step that trains; it ends as if it had never been interrupted."""
     from compress.distill.step import distill as distill_step
     from compress.prune.step import prune as prune_step
+    from compress.share.step import cluster
+    from compress.sparse.step import sparsify_directory
     from transfer.fit import fit as fit_step
     from transfer.training.distributed import is_main, processes, world_size
     from zoo.directory import RUN, partial_of
@@ -241,6 +265,8 @@ def resume(
             "fit": (partial(fit_step, tell=console.say), "data"),
             "prune": (prune_step, "directory"),
             "distill": (distill_step, "student"),
+            "sparsify": (sparsify_directory, "directory"),
+            "cluster": (cluster, "directory"),
         }
         if run["verb"] not in steps:
             raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")

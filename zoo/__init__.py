@@ -11,6 +11,7 @@ _HOME = {
     "register_model": "registry",
     "Preprocess": "preprocess",
     "load_image": "image",
+    "load_coded": "coded.file",
     "load_model": "artifact",
     "save_model": "artifact",
     "open_predictor": "predictor",

@@ -96,7 +96,7 @@ def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.ui
 
 
 def open_predictor(source: str | Path) -> Predictor:
-    """Open a model directory, an exported .onnx file, "timm:NAME" or "torchvision:NAME".
+    """Open a model directory, an exported .onnx file, a coded .slim file, "timm:NAME" or "torchvision:NAME".
 
     Raises:
         UsageError: nothing of the kind is there.
@@ -108,6 +108,11 @@ def open_predictor(source: str | Path) -> Predictor:
         loaded = load_model(source)
         return TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
     if path.is_file():
+        if path.suffix == ".slim":
+            from zoo.coded.file import load_coded
+
+            decoded = load_coded(path)
+            return TorchPredictor(decoded.model, decoded.config.preprocess, decoded.config.classes)
         return OnnxPredictor(path)
     if is_model_directory(path) and read_config(path).primary == ONNX:
         return OnnxPredictor(path / ONNX)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from transfer.data.loader import Progress
 from transfer.training.device import training_device
-from transfer.training.finetune import Finetuned, TrainingData, finetune
+from transfer.training.finetune import AfterStep, Finetuned, TrainingData, finetune
 from transfer.training.recipe import Recipe
 from transfer.training.step import LossFn, smoothed_cross_entropy
 from zoo.classifier import classifier
@@ -61,6 +61,7 @@ def train_student(
     teacher: nn.Module,
     seen_by_teacher: Preprocess,
     how: Distillation,
+    after_step: AfterStep | None = None,
     checkpoints: Path | None = None,
     progress: Progress | None = None,
     title: str = "distillation",
@@ -77,7 +78,14 @@ def train_student(
     translate = Translation(data.preprocess, seen_by_teacher)
     with _distilling(student, teacher, how, recipe.label_smoothing, translate) as (loss_fn, hook):
         found = finetune(
-            student, data, recipe, loss_fn=loss_fn, checkpoints=checkpoints, progress=progress, title=title
+            student,
+            data,
+            recipe,
+            loss_fn=loss_fn,
+            after_step=after_step,
+            checkpoints=checkpoints,
+            progress=progress,
+            title=title,
         )
         classifier(found.model)._forward_pre_hooks.pop(hook)  # it was copied with the student
     return found

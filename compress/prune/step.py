@@ -15,6 +15,8 @@ from compress.distill.loss import Distillation, train_student
 from compress.prune.importance import Taylor, l2_norm
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.structured import Pruned, prune_channels
+from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
+from compress.sparse.step import is_sparse
 from transfer.data.dataset import open_for
 from transfer.data.loader import LabelledPixels, Progress, batches
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
@@ -90,10 +92,15 @@ def prune(
             if recover:
                 recipe = _recipe(_mirrored(loaded.config, source.mirror), recover, seed)
                 training = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
+                sparse = is_sparse(loaded.config.lineage)
+                if sparse:
+                    attach_masks_(network)
                 network = train_student(
                     network, training, recipe, teacher=loaded.model, seen_by_teacher=loaded.config.preprocess,
-                    how=Distillation(), checkpoints=work / CHECKPOINTS, progress=progress, title="recovery",
+                    how=Distillation(), after_step=hold_zeros if sparse else None,
+                    checkpoints=work / CHECKPOINTS, progress=progress, title="recovery",
                 ).model  # fmt: skip
+                detach_masks_(network)
             after = _measured(network, loaded.config, pixels, progress)
         record = lineage.step(
             "prune", arguments, seed=seed, seconds=time.monotonic() - began,

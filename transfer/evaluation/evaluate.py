@@ -228,7 +228,7 @@ def evaluate(source: str | Path, data: str | Path, *, progress: Progress | None 
 
 
 def _held_out(source: Path, data: str | Path, classes: tuple[str, ...]) -> tuple[Data, str]:
-    directory = source.parent if source.suffix == ".onnx" else source
+    directory = source.parent if source.suffix in (".onnx", ".slim") else source
     steps = read_config(directory).lineage if is_model_directory(directory) else []
     fitted = reopen(steps, str(data))
     if fitted is not None:

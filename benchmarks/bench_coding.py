@@ -1,0 +1,326 @@
+"""How small do the LeNets of the pruning literature become, at no loss? Everything counted: one coded file.
+
+    python benchmarks/bench_coding.py WORK [ARCHITECTURE...] [--seeds 0 1 2]
+
+Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits 1,000 are for validation, by which every
+choice is made; the 2,000 test digits are looked at once, for the report. A dense network of each seed is the baseline
+and the teacher. Then, from one point of the curve to the next: fewer weights by a cubic schedule; units that nothing
+feeds or reads removed, the others sorted; weights shared and the shared values trained; one file written. What is
+measured is the model that the file gives back.
+
+The chosen point is the smallest whose validation accuracy, over the seeds, is no more than 0.1 points below the dense
+networks'. The curve goes on past it, to where it breaks. WORK keeps every stage, so that a run goes on where it was
+stopped; a WORK that other code has filled is refused.
+
+Deep Compression (Han et al. 2016): 39 and 40 times. Soft Weight-Sharing (Ullrich et al. 2017): up to 162. Bayesian
+Compression (Louizos et al. 2017): 419, LeNet-5, at 99.0%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import commit, write_result
+from torch import nn
+
+import zoo
+from compress.coding.export import check_decodes, encode
+from compress.prune.importance import Taylor
+from compress.prune.structured import prune_channels
+from compress.share.cluster import share_weights, values_for_bits
+from compress.share.step import loss_on
+from compress.sparse.dead import remove_dead_units
+from compress.sparse.masks import nonzeros, sparse_layers
+from compress.sparse.order import in_order_of_weights
+from compress.sparse.sparsify import Unstructured, sparsify
+from compress.sparse.teacher import taught_by
+from transfer.data.loader import LabelledPixels, batches
+from transfer.evaluation.statistics import paired_drop
+from transfer.training.augment import Augment, augment_for
+from transfer.training.finetune import TrainingData, finetune
+from transfer.training.recipe import Recipe
+from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
+from zoo.coded.file import decode
+from zoo.console import Console
+from zoo.directory import new_directory
+from zoo.predictor import TorchPredictor
+from zoo.preprocess import Preprocess
+
+PREPROCESS = Preprocess(size=(28, 28), mean=(0.1307,), std=(0.3081,))  # of MNIST's training images
+CLASSES = tuple(str(digit) for digit in range(10))
+MOST_LOST = 0.1  # points, in the mean
+NO_WORSE = -0.5  # points, of the lower end of the paired 95% interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One network and how it is made small.
+
+    Attributes:
+        dense_pct, rate: what must be reached, on the test digits.
+        macs: share of the MACs that whole channels keep, first, which makes all that follows cheap; 1 cuts none.
+        weights: living weights at each point of the curve.
+        epochs: of sparsifying, for the first point and for each later one.
+        bits: for each living weight's value; see `values_for_bits`.
+    """
+
+    dense_pct: float
+    rate: float
+    augment: Augment
+    dense_epochs: int
+    macs: float
+    weights: tuple[int, ...]
+    epochs: tuple[int, int]
+    lr: float
+    bits: float = 3.2
+    bit_price: float = 0.01
+    sharing_epochs: int = 12
+
+
+TASKS = {
+    "lenet5_caffe": Task(
+        dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.35,
+        weights=(8000, 6000, 4500, 3500, 2700, 2100, 1600), epochs=(60, 30), lr=0.02,
+    ),
+    "lenet_300_100": Task(
+        dense_pct=97.5, rate=160.0, augment=Augment(rotate_deg=5, scale=0.05, shift=0.05, flip=False, colour=0, grey=0),
+        dense_epochs=40, macs=1.0, weights=(10000, 7500, 5500, 4200, 3200, 2400, 1800), epochs=(60, 30), lr=0.05,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Digits:
+    train: LabelledPixels
+    val: LabelledPixels
+    test: LabelledPixels
+
+    @classmethod
+    def load(cls) -> Digits:
+        with np.load(Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "mnist10k.npz")) as file:
+            images, labels = file["images"][..., None], file["labels"].astype(np.int64)
+        order = np.random.default_rng(0).permutation(len(images))
+        return cls(*(LabelledPixels(images[part], labels[part]) for part in np.split(order, [7000, 8000])))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one network."""
+
+    name: str
+    task: Task
+    seed: int
+    digits: Digits
+    work: Path
+    console: Console
+
+    @property
+    def data(self) -> TrainingData:
+        return TrainingData(self.digits.train, None, PREPROCESS)
+
+    @property
+    def config(self) -> ModelConfig:
+        arguments = {"num_classes": len(CLASSES)}
+        return ModelConfig(architecture=self.name, model_args=arguments, classes=CLASSES, preprocess=PREPROCESS)
+
+    def recipe(self, epochs: int, **changes: Any) -> Recipe:
+        plain = Recipe(
+            epochs=epochs, batch=32, optimizer="sgd", lr=self.task.lr, backbone_lr=self.task.lr, weight_decay=0.0,
+            label_smoothing=0.0, warmup=0.1, freeze_statistics=False, augment=self.task.augment, seed=self.seed,
+        )  # fmt: skip
+        return replace(plain, **changes)
+
+    def answers(self, model: nn.Module) -> dict[str, str]:
+        """Part -> one character an image, "1" where the answer is right."""
+        predictor = TorchPredictor(model.eval(), PREPROCESS, CLASSES)
+        parts = {"val": self.digits.val, "test": self.digits.test}
+        return {
+            part: "".join("01"[right] for right in predictor.logits(images.pixels).argmax(1) == images.labels)
+            for part, images in parts.items()
+        }
+
+    def stage(self, name: str, make: Any) -> nn.Module:
+        """The model of a stage: from WORK, or made and kept there."""
+        directory = self.work / f"{self.name}-{self.seed}-{name}"
+        if not directory.exists():
+            began = time.monotonic()
+            model = make()
+            with new_directory(directory, run={"verb": "bench", "arguments": {}}) as work:
+                save_model(work, model, self.config)
+            self.console.say(f"{directory.name}: {time.monotonic() - began:.0f} s")
+        return load_model(directory).model
+
+    def dense(self) -> nn.Module:
+        def make() -> nn.Module:
+            torch.manual_seed(self.seed)
+            recipe = self.recipe(self.task.dense_epochs, batch=64, optimizer="adamw", lr=2e-3, backbone_lr=2e-3,
+                                 weight_decay=0.05, label_smoothing=0.1, warmup=0.25)  # fmt: skip
+            fresh = zoo.create_model(self.name, **self.config.model_args)
+            return finetune(fresh, self.data, recipe, progress=self.console.progress).model
+
+        return self.stage("dense", make)
+
+    def narrow(self, dense: nn.Module) -> nn.Module:
+        """Whole channels first, where the task wants it."""
+        if self.task.macs == 1:
+            return dense
+
+        def make() -> nn.Module:
+            chosen = batches(len(self.digits.train), 32, seed=self.seed, epoch=0)[:40]
+            images = self.digits.train
+            seen = ((torch.from_numpy(PREPROCESS.normalize(images.pixels[i])), torch.from_numpy(images.labels[i]))
+                    for i in chosen)  # fmt: skip
+            cut = prune_channels(
+                dense, self.config.input_size, macs=self.task.macs, importance=Taylor(dense, seen), round_to=1
+            )
+            recipe = self.recipe(20, optimizer="adamw", lr=2e-3, backbone_lr=2e-3)
+            return finetune(cut.model, self.data, recipe, loss_fn=taught_by(dense)).model
+
+        return self.stage("narrow", make)
+
+    def point(self, model: nn.Module, dense: nn.Module, weights: int, epochs: int) -> tuple[nn.Module, dict[str, Any]]:
+        """The next model of the curve, and what its file is worth."""
+        teacher = taught_by(dense)
+
+        def make_sparse() -> nn.Module:
+            total = sum(layer.weight.numel() for layer in sparse_layers(model).values())
+            pattern = Unstructured(density=weights / total, every=64)
+            recipe = self.recipe(epochs, seed=self.seed + weights)
+            sparse = sparsify(model, self.data, recipe, pattern, loss_fn=teacher, progress=self.console.progress)
+            return in_order_of_weights(remove_dead_units(sparse, self.config.input_size), self.config.input_size)
+
+        sparse = self.stage(f"sparse-{weights}", make_sparse)
+
+        def make_shared() -> nn.Module:
+            values = values_for_bits(sparse, self.task.bits, loss_on(self.digits.train, self.config))
+            recipe = self.recipe(self.task.sharing_epochs, lr=self.task.lr / 2, backbone_lr=self.task.lr / 2,
+                                 seed=self.seed + weights + 1)  # fmt: skip
+            return share_weights(sparse, self.data, recipe, values, bit_price=self.task.bit_price, loss_fn=teacher)
+
+        shared = self.stage(f"shared-{weights}", make_shared)
+        content = encode(shared, self.config)
+        check_decodes(content, LoadedModel(shared, self.config))
+        (self.work / f"{self.name}-{self.seed}-{weights}.slim").write_bytes(content)
+        living = sum(int(flags.sum()) for flags in nonzeros(shared).values())
+        return sparse, {
+            "weights": living,
+            "shapes": [list(layer.weight.shape) for layer in sparse_layers(shared).values()],
+            "bytes": len(content),
+            "bits_per_weight": round(8 * len(content) / living, 2),
+            "lzma_bytes": lzma_bytes(shared),
+            "answers": self.answers(decode(content).model),
+        }
+
+    def curve(self) -> dict[str, Any]:
+        dense = self.dense()
+        fp32_bytes = sum(4 * p.numel() for p in dense.parameters())
+        model, points = self.narrow(dense), []
+        for number, weights in enumerate(self.task.weights):
+            model, point = self.point(model, dense, weights, self.task.epochs[min(number, 1)])
+            points.append({**point, "rate": round(fp32_bytes / point["bytes"], 1)})
+            top1 = {part: f"{100 * mean(flags):.2f}%" for part, flags in point["answers"].items() if part == "val"}
+            self.console.say(f"{self.name} {self.seed}: {points[-1]['rate']}x, {point['bytes']} bytes, {top1}")
+        return {"seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense), "points": points}
+
+
+def lzma_bytes(model: nn.Module) -> int:
+    """The same tensors under LZMA: codes as bytes and codebooks, without architecture and classes."""
+    packed = 0
+    for tensor in model.state_dict().values():
+        book, codes = np.unique(tensor.numpy(), return_inverse=True)
+        content = codes.astype(np.uint8 if len(book) <= 256 else np.uint32).tobytes() + book.tobytes()
+        chain = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+        packed += len(lzma.compress(content, format=lzma.FORMAT_RAW, filters=chain))
+    return packed
+
+
+def mean(flags: str) -> float:
+    return flags.count("1") / len(flags)
+
+
+def pooled(runs: list[dict[str, Any]], number: int, part: str) -> dict[str, Any]:
+    """The paired drop of all seeds together at one point of the curve."""
+    before, after = ([[int(flag) for flag in found[part]] for found in models] for models in (
+        [run["dense"] for run in runs], [run["points"][number]["answers"] for run in runs]
+    ))  # fmt: skip
+    drop = paired_drop(np.concatenate(before), np.concatenate(after))
+    return {
+        "top1_pct": round(100 * float(np.mean(after)), 3),
+        "drop_points": round(drop.points, 3),
+        "drop_ci_points": [round(edge, 3) for edge in drop.ci_points],
+        "n": drop.n,
+    }
+
+
+def summary(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The curve over the seeds, the point that validation chooses, and whether it reaches what it must."""
+    curve = [
+        {
+            "bytes": [run["points"][number]["bytes"] for run in runs],
+            "rate": round(float(np.mean([run["points"][number]["rate"] for run in runs])), 1),
+            "val": pooled(runs, number, "val"),
+            "test": pooled(runs, number, "test"),
+        }
+        for number in range(len(task.weights))
+    ]
+    fit = [number for number, point in enumerate(curve) if point["val"]["drop_points"] <= MOST_LOST]
+    chosen = max(fit, key=lambda number: curve[number]["rate"]) if fit else 0
+    point, dense = curve[chosen], 100 * float(np.mean([mean(run["dense"]["test"]) for run in runs]))
+    least = min(run["points"][chosen]["rate"] for run in runs)
+    bars = {
+        "dense": dense >= task.dense_pct,
+        "rate": least >= task.rate,
+        "mean drop": point["test"]["drop_points"] <= MOST_LOST,
+        "no worse": -point["test"]["drop_ci_points"][1] >= NO_WORSE,
+    }
+    return {
+        "dense_test_top1_pct": round(dense, 3),
+        "chosen": chosen,
+        "rate": point["rate"],
+        "test": point["test"],
+        "missed": [name for name, reached in bars.items() if not reached],
+        "curve": curve,
+        "runs": runs,
+    }
+
+
+def check_code(work: Path) -> None:
+    """Refuse a WORK of other code: its stages would be figures of a commit that did not make them."""
+    work.mkdir(parents=True, exist_ok=True)
+    stamp, here = work / "commit.json", commit()
+    if not stamp.exists():
+        stamp.write_text(json.dumps(here) + "\n", encoding="utf-8")
+    there = json.loads(stamp.read_text(encoding="utf-8"))
+    if there != here:
+        sys.exit(f"{work} was begun by commit {there['commit']}, this is {here['commit']}: name another folder")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    check_code(arguments.work)
+    digits, figures = Digits.load(), {}
+    with Console() as console:
+        for name in arguments.architectures or TASKS:
+            runs = [Run(name, TASKS[name], s, digits, arguments.work, console).curve() for s in arguments.seeds]
+            figures[name] = summary(TASKS[name], runs)
+            console.say(f"{name}: {figures[name]['rate']}x, {figures[name]['test']}, missed {figures[name]['missed']}")
+    command = "python benchmarks/bench_coding.py WORK " + " ".join(arguments.architectures)
+    print(write_result("coding", figures, command.strip()))
+    return 4 if any(found["missed"] for found in figures.values()) else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=Path)
+    parser.add_argument("architectures", nargs="*", choices=[*TASKS, []], default=[])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    sys.exit(main(parser.parse_args()))

@@ -1,0 +1,1 @@
+"""Writing coded files."""

@@ -1,0 +1,120 @@
+"""`slimzoo export --coded`: a model directory's weights, architecture, classes and Preprocess as one small file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.coding.encoder import Encoder
+from transfer.data.loader import Progress
+from zoo import lineage
+from zoo.artifact import CONFIG, LoadedModel, ModelConfig, load_model
+from zoo.coded.arithmetic import Coder
+from zoo.coded.file import SUFFIX, Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
+from zoo.coded.tensors import Words
+from zoo.directory import replace_files
+from zoo.errors import SlimzooError, UsageError
+from zoo.registry import create_model
+from zoo.surgery import surgery_between
+from zoo.upstream import is_upstream
+
+CODED = "model" + SUFFIX
+TRIED = 1 << 17  # weights of a tensor up to which every layout is tried, and the smallest taken
+
+
+def encode(model: torch.nn.Module, config: ModelConfig, progress: Progress | None = None) -> bytes:
+    """The coded file of a model; `zoo.coded.file.decode` gives it back bit for bit.
+
+    Args:
+        config: its surgery is found afresh, by comparing the model with its architecture.
+    """
+    with torch.device("meta"):
+        fresh = create_model(config.architecture, **config.model_args)
+    config = replace(config, surgery=surgery_between(fresh, model))
+    original = {name: tuple(tensor.shape) for name, tensor in fresh.state_dict().items()}
+    tensors = model.state_dict()
+    changed = {name: tuple(t.shape) for name, t in tensors.items() if tuple(t.shape) != original.get(name)}
+    encoder = Encoder()
+    for done, (name, tensor) in enumerate(tensors.items()):
+        if progress is not None:
+            progress("coding", done, len(tensors), name)
+        words, bits, shape = words_of(tensor), 8 * tensor.element_size(), tuple(tensor.shape)
+        code_tensor(encoder, shape, bits, words, _best_layout(shape, bits, words))
+    return assemble(header_of(config, changed), bytes(encoder.bulk), encoder.finish())
+
+
+def _best_layout(shape: tuple[int, ...], bits: int, words: Words) -> Layout:
+    layouts = list(_layouts(shape))
+    if len(words) > TRIED or len(layouts) == 1:
+        return layouts[0]
+    return min(layouts, key=lambda layout: _coded_bytes(shape, bits, words, layout))
+
+
+def _layouts(shape: tuple[int, ...]) -> Iterator[Layout]:
+    """The first is the likely one. A row of a Linear's weights may be a picture, or channels of small ones."""
+    rows, columns = matrix_shape(shape)
+    if len(shape) == 4:
+        yield Layout(image=shape[3])
+    elif rows > 1:
+        side = round(columns**0.5)
+        sides = [side] if side * side == columns else [w for w in range(2, 9) if columns % (w * w) == 0]
+        yield from (Layout(image=side) for side in sides or [1])
+    else:
+        yield Layout()
+    if rows > 1:
+        yield Layout(transposed=True)
+
+
+def _coded_bytes(shape: tuple[int, ...], bits: int, words: Words, layout: Layout) -> int:
+    encoder = Encoder()
+    coder: Coder = encoder
+    code_tensor(coder, shape, bits, words, layout)
+    return len(encoder.bulk) + len(encoder.finish())
+
+
+def export_coded(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """`slimzoo export --coded`: add model.slim to a model directory and a record to its lineage, atomically.
+
+    Returns:
+        The lineage record.
+
+    Raises:
+        UsageError: an upstream name, or an int8 directory.
+        SlimzooError: the file does not decode to the same bits; nothing is written.
+    """
+    directory = Path(directory)
+    if is_upstream(directory):
+        raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo cluster` makes one")
+    began = time.monotonic()
+    loaded = load_model(directory)
+    content = encode(loaded.model, loaded.config, progress)
+    check_decodes(content, loaded)
+    size = sum(t.numel() * t.element_size() for t in loaded.model.state_dict().values())
+    record = lineage.step(
+        "export", {"directory": str(directory), "coded": True}, seed=0, seconds=time.monotonic() - began,
+        before={"size_bytes": size}, after={"size_bytes": len(content)},
+    )  # fmt: skip
+    config = json.dumps(loaded.config.with_step(record).to_json(), indent=1, ensure_ascii=False) + "\n"
+    replace_files(directory, {CODED: content, CONFIG: config.encode("utf-8")})
+    return record
+
+
+def check_decodes(content: bytes, loaded: LoadedModel) -> None:
+    """Refuse a coded file that is not, bit for bit, the model.
+
+    Raises:
+        SlimzooError: a tensor differs; it is named.
+    """
+    decoded = decode(content)
+    wanted, found = loaded.model.state_dict(), decoded.model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in found or (words_of(tensor) != words_of(found[name])).any():
+            raise SlimzooError(f"the coded file does not give {name} back bit for bit; it was not written")
+    if (decoded.config.classes, decoded.config.preprocess) != (loaded.config.classes, loaded.config.preprocess):
+        raise SlimzooError("the coded file does not give classes and preprocessing back; it was not written")

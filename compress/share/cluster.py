@@ -1,0 +1,153 @@
+"""Share weights: how many values each tensor gets, k-means, and the training of the values."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.share.shared import detach_codes_, share_, shareable, tie_
+from transfer.data.loader import Progress
+from transfer.training.finetune import TrainingData, finetune
+from transfer.training.recipe import Recipe
+from transfer.training.step import LossFn
+from zoo.errors import UsageError
+
+LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)  # how many values a tensor may have
+MANTISSA = 6  # bits of a shared value: 0.8% off at most, far below the distance of two
+VALUE_BITS = MANTISSA + 5  # of one in a codebook, with its sign and exponent
+
+# from which share of the steps on, which portion of the weights is shared: those that are free make up for the others
+# (incremental quantization, Zhou et al. 2017, https://arxiv.org/abs/1702.03044, which takes 50%, 75%, 87.5%, 100%)
+STAGES = ((0.0, 0.5), (0.2, 0.75), (0.35, 0.875), (0.5, 1.0))
+
+Loss = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """An `after_step` of the one training loop: ever more weights share values, and the values are trained.
+
+    At each stage the values are found anew, so that weights move between them.
+
+    Attributes:
+        values: tensor -> how many.
+        bit_price: see `share_`.
+        steps: of the whole training.
+    """
+
+    values: Mapping[str, int]
+    bit_price: float
+    steps: int
+
+    def portion(self, step: int) -> float | None:
+        """What is shared from this step on; None where no stage begins."""
+        begins = [(max(1, round(share * self.steps)) if share else 0, portion) for share, portion in STAGES]
+        now = [portion for start, portion in begins if start == step]
+        return max(now) if now else None
+
+    def __call__(self, model: nn.Module, step: int) -> None:
+        tie_(model)
+        portion = self.portion(step)
+        if portion is not None:
+            share_(model, self.values, bit_price=self.bit_price, portion=portion)
+
+
+def share_weights(
+    model: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    values: Mapping[str, int],
+    *,
+    bit_price: float = 0.0,
+    mantissa: int = MANTISSA,
+    loss_fn: LossFn | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+    title: str = "tuning shared values",
+) -> nn.Module:
+    """A copy of `model` in which each named tensor has that many different values besides 0, which are trained.
+
+    Args:
+        bit_price: see `share_`.
+        mantissa: bits that a value is rounded to in the end.
+
+    Raises:
+        SlimzooError: the sharing was lost (a recipe with a moving average).
+        see `finetune`.
+    """
+    shared = copy.deepcopy(model)
+    steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+    if steps:
+        sharing = Sharing(values, bit_price, steps)
+        share_(shared, values, bit_price=bit_price, portion=STAGES[0][1])
+        shared = finetune(
+            shared, data, recipe, loss_fn=loss_fn, after_step=sharing, checkpoints=checkpoints, progress=progress,
+            title=title,
+        ).model  # fmt: skip
+    else:
+        share_(shared, values, bit_price=bit_price)
+    detach_codes_(shared, mantissa=mantissa)
+    return shared.eval()
+
+
+def values_for_bits(
+    model: nn.Module, bits: float, loss: Loss, *, ladder: Sequence[int] = LADDER, progress: Progress | None = None
+) -> dict[str, int]:
+    """Tensor -> how many values, so that a living weight takes at most `bits` on average: sensitive ones get more.
+
+    Each tensor alone is shared with each count of the ladder, and the loss measured. Then, from the most of all, the
+    tensor goes down a rung whose loss grows least for the bits that it saves, until the average is reached (the greedy
+    allocation of Shoham and Gersho 1988). Codebooks count too.
+
+    Args:
+        loss: of a model, on images that are not for the final test.
+
+    Raises:
+        UsageError: fewer bits than the lowest rung takes.
+    """
+    living = {name: int((tensor != 0).sum()) for name, tensor in shareable(model).items()}
+    living = {name: count for name, count in living.items() if count}
+    if not living:
+        raise UsageError("no convolution or linear layer of the model has a weight that is not zero: nothing to share")
+    losses = {}
+    for done, name in enumerate(living):
+        if progress is not None:
+            progress("sensitivity", done, len(living), name)
+        losses[name] = [loss(shared_alone(model, name, count)) for count in ladder]
+    rungs = dict.fromkeys(living, len(ladder) - 1)
+    costs = {name: [_bits(count, values) for values in ladder] for name, count in living.items()}
+    while sum(costs[name][rung] for name, rung in rungs.items()) > bits * sum(living.values()):
+        lower = [name for name, rung in rungs.items() if rung]
+        if not lower:
+            least = sum(cost[0] for cost in costs.values()) / sum(living.values())
+            raise UsageError(f"bits={bits:g} cannot be reached: {ladder[0]} values for each tensor take {least:.2f}")
+        name = min(lower, key=lambda name: _price(losses[name], costs[name], rungs[name]))
+        rungs[name] -= 1
+    return {name: ladder[rung] for name, rung in rungs.items()}
+
+
+def _bits(living: int, values: int) -> float:
+    """Of a tensor's codes and codebook."""
+    values = min(values, living)
+    return living * math.log2(values) + values * VALUE_BITS
+
+
+def _price(losses: list[float], costs: list[float], rung: int) -> float:
+    """Loss for each bit that is saved by one rung down; a rung that saves nothing is left at once."""
+    saved = costs[rung] - costs[rung - 1]
+    return (losses[rung - 1] - losses[rung]) / saved if saved > 0 else -math.inf
+
+
+@torch.no_grad()
+def shared_alone(model: nn.Module, name: str, count: int) -> nn.Module:
+    """A copy in which one tensor is shared and all others are as they were."""
+    copied = copy.deepcopy(model)
+    share_(copied, {name: count})
+    detach_codes_(copied)
+    return copied

@@ -1,0 +1,116 @@
+"""`slimzoo cluster`: from one model directory to one whose layers have few different weights."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compress.share.cluster import share_weights, values_for_bits
+from compress.share.shared import different_values, shareable
+from compress.sparse.masks import check_zeros, density, nonzeros
+from compress.sparse.step import recovery_recipe
+from compress.sparse.teacher import taught_by
+from transfer.data.dataset import located, open_for
+from transfer.data.loader import LabelledPixels, Progress
+from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.training.finetune import TrainingData
+from zoo import lineage
+from zoo.artifact import ModelConfig, load_model, save_model
+from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.errors import SlimzooError
+from zoo.predictor import TorchPredictor
+
+SENSITIVITY_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Step:
+    out: Path
+    config: ModelConfig
+    record: dict[str, Any]  # the step's lineage record
+    values: dict[str, int]  # tensor -> how many different values it has besides 0
+
+
+def cluster(
+    directory: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    bits: float = 4.0,
+    epochs: int = 4,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Step:
+    """`slimzoo cluster`: let each layer's weights share a few values, more where it is sensitive, and train the values.
+
+    Zeros stay zeros. What it saves shows in the coded file (`export --coded`); the directory is as large as before.
+
+    Args:
+        directory: a model directory.
+        data: the data of the fit.
+        bits: for each weight that is not zero, on average: 4 are 16 values for most tensors. Codebooks count too.
+        epochs: of the one training loop, in which the shared values are trained.
+
+    Raises:
+        UsageError: too few bits; data of other classes; an int8 model.
+        SlimzooError: the sharing or zeros were lost.
+    """
+    out = Path(out)
+    check_free(out, overwrite=overwrite, resume=resume)
+    arguments = {
+        "directory": str(directory), "data": located(data), "out": str(out), "bits": bits, "epochs": epochs,
+        "seed": seed,
+    }  # fmt: skip
+    began = time.monotonic()
+    loaded = load_model(directory)
+    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    run = {"verb": "cluster", "arguments": arguments}
+    with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+        pixels = read_pixels(source, loaded.config.preprocess, progress)
+        before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
+        images = pixels.train if pixels.val is None else pixels.val
+        values = values_for_bits(loaded.model, bits, loss_on(images, loaded.config), progress=progress)
+        shared = share_weights(
+            loaded.model, TrainingData(pixels.train, pixels.val, loaded.config.preprocess),
+            recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed), values,
+            loss_fn=taught_by(loaded.model), checkpoints=work / CHECKPOINTS, progress=progress,
+        )  # fmt: skip
+        check_zeros(shared, nonzeros(loaded.model))
+        found = _proved(shared, values)
+        after = measure(predictor_of(shared, loaded.config), shared, loaded.config, pixels, progress)
+        before["density"], after["density"] = density(loaded.model), density(shared)
+        record = lineage.step(
+            "cluster", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
+            after=after, values=found,
+        )  # fmt: skip
+        config = save_model(work, shared, loaded.config.with_step(record))
+    return Step(out, config, record, found)
+
+
+def loss_on(images: LabelledPixels, config: ModelConfig) -> Any:
+    """Model -> mean cross-entropy on up to 512 of the images."""
+    few = slice(None, None, max(1, len(images) // SENSITIVITY_IMAGES))
+    pixels, labels = images.pixels[few], torch.from_numpy(images.labels[few])
+
+    def loss(model: nn.Module) -> float:
+        logits = TorchPredictor(model.eval(), config.preprocess, None).logits(pixels)
+        return float(F.cross_entropy(torch.from_numpy(logits).double(), labels))
+
+    return loss
+
+
+def _proved(model: nn.Module, values: dict[str, int]) -> dict[str, int]:
+    tensors = shareable(model)
+    found = {name: different_values(tensors[name]) for name in values}
+    over = [name for name in values if found[name] > values[name]]
+    if over:
+        raise SlimzooError(f"{over[0]} has {found[over[0]]} different values, {values[over[0]]} were to be shared")
+    return found

@@ -1,0 +1,1 @@
+"""Unstructured and N:M sparsity: which weights become zero, when, and how they stay zero."""

@@ -1,0 +1,109 @@
+"""Make most weights zero, gradually, and train the rest: the model comes back with its zeros in place."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from compress.sparse.gradual import Cubic, Gradual
+from compress.sparse.masks import (
+    attach_masks_,
+    check_zeros,
+    density,
+    detach_masks_,
+    hold_,
+    hold_zeros,
+    masks_of,
+    nonzeros,
+    set_masks_,
+)
+from compress.sparse.rank import Ranking, n_of_m, over_network
+from compress.sparse.rate import PerBit
+from compress.sparse.scores import Criterion, lamp, magnitude
+from transfer.data.loader import Progress
+from transfer.training.finetune import AfterStep, TrainingData, finetune
+from transfer.training.recipe import Recipe
+from transfer.training.step import LossFn
+from zoo.errors import UsageError
+
+CUTTING = 0.7  # share of the steps in which weights go; in the rest the others recover
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unstructured:
+    """Any weight may go.
+
+    Attributes:
+        density: share of the weights of convolutions and linear layers that stay.
+        criterion: what a weight is worth; by default LAMP, whose scores can be compared across layers.
+        ranking: over the network, or by layer.
+        bit_power: above 0, weights that are dear to code go sooner; see `PerBit`.
+        every: steps between two cuts.
+    """
+
+    density: float
+    criterion: Criterion = lamp
+    ranking: Ranking = over_network
+    bit_power: float = 1.0
+    every: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class NOfM:
+    """n of every m weights along the inputs stay; 2 of 4 by default. Cut at once, by magnitude, as Mishra et al. do."""
+
+    n: int = 2
+    m: int = 4
+
+
+Pattern = Unstructured | NOfM
+
+
+def sparsify(
+    model: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    pattern: Pattern,
+    *,
+    loss_fn: LossFn | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+    title: str = "sparsifying",
+) -> nn.Module:
+    """A trained copy of `model` with the zeros that the pattern wants, and all that were there before.
+
+    Raises:
+        UsageError: a density outside (0, 1] or above the present one; no epochs; no layer that the pattern fits.
+        SlimzooError: zeros were lost (a recipe with a moving average).
+        see `finetune`.
+    """
+    if recipe.epochs < 1:
+        raise UsageError("epochs=0: weights become zero while the others are trained; wanted at least 1 epoch")
+    sparse = copy.deepcopy(model)
+    attach_masks_(sparse)
+    after_step: AfterStep = hold_zeros
+    if isinstance(pattern, NOfM):
+        masks = n_of_m(magnitude(sparse), pattern.n, pattern.m)
+        if all(mask.all() for mask in masks.values()):
+            raise UsageError(
+                f"no layer has inputs that {pattern.m} divides: {pattern.n}:{pattern.m} would change nothing"
+            )
+        set_masks_(sparse, masks)
+        hold_(sparse)
+    else:
+        steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+        cutting = max(1, round(CUTTING * steps))
+        schedule = Cubic(density(sparse), pattern.density, cutting, min(pattern.every, cutting))
+        prefer = PerBit(pattern.bit_power) if pattern.bit_power else None
+        after_step = Gradual(schedule, pattern.criterion, pattern.ranking, prefer)
+    trained = finetune(
+        sparse, data, recipe, loss_fn=loss_fn, after_step=after_step, checkpoints=checkpoints, progress=progress,
+        title=title,
+    ).model  # fmt: skip
+    check_zeros(trained, masks_of(trained))
+    detach_masks_(trained)
+    check_zeros(trained, nonzeros(model))
+    return trained

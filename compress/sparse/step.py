@@ -1,0 +1,152 @@
+"""`slimzoo sparsify`: from one model directory to one whose weights are mostly zero."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.sparse.masks import density as density_of
+from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
+from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
+from compress.sparse.sparsify import NOfM, Pattern, Unstructured, sparsify
+from compress.sparse.teacher import taught_by
+from transfer.data.dataset import located, open_for
+from transfer.data.loader import LabelledPixels, Progress, batches
+from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.training.augment import augment_for
+from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
+from zoo import lineage
+from zoo.artifact import ModelConfig, load_model, save_model
+from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.errors import SlimzooError, UsageError, did_you_mean
+
+LR = 1e-3
+BATCH = 32
+TAYLOR_BATCHES = 16
+CRITERIA = ("lamp", "magnitude", "taylor")
+RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
+
+
+@dataclass(frozen=True)
+class Step:
+    out: Path
+    config: ModelConfig
+    record: dict[str, Any]  # the step's lineage record
+
+
+def sparsify_directory(
+    directory: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    density: float = 0.1,
+    pattern: str | None = None,
+    criterion: str = "lamp",
+    ranking: str = "network",
+    epochs: int = 12,
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Step:
+    """`slimzoo sparsify`: make weights zero one by one while the others are trained, taught by the model as it was.
+
+    Args:
+        directory: a model directory.
+        data: the data of the fit.
+        density: share of the weights of convolutions and linear layers that stay, in (0, 1].
+        pattern: "2:4", or any N:M; it sets the density.
+        criterion: "lamp", "magnitude" or "taylor".
+        ranking: over the "network", or the same density for each "layer".
+        epochs: of the one training loop.
+
+    Raises:
+        UsageError: a value that is none of these; a density above the model's; data of other classes; an int8 model.
+        SlimzooError: no weight became zero, or zeros were lost.
+    """
+    out = Path(out)
+    check_free(out, overwrite=overwrite, resume=resume)
+    _check(density, pattern, criterion, ranking)
+    arguments = {
+        "directory": str(directory), "data": located(data), "out": str(out), "density": density, "pattern": pattern,
+        "criterion": criterion, "ranking": ranking, "epochs": epochs, "seed": seed,
+    }  # fmt: skip
+    began = time.monotonic()
+    loaded = load_model(directory)
+    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    with new_directory(
+        out, run={"verb": "sparsify", "arguments": arguments}, overwrite=overwrite, resume=resume
+    ) as work:
+        pixels = read_pixels(source, loaded.config.preprocess, progress)
+        before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
+        wanted = _pattern(density, pattern, criterion, ranking, pixels.train, loaded.config, seed)
+        sparse = sparsify(
+            loaded.model, TrainingData(pixels.train, pixels.val, loaded.config.preprocess),
+            recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed), wanted,
+            loss_fn=taught_by(loaded.model), checkpoints=work / CHECKPOINTS, progress=progress,
+        )  # fmt: skip
+        reached = density_of(sparse)
+        if not reached < density_of(loaded.model) and density < 1:
+            raise SlimzooError(f"{directory}: no weight became zero; its density stays {reached:.2%}")
+        after = measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress)
+        before["density"] = density_of(loaded.model)
+        after["density"] = reached
+        record = lineage.step(
+            "sparsify", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
+            after=after,
+        )  # fmt: skip
+        config = save_model(work, sparse, loaded.config.with_step(record))
+    return Step(out, config, record)
+
+
+def recovery_recipe(config: ModelConfig, *, mirror: bool, epochs: int, seed: int) -> Recipe:
+    """The recipe of training after a step: the labels as they are, since the teacher smooths them."""
+    given = [step["arguments"].get("flip") for step in config.lineage if step["verb"] == "fit"]
+    mirrored = mirror if not given or given[-1] is None else bool(given[-1])
+    return Recipe(
+        epochs=epochs, batch=BATCH, lr=LR, backbone_lr=LR, weight_decay=0.0, label_smoothing=0.0, warmup=0.1,
+        augment=augment_for(mirrored), seed=seed,
+    )  # fmt: skip
+
+
+def is_sparse(records: list[dict[str, Any]]) -> bool:
+    """Whether the model of this lineage was made sparse: steps after that hold its zeros."""
+    return any(record["verb"] == "sparsify" for record in records)
+
+
+def _check(density: float, pattern: str | None, criterion: str, ranking: str) -> None:
+    kept_count(1, density)
+    for name, value, known in (("criterion", criterion, CRITERIA), ("ranking", ranking, tuple(RANKINGS))):
+        if value not in known:
+            near = did_you_mean(value, known, "it must be one of " + ", ".join(known))
+            raise UsageError(f"unknown {name} {value!r}; {near}")
+    if pattern is not None and not re.fullmatch(r"\d+:\d+", pattern):
+        raise UsageError(f"pattern={pattern!r} must be N:M, such as 2:4 for two of every four weights")
+
+
+def _pattern(
+    density: float, pattern: str | None, criterion: str, ranking: str, train: LabelledPixels, config: ModelConfig,
+    seed: int,
+) -> Pattern:  # fmt: skip
+    if pattern is not None:
+        n, _, m = pattern.partition(":")
+        return NOfM(n=int(n), m=int(m))
+    if criterion == "taylor":
+        chosen: Criterion = Taylor(_batches(train, config, seed))
+    else:
+        chosen = {"lamp": lamp, "magnitude": magnitude}[criterion]
+    return Unstructured(density=density, criterion=chosen, ranking=RANKINGS[ranking])
+
+
+def _batches(train: LabelledPixels, config: ModelConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for indices in batches(len(train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
+        inputs = torch.from_numpy(config.preprocess.normalize(train.pixels[indices]))
+        yield inputs, torch.from_numpy(train.labels[indices])

@@ -1,0 +1,149 @@
+"""sparsify, cluster, export --coded: as functions and as commands, on a directory that fit wrote."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.share.shared import different_values
+from compress.share.step import cluster
+from compress.sparse.masks import density, nonzeros, sparse_layers
+from compress.sparse.step import is_sparse, sparsify_directory
+from transfer.fit import fit
+from zoo.artifact import load_model, read_config
+from zoo.coded.file import load_coded
+from zoo.directory import RUN, partial_of
+from zoo.errors import Interrupted, UsageError
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """OUT/dense, fitted to digits; OUT/sparse, OUT/shared and its coded file, made from it by command."""
+    out = tmp_path_factory.mktemp("coding")
+    fit("digits", model="lenet5", method="scratch", epochs=4, out=out / "dense")
+    given = ["--data", "digits", "--epochs", "2"]
+    for argv in (
+        ["sparsify", out / "dense", *given, "--density", "0.1", "--out", out / "sparse"],
+        ["cluster", out / "sparse", *given, "--bits", "3", "--out", out / "shared"],
+        ["export", out / "shared", "--coded"],
+    ):
+        done = run(app, [*(str(word) for word in argv), "--json"])
+        assert done.exit_code == 0, done.output
+        json.loads(done.stdout)
+    return out
+
+
+def newest(directory):
+    return read_config(directory).lineage[-1]
+
+
+def test_sparsify_has_its_effect_and_says_so(folder):
+    record = newest(folder / "sparse")
+    before, after = record["metrics"]["before"], record["metrics"]["after"]
+    sparse = load_model(folder / "sparse").model
+    assert before["density"] == 1.0
+    assert after["density"] == density(sparse) == pytest.approx(0.1, rel=1e-3)
+    assert after["val"]["top1"] > 0.8
+    assert len(after["test"]["correct"]) == 359
+    assert not [name for name in sparse.state_dict() if "mask" in name]
+    assert is_sparse(read_config(folder / "sparse").lineage)
+    assert not is_sparse(read_config(folder / "dense").lineage)
+
+
+def test_cluster_keeps_zeros_and_shares(folder):
+    record = newest(folder / "shared")
+    sparse, shared = (load_model(folder / name).model for name in ("sparse", "shared"))
+    for name, alive in nonzeros(shared).items():
+        assert not (alive & ~nonzeros(sparse)[name]).any()
+    for name, layer in sparse_layers(shared).items():
+        assert different_values(layer.weight) == record["values"][f"{name}.weight"] <= 64
+    assert record["metrics"]["after"]["val"]["top1"] >= record["metrics"]["before"]["val"]["top1"] - 0.05
+
+
+def test_the_coded_file_is_the_model(folder):
+    decoded, loaded = load_coded(folder / "shared" / "model.slim"), load_model(folder / "shared")
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(decoded.model.state_dict()[name].view(torch.int32), tensor.view(torch.int32))
+    assert decoded.config.classes == loaded.config.classes
+    assert decoded.config.preprocess == loaded.config.preprocess
+    record = newest(folder / "shared")
+    size = (folder / "shared" / "model.slim").stat().st_size
+    assert record["metrics"]["after"]["size_bytes"] == size
+    assert record["metrics"]["before"]["size_bytes"] > 20 * size
+    read_config(folder / "shared")  # the manifest knows the new file
+
+
+def test_eval_and_predict_take_the_coded_file(folder, tmp_path):
+    answers = []
+    for model in (folder / "shared", folder / "shared" / "model.slim"):
+        done = run(app, ["eval", str(model), "digits", "--json"])
+        assert done.exit_code == 0, done.output
+        answers.append(json.loads(done.stdout))
+    assert answers[0]["top1"] == answers[1]["top1"]
+    assert answers[0]["n"] == answers[1]["n"] == 359
+    picture = tmp_path / "seven.png"
+    Image.fromarray(np.full((20, 20, 3), 200, dtype=np.uint8)).save(picture)
+    done = run(app, ["predict", str(folder / "shared" / "model.slim"), str(picture), "--json"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"density": 0.0}, r"density=0\.0 must be in \(0, 1\]"),
+        ({"density": 1.2}, r"density=1\.2 must be in \(0, 1\]"),
+        ({"pattern": "2of4"}, "must be N:M"),
+        ({"pattern": "5:4"}, "5:4 sparsity"),
+        ({"criterion": "lammp"}, "did you mean 'lamp'"),
+        ({"ranking": "global"}, "must be one of network, layer"),
+        ({"epochs": 0}, "wanted at least 1 epoch"),
+    ],
+)
+def test_bad_input_to_sparsify(folder, tmp_path, options, said):
+    with pytest.raises(UsageError, match=said):
+        sparsify_directory(folder / "dense", data="digits", out=tmp_path / "x", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_to_cluster(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"bits=0\.5 cannot be reached"):
+        cluster(folder / "sparse", data="digits", bits=0.5, out=tmp_path / "x")
+    with pytest.raises(UsageError, match=r"density cannot grow from 0\.09|cannot grow from 0\.1"):
+        sparsify_directory(folder / "sparse", data="digits", density=0.5, epochs=1, out=tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_of_four(folder, tmp_path):
+    """Linear layers in runs of four; the convolutions see 1 and 6 channels, which four does not divide."""
+    sparsify_directory(folder / "dense", data="digits", pattern="2:4", epochs=1, out=tmp_path / "x")
+    for layer in sparse_layers(load_model(tmp_path / "x").model).values():
+        alive = layer.weight != 0
+        if isinstance(layer, torch.nn.Linear):
+            assert (alive.reshape(-1, 4).sum(dim=1) == 2).all()
+        else:
+            assert alive.all()
+
+
+@pytest.mark.parametrize(("verb", "source"), [("sparsify", "dense"), ("cluster", "sparse")])
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(folder, tmp_path, verb, source):
+    step = {"sparsify": sparsify_directory, "cluster": cluster}[verb]
+    step(folder / source, data="digits", epochs=1, out=tmp_path / "whole")
+
+    def stop(title, done, total, note):
+        if title in ("sparsifying", "tuning shared values") and done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        step(folder / source, data="digits", epochs=1, out=tmp_path / "again", progress=stop)
+    assert json.loads((partial_of(tmp_path / "again") / RUN).read_text())["verb"] == verb
+    done = run(app, ["resume", str(tmp_path / "again"), "--json"])
+    assert done.exit_code == 0, done.output
+    whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))
+    assert whole == again
