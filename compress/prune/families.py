@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compress.prune.group import Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
-from compress.prune.labels import Array, Labels, Marks
-from compress.prune.trace import DoesNotRun, Named, Record, along
+from compress.prune.labels import Array, Labels, Marks, along
+from compress.prune.trace import DoesNotRun, Named, Record
 
 UNTIED = "its parts have to stay equally wide, and depend on others differently"
-SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed")  # names of sizes; not of windows, steps, depths
+SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed|split")  # sizes; not windows, steps, depths
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
 
 
@@ -133,14 +133,10 @@ class Families:
             distinct = set().union(*rest)
             if not distinct:
                 continue
-            if (
-                all(len(r) == 1 for r in rest)
-                and len({len(self.members[g]) for g in distinct if g >= 0}) == 1
-                and -1 not in distinct
-            ):
-                root = min(tied.get(g, g) for g in distinct)
-                for g in distinct:
-                    tied[g] = root
+            equal = len({len(self.members[g]) for g in distinct - {-1}}) == 1
+            if equal and -1 not in distinct and all(len(r) == 1 for r in rest):
+                joined = distinct | {g for g, root in tied.items() if root in {tied.get(d) for d in distinct}}
+                tied.update(dict.fromkeys(joined, min(joined)))
             else:
                 for g in distinct - {-1}:
                     self.unequal.update(dict.fromkeys(self.members[g].tolist(), UNTIED))
@@ -194,6 +190,7 @@ class Families:
                 widths = tuple(self.width(n, along(marks, d)) for d, n in enumerate(shape))
                 yield Attribute(name, "normalized_shape", widths, several=True)
         yield from self._numbers()
+        yield from self._lists()
 
     def _numbers(self) -> Iterator[Attribute]:
         """Whole numbers of a module that are the size of something that its forward reshapes or slices."""
@@ -212,6 +209,17 @@ class Families:
                     fitting = [w for w in widths if w.size == value]
                     if fitting:
                         yield Attribute(name, attribute, (self._named(attribute, fitting),))
+
+    def _lists(self) -> Iterator[Attribute]:
+        """Lists of a module that are the sizes of what its forward concatenates or splits, or of the first of it."""
+        for name, parts in self.record.lists:
+            module = self.model.get_submodule(name)
+            sizes = tuple(size for size, _ in parts)
+            for attribute, value in vars(module).items():
+                fits = isinstance(value, tuple | list) and value and tuple(value) == sizes[: len(value)]
+                if fits and SIZES.search(attribute):
+                    widths = tuple(self.width(size, marks) for size, marks in parts[: len(value)])
+                    yield Attribute(name, attribute, widths, several=True)
 
     def _named(self, attribute: str, widths: list[Width]) -> Width:
         """Of several sizes that are equal by chance, the one that the attribute's name speaks of."""

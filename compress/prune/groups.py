@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.prune.coupling import Comparison, Coupling
 from compress.prune.cut import cut_
 from compress.prune.families import Families
 from compress.prune.group import Group, Grouping, Slice
-from compress.prune.labels import Array, Comparison, Coupling, Labels, varying
+from compress.prune.labels import Array, Labels, varying
 from compress.prune.trace import DoesNotRun, Record, trace
 from zoo.classifier import auxiliary_names, classifier_name
 from zoo.cost import ghost_of

@@ -43,19 +43,19 @@ def _mean_norm(model: nn.Module, group: Group, power: int) -> Tensor:
 
 
 def _weights(model: nn.Module, group: Group) -> Iterator[tuple[Slice, Tensor]]:
-    """The group's slices of convolutions' and linear layers' weights, (O, I, ...) in float64.
+    """The group's slices of convolutions' and linear layers' weights, (O, I, ...) in float64, the slice's part alone.
 
     A norm's scale is left out: it is as small as the next layer's weights are large and says little alone.
     """
     for s in group.slices:
         if s.tensor == "weight" and isinstance(model.get_submodule(s.module), LAYERS):
-            yield s, getattr(model.get_submodule(s.module), s.tensor).detach().double().cpu()
+            weight = getattr(model.get_submodule(s.module), s.tensor).detach()
+            yield s, weight.index_select(s.dim, torch.from_numpy(s.channels).to(weight.device)).double().cpu()
 
 
 def _by_channel(values: Tensor, s: Slice, width: int) -> Tensor:
-    """(indices along the slice's dimension,) -> (width,), summed over the indices of each channel."""
-    zeros = torch.zeros(width, dtype=torch.float64)
-    return zeros.index_add_(0, torch.from_numpy(s.roots), values[torch.from_numpy(s.channels)])
+    """(indices of the slice,) -> (width,), summed over the indices of each channel."""
+    return torch.zeros(width, dtype=torch.float64).index_add_(0, torch.from_numpy(s.roots), values)
 
 
 def bn_scale(model: nn.Module, group: Group) -> Tensor:
@@ -67,7 +67,8 @@ def bn_scale(model: nn.Module, group: Group) -> Tensor:
     for s in group.slices:
         layer = model.get_submodule(s.module)
         if isinstance(layer, NORMS) and s.tensor == "weight":
-            total += _by_channel(layer.weight.detach().double().abs().cpu(), s, group.width)
+            scale = layer.weight.detach().double().abs().cpu()[torch.from_numpy(s.channels)]
+            total += _by_channel(scale, s, group.width)
             norms += 1
     if norms:
         return total / norms
@@ -85,7 +86,7 @@ class Random:
         self.seed = seed
 
     def __call__(self, model: nn.Module, group: Group) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + zlib.crc32(group.name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {group.name}".encode()))
         return torch.rand(group.width, dtype=torch.float64, generator=generator)
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compress.prune.labels import Array, Marks, squeezed, varying
-from compress.prune.trace import _Trace, along, move
+from compress.prune.labels import Array, Marks, aligned, along, move, varying
+from compress.prune.norms import batch_norm, group_norm, layer_norm
+from compress.prune.products import batched, convolution, matrix
+
+if TYPE_CHECKING:
+    from compress.prune.trace import Trace
 
 aten = torch.ops.aten
-Rule = Callable[[_Trace, Any, Any, Any, Any], None]
-HEADS = ("heads", "head widths")
-GROUPS = ("conv groups", "group widths")
+Rule = Callable[["Trace", Any, Any, Any, Any], None]
 
 
 def rule_of(func: Any) -> Rule:
@@ -26,7 +27,7 @@ def rule_of(func: Any) -> Rule:
     return rule
 
 
-def elementwise(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def elementwise(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Labels of elements that meet are united."""
     inputs = [a for a in args if isinstance(a, Tensor)] + [a for a in kwargs.values() if isinstance(a, Tensor)]
     labelled = [t for t in inputs if trace.of(t)]
@@ -41,18 +42,14 @@ def elementwise(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> N
     for other in inputs:
         if other is not first and other.dim():
             trace.meet(first, other)
-    marks = list(_aligned(trace.of(first), out.dim()))
+    marks = list(aligned(trace.of(first), out.dim()))
     broadcast = {d for d, n in enumerate((1,) * (out.dim() - first.dim()) + tuple(first.shape)) if n == 1}
     for other in labelled[1:]:
-        marks += [m for m in _aligned(trace.of(other), out.dim()) if set(varying(m)) <= broadcast]
+        marks += [m for m in aligned(trace.of(other), out.dim()) if set(varying(m)) <= broadcast]
     trace.give(out, marks)
 
 
-def _aligned(marks: Marks, rank: int) -> Marks:
-    return tuple(m.reshape((1,) * (rank - m.ndim) + m.shape) for m in marks)
-
-
-def unknown(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def unknown(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """What enters an operator without a rule stays whole."""
     for t in torch.utils._pytree.tree_leaves((args, kwargs)):
         if isinstance(t, Tensor):
@@ -60,15 +57,15 @@ def unknown(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
                 trace.coupling.fix(mark, f"no rule for the operator {func.overloadpacket}")
 
 
-def nothing(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def nothing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Makes new numbers of a tensor's shape, or reads its shape."""
 
 
-def same(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def same(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     trace.give(out, trace.of(args[0]))
 
 
-def moving(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Moves numbers: the same operator moves the labels."""
     x, marks = args[0], trace.of(args[0])
     if not marks:
@@ -91,7 +88,7 @@ def _splits(mark: Array, before: Marks) -> bool:
     return max(len(varying(m)) for m in before) < len(varying(mark))
 
 
-def selecting(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def selecting(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """One index of a dimension (select), or each of them (unbind): what it takes apart stays equally wide."""
     x, dim = args[0], args[1] if len(args) > 1 else 0
     dim %= x.dim()
@@ -104,7 +101,7 @@ def selecting(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> Non
     moving(trace, func, out, args, kwargs)
 
 
-def splitting(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def splitting(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Equal parts (chunk, split)."""
     x, dim = args[0], args[2] if len(args) > 2 else kwargs.get("dim", 0)
     dim %= x.dim()
@@ -115,7 +112,14 @@ def splitting(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> Non
                 trace.record.parts.append(tuple(np.split(mark, len(out), axis=dim)))
 
 
-def padding(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def unequal_parts(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    moving(trace, func, out, args, kwargs)
+    if trace.of(args[0]):
+        dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+        trace.note_list(out, dim % args[0].dim())
+
+
+def padding(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     x, pad = args[0], args[1]
     padded = {x.dim() - 1 - i // 2 for i, n in enumerate(pad) if n}
     marks = []
@@ -128,7 +132,7 @@ def padding(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     trace.give(out, marks)
 
 
-def concatenating(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def concatenating(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Labels stand behind each other along the dimension, and along the others are united."""
     parts = [t for t in args[0] if t.numel()]
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
@@ -149,18 +153,19 @@ def concatenating(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) ->
             for t, marks in zip(parts, resolved, strict=True)
         ]
         rows.append(np.concatenate(pieces).reshape([-1 if d == dim else 1 for d in range(out.dim())]))
+    trace.note_list(parts, dim)
     trace.give(out, [*rows, *next((m for m in others if m), ())])
     trace.note_moved(out)
 
 
-def stacking(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def stacking(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     parts, dim = args[0], (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     for other in parts[1:]:
         trace.meet(parts[0], other)
     trace.give(out, [np.expand_dims(m, dim) for m in trace.of(parts[0])])
 
 
-def windows(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def windows(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Pooling and resizing: pixels of a channel are joined."""
     outs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
     x = args[0]
@@ -170,12 +175,12 @@ def windows(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
         trace.give(t, marks)
 
 
-def unpooling(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def unpooling(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     trace.meet(args[0], args[1])
     trace.give(out, trace.of(args[0]))
 
 
-def reducing(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def reducing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Sums, means, maxima: along their dimensions labels are united."""
     x = args[0]
     if len(args) > 1 and isinstance(args[1], Tensor):  # the larger of two
@@ -193,178 +198,17 @@ def reducing(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None
             trace.give(t, [m.reshape([n for d, n in enumerate(m.shape) if d not in dims]) for m in marks])
 
 
-def softmax(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def softmax(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     x = args[0]
     trace.give(out, trace.coupling.level(trace.of(x), (args[1] % x.dim(),), "a softmax over it"))
 
 
-def convolution(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    x, weight, bias, *_, transposed, _, groups = args[:9]
-    coupling, spatial = trace.coupling, tuple(range(2, x.dim()))
-    marks = coupling.level(trace.of(x), spatial, "its pixels are channels of another layer")
-    rows = trace.of(weight, 2)
-    coupling.level(rows, tuple(range(2, weight.dim())), "a filter's pixels")
-    if transposed:
-        _transposed(trace, out, x, marks, weight, bias, groups)
-        return
-    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
-    kept = [m for m in marks if m.shape[1] == 1]
-    outputs, columns = along(rows, 0), along(rows, 1)
-    if groups == 1:
-        reason = "the image's own channels enter there" if not entering else "it meets columns that stay"
-        coupling.meet(entering, columns, (x.shape[1],), (weight.shape[1],), reason)
-    else:
-        _grouped(trace, entering, outputs, columns, x.shape[1], len(weight), groups)
-    if bias is not None:
-        coupling.meet(outputs, trace.of(bias), (len(weight),), (len(weight),), "its bias")
-    result = tuple(m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs)
-    trace.give(out, [*result, *kept])
-    constant = out.numel() // out.shape[1] * math.prod(weight.shape[2:])
-    trace.note_product(constant, (len(weight), outputs), (weight.shape[1], columns))
-
-
-def _transposed(trace: _Trace, out: Tensor, x: Tensor, marks: Marks, weight: Tensor, bias: Any, groups: int) -> None:
-    """A transposed convolution's weight is (I, O / groups, ...)."""
-    rows, columns = along(trace.of(weight, 2), 0), along(trace.of(weight, 2), 1)
-    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
-    trace.coupling.meet(entering, rows, (x.shape[1],), (len(weight),), "it meets rows that stay")
-    if groups > 1:
-        for mark in (*rows, *columns):
-            trace.coupling.fix(mark, "no rule for grouped transposed convolutions")
-        columns = ()
-    if bias is not None:
-        trace.coupling.meet(columns, trace.of(bias), (len(bias),), (len(bias),), "its bias")
-    trace.give(out, [m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in columns])
-    constant = x.numel() // x.shape[1] * math.prod(weight.shape[2:])
-    trace.note_product(constant, (len(weight), rows), (weight.shape[1], columns))
-
-
-def _grouped(
-    trace: _Trace, entering: Marks, outputs: Marks, columns: Marks, inputs: int, width: int, groups: int
-) -> None:
-    """Channels are groups times channels inside: whole groups go, or the same channel of every group."""
-    coupling, reason = trace.coupling, "a grouped convolution reads it"
-    if not entering:
-        for mark in (*outputs, *columns):
-            coupling.fix(mark, reason)
-        return
-    inside, outside = inputs // groups, width // groups
-    if inside == 1:  # depthwise: an output goes with its input
-        repeated = tuple(np.repeat(m, outside) for m in entering)
-        coupling.meet(repeated, outputs, (width,), (width,), reason)
-        trace.record.groups[trace.module] = (inputs, entering)
-        return
-    blocks = tuple(squeezed(m.reshape(groups, inside)) for m in entering)
-    separate = coupling.separate(blocks, (0,), GROUPS)
-    each = [m for m in separate if m.shape[0] > 1]
-    within = tuple(m.reshape(-1) for m in separate if m.shape[1] > 1)
-    coupling.meet(within, columns, (inside,), (inside,), reason)
-    for mark in outputs:
-        leaving = coupling.separate((squeezed(mark.reshape(groups, outside)),), (0,), GROUPS)
-        coupling.meet(tuple(each), tuple(m for m in leaving if m.shape[0] > 1), (groups, 1), (groups, 1), reason)
-    if each:
-        trace.record.groups[trace.module] = (groups, tuple(m.reshape(-1) for m in each))
-
-
-def matrix(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    """(M, K) times (K, N), and a bias (N) or (M, N) before them in addmm."""
-    bias, a, b = args[:3] if func.overloadpacket is aten.addmm else (None, *args[:2])
-    left = trace.coupling.separate(trace.of(a), (0,), ("rows", "channels"))
-    right = trace.coupling.separate(trace.of(b), (0,), ("channels", "columns"))
-    inner, other = along(left, 1), along(right, 0)
-    reason = "the input's own numbers enter there" if not inner else "it meets columns that stay"
-    trace.coupling.meet(inner, other, (a.shape[1],), (b.shape[0],), reason)
-    rows, columns = along(left, 0), along(right, 1)
-    trace.give(out, [*(m.reshape(-1, 1) for m in rows), *(m.reshape(1, -1) for m in columns)])
-    if bias is not None:
-        trace.meet(out, bias)
-    trace.note_product(1, (a.shape[0], rows), (a.shape[1], inner), (b.shape[1], columns))
-
-
-def batched(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    """(B, M, K) times (B, K, N): attention's products, B its heads."""
-    bias, a, b = args[:3] if func.overloadpacket is aten.baddbmm else (None, *args[:2])
-    coupling = trace.coupling
-    left, right = coupling.separate(trace.of(a), (0,), HEADS), coupling.separate(trace.of(b), (0,), HEADS)
-    left = coupling.separate(tuple(left), (1,), ("rows", "channels"))
-    right = coupling.separate(tuple(right), (1,), ("channels", "columns"))
-    size, reason = a.shape[0], "it meets columns that stay"
-    heads, others = along(left, 0), along(right, 0)
-    coupling.meet(heads, others, (size,), (size,), "its heads meet numbers that are no layer's output")
-    inner, other = along(left, 2), along(right, 1)
-    coupling.meet(inner, other, (a.shape[2],), (b.shape[1],), reason)
-    rows, columns = along(left, 1), along(right, 2)
-    heads = heads or others
-    marks = [m.reshape(-1, 1, 1) for m in heads] + [m.reshape(1, -1, 1) for m in rows]
-    trace.give(out, marks + [m.reshape(1, 1, -1) for m in columns])
-    if bias is not None:
-        trace.meet(out, bias)
-    trace.note_product(1, (size, heads), (a.shape[1], rows), (a.shape[2], inner), (b.shape[2], columns))
-
-
-def batch_norm(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    x, first = args[0], out[0] if isinstance(out, tuple | list) else out
-    marks = trace.of(x)
-    channels, kept = along(marks, 1), [m for m in marks if m.shape[1] == 1]
-    own: Marks = ()
-    for t in args[1:5]:
-        if isinstance(t, Tensor):
-            reason = "a BatchNorm of numbers that are no layer's output"
-            trace.coupling.meet(channels, trace.of(t), (x.shape[1],), tuple(t.shape), reason)
-            own = own or trace.of(t)
-    result = [m.reshape([-1 if d == 1 else 1 for d in range(x.dim())]) for m in own or channels]
-    trace.give(first, [*result, *kept])
-
-
-def layer_norm(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    x, shape, weight, bias = args[0], tuple(args[1]), args[2], args[3]
-    marks = trace.of(x)
-    seen = tuple(m for m in marks if any(d >= x.dim() - len(shape) for d in varying(m)))
-    trace.coupling.normalize(seen, f"a LayerNorm normalizes over it ({trace.module})")
-    result = marks
-    for t in (weight, bias):
-        if isinstance(t, Tensor):
-            trace.meet(x, t)
-    if isinstance(weight, Tensor) and len(seen) == len(marks) == 1:
-        result = _aligned(trace.of(weight), x.dim())
-    trace.record.norms.append(
-        (
-            trace.module,
-            tuple(x.shape[x.dim() - len(shape) :]),
-            tuple(
-                m.reshape(m.shape[x.dim() - len(shape) :])
-                for m in seen
-                if all(d >= x.dim() - len(shape) for d in varying(m))
-            ),
-        )
-    )
-    trace.give(out[0], result)
-
-
-def group_norm(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    x, weight, bias, groups = args[0], args[1], args[2], args[6]
-    marks = trace.coupling.level(trace.of(x), tuple(range(2, x.dim())), "its pixels are channels of another layer")
-    channels = along(marks, 1)
-    blocks = tuple(squeezed(m.reshape(groups, -1)) for m in channels)
-    separate = trace.coupling.separate(blocks, (0,), GROUPS) if groups > 1 else list(blocks)
-    within = tuple(m for m in separate if m.shape[1] > 1)
-    trace.coupling.normalize(within, f"a GroupNorm normalizes over it ({trace.module})")
-    if each := [m for m in separate if m.shape[0] > 1]:
-        trace.record.groups[trace.module] = (groups, tuple(m.reshape(-1) for m in each))
-    own: Marks = ()
-    for t in (weight, bias):
-        if isinstance(t, Tensor):
-            trace.coupling.meet(channels, trace.of(t), (x.shape[1],), tuple(t.shape), "a norm of computed numbers")
-            own = own or trace.of(t)
-    trace.give(out[0], [m.reshape([-1 if d == 1 else 1 for d in range(x.dim())]) for m in own or channels])
-
-
-def embedding(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def embedding(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     marks = trace.coupling.level(trace.of(args[0]), (0,), "a table is read by tokens")
     trace.give(out, [m.reshape([1] * (out.dim() - 1) + [-1]) for m in marks if m.size > 1])
 
 
-def indexing(trace: _Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+def indexing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """x[i, ...] by tensors of numbers that are not known here: what they choose from stays equally long."""
     x = args[0]
     if func.overloadpacket is aten.index:
@@ -387,13 +231,14 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (
             *RESHAPES, aten.permute, aten.transpose, aten.t, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice,
-            aten.split_with_sizes, aten.roll, aten.flip, aten.repeat, aten.unfold, aten.pixel_shuffle,
+            aten.roll, aten.flip, aten.repeat, aten.unfold, aten.pixel_shuffle,
             aten.pixel_unshuffle, aten.channel_shuffle, aten.narrow, aten.movedim,
         ),
         moving,
     ),
     **dict.fromkeys((aten.select, aten.unbind), selecting),
     **dict.fromkeys((aten.split, aten.chunk), splitting),
+    aten.split_with_sizes: unequal_parts,
     **dict.fromkeys(
         (
             aten.clone, aten.contiguous, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh,

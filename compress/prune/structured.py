@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.prune import cut, mask
-from compress.prune.allocate import Ranking, allocate, check_share, global_ranking, saved_macs
+from compress.prune.allocate import Ranking, allocate, check_share, global_ranking, macs_of, saved_macs
 from compress.prune.group import Group, Grouping
 from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
@@ -86,7 +86,7 @@ def prune_channels(
     keeps = allocate(grouping, scores, share=macs, ranking=ranking, round_to=round_to, floor=floor)
     smaller = copy.deepcopy(model).eval()
     cut.cut_(smaller, grouping, keeps)
-    before = count_macs(model, input_size)
+    before = macs_of(grouping)
     after = _prove(smaller, input_size, before, macs)
     cuts = tuple(
         Cut(group, keep, _lost(score, keep)) for group, keep, score in zip(grouping.groups, keeps, scores, strict=True)

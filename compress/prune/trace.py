@@ -7,7 +7,7 @@ with the columns of a weight, and are noted down for counting MACs. What no rule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from compress.prune.labels import Array, Coupling, Marks, line_of_forward, squeezed, varying
+from compress.prune.coupling import Coupling, is_of_model, line_of_forward
+from compress.prune.labels import Array, Marks, along
+from compress.prune.operators import rule_of
 
 Shape = tuple[int, ...]
 Named = dict[str, dict[int, Array]]  # tensor name -> dimension -> labels
@@ -63,6 +65,7 @@ class Record:
     products: list[Product] = field(default_factory=list)
     scaled: list[Scaled] = field(default_factory=list)
     norms: list[tuple[str, Shape, Marks]] = field(default_factory=list)  # module, normalized shape, marks
+    lists: list[tuple[str, tuple[tuple[int, Marks], ...]]] = field(default_factory=list)  # module, (size, marks) a part
     groups: dict[str, tuple[int, Marks]] = field(default_factory=dict)  # module with groups -> how many, a label each
 
 
@@ -83,7 +86,7 @@ def trace(
         coupling: where labels are united.
         known: labels of the tensors' dimensions, by name; new ones where it has none.
     """
-    mode = _Trace(model, coupling, known or {})
+    mode = Trace(model, coupling, known or {})
     handles = mode.follow(model)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mode:
@@ -103,7 +106,7 @@ def trace(
     return mode.record
 
 
-class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator below autograd."""
 
     def __init__(self, model: nn.Module, coupling: Coupling, known: Mapping[str, Mapping[int, Array]]) -> None:
@@ -132,8 +135,6 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"{str(error).splitlines()[0]}{line_of_forward()}",
             ) from error  # fmt: skip
         if isinstance(out, Tensor | tuple | list):
-            from compress.prune.operators import rule_of
-
             rule_of(func)(self, func, out, args, kwargs)
         return out
 
@@ -180,6 +181,11 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if marks := self.of(tensor):
             self.record.moved.append(Moved(self.module, tuple(tensor.shape), marks))
 
+    def note_list(self, parts: Sequence[Tensor], dim: int) -> None:
+        """What is concatenated, or came of a split: a module may hold the list of their sizes."""
+        sizes = tuple((t.shape[dim], along(self.of(t), dim)) for t in parts)
+        self.record.lists.append((self.module, sizes))
+
     def note_scaled(self, number: float, marks: Marks) -> None:
         self.record.scaled.append(Scaled(number, marks, line_of_forward()))
 
@@ -201,26 +207,7 @@ def _line_of(error: BaseException) -> str:
     found, step = "", error.__traceback__
     while step is not None:
         path = Path(step.tb_frame.f_code.co_filename)
-        if not any(part in ("torch", "prune") for part in path.parts):
+        if is_of_model(path):
             found = f" ({'/'.join(path.parts[-2:])}:{step.tb_lineno})"
         step = step.tb_next
     return found
-
-
-def along(marks: Marks | list[Array], dim: int) -> Marks:
-    """Marks that change along `dim`, as 1-D arrays."""
-    found = []
-    for mark in marks:
-        if mark.shape[dim] > 1:
-            others = tuple(d for d in varying(mark) if d != dim)
-            for other in others:  # laid out over several: the first row stands for all
-                mark = mark.take([0], axis=other)
-            found.append(mark.reshape(-1))
-    return tuple(found)
-
-
-def move(mark: Array, shape: Shape, operator: Callable[[Tensor], Any]) -> list[Array]:
-    """The operator applied to one tensor's labels as if to the tensor; a list, since it may give several."""
-    full = torch.from_numpy(mark).expand(shape)
-    moved = operator(full)
-    return [squeezed(t.numpy()) for t in (moved if isinstance(moved, tuple | list) else (moved,))]
