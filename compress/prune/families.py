@@ -114,7 +114,7 @@ class Families:
             layer = self.model.get_submodule(module)
             out = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
             weight = getattr(layer, leaf)
-            if dim == out and weight.dim() > 1:
+            if dim == out and weight.dim() > 1 and "weight" in leaf:  # not a table of positions
                 for array in arrays:
                     for label in np.unique(array).tolist():
                         makers.setdefault(label, module)

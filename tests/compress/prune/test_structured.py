@@ -207,7 +207,7 @@ def test_criteria_give_a_score_a_channel(criterion):
 def test_norms_against_loops():
     model, size = tiny("resnet18")
     group = next(g for g in find_groups(model, torch.zeros(1, *size)).groups if g.name == "layer1.0.conv1")
-    rows, columns = model.layer1[0].conv1.weight.double(), model.layer1[0].conv2.weight.double()
+    rows, columns = (conv.weight.detach().double() for conv in (model.layer1[0].conv1, model.layer1[0].conv2))
     for criterion, p in ((l1_norm, 1), (l2_norm, 2)):
         parts = [
             torch.tensor([[float(torch.linalg.vector_norm(w, p)) for w in ws]])
