@@ -74,8 +74,11 @@ def _explain(console: Console, directory: str, macs: float) -> None:
 
     loaded = load_model(directory)
     pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs)
-    for cut in pruned.cuts:
-        console.say(f"{cut.group.width:>5} -> {len(cut.keep):<5} {cut.group}")
+    saved = pruned.saved_macs()
+    console.say("width    kept   importance  MACs lost   group")
+    for cut, lost in zip(pruned.cuts, saved, strict=True):
+        share = lost / pruned.macs_before
+        console.say(f"{cut.group.width:>5} -> {len(cut.keep):<5} {-cut.lost:>10.1%} {-share:>10.1%}   {cut.group}")
     for layer, reason in pruned.whole.items():
         console.say(f"        whole  {layer}: {reason}")
     console.say(f"MACs {pruned.macs_before:,} -> {pruned.macs_after:,}; nothing was written")
@@ -83,7 +86,17 @@ def _explain(console: Console, directory: str, macs: float) -> None:
         {
             "macs_before": pruned.macs_before,
             "macs_after": pruned.macs_after,
-            "cuts": [{"group": c.group.name, "width": c.group.width, "keep": len(c.keep)} for c in pruned.cuts],
+            "cuts": [
+                {
+                    "group": c.group.name,
+                    "kind": c.group.kind,
+                    "width": c.group.width,
+                    "keep": len(c.keep),
+                    "importance_lost": c.lost,
+                    "macs_saved": lost,
+                }
+                for c, lost in zip(pruned.cuts, saved, strict=True)
+            ],
             "whole": pruned.whole,
         }
     )

@@ -89,7 +89,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
 
 def count_cost(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     """What one forward pass of one input of `input_size` costs in eval mode; (L, ...) for a sequence of tokens."""
-    ghost = _ghost(model).eval()
+    ghost = ghost_of(model).eval()
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     tokens = getattr(model, "vocab_size", None) is not None
     shape, dtype = (input_size[:1], torch.int64) if tokens else (input_size, dtype)
@@ -236,7 +236,7 @@ def _other_ops(func: Any, out: Tensor, inputs: list[Tensor], args: Any) -> int:
     return out.numel() * _EACH.get(op, 1)
 
 
-def _ghost(model: nn.Module) -> nn.Module:
+def ghost_of(model: nn.Module) -> nn.Module:
     """A copy on the meta device, without hooks: they belong to someone who did not ask for this pass."""
     memo: dict[int, object] = {id(tensor): _meta(tensor) for tensor in _tensors(model)}
     for module in model.modules():

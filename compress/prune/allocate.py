@@ -2,56 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from compress.prune.groups import Group
-from zoo.cost import count_cost
+from compress.prune.group import Group, Grouping, Indices, Product
 from zoo.errors import UsageError
 
-
-@dataclass(frozen=True)
-class LayerMacs:
-    """MACs of one convolution or linear layer for one image, and what they are proportional to."""
-
-    macs: int
-    out_width: int
-    in_width: int | None  # None for a depthwise convolution, whose MACs follow its outputs alone
+Scores = Sequence[NDArray[np.float64]]
+Ranking = Callable[[Grouping, Scores], list[NDArray[np.float64]]]  # scores -> what one threshold is drawn across
 
 
-def layer_macs(model: nn.Module, example: Tensor) -> dict[str, LayerMacs]:
-    """MACs of every Conv2d and Linear that runs, for one image of the size of `example` (1, C, H, W)."""
-    found: dict[str, LayerMacs] = {}
-    for layer in count_cost(model, tuple(example.shape[1:])).layers:
-        module = model.get_submodule(layer.name)
-        if isinstance(module, nn.Conv2d) and layer.macs:
-            in_width = None if module.groups > 1 else module.in_channels
-            found[layer.name] = LayerMacs(layer.macs, module.out_channels, in_width)
-        elif isinstance(module, nn.Linear) and layer.macs:
-            found[layer.name] = LayerMacs(layer.macs, module.out_features, module.in_features)
-    return found
+def global_ranking(grouping: Grouping, scores: Scores) -> list[NDArray[np.float64]]:
+    """The scores as they are: groups of little importance lose most."""
+    return [np.asarray(score, dtype=np.float64) for score in scores]
 
 
-def allocate_global(
-    groups: Sequence[Group],
-    scores: Sequence[NDArray[np.float64]],
-    layers: dict[str, LayerMacs],
+def local_ranking(grouping: Grouping, scores: Scores) -> list[NDArray[np.float64]]:
+    """Each channel's place within its own group, in (0, 1]: every group loses the same share."""
+    return [_places(score) for score in scores]
+
+
+def isomorphic_ranking(grouping: Grouping, scores: Scores) -> list[NDArray[np.float64]]:
+    """Each channel's place among the groups of equal structure (Fang et al. 2024, arXiv 2407.04616, sec. 3.3).
+
+    Two groups are isomorphic if they have the same width and their slices, in order, are of tensors of the same shape
+    along the same dimension: the blocks of a stage, as a rule. Scores are comparable among those, and not beyond.
+    """
+    alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, group in enumerate(grouping.groups):
+        alike[group.kind, group.width, tuple((s.tensor, s.dim, len(s.channels)) for s in group.slices)].append(i)
+    ranked: list[NDArray[np.float64]] = [np.zeros(0)] * len(scores)
+    for members in alike.values():
+        places = _places(np.concatenate([scores[i] for i in members]))
+        ends = np.cumsum([len(scores[i]) for i in members])
+        for i, part in zip(members, np.split(places, ends[:-1]), strict=True):
+            ranked[i] = part
+    return ranked
+
+
+def _places(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    places = np.empty(len(score))
+    places[np.argsort(score, kind="stable")] = np.arange(1, len(score) + 1)
+    return places / max(1, len(score))
+
+
+def check_share(share: float) -> None:
+    if not 0 < share <= 1:
+        raise UsageError(f"a share of MACs of {share} must be above 0 and at most 1: 0.5 keeps half")
+
+
+def allocate(
+    grouping: Grouping,
+    scores: Scores,
     *,
-    total_macs: int,
     share: float,
+    ranking: Ranking = global_ranking,
     round_to: int = 8,
     floor: float = 0.1,
-) -> list[NDArray[np.intp]]:
-    """One threshold over all scores, the lowest that brings the MACs to at most `share` of `total_macs`.
+) -> list[Indices]:
+    """One threshold over all ranked scores, the lowest that brings the MACs to at most `share` of the network's.
 
     Args:
         scores: (width,) a group.
-        total_macs: of the whole network; what is not in `layers` (attention products) stays.
-        round_to: widths become multiples of this, where the layer is that wide: kernels work on blocks of 8.
+        ranking: what makes the scores of different groups comparable.
+        round_to: widths become multiples of this, where the layer is that wide: kernels work on blocks of 8. Heads and
+            groups of convolutions are counted one by one.
         floor: share of its width that every group keeps.
 
     Returns:
@@ -60,56 +79,82 @@ def allocate_global(
     Raises:
         UsageError: the share is not in (0, 1], or no threshold reaches it.
     """
-    if not 0 < share <= 1:
-        raise UsageError(f"a share of MACs of {share} must be above 0 and at most 1: 0.5 keeps half")
-    ranked = np.sort(np.concatenate(list(scores))) if scores else np.zeros(0)
+    check_share(share)
+    groups, ranked = grouping.groups, ranking(grouping, scores)
+    thresholds = np.unique(np.concatenate(ranked)) if ranked else np.zeros(0)
+    total = macs_of(grouping)
 
-    def keep_at(count: int) -> list[NDArray[np.intp]]:
-        threshold = -np.inf if count == 0 else ranked[count - 1]
-        return [_keep(score, threshold, round_to, floor) for score in scores]
+    def keep_at(count: int) -> list[Indices]:
+        threshold = -np.inf if count == 0 else thresholds[count - 1]
+        counts = [_count(g, int((r > threshold).sum()), round_to, floor) for g, r in zip(groups, ranked, strict=True)]
+        for i, group in enumerate(groups):
+            if group.tied is not None:  # equally wide, as wide as they would be on average
+                together = [j for j, g in enumerate(groups) if g.tied == group.tied]
+                mean = round(sum(int((ranked[j] > threshold).sum()) for j in together) / len(together))
+                counts[i] = _count(group, mean, round_to, floor)
+        return [_best(r, count) for r, count in zip(ranked, counts, strict=True)]
 
-    low, high = 0, len(ranked)
-    smallest = macs_after(groups, keep_at(high), layers, total_macs)
-    if smallest > share * total_macs:
+    low, high = 0, len(thresholds)
+    smallest = macs_after(grouping, keep_at(high))
+    if smallest > share * total:
         raise UsageError(
-            f"{share:.0%} of the MACs is below what these groups can reach: at least {smallest / total_macs:.1%} "
+            f"{share:.0%} of the MACs is below what these groups can reach: at least {smallest / total:.1%} "
             "stays; ask for more, or start from a smaller model"
         )
-    while low < high:  # the fewest channels below the threshold that satisfy the budget
+    while low < high:  # the lowest threshold that satisfies the budget
         middle = (low + high) // 2
-        if macs_after(groups, keep_at(middle), layers, total_macs) <= share * total_macs:
+        if macs_after(grouping, keep_at(middle)) <= share * total:
             high = middle
         else:
             low = middle + 1
     return keep_at(low)
 
 
-def macs_after(
-    groups: Sequence[Group], keeps: Sequence[NDArray[np.intp]], layers: dict[str, LayerMacs], total_macs: int
-) -> int:
+def macs_of(grouping: Grouping) -> int:
+    """MACs of the whole network, for one image."""
+    return sum(p.constant * math.prod(w.size for w in p.factors) for p in grouping.products)
+
+
+def macs_after(grouping: Grouping, keeps: Sequence[Indices]) -> int:
     """MACs of the network with only the kept channels, computed without cutting anything."""
-    removed = {(name, axis): 0 for name in layers for axis in ("out", "in")}
-    for group, keep in zip(groups, keeps, strict=True):
-        gone = np.ones(group.width, dtype=bool)
-        gone[keep] = False
-        for s in group.slices:
-            if s.module in layers:
-                removed[s.module, s.axis] += int(gone[s.roots].sum())
-    total = float(total_macs)
-    for name, layer in layers.items():
-        remaining = 1 - removed[name, "out"] / layer.out_width
-        if layer.in_width is not None:
-            remaining *= 1 - removed[name, "in"] / layer.in_width
-        total -= layer.macs * (1 - remaining)
-    return round(total)
+    kept = grouping.flat(keeps)
+    return sum(p.constant * math.prod(w.left(kept) for w in p.factors) for p in grouping.products)
 
 
-def _keep(score: NDArray[np.float64], threshold: float, round_to: int, floor: float) -> NDArray[np.intp]:
-    width = len(score)
-    count = max(int((score > threshold).sum()), int(np.ceil(floor * width)), 1)
-    if width > round_to:
-        count = min(width, max(round_to, round_to * round(count / round_to)))
-    else:
-        count = width
-    best = np.argsort(-score, kind="stable")[:count]
-    return np.sort(best)
+def saved_macs(grouping: Grouping, keeps: Sequence[Indices]) -> list[int]:
+    """For each group the MACs that the network would save by its cut alone."""
+    ends = np.cumsum([0, *(group.width for group in grouping.groups)])
+    concerned: list[list[Product]] = [[] for _ in grouping.groups]
+    for product in grouping.products:
+        channels = np.concatenate([w.channels for w in product.factors])
+        for i in np.unique(np.searchsorted(ends, channels, side="right") - 1).tolist():
+            concerned[i].append(product)
+    kept, saved = grouping.flat(keeps), []
+    for i, products in enumerate(concerned):
+        alone = np.ones_like(kept)
+        alone[ends[i] : ends[i + 1]] = kept[ends[i] : ends[i + 1]]
+        whole = sum(p.constant * math.prod(w.size for w in p.factors) for p in products)
+        saved.append(whole - sum(p.constant * math.prod(w.left(alone) for w in p.factors) for p in products))
+    return saved
+
+
+def _count(group: Group, wanted: int, round_to: int, floor: float) -> int:
+    """How many channels a group keeps: at least its floor, at least one, and a multiple of its step."""
+    step = step_of(group, round_to)
+    least = max(1, math.ceil(floor * group.width))
+    if group.width <= step:
+        return group.width
+    return min(group.width, max(step * math.ceil(least / step), step * round(wanted / step)))
+
+
+def step_of(group: Group, round_to: int) -> int:
+    """What a group's width is a multiple of: heads and groups 1, a head's width what fits 4 times."""
+    if group.kind in ("heads", "conv groups"):
+        return 1
+    if group.kind in ("head widths", "group widths"):
+        return max(1, min(round_to, group.width // 4))
+    return round_to
+
+
+def _best(score: NDArray[np.float64], count: int) -> Indices:
+    return np.sort(np.argsort(-score, kind="stable")[:count])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.prune.groups import Group
+from compress.prune.group import Group, Slice
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-LAYERS = (nn.Conv2d, nn.Linear)
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 Importance = Callable[[nn.Module, Group], Tensor]  # (model, group) -> (width,)
 
@@ -23,18 +24,70 @@ def l2_norm(model: nn.Module, group: Group) -> Tensor:
     Li et al. 2017 (arXiv 1608.08710) with the L2 norm, over coupled layers as in Fang et al. 2023, eq. 4. The division
     makes scores of different groups comparable, so that one ranking can serve the whole network.
     """
-    total, layers = torch.zeros(group.width, dtype=torch.float64), 0
-    for s in group.slices:
-        module = model.get_submodule(s.module)
-        if not isinstance(module, LAYERS):
-            continue  # a norm's scale is as small as the next layer's weights are large: it says little alone
-        weight = module.weight.detach().double().cpu()
-        rows = weight.flatten(1) if s.axis == "out" else weight.transpose(0, 1).flatten(1)  # (channels, rest)
-        squares = rows.square().sum(dim=1)[torch.from_numpy(s.channels)]
-        norms = torch.zeros(group.width, dtype=torch.float64).index_add_(0, torch.from_numpy(s.roots), squares).sqrt()
+    return _mean_norm(model, group, 2)
+
+
+def l1_norm(model: nn.Module, group: Group) -> Tensor:
+    """The same with the L1 norm, as in Li et al. 2017, sec. 3.1 (width,)."""
+    return _mean_norm(model, group, 1)
+
+
+def _mean_norm(model: nn.Module, group: Group, power: int) -> Tensor:
+    total, weights = torch.zeros(group.width, dtype=torch.float64), 0
+    for s, weight in _weights(model, group):
+        sums = weight.transpose(0, s.dim).flatten(1).abs().pow(power).sum(dim=1)
+        norms = _by_channel(sums, s, group.width).pow(1 / power)
         total += norms / norms.mean().clamp(min=1e-12)
-        layers += 1
-    return total / max(1, layers)
+        weights += 1
+    return total / max(1, weights)
+
+
+def _weights(model: nn.Module, group: Group) -> Iterator[tuple[Slice, Tensor]]:
+    """The group's slices of convolutions' and linear layers' weights, (O, I, ...) in float64, the slice's part alone.
+
+    A norm's scale is left out: it is as small as the next layer's weights are large and says little alone.
+    """
+    for s in group.slices:
+        if s.tensor == "weight" and isinstance(model.get_submodule(s.module), LAYERS):
+            weight = getattr(model.get_submodule(s.module), s.tensor).detach()
+            yield s, weight.index_select(s.dim, torch.from_numpy(s.channels).to(weight.device)).double().cpu()
+
+
+def _by_channel(values: Tensor, s: Slice, width: int) -> Tensor:
+    """(indices of the slice,) -> (width,), summed over the indices of each channel."""
+    return torch.zeros(width, dtype=torch.float64).index_add_(0, torch.from_numpy(s.roots), values)
+
+
+def bn_scale(model: nn.Module, group: Group) -> Tensor:
+    """Mean over the group's BatchNorms of |gamma| (Liu et al. 2017, Network Slimming, arXiv 1708.06519) (width,).
+
+    Where a group has none, its L2 norms, whose mean is 1, times the mean |gamma| of the network.
+    """
+    total, norms = torch.zeros(group.width, dtype=torch.float64), 0
+    for s in group.slices:
+        layer = model.get_submodule(s.module)
+        if isinstance(layer, NORMS) and s.tensor == "weight":
+            scale = layer.weight.detach().double().abs().cpu()[torch.from_numpy(s.channels)]
+            total += _by_channel(scale, s, group.width)
+            norms += 1
+    if norms:
+        return total / norms
+    scales = [m.weight.detach().double().abs().cpu() for m in model.modules() if isinstance(m, NORMS) and m.affine]
+    return l2_norm(model, group) * (torch.cat(scales).mean() if scales else 1.0)
+
+
+class Random:
+    """Scores drawn evenly from [0, 1), as an `Importance`: what any criterion has to beat.
+
+    They depend on the seed and the group's name alone.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __call__(self, model: nn.Module, group: Group) -> Tensor:
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {group.name}".encode()))
+        return torch.rand(group.width, dtype=torch.float64, generator=generator)
 
 
 class Taylor:
@@ -49,22 +102,20 @@ class Taylor:
     def __init__(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Collect gradients in eval mode over (inputs (B, C, H, W), labels (B,)) batches; the model is left alone."""
         model = copy.deepcopy(model).eval()
-        modules = {name: m for name, m in model.named_modules() if isinstance(m, NORMS + LAYERS)}
-        gates: dict[str, list[Tensor]] = {name: [] for name in modules}
+        gates: dict[tuple[str, int], list[Tensor]] = {}
         for inputs, labels in batches:
             model.zero_grad(set_to_none=True)
             F.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
-            for name, module in modules.items():
-                gates[name].append(_gate_gradient(module))
-        self.gates = {name: torch.stack(values) for name, values in gates.items()}  # (batches, channels)
+            for name, parameter in model.named_parameters():
+                for dim in range(min(2, parameter.dim())):
+                    gates.setdefault((name, dim), []).append(_gate_gradient(parameter, dim))
+        self.gates = {place: torch.stack(values) for place, values in gates.items()}  # (batches, indices)
 
     def __call__(self, model: nn.Module, group: Group) -> Tensor:
         """(width,) root mean square over batches."""
-        members = [s for s in group.slices if s.axis == "out"]
-        norms = [s for s in members if isinstance(model.get_submodule(s.module), NORMS)]
         total: Tensor | None = None
-        for s in norms or members:
-            gate = self.gates[s.module][:, torch.from_numpy(s.channels)]
+        for s in _gated(model, group):
+            gate = self.gates[s.name, s.dim][:, torch.from_numpy(s.channels)]
             summed = torch.zeros(len(gate), group.width, dtype=torch.float64)
             summed.index_add_(1, torch.from_numpy(s.roots), gate)
             total = summed if total is None else total + summed
@@ -72,17 +123,17 @@ class Taylor:
         return total.square().mean(dim=0).sqrt()
 
 
-def _gate_gradient(module: nn.Module) -> Tensor:
-    """(channels,) sum over a channel's weights and bias of value times gradient."""
-    total = torch.zeros(len(module.weight), dtype=torch.float64)  # type: ignore[arg-type]
-    for parameter in (module.weight, module.bias):
-        if isinstance(parameter, nn.Parameter) and parameter.grad is not None:
-            total += (
-                (parameter * parameter.grad)
-                .detach()
-                .double()
-                .flatten(1 if parameter.ndim > 1 else 0)
-                .reshape(len(parameter), -1)
-                .sum(dim=1)
-            )
-    return total
+def _gated(model: nn.Module, group: Group) -> list[Slice]:
+    """The slices behind which a gate would stand: scale and shift of norms, else rows and biases of layers."""
+    own = [s for s in group.slices if isinstance(getattr(model.get_submodule(s.module), s.tensor), nn.Parameter)]
+    norms = [s for s in own if isinstance(model.get_submodule(s.module), NORMS)]
+    rows = [s for s in own if s.axis == "out" and isinstance(model.get_submodule(s.module), LAYERS)]
+    return norms or rows or [s for s in own if s.dim < 2]
+
+
+def _gate_gradient(parameter: Tensor, dim: int) -> Tensor:
+    """(indices along `dim`,) sum of value times gradient."""
+    if parameter.grad is None:
+        return torch.zeros(parameter.shape[dim], dtype=torch.float64)
+    product = (parameter * parameter.grad).detach().double()
+    return product.sum(dim=[d for d in range(product.dim()) if d != dim]) if product.dim() > 1 else product

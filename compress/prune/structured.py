@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,19 +11,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.prune.allocate import allocate_global, layer_macs
-from compress.prune.groups import Group, Slice, find_groups
+from compress.prune import cut, mask
+from compress.prune.allocate import Ranking, allocate, check_share, global_ranking, macs_of, saved_macs
+from compress.prune.group import Group, Grouping
+from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
-from zoo.cost import count_macs
+from zoo.cost import count_macs, ghost_of
 from zoo.errors import SlimzooError
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What was decided for one group."""
+    """What was decided for one group.
+
+    Attributes:
+        keep: channels that stay, ascending.
+        lost: share of the group's sum of scores that goes with the others.
+    """
 
     group: Group
     keep: NDArray[np.intp]
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Pruned:
         cuts: one a group, also where all was kept.
         whole: layer -> why its outputs were not cut.
         macs_before, macs_after: for one image.
+        grouping: what was found before anything was cut.
     """
 
     model: nn.Module
@@ -44,54 +51,52 @@ class Pruned:
     whole: dict[str, str]
     macs_before: int
     macs_after: int
+    grouping: Grouping
+
+    def saved_macs(self) -> list[int]:
+        """For each cut the MACs that the network would save by it alone."""
+        return saved_macs(self.grouping, [cut.keep for cut in self.cuts])
 
 
 def prune_channels(
     model: nn.Module,
-    input_size: tuple[int, int, int],
+    input_size: tuple[int, ...],
     *,
     macs: float,
     importance: Importance = l2_norm,
+    ranking: Ranking = global_ranking,
     round_to: int = 8,
     floor: float = 0.1,
+    normalized: bool = False,
 ) -> Pruned:
     """Remove the least important channels until at most a share `macs` of the MACs at `input_size` (C, H, W) is left.
+
+    Args:
+        ranking: how groups are compared; see compress/prune/allocate.py.
+        round_to, floor: of every group's width; see `allocate`.
+        normalized: also cut widths that a LayerNorm or GroupNorm normalizes over; see `find_groups`.
 
     Raises:
         UsageError: a share outside (0, 1], or below what can be reached.
         SlimzooError: the cut model does not run, or did not become smaller.
     """
-    example = torch.zeros(1, *input_size)
-    grouping = find_groups(model, example)
-    before = count_macs(model, input_size)
+    check_share(macs)
+    grouping = find_groups(model, torch.empty(1, *input_size, device="meta"), normalized=normalized)
     scores = [importance(model, group).numpy() for group in grouping.groups]
-    keeps = allocate_global(
-        grouping.groups,
-        scores,
-        layer_macs(model, example),
-        total_macs=before,
-        share=macs,
-        round_to=round_to,
-        floor=floor,
-    )
-    cuts = tuple(Cut(group, keep) for group, keep in zip(grouping.groups, keeps, strict=True))
+    keeps = allocate(grouping, scores, share=macs, ranking=ranking, round_to=round_to, floor=floor)
     smaller = copy.deepcopy(model).eval()
-    cut_(smaller, cuts)
+    cut.cut_(smaller, grouping, keeps)
+    before = macs_of(grouping)
     after = _prove(smaller, input_size, before, macs)
-    return Pruned(smaller, cuts, grouping.whole, before, after)
+    cuts = tuple(
+        Cut(group, keep, _lost(score, keep)) for group, keep, score in zip(grouping.groups, keeps, scores, strict=True)
+    )
+    return Pruned(smaller, cuts, grouping.whole, before, after, grouping)
 
 
-def cut_(model: nn.Module, cuts: Iterable[Cut]) -> None:
-    """Remove from every module the slices of the channels that are not kept."""
-    gone: dict[tuple[str, str], list[NDArray[np.intp]]] = defaultdict(list)
-    for cut in cuts:
-        for s in cut.group.slices:
-            gone[s.module, s.axis].append(_gone(s, cut))
-    for (name, axis), parts in gone.items():
-        removed = np.unique(np.concatenate(parts))
-        if len(removed):
-            module = model.get_submodule(name)
-            (remove_outputs_ if axis == "out" else remove_inputs_)(module, torch.from_numpy(removed))
+def _lost(score: NDArray[np.float64], keep: NDArray[np.intp]) -> float:
+    total = float(score.sum())
+    return 1 - float(score[keep].sum()) / total if total else 0.0
 
 
 def kept_outputs(model: nn.Module, cuts: Iterable[Cut]) -> dict[str, Tensor]:
@@ -99,115 +104,36 @@ def kept_outputs(model: nn.Module, cuts: Iterable[Cut]) -> dict[str, Tensor]:
     kept = {
         name: torch.ones(len(module.weight), dtype=torch.bool)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d)
+        if isinstance(getattr(module, "weight", None), Tensor)
     }
-    for cut in cuts:
-        for s in cut.group.slices:
-            if s.axis == "out":
-                kept[s.module][torch.from_numpy(_gone(s, cut))] = False
+    for each in cuts:
+        gone = torch.ones(each.group.width, dtype=torch.bool)
+        gone[torch.from_numpy(each.keep)] = False
+        for s in each.group.slices:
+            if s.tensor == "weight" and s.dim == 0:
+                kept[s.module][torch.from_numpy(s.channels)[gone[torch.from_numpy(s.roots)]]] = False
     return {name: flags.nonzero().flatten() for name, flags in kept.items()}
 
 
 def mask_(model: nn.Module, cuts: Iterable[Cut]) -> None:
-    """Silence, without cutting, what `cut_` would remove: the rows of every weight, bias and norm of each lost channel.
-
-    The masked model computes what the cut model computes; tests compare the two.
-    """
-    for cut in cuts:
-        for s in cut.group.slices:
-            module = model.get_submodule(s.module)
-            removed = torch.from_numpy(_gone(s, cut))
-            for tensor in (module.weight, module.bias):
-                if isinstance(tensor, Tensor) and (s.axis == "out" or tensor.ndim > 1):
-                    with torch.no_grad():
-                        tensor.index_fill_(0 if s.axis == "out" else 1, removed, 0.0)
-            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and module.running_mean is not None:
-                module.running_mean.index_fill_(0, removed, 0.0)
+    """Silence what was cut (see compress/prune/mask.py): the model then computes what the cut model computes."""
+    cuts = tuple(cuts)
+    mask.mask_(model, [c.group for c in cuts], [c.keep for c in cuts])
 
 
-def _gone(s: Slice, cut: Cut) -> NDArray[np.intp]:
-    kept = np.zeros(cut.group.width, dtype=bool)
-    kept[cut.keep] = True
-    return s.channels[~kept[s.roots]]
-
-
-def _prove(model: nn.Module, input_size: tuple[int, int, int], before: int, share: float) -> int:
-    for batch in (1, 2):
-        try:
-            with torch.no_grad():
-                model(torch.zeros(batch, *input_size))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise SlimzooError(
-                f"the pruned model does not run at batch {batch}: {reason}; its forward fixes a shape"
-            ) from error
-    after = count_macs(model, input_size)
+def _prove(model: nn.Module, input_size: tuple[int, ...], before: int, share: float) -> int:
+    """MACs of the cut model, which runs at batches of one and two."""
+    try:
+        after = count_macs(model, input_size)
+        ghost = ghost_of(model).eval()
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        with torch.no_grad():
+            ghost(torch.empty(2, *input_size, dtype=dtype, device="meta"))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise SlimzooError(f"the pruned model does not run: {reason}; its forward fixes a shape") from error
     if after > share * before * (1 + 1e-9) or (share < 1 and after >= before):
         raise SlimzooError(
             f"asked for {share:.0%} of {before:,} MACs, got {after:,}: the cut had less effect than counted"
         )
     return after
-
-
-def _without(tensor: Tensor, removed: Tensor, dim: int) -> Tensor:
-    keep = torch.ones(tensor.shape[dim], dtype=torch.bool)
-    keep[removed] = False
-    return tensor.detach().index_select(dim, keep.nonzero().flatten())
-
-
-def _cut_parameter_(module: nn.Module, name: str, removed: Tensor, dim: int = 0) -> None:
-    old = getattr(module, name)
-    if old is not None:
-        setattr(module, name, nn.Parameter(_without(old, removed, dim), requires_grad=old.requires_grad))
-
-
-@functools.singledispatch
-def remove_outputs_(module: nn.Module, removed: Tensor) -> None:
-    """Remove output channels by index. Register a rule for a new kind of layer with `@remove_outputs_.register`."""
-    raise TypeError(f"no pruning rule for {type(module).__name__}; add one with @remove_outputs_.register")
-
-
-@functools.singledispatch
-def remove_inputs_(module: nn.Module, removed: Tensor) -> None:
-    """Remove input channels by index."""
-    raise TypeError(f"no pruning rule for {type(module).__name__}; add one with @remove_inputs_.register")
-
-
-@remove_outputs_.register
-def _(conv: nn.Conv2d, removed: Tensor) -> None:
-    depthwise = conv.groups > 1
-    _cut_parameter_(conv, "weight", removed)  # (O, I / groups, kh, kw)
-    _cut_parameter_(conv, "bias", removed)
-    conv.out_channels = len(conv.weight)
-    if depthwise:
-        conv.in_channels = conv.groups = conv.out_channels
-
-
-@remove_inputs_.register
-def _(conv: nn.Conv2d, removed: Tensor) -> None:
-    _cut_parameter_(conv, "weight", removed, dim=1)
-    conv.in_channels = conv.weight.shape[1]
-
-
-@remove_outputs_.register
-def _(linear: nn.Linear, removed: Tensor) -> None:
-    _cut_parameter_(linear, "weight", removed)  # (O, I)
-    _cut_parameter_(linear, "bias", removed)
-    linear.out_features = len(linear.weight)
-
-
-@remove_inputs_.register
-def _(linear: nn.Linear, removed: Tensor) -> None:
-    _cut_parameter_(linear, "weight", removed, dim=1)
-    linear.in_features = linear.weight.shape[1]
-
-
-@remove_outputs_.register(nn.BatchNorm1d)
-@remove_outputs_.register(nn.BatchNorm2d)
-def _(norm: nn.BatchNorm1d | nn.BatchNorm2d, removed: Tensor) -> None:
-    _cut_parameter_(norm, "weight", removed)
-    _cut_parameter_(norm, "bias", removed)
-    if norm.running_mean is not None and norm.running_var is not None:
-        norm.running_mean = _without(norm.running_mean, removed, 0)
-        norm.running_var = _without(norm.running_var, removed, 0)
-    norm.num_features -= len(removed)

@@ -1,0 +1,313 @@
+"""Families: labels sorted into groups, and everything that follows from a group's width."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from compress.prune.group import Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
+from compress.prune.labels import Array, Labels, Marks, along
+from compress.prune.trace import DoesNotRun, Named, Record
+
+UNTIED = "its parts have to stay equally wide, and depend on others differently"
+SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed|split")  # sizes; not windows, steps, depths
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
+
+
+class Families:
+    """The groups of a traced model.
+
+    Args:
+        stays: representatives of labels that stay whole, and why.
+        normalized: whether widths that a norm normalizes over may be cut.
+        classifier: name of the layer that gives the logits.
+    """
+
+    def __init__(
+        self, model: nn.Module, labels: Labels, record: Record, stays: dict[int, str], normalized: bool, classifier: str
+    ) -> None:
+        self.model, self.labels, self.record, self.classifier = model, labels, record, classifier
+        roots = labels.find(np.array([*labels.kinds], dtype=np.int64))
+        self.kinds = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
+        self.cells = {
+            (name, dim): self._resolve(ids) for name, dims in record.named.items() for dim, ids in dims.items()
+        }
+        self.stays, self.normalized = stays, normalized
+        self.whole: dict[str, str] = {}
+        self.owner = np.full(labels.count, -1)  # of a representative: its group
+        self.unit = np.zeros(labels.count, dtype=np.intp)
+        self.members = self._choose(self._sort())
+        for i, members in enumerate(self.members):
+            self.owner[members] = i
+            self.unit[members] = np.arange(len(members))
+        self.starts = np.cumsum([0, *(len(members) for members in self.members)])  # of groups, among all channels
+        self.unequal: dict[int, str] = {}
+        self.ties = self._tie()
+        self.rescaled: dict[int, list[Rescaling]] = {}
+
+    def _resolve(self, ids: Array) -> list[Array]:
+        return [np.broadcast_to(a, ids.shape) for a in self.labels.resolved((ids,))]
+
+    def _sort(self) -> list[Array]:
+        """Labels that occur in the same places, together: those of a layer that no other tells apart."""
+        random = np.random.default_rng(0)
+        places = np.zeros(self.labels.count, dtype=np.uint64)
+        first: list[Array] = []
+        for arrays in self.cells.values():
+            for array in arrays:
+                unique, at = np.unique(array, return_index=True)
+                places[unique] += random.integers(1, 2**63, dtype=np.uint64)
+                first.append(unique[np.argsort(at)])
+        order = np.concatenate([*first, np.zeros(0, np.int64)])
+        _, at = np.unique(order, return_index=True)
+        order = order[np.sort(at)]
+        order = order[order != 0]
+        sorted_: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for label in order.tolist():
+            sorted_[int(places[label]), bool(self._why(label))].append(label)
+        return [np.array(members) for members in sorted_.values()]
+
+    def _why(self, label: int) -> str:
+        """Why a label stays, "" if it need not."""
+        why = self.stays.get(label) or self.labels.why_fixed(label)
+        if not why and not self.normalized:
+            why = self.labels.why_normalized(label)
+        return why
+
+    def _choose(self, found: list[Array]) -> list[Array]:
+        """Those that may be cut; the others are named in `whole`."""
+        makers = self._makers()
+        self.names: list[str] = []
+        chosen, taken = [], defaultdict(int)
+        for members in found:
+            layer = next((makers[m] for m in members.tolist() if m in makers), None)
+            if layer is None:  # columns of the image's own channels, a filter's pixels
+                continue
+            kind = self.kind(members)
+            why = self._why(int(members[0]))
+            if layer == self.classifier:
+                why = "its outputs are the classes"
+            if not why and len(members) == 1:
+                why = "all its channels are needed together"
+            taken[layer, kind] += 1
+            name = layer if kind == "channels" else f"{layer} {kind}"
+            name += f" #{taken[layer, kind]}" if taken[layer, kind] > 1 else ""
+            if why:
+                self.whole[name] = why
+            else:
+                self.names.append(name)
+                chosen.append(members)
+        return chosen
+
+    def _makers(self) -> dict[int, str]:
+        """Label -> the layer that first gives it out."""
+        makers: dict[int, str] = {}
+        for (name, dim), arrays in self.cells.items():
+            module, _, leaf = name.rpartition(".")
+            layer = self.model.get_submodule(module)
+            out = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
+            weight = getattr(layer, leaf)
+            if dim == out and weight.dim() > 1 and "weight" in leaf:  # not a table of positions
+                for array in arrays:
+                    for label in np.unique(array).tolist():
+                        makers.setdefault(label, module)
+        return makers
+
+    def kind(self, members: Array) -> str:
+        return self.kinds.get(int(members[0]), "channels")
+
+    def _tie(self) -> dict[int, int]:
+        """Groups that have to stay equally wide: of the parts into which a forward cuts a tensor."""
+        tied: dict[int, int] = {}
+        for parts in self.record.parts:
+            each = [self._groups_of(part) for part in parts]
+            common = set.intersection(*each)
+            rest = [groups - common for groups in each]
+            distinct = set().union(*rest)
+            if not distinct:
+                continue
+            equal = len({len(self.members[g]) for g in distinct - {-1}}) == 1
+            if equal and -1 not in distinct and all(len(r) == 1 for r in rest):
+                joined = distinct | {g for g, root in tied.items() if root in {tied.get(d) for d in distinct}}
+                tied.update(dict.fromkeys(joined, min(joined)))
+            else:
+                for g in distinct - {-1}:
+                    self.unequal.update(dict.fromkeys(self.members[g].tolist(), UNTIED))
+        return tied
+
+    def _groups_of(self, part: Array) -> set[int]:
+        roots = np.concatenate([a.ravel() for a in self.labels.resolved((part,))] or [np.zeros(0, np.int64)])
+        return set(np.unique(self.owner[roots[roots != 0]]).tolist())
+
+    def width(self, size: int, marks: Marks) -> Width:
+        """The size of a dimension with these marks (1-D arrays)."""
+        indices, channels = [np.zeros(0, dtype=np.intp)], [np.zeros(0, dtype=np.intp)]
+        for mark in marks:
+            for array in self._resolve(mark):
+                at = np.flatnonzero(self.owner[array] >= 0)
+                indices.append(at)
+                channels.append(self.starts[self.owner[array[at]]] + self.unit[array[at]])
+        return Width(size, np.concatenate(indices), np.concatenate(channels))
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        slices: dict[int, list[Slice]] = defaultdict(list)
+        for (name, dim), arrays in self.cells.items():
+            module, _, tensor = name.rpartition(".")
+            for array in arrays:
+                owners = self.owner[array]
+                for group in np.unique(owners[owners >= 0]).tolist():
+                    at = np.flatnonzero(owners == group)
+                    slices[group].append(Slice(module, tensor, dim, at, self.unit[array[at]]))
+        groups = tuple(
+            Group(
+                self.names[i], len(members), tuple(slices[i]), self.kind(members),
+                self.labels.why_normalized(int(members[0])), self.ties.get(i), tuple(self.rescaled.get(i, ())),
+            )
+            for i, members in enumerate(self.members)
+        )  # fmt: skip
+        products = tuple(
+            Product(p.constant, tuple(self.width(size, marks) for size, marks in p.factors))
+            for p in self.record.products
+        )
+        return Grouping(groups, self.whole, products, tuple(self._attributes()))
+
+    def _attributes(self) -> Iterator[Attribute]:
+        for name, (count, marks) in self.record.groups.items():
+            layer = self.model.get_submodule(name)
+            attribute = "num_groups" if isinstance(layer, nn.GroupNorm) else "groups"
+            if hasattr(layer, attribute):
+                yield Attribute(name, attribute, (self.width(count, marks),))
+        for name, shape, marks in self.record.norms:
+            if hasattr(self.model.get_submodule(name), "normalized_shape"):
+                widths = tuple(self.width(n, along(marks, d)) for d, n in enumerate(shape))
+                yield Attribute(name, "normalized_shape", widths, several=True)
+        yield from self._numbers()
+        yield from self._lists()
+
+    def _numbers(self) -> Iterator[Attribute]:
+        """Whole numbers of a module that are the size of something that its forward reshapes or slices."""
+        sizes: dict[str, list[Width]] = defaultdict(list)
+        for moved in self.record.moved:
+            for dim, size in enumerate(moved.shape):
+                width = self.width(size, along(moved.marks, dim))
+                if len(width.indices):
+                    sizes[moved.module].append(width)
+        for name, widths in sizes.items():
+            module = self.model.get_submodule(name)
+            if isinstance(module, LAYERS):
+                continue
+            for attribute, value in vars(module).items():
+                if type(value) is int and SIZES.search(attribute):
+                    fitting = [w for w in widths if w.size == value]
+                    if fitting:
+                        yield Attribute(name, attribute, (self._named(attribute, fitting),))
+
+    def _lists(self) -> Iterator[Attribute]:
+        """Lists of a module that are the sizes of what its forward concatenates or splits, or of the first of it."""
+        for name, parts in self.record.lists:
+            module = self.model.get_submodule(name)
+            sizes = tuple(size for size, _ in parts)
+            for attribute, value in vars(module).items():
+                fits = isinstance(value, tuple | list) and value and tuple(value) == sizes[: len(value)]
+                if fits and SIZES.search(attribute):
+                    widths = tuple(self.width(size, marks) for size, marks in parts[: len(value)])
+                    yield Attribute(name, attribute, widths, several=True)
+
+    def _named(self, attribute: str, widths: list[Width]) -> Width:
+        """Of several sizes that are equal by chance, the one that the attribute's name speaks of."""
+        wanted = "heads" if "heads" in attribute else "head widths" if "dim" in attribute else "channels"
+        for width in widths:
+            groups = np.searchsorted(self.starts, width.channels, side="right") - 1
+            if {self.kind(self.members[group]) for group in np.unique(groups).tolist()} == {wanted}:
+                return width
+        return widths[0]
+
+    def roots(self) -> list[int]:
+        return [int(m) for members in self.members for m in members]
+
+    def labels_after(self, keeps: Sequence[Indices]) -> Named:
+        """The labels of every tensor that are left after a cut."""
+        gone = np.zeros(self.labels.count, dtype=bool)
+        for members, keep in zip(self.members, keeps, strict=True):
+            gone[np.delete(members, keep)] = True
+        after: Named = {}
+        for name, dims in self.record.named.items():
+            for dim, ids in dims.items():
+                dead = np.zeros(len(ids), dtype=bool)
+                for array in self.cells[name, dim]:
+                    dead |= gone[array]
+                after.setdefault(name, {})[dim] = ids[~dead]
+        return after
+
+    def blame(self, error: DoesNotRun) -> dict[int, str]:
+        """Labels of the groups that an operator's failure concerns, or, if it is not known, of all in its module."""
+        reason = f"its forward fixes a shape: {error}"
+        concerned = {r for array in self.labels.resolved((error.labels,)) for r in np.unique(array).tolist()}
+        groups = {int(self.owner[r]) for r in concerned if r} - {-1}
+        if not groups:
+            inside = f"{error.module}." if error.module else ""
+            groups = {
+                int(g) for (name, _), arrays in self.cells.items() if name.startswith(inside)
+                for array in arrays for g in np.unique(self.owner[array]).tolist()
+            } - {-1}  # fmt: skip
+        groups = groups or set(range(len(self.members)))
+        return {int(m): reason for g in groups for m in self.members[g]}
+
+    def learn_scales(self, after: Record, keeps: Sequence[Indices]) -> dict[int, str]:
+        """Compare the plain numbers by which the whole and the cut network multiply.
+
+        One that changed with a group's width is made good for in the rows that it multiplies. Returns the labels for
+        which that cannot be done.
+        """
+        wrong: dict[int, str] = {}
+        if len(self.record.scaled) != len(after.scaled):
+            return dict.fromkeys(self.roots(), "its forward goes another way with other widths")
+        for before, now in zip(self.record.scaled, after.scaled, strict=True):
+            if before.number == now.number:
+                continue
+            groups = self._groups_of_marks(before.marks)
+            found = self._exponent(now.number / before.number, groups, keeps)
+            rows = self._rows(before.marks)
+            if found is None or not rows:
+                reason = f"its forward multiplies by a number that depends on it{before.line}"
+                wrong.update({int(m): reason for g in groups for m in self.members[g]})
+                continue
+            group, exponent = found
+            held = self.rescaled.setdefault(group, [])
+            held += [Rescaling(module, at, -exponent) for module, at in rows]
+        if self.rescaled and not wrong:
+            groups_ = tuple(
+                replace(g, rescaled=tuple(self.rescaled.get(i, ()))) for i, g in enumerate(self.grouping.groups)
+            )
+            self.grouping = replace(self.grouping, groups=groups_)
+        return wrong
+
+    def _groups_of_marks(self, marks: Marks) -> set[int]:
+        return {g for mark in marks for g in self._groups_of(mark)} - {-1}
+
+    def _exponent(self, ratio: float, groups: set[int], keeps: Sequence[Indices]) -> tuple[int, float] | None:
+        for group in groups:
+            exponent = np.log(ratio) / np.log(len(keeps[group]) / len(self.members[group]))
+            if abs(4 * exponent - round(4 * exponent)) < 1e-6:
+                return group, round(4 * exponent) / 4
+        return None
+
+    def _rows(self, marks: Marks) -> list[tuple[str, NDArray[np.intp]]]:
+        """(module, rows) of the layers whose outputs these are; empty unless all of them are some layer's rows."""
+        ids = np.unique(np.concatenate([m.ravel() for m in marks]))
+        ids, found, covered = ids[ids != 0], [], 0
+        for name, dims in self.record.named.items():
+            if name.endswith("weight") and 0 in dims:
+                at = np.flatnonzero(np.isin(dims[0], ids))
+                if len(at):
+                    found.append((name.rpartition(".")[0], at))
+                    covered += len(at)
+        return found if covered == len(ids) else []

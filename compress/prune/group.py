@@ -1,0 +1,159 @@
+"""Groups: sets of channels, across layers, that can only go together (Fang et al. 2023, DepGraph, arXiv 2301.12900).
+
+A convolution's output channel is also an input channel of its consumers, a channel of the BatchNorm between them, and,
+through residual additions and depthwise convolutions, an output channel of other layers. An attention's channels are
+heads times widths of a head: either can be cut. A `Group` says so in plain names and indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Axis = Literal["out", "in"]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The part of one tensor that belongs to a group.
+
+    Attributes:
+        module, tensor: dotted name of a module, and of its parameter or buffer: "layer1.0.conv1", "weight".
+        dim: the tensor's dimension that is cut.
+        channels: indices along it.
+        roots: for each of them, the group's channel that it goes with. One channel may go with many indices: after a
+            flattening, every pixel of it is a column.
+    """
+
+    module: str
+    tensor: str
+    dim: int
+    channels: Indices
+    roots: Indices
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.{self.tensor}".lstrip(".")
+
+    @property
+    def axis(self) -> Axis:
+        """ "in" for a weight's columns, "out" for its rows and for all that has one number a channel."""
+        return "in" if self.dim == 1 and self.tensor.endswith("weight") else "out"
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """Rows whose numbers make good for a factor that the forward derives from the width: attention's 1/sqrt(width).
+
+    After a cut to a share s of the group's width, the rows of these tensors are multiplied by s ** exponent.
+    """
+
+    module: str
+    rows: Indices
+    exponent: float
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """`width` channels, named after the layer that makes them, and every slice that goes with them.
+
+    Attributes:
+        kind: "channels", "heads", "head widths" (one goes from every head), "conv groups", "group widths".
+        normalized: why a cut changes the function by more than a mask would, "" where it does not.
+        tied: a number shared by the groups that have to stay equally wide; None for most.
+    """
+
+    name: str
+    width: int
+    slices: tuple[Slice, ...]
+    kind: str = "channels"
+    normalized: str = ""
+    tied: int | None = None
+    rescaled: tuple[Rescaling, ...] = ()
+
+    def __str__(self) -> str:
+        named = [f"{s.module}[{s.axis}]" if _is_layer(s) else f"{s.name}[{s.dim}]" for s in self.slices]
+        return f"{self.name}: {self.width} {self.kind} of {', '.join(dict.fromkeys(named))}"
+
+    def describe(self) -> str:
+        """Every tensor with its dimension and indices: "attn.qkv.weight[0] 0:64 192:256"."""
+        lines = [f"{self.name}: {self.width} {self.kind}"]
+        lines += [f"  {s.name}[{s.dim}] {_ranges(s.channels)}" for s in self.slices]
+        return "\n".join(lines)
+
+
+def _is_layer(s: Slice) -> bool:
+    return s.tensor in ("weight", "bias", "running_mean", "running_var")
+
+
+def _ranges(indices: Indices) -> str:
+    cuts = np.flatnonzero(np.diff(indices) != 1) + 1
+    runs = [f"{run[0]}:{run[-1] + 1}" for run in np.split(indices, cuts) if len(run)]
+    return " ".join(runs if len(runs) <= 8 else [*runs[:4], "...", *runs[-4:]])
+
+
+@dataclass(frozen=True, eq=False)
+class Width:
+    """A size that groups may shrink, of a tensor's dimension say.
+
+    Attributes:
+        indices: along the dimension, those that may go; one that goes with a head and with a head width stands twice.
+        channels: what each of them goes with, counted through all groups (`Grouping.flat`).
+    """
+
+    size: int
+    indices: Indices
+    channels: Indices
+
+    def left(self, kept: NDArray[np.bool_]) -> int:
+        """The size when only these of all groups' channels are kept."""
+        if not len(self.indices):
+            return self.size
+        gone = np.zeros(self.size, dtype=bool)
+        gone[self.indices[~kept[self.channels]]] = True
+        return self.size - int(gone.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """A plain attribute of a module that says how wide something is, and is read by its forward."""
+
+    module: str
+    name: str
+    widths: tuple[Width, ...]
+    several: bool = False  # a tuple or list of them
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """MACs of one operator: `constant` times the sizes of what may shrink."""
+
+    constant: int
+    factors: tuple[Width, ...]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups that may be cut, the layers whose outputs stay whole, with the reason, and what follows from a cut."""
+
+    groups: tuple[Group, ...]
+    whole: dict[str, str]
+    products: tuple[Product, ...] = field(repr=False)
+    attributes: tuple[Attribute, ...] = field(repr=False)
+
+    def flat(self, keeps: Sequence[Indices]) -> NDArray[np.bool_]:
+        """For the channels of all groups, one group after the other, whether each is kept."""
+        return np.concatenate([*flags(self.groups, keeps), np.zeros(0, dtype=bool)])
+
+
+def flags(groups: Sequence[Group], keeps: Sequence[Indices]) -> list[NDArray[np.bool_]]:
+    """For each group, whether each channel is kept."""
+    kept = [np.zeros(group.width, dtype=bool) for group in groups]
+    for flag, keep in zip(kept, keeps, strict=True):
+        flag[keep] = True
+    return kept

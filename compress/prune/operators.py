@@ -1,0 +1,292 @@
+"""Rules: what each ATen operator does to channels' labels. A new operator is one more line in `RULES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.prune.labels import Array, Marks, aligned, along, move, varying
+from compress.prune.norms import batch_norm, group_norm, layer_norm
+from compress.prune.products import batched, convolution, matrix
+
+if TYPE_CHECKING:
+    from compress.prune.trace import Trace
+
+aten = torch.ops.aten
+Rule = Callable[["Trace", Any, Any, Any, Any], None]
+
+
+def rule_of(func: Any) -> Rule:
+    rule = RULES.get(func.overloadpacket)
+    if rule is None:
+        rule = elementwise if torch.Tag.pointwise in func.tags else unknown
+    return rule
+
+
+def elementwise(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Labels of elements that meet are united."""
+    inputs = [a for a in args if isinstance(a, Tensor)] + [a for a in kwargs.values() if isinstance(a, Tensor)]
+    labelled = [t for t in inputs if trace.of(t)]
+    if not labelled:
+        return
+    if func.overloadpacket in SCALINGS:
+        numbers = [a for a in args[1:] if isinstance(a, int | float)]
+        numbers += [float(a) for a in args[1:] if isinstance(a, Tensor) and a.dim() == 0 and a.device.type == "cpu"]
+        if numbers:
+            trace.note_scaled(numbers[0], trace.of(labelled[0]))
+    first = labelled[0]
+    for other in inputs:
+        if other is not first and other.dim():
+            trace.meet(first, other)
+    marks = list(aligned(trace.of(first), out.dim()))
+    broadcast = {d for d, n in enumerate((1,) * (out.dim() - first.dim()) + tuple(first.shape)) if n == 1}
+    for other in labelled[1:]:
+        marks += [m for m in aligned(trace.of(other), out.dim()) if set(varying(m)) <= broadcast]
+    trace.give(out, marks)
+
+
+def unknown(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """What enters an operator without a rule stays whole."""
+    for t in torch.utils._pytree.tree_leaves((args, kwargs)):
+        if isinstance(t, Tensor):
+            for mark in trace.of(t):
+                trace.coupling.fix(mark, f"no rule for the operator {func.overloadpacket}")
+
+
+def nothing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Makes new numbers of a tensor's shape, or reads its shape."""
+
+
+def same(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    trace.give(out, trace.of(args[0]))
+
+
+def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Moves numbers: the same operator moves the labels."""
+    x, marks = args[0], trace.of(args[0])
+    if not marks:
+        return
+    outs = list(out) if isinstance(out, tuple | list) else [out]
+    if func.overloadpacket in RESHAPES:
+        new = tuple(out.shape)
+        moved = [move(m, tuple(x.shape), lambda t: t.reshape(new)) for m in marks]
+    else:
+        moved = [move(m, tuple(x.shape), lambda t: func(t, *args[1:], **kwargs)) for m in marks]
+    trace.note_moved(x)
+    for i, tensor in enumerate(outs):
+        trace.give(tensor, [arrays[i] for arrays in moved])
+        trace.note_moved(tensor)
+    if func.overloadpacket in RESHAPES:
+        trace.record.joint += [m for m in trace.of(out) if len(varying(m)) > 1 and _splits(m, marks)]
+
+
+def _splits(mark: Array, before: Marks) -> bool:
+    return max(len(varying(m)) for m in before) < len(varying(mark))
+
+
+def selecting(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """One index of a dimension (select), or each of them (unbind): what it takes apart stays equally wide."""
+    x, dim = args[0], args[1] if len(args) > 1 else 0
+    dim %= x.dim()
+    for mark in trace.of(x):
+        if mark.shape[dim] > 1:
+            if len(varying(mark)) == 1:
+                trace.coupling.fix(mark, "single channels of it are read")
+            else:
+                trace.record.parts.append(tuple(np.moveaxis(mark, dim, 0)))
+    moving(trace, func, out, args, kwargs)
+
+
+def splitting(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Equal parts (chunk, split)."""
+    x, dim = args[0], args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    dim %= x.dim()
+    moving(trace, func, out, args, kwargs)
+    if len({part.shape[dim] for part in out}) == 1 and len(out) > 1:
+        for mark in trace.of(x):
+            if mark.shape[dim] > 1:
+                trace.record.parts.append(tuple(np.split(mark, len(out), axis=dim)))
+
+
+def unequal_parts(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    moving(trace, func, out, args, kwargs)
+    if trace.of(args[0]):
+        dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+        trace.note_list(out, dim % args[0].dim())
+
+
+def padding(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    x, pad = args[0], args[1]
+    padded = {x.dim() - 1 - i // 2 for i, n in enumerate(pad) if n}
+    marks = []
+    for mark in trace.of(x):
+        if padded & set(varying(mark)):
+            trace.coupling.fix(mark, "it is padded to a fixed width")
+            marks += move(mark, tuple(x.shape), lambda t: torch.constant_pad_nd(t.contiguous(), pad, 0))
+        else:
+            marks.append(mark)
+    trace.give(out, marks)
+
+
+def concatenating(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Labels stand behind each other along the dimension, and along the others are united."""
+    parts = [t for t in args[0] if t.numel()]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
+    resolved = [[m for m in trace.of(t) if m.shape[dim] > 1] for t in parts]
+    for marks in resolved:
+        for mark in marks:
+            if len(varying(mark)) > 1:
+                trace.coupling.fix(mark, "a concatenation along one of several dimensions")
+    others: list[Marks] = [tuple(m for m in trace.of(t) if m.shape[dim] == 1) for t in parts]
+    shapes = [tuple(1 if d == dim else n for d, n in enumerate(t.shape)) for t in parts]
+    for marks, shape in zip(others[1:], shapes[1:], strict=True):
+        reason = "it is concatenated with numbers that are no layer's output"
+        trace.coupling.meet(others[0], marks, shapes[0], shape, reason)
+    rows = []
+    for row in range(max((len(m) for m in resolved), default=0)):
+        pieces = [
+            along([marks[row]], dim)[0] if row < len(marks) else np.zeros(t.shape[dim], dtype=np.int64)
+            for t, marks in zip(parts, resolved, strict=True)
+        ]
+        rows.append(np.concatenate(pieces).reshape([-1 if d == dim else 1 for d in range(out.dim())]))
+    trace.note_list(parts, dim)
+    trace.give(out, [*rows, *next((m for m in others if m), ())])
+    trace.note_moved(out)
+
+
+def stacking(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    parts, dim = args[0], (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
+    for other in parts[1:]:
+        trace.meet(parts[0], other)
+    trace.give(out, [np.expand_dims(m, dim) for m in trace.of(parts[0])])
+
+
+def windows(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Pooling and resizing: pixels of a channel are joined."""
+    outs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
+    x = args[0]
+    spatial = tuple(range(max(1, x.dim() - _WINDOW.get(func.overloadpacket, 2)), x.dim()))
+    marks = trace.coupling.level(trace.of(x), spatial, "its pixels are channels of another layer")
+    for t in outs:
+        trace.give(t, marks)
+
+
+def unpooling(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    trace.meet(args[0], args[1])
+    trace.give(out, trace.of(args[0]))
+
+
+def reducing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Sums, means, maxima: along their dimensions labels are united."""
+    x = args[0]
+    if len(args) > 1 and isinstance(args[1], Tensor):  # the larger of two
+        elementwise(trace, func, out, args, kwargs)
+        return
+    position = 2 if func.overloadpacket is aten.linalg_vector_norm else 1
+    given = args[position] if len(args) > position else kwargs.get("dim")
+    dims = range(x.dim()) if given is None or given == [] else [given] if isinstance(given, int) else given
+    dims = tuple(d % x.dim() for d in dims) if x.dim() else ()
+    marks = trace.coupling.level(trace.of(x), dims, "it is summed or averaged over")
+    for t in out if isinstance(out, tuple | list) else (out,):
+        if t.dim() == x.dim():
+            trace.give(t, marks)
+        else:
+            trace.give(t, [m.reshape([n for d, n in enumerate(m.shape) if d not in dims]) for m in marks])
+
+
+def softmax(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    x = args[0]
+    trace.give(out, trace.coupling.level(trace.of(x), (args[1] % x.dim(),), "a softmax over it"))
+
+
+def embedding(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    marks = trace.coupling.level(trace.of(args[0]), (0,), "a table is read by tokens")
+    trace.give(out, [m.reshape([1] * (out.dim() - 1) + [-1]) for m in marks if m.size > 1])
+
+
+def indexing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """x[i, ...] by tensors of numbers that are not known here: what they choose from stays equally long."""
+    x = args[0]
+    if func.overloadpacket is aten.index:
+        indices = list(args[1]) + [None] * (x.dim() - len(args[1]))
+        chosen = tuple(d for d, index in enumerate(indices) if index is not None)
+        wide = max(indices[d].dim() for d in chosen)
+    else:
+        chosen, wide = (args[1] % x.dim(),), 1
+    marks = trace.coupling.level(trace.of(x), chosen, "it is read by an index")
+    if chosen != tuple(range(chosen[0], chosen[0] + len(chosen))):
+        unknown(trace, func, out, args, kwargs)
+        return
+    trace.give(out, [m.reshape(m.shape[: chosen[0]] + (1,) * wide + m.shape[chosen[-1] + 1 :]) for m in marks])
+
+
+RESHAPES = (aten.view, aten._unsafe_view, aten.reshape)
+SCALINGS = (aten.mul, aten.mul_, aten.div, aten.div_)
+_WINDOW = {aten.avg_pool1d: 1, aten.max_pool1d: 1, aten.upsample_linear1d: 1, aten.upsample_nearest1d: 1}
+RULES: dict[Any, Rule] = {
+    **dict.fromkeys(
+        (
+            *RESHAPES, aten.permute, aten.transpose, aten.t, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice,
+            aten.roll, aten.flip, aten.repeat, aten.unfold, aten.pixel_shuffle,
+            aten.pixel_unshuffle, aten.channel_shuffle, aten.narrow, aten.movedim,
+        ),
+        moving,
+    ),
+    **dict.fromkeys((aten.select, aten.unbind), selecting),
+    **dict.fromkeys((aten.split, aten.chunk), splitting),
+    aten.split_with_sizes: unequal_parts,
+    **dict.fromkeys(
+        (
+            aten.clone, aten.contiguous, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh,
+            aten.hardswish, aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_,
+        ),
+        same,
+    ),
+    **dict.fromkeys(
+        (
+            aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones,
+            aten.new_full, aten.new_empty, aten.rand_like, aten.randn_like, aten.zero_, aten.fill_,
+        ),
+        nothing,
+    ),
+    **dict.fromkeys(
+        (
+            aten.max_pool2d_with_indices, aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d,
+            aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.avg_pool1d,
+            aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa, aten.reflection_pad2d, aten.replication_pad2d,
+            aten.upsample_linear1d, aten.upsample_nearest1d, aten.max_pool1d, aten.adaptive_avg_pool2d,
+        ),
+        windows,
+    ),
+    **dict.fromkeys(
+        (
+            aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.var, aten.std, aten.var_mean,
+            aten.linalg_vector_norm, aten.argmax, aten.prod, aten.any, aten.all,
+        ),
+        reducing,
+    ),
+    **dict.fromkeys((aten._softmax, aten._safe_softmax, aten._log_softmax, aten.cumsum), softmax),
+    **dict.fromkeys((aten.mm, aten.addmm), matrix),
+    **dict.fromkeys((aten.bmm, aten.baddbmm), batched),
+    **dict.fromkeys(
+        (
+            aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm,
+            aten.batch_norm, aten._batch_norm_no_update, aten._native_batch_norm_legit,
+        ),
+        batch_norm,
+    ),
+    **dict.fromkeys((aten.index, aten.index_select), indexing),
+    aten.convolution: convolution,
+    aten.copy_: elementwise,
+    aten.cat: concatenating,
+    aten.stack: stacking,
+    aten.constant_pad_nd: padding,
+    aten.max_unpool2d: unpooling,
+    aten.native_layer_norm: layer_norm,
+    aten.native_group_norm: group_norm,
+    aten.embedding: embedding,
+}  # fmt: skip

@@ -1,0 +1,123 @@
+"""Rules for products: convolutions, linear layers and attention contract channels with the columns of a weight."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.prune.labels import Marks, along, squeezed
+
+if TYPE_CHECKING:
+    from compress.prune.trace import Trace
+
+aten = torch.ops.aten
+HEADS = ("heads", "head widths")
+GROUPS = ("conv groups", "group widths")
+
+
+def convolution(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    x, weight, bias, *_, transposed, _, groups = args[:9]
+    coupling, spatial = trace.coupling, tuple(range(2, x.dim()))
+    marks = coupling.level(trace.of(x), spatial, "its pixels are channels of another layer")
+    rows = trace.of(weight, 2)
+    coupling.level(rows, tuple(range(2, weight.dim())), "a filter's pixels")
+    if transposed:
+        _transposed(trace, out, x, marks, weight, bias, groups)
+        return
+    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
+    kept = [m for m in marks if m.shape[1] == 1]
+    outputs, columns = along(rows, 0), along(rows, 1)
+    if groups == 1:
+        reason = "the image's own channels enter there" if not entering else "it meets columns that stay"
+        coupling.meet(entering, columns, (x.shape[1],), (weight.shape[1],), reason)
+    else:
+        _grouped(trace, entering, outputs, columns, x.shape[1], len(weight), groups)
+    if bias is not None:
+        coupling.meet(outputs, trace.of(bias), (len(weight),), (len(weight),), "its bias")
+    result = tuple(m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs)
+    trace.give(out, [*result, *kept])
+    constant = out.numel() // out.shape[1] * math.prod(weight.shape[2:])
+    trace.note_product(constant, (len(weight), outputs), (weight.shape[1], columns))
+
+
+def _transposed(trace: Trace, out: Tensor, x: Tensor, marks: Marks, weight: Tensor, bias: Any, groups: int) -> None:
+    """A transposed convolution's weight is (I, O / groups, ...)."""
+    rows, columns = along(trace.of(weight, 2), 0), along(trace.of(weight, 2), 1)
+    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
+    trace.coupling.meet(entering, rows, (x.shape[1],), (len(weight),), "it meets rows that stay")
+    if groups > 1:
+        for mark in (*rows, *columns):
+            trace.coupling.fix(mark, "no rule for grouped transposed convolutions")
+        columns = ()
+    if bias is not None:
+        trace.coupling.meet(columns, trace.of(bias), (len(bias),), (len(bias),), "its bias")
+    trace.give(out, [m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in columns])
+    constant = x.numel() // x.shape[1] * math.prod(weight.shape[2:])
+    trace.note_product(constant, (len(weight), rows), (weight.shape[1], columns))
+
+
+def _grouped(
+    trace: Trace, entering: Marks, outputs: Marks, columns: Marks, inputs: int, width: int, groups: int
+) -> None:
+    """Channels are groups times channels inside: whole groups go, or the same channel of every group."""
+    coupling, reason = trace.coupling, "a grouped convolution reads it"
+    if not entering:
+        for mark in (*outputs, *columns):
+            coupling.fix(mark, reason)
+        return
+    inside, outside = inputs // groups, width // groups
+    if inside == 1:  # depthwise: an output goes with its input
+        repeated = tuple(np.repeat(m, outside) for m in entering)
+        coupling.meet(repeated, outputs, (width,), (width,), reason)
+        trace.record.groups[trace.module] = (inputs, entering)
+        return
+    blocks = tuple(squeezed(m.reshape(groups, inside)) for m in entering)
+    separate = coupling.separate(blocks, (0,), GROUPS)
+    each = [m for m in separate if m.shape[0] > 1]
+    within = tuple(m.reshape(-1) for m in separate if m.shape[1] > 1)
+    coupling.meet(within, columns, (inside,), (inside,), reason)
+    for mark in outputs:
+        leaving = coupling.separate((squeezed(mark.reshape(groups, outside)),), (0,), GROUPS)
+        coupling.meet(tuple(each), tuple(m for m in leaving if m.shape[0] > 1), (groups, 1), (groups, 1), reason)
+    if each:
+        trace.record.groups[trace.module] = (groups, tuple(m.reshape(-1) for m in each))
+
+
+def matrix(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """(M, K) times (K, N), and a bias (N) or (M, N) before them in addmm."""
+    bias, a, b = args[:3] if func.overloadpacket is aten.addmm else (None, *args[:2])
+    left = trace.coupling.separate(trace.of(a), (0,), ("rows", "channels"))
+    right = trace.coupling.separate(trace.of(b), (0,), ("channels", "columns"))
+    inner, other = along(left, 1), along(right, 0)
+    reason = "the input's own numbers enter there" if not inner else "it meets columns that stay"
+    trace.coupling.meet(inner, other, (a.shape[1],), (b.shape[0],), reason)
+    rows, columns = along(left, 0), along(right, 1)
+    trace.give(out, [*(m.reshape(-1, 1) for m in rows), *(m.reshape(1, -1) for m in columns)])
+    if bias is not None:
+        trace.meet(out, bias)
+    trace.note_product(1, (a.shape[0], rows), (a.shape[1], inner), (b.shape[1], columns))
+
+
+def batched(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """(B, M, K) times (B, K, N): attention's products, B its heads."""
+    bias, a, b = args[:3] if func.overloadpacket is aten.baddbmm else (None, *args[:2])
+    coupling = trace.coupling
+    left, right = coupling.separate(trace.of(a), (0,), HEADS), coupling.separate(trace.of(b), (0,), HEADS)
+    left = coupling.separate(tuple(left), (1,), ("rows", "channels"))
+    right = coupling.separate(tuple(right), (1,), ("channels", "columns"))
+    size, reason = a.shape[0], "it meets columns that stay"
+    heads, others = along(left, 0), along(right, 0)
+    coupling.meet(heads, others, (size,), (size,), "its heads meet numbers that are no layer's output")
+    inner, other = along(left, 2), along(right, 1)
+    coupling.meet(inner, other, (a.shape[2],), (b.shape[1],), reason)
+    rows, columns = along(left, 1), along(right, 2)
+    heads = heads or others
+    marks = [m.reshape(-1, 1, 1) for m in heads] + [m.reshape(1, -1, 1) for m in rows]
+    trace.give(out, marks + [m.reshape(1, 1, -1) for m in columns])
+    if bias is not None:
+        trace.meet(out, bias)
+    trace.note_product(1, (size, heads), (a.shape[1], rows), (a.shape[2], inner), (b.shape[2], columns))

@@ -1,0 +1,213 @@
+"""The trace: one pass of a network on shapes alone, in which every operator says what it does to the channels' labels.
+
+Operators that only move numbers (views, permutations, concatenations, slices) are applied to the labels themselves, and
+so are exact whatever the forward does with them. Products (convolutions, linear layers, attention) unite what enters
+with the columns of a weight, and are noted down for counting MACs. What no rule is written for stays whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
+
+from compress.prune.coupling import Coupling, is_of_model, line_of_forward
+from compress.prune.labels import Array, Marks, along
+from compress.prune.operators import rule_of
+
+Shape = tuple[int, ...]
+Named = dict[str, dict[int, Array]]  # tensor name -> dimension -> labels
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A tensor with labels that was reshaped, sliced or split, or came of it: where attributes are read."""
+
+    module: str
+    shape: Shape
+    marks: Marks
+
+
+@dataclass(frozen=True)
+class Product:
+    """MACs of one operator: `constant` times the sizes of dimensions that may shrink."""
+
+    constant: int
+    factors: tuple[tuple[int, Marks], ...]  # (size, marks of one dimension each)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A multiplication by a plain number, which the forward may have derived from a width."""
+
+    number: float
+    marks: Marks
+    line: str
+
+
+@dataclass
+class Record:
+    """What a pass left behind."""
+
+    named: Named = field(default_factory=dict)
+    moved: list[Moved] = field(default_factory=list)
+    joint: list[Array] = field(default_factory=list)  # labels that one reshaping laid out over several dimensions
+    parts: list[tuple[Array, ...]] = field(default_factory=list)  # labels of parts that have to stay equally wide
+    products: list[Product] = field(default_factory=list)
+    scaled: list[Scaled] = field(default_factory=list)
+    norms: list[tuple[str, Shape, Marks]] = field(default_factory=list)  # module, normalized shape, marks
+    lists: list[tuple[str, tuple[tuple[int, Marks], ...]]] = field(default_factory=list)  # module, (size, marks) a part
+    groups: dict[str, tuple[int, Marks]] = field(default_factory=dict)  # module with groups -> how many, a label each
+
+
+class DoesNotRun(Exception):
+    """The forward of a cut network failed; `labels` are those that entered the operator."""
+
+    def __init__(self, labels: Array, module: str, reason: str) -> None:
+        super().__init__(reason)
+        self.labels, self.module = labels, module
+
+
+def trace(
+    model: nn.Module, example: Tensor, coupling: Coupling, known: Mapping[str, Mapping[int, Array]] | None = None
+) -> Record:
+    """Run `model` on `example`; both may be without contents ("meta").
+
+    Args:
+        coupling: where labels are united.
+        known: labels of the tensors' dimensions, by name; new ones where it has none.
+    """
+    mode = Trace(model, coupling, known or {})
+    handles = mode.follow(model)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mode:
+            output = model(example)
+    except DoesNotRun:
+        raise
+    except Exception as error:  # the forward's own checks
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DoesNotRun(np.zeros(0, np.int64), mode.module, f"{reason[0]}{_line_of(error)}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    for tensor in tree_leaves(output):
+        if isinstance(tensor, Tensor):
+            for array in mode.of(tensor):
+                mode.coupling.fix(array, "the model gives it out")
+    return mode.record
+
+
+class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator below autograd."""
+
+    def __init__(self, model: nn.Module, coupling: Coupling, known: Mapping[str, Mapping[int, Array]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.coupling, self.known, self.record = coupling, known, Record()
+        self.running: list[str] = [""]
+        self.names = {id(t): n for n, t in [*model.named_buffers(), *model.named_parameters()] if t.is_floating_point()}
+        self.recurrent = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, nn.RNNBase))
+
+    def follow(self, model: nn.Module) -> list[RemovableHandle]:
+        """Keep the names of the modules that are running."""
+        handles = []
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
+            handles.append(module.register_forward_hook(lambda *_: self.running.pop() and None))
+        return handles
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            out = func(*args, **kwargs)
+        except Exception as error:
+            marks = [m.ravel() for t in _tensors(args) for m in self.of(t)]
+            raise DoesNotRun(
+                np.concatenate([*marks, np.zeros(0, np.int64)]), self.running[-1],
+                f"{str(error).splitlines()[0]}{line_of_forward()}",
+            ) from error  # fmt: skip
+        if isinstance(out, Tensor | tuple | list):
+            rule_of(func)(self, func, out, args, kwargs)
+        return out
+
+    @property
+    def module(self) -> str:
+        return self.running[-1]
+
+    def of(self, tensor: Tensor, dims: int | None = None) -> Marks:
+        """The tensor's marks; a parameter or buffer gets new ones, along its first `dims` dimensions."""
+        held = getattr(tensor, "_marks", None)
+        if held is not None and held[0] is self.record:  # not those of an earlier pass
+            marks: Marks = held[1]
+            return marks
+        name = self.names.get(id(tensor))
+        marks = () if name is None else self._named(name, tensor, dims)
+        tensor._marks = self.record, marks  # type: ignore[attr-defined]
+        return marks
+
+    def _named(self, name: str, tensor: Tensor, dims: int | None) -> Marks:
+        known = self.known.get(name)
+        mine, marks = self.record.named.setdefault(name, {}), []
+        for dim, size in enumerate(tensor.shape[:dims]):
+            if known is not None:
+                if dim not in known:
+                    continue
+                labels = known[dim]
+            elif size > 1:
+                labels = self.coupling.labels.fresh(size)
+            else:
+                continue
+            mine[dim] = labels
+            marks.append(labels.reshape([-1 if d == dim else 1 for d in range(tensor.dim())]))
+            if name.startswith(self.recurrent):
+                self.coupling.fix(labels, f"no rule to cut a recurrent layer ({name.rpartition('.')[0]})")
+        return tuple(marks)
+
+    def give(self, tensor: Tensor, marks: Marks | list[Array]) -> None:
+        tensor._marks = self.record, tuple(m for m in marks if m.size > 1)  # type: ignore[attr-defined]
+
+    def meet(self, a: Tensor, b: Tensor, reason: str = "it is coupled with numbers that are no layer's output") -> None:
+        self.coupling.meet(self.of(a), self.of(b), _own_shape(a), _own_shape(b), reason)
+
+    def note_moved(self, tensor: Tensor) -> None:
+        if marks := self.of(tensor):
+            self.record.moved.append(Moved(self.module, tuple(tensor.shape), marks))
+
+    def note_list(self, parts: Sequence[Tensor], dim: int) -> None:
+        """What is concatenated, or came of a split: a module may hold the list of their sizes."""
+        sizes = tuple((t.shape[dim], along(self.of(t), dim)) for t in parts)
+        self.record.lists.append((self.module, sizes))
+
+    def note_scaled(self, number: float, marks: Marks) -> None:
+        self.record.scaled.append(Scaled(number, marks, line_of_forward()))
+
+    def note_product(self, constant: int, *factors: tuple[int, Marks]) -> None:
+        self.record.products.append(Product(constant, factors))
+
+
+def _own_shape(tensor: Tensor) -> Shape:
+    """The shape, with 1 for dimensions along which one number was expanded: they have any size that is asked for."""
+    return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _tensors(args: Any) -> Iterator[Tensor]:
+    return (t for t in tree_leaves(args) if isinstance(t, Tensor))
+
+
+def _line_of(error: BaseException) -> str:
+    """ " (file:line)" of the innermost line outside torch that an error came through."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        path = Path(step.tb_frame.f_code.co_filename)
+        if is_of_model(path):
+            found = f" ({'/'.join(path.parts[-2:])}:{step.tb_lineno})"
+        step = step.tb_next
+    return found

@@ -1,0 +1,48 @@
+"""The comparison that every model's cut has to pass."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from shaken_models import thinned
+from torch import nn
+
+from compress.prune.allocate import macs_after
+from compress.prune.cut import cut_
+from compress.prune.groups import find_groups
+from compress.prune.mask import mask_
+from zoo.cost import count_macs
+
+
+@pytest.fixture
+def assert_cut_is_mask() -> Callable[..., nn.Module]:
+    """Cut a share of every group: the cut model is the masked one in float64, and one wrong index is seen.
+
+    Also: the MACs counted beforehand are the cut model's. Returns the cut model, in float32.
+    """
+
+    def outputs(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return model(images)
+
+    def check(model: nn.Module, size: tuple[int, ...], *, normalized: bool = False, share: float = 0.6) -> nn.Module:
+        grouping = find_groups(model, torch.empty(1, *size, device="meta"), normalized=normalized)
+        keeps = thinned(grouping, share)
+        assert grouping.groups, grouping.whole
+        cut, masked, control = (copy.deepcopy(model).double() for _ in range(3))
+        cut_(cut, grouping, keeps)
+        assert macs_after(grouping, keeps) == count_macs(cut, size)
+        mask_(masked, grouping.groups, keeps)
+        images = torch.randn(2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        expected, got = outputs(masked, images), outputs(cut, images)
+        assert (got - expected).abs().max() <= 1e-5 * expected.std()
+        wrong = [keep.copy() for keep in keeps]
+        at = next(i for i, g in enumerate(grouping.groups) if len(keeps[i]) < g.width)
+        wrong[at][0] = min(set(range(grouping.groups[at].width)) - set(keeps[at].tolist()))
+        mask_(control, grouping.groups, [np.sort(keep) for keep in wrong])
+        assert (got - outputs(control, images)).abs().max() > 1e-5 * expected.std(), "the comparison cannot fail"
+        return cut.float()
+
+    return check
