@@ -121,8 +121,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         handles = []
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
-            handles.append(module.register_forward_hook(lambda *_: self.running.pop() and None))
+            handles.append(module.register_forward_hook(self._leave))
         return handles
+
+    def _leave(self, *_: Any) -> None:
+        self.running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

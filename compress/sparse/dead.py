@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.prune.groups import Group, find_groups
-from compress.prune.structured import Cut, cut_, mask_
+from compress.prune.cut import cut_
+from compress.prune.group import Group
+from compress.prune.groups import find_groups
+from compress.prune.mask import mask_
 
 
 def remove_dead_units(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
@@ -24,21 +26,22 @@ def remove_dead_units(model: nn.Module, input_size: tuple[int, int, int]) -> nn.
         input_size: (C, H, W).
     """
     smaller = copy.deepcopy(model).eval()
-    groups = find_groups(smaller, next(smaller.parameters()).new_zeros(1, *input_size)).groups
+    grouping = find_groups(smaller, next(smaller.parameters()).new_zeros(1, *input_size))
+    groups = grouping.groups
     dead = [np.zeros(group.width, dtype=bool) for group in groups]
     while True:
         found = [_dead_channels(smaller, group) for group in groups]
         if all((new <= old).all() for new, old in zip(found, dead, strict=True)):
             break
         dead = [new | old for new, old in zip(found, dead, strict=True)]
-        mask_(smaller, [_cut(group, gone) for group, gone in zip(groups, dead, strict=True)])
-    cut_(smaller, [_cut(group, gone) for group, gone in zip(groups, dead, strict=True)])
+        mask_(smaller, groups, [_living(gone) for gone in dead])
+    cut_(smaller, grouping, [_living(gone) for gone in dead])
     return smaller
 
 
-def _cut(group: Group, gone: NDArray[np.bool_]) -> Cut:
+def _living(gone: NDArray[np.bool_]) -> NDArray[np.intp]:
     keep = np.flatnonzero(~gone)
-    return Cut(group, keep if len(keep) else np.array([0]))
+    return keep if len(keep) else np.array([0])
 
 
 def _dead_channels(model: nn.Module, group: Group) -> NDArray[np.bool_]:
@@ -48,6 +51,8 @@ def _dead_channels(model: nn.Module, group: Group) -> NDArray[np.bool_]:
         module = model.get_submodule(s.module)
         if not isinstance(module, nn.Conv2d | nn.Linear):
             alive["out"][s.roots] = True  # a norm's shift feeds it
+            continue
+        if s.tensor != "weight":
             continue
         weight = module.weight.detach() != 0
         per_channel = _any(weight, 0 if s.axis == "out" else 1)

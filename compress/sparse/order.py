@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.prune.groups import Group, Slice, find_groups
-
-TENSORS = ("weight", "bias", "running_mean", "running_var")
+from compress.prune.group import Group, Slice
+from compress.prune.groups import find_groups
 
 
 def in_order_of_weights(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
@@ -33,23 +32,20 @@ def _weights_of(model: nn.Module, group: Group) -> NDArray[np.intp]:
     """(width,) how many weights live in the slices of each channel."""
     total = np.zeros(group.width, dtype=np.intp)
     for s in group.slices:
-        module = model.get_submodule(s.module)
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            alive = module.weight.detach().movedim(0 if s.axis == "out" else 1, 0).flatten(1) != 0
+        if s.tensor == "weight" and isinstance(model.get_submodule(s.module), nn.Conv2d | nn.Linear):
+            weight = model.get_submodule(s.module).weight
+            assert isinstance(weight, torch.Tensor)
+            alive = weight.detach().movedim(s.dim, 0).flatten(1) != 0
             np.add.at(total, s.roots, alive.sum(dim=1).cpu().numpy()[s.channels])
     return total
 
 
 @torch.no_grad()
 def reorder_(model: nn.Module, group: Group, order: NDArray[np.intp]) -> None:
-    """Put channel order[i] of the group in place i, in every module of the group."""
+    """Put channel order[i] of the group in place i, in every tensor of the group."""
     for s in group.slices:
-        module = model.get_submodule(s.module)
-        for name in TENSORS if s.axis == "out" else TENSORS[:1]:
-            tensor = getattr(module, name, None)
-            if isinstance(tensor, torch.Tensor):
-                axis = 0 if s.axis == "out" else 1
-                tensor.copy_(tensor.index_select(axis, torch.from_numpy(_index(s, order, tensor.shape[axis]))))
+        tensor = getattr(model.get_submodule(s.module), s.tensor)
+        tensor.copy_(tensor.index_select(s.dim, torch.from_numpy(_index(s, order, tensor.shape[s.dim]))))
 
 
 def _index(s: Slice, order: NDArray[np.intp], size: int) -> NDArray[np.intp]:
