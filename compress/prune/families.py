@@ -35,7 +35,7 @@ class Families:
     ) -> None:
         self.model, self.labels, self.record, self.classifier = model, labels, record, classifier
         roots = labels.find(np.array([*labels.kinds], dtype=np.int64))
-        self.kinds = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
+        self.kinds: dict[int, str] = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
         self.cells = {
             (name, dim): self._resolve(ids) for name, dims in record.named.items() for dim, ids in dims.items()
         }
@@ -85,7 +85,8 @@ class Families:
         """Those that may be cut; the others are named in `whole`."""
         makers = self._makers()
         self.names: list[str] = []
-        chosen, taken = [], defaultdict(int)
+        chosen: list[Array] = []
+        taken: defaultdict[tuple[str, str], int] = defaultdict(int)
         for members in found:
             layer = next((makers[m] for m in members.tolist() if m in makers), None)
             if layer is None:  # columns of the image's own channels, a filter's pixels

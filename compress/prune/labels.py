@@ -106,10 +106,10 @@ class Labels:
             self.reasons.append(reason)
 
     def why_fixed(self, root: int) -> str:
-        return self.reasons[self._fixed[root]]
+        return self.reasons[int(self._fixed[root])]
 
     def why_normalized(self, root: int) -> str:
-        return self.reasons[self._normalized[root]]
+        return self.reasons[int(self._normalized[root])]
 
     def multiply(self, labels: Array, one: Array, other: Array) -> None:
         """labels[i] goes when one[i] or other[i] goes."""
