@@ -208,13 +208,15 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for name, write in SECTIONS.items():
-        figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+        result = RESULTS / f"{name}.json"
+        measured = result.exists()
+        written = write(json.loads(result.read_text(encoding="utf-8"))["figures"]) if measured else "Not measured yet."
         opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
         head, _, rest = text.partition(opening)
         _, found, tail = rest.partition(closing.lstrip("\n"))
         if not found:
             raise SystemExit(f"README.md has no {opening.strip()} ... {closing.strip()}")
-        text = head + opening + write(figures) + closing + tail
+        text = head + opening + written + closing + tail
     readme.write_text(text, encoding="utf-8")
     return 0
 
