@@ -19,10 +19,8 @@ Receptive field: see zoo/receptive_field.py.
 
 from __future__ import annotations
 
-import copy
 import math
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +31,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from zoo.ghost import ghost_of, tensors_of
 from zoo.receptive_field import REDUCTIONS, WINDOWED, Field, Pair, adaptive_window, field_after, pair
+from zoo.shapes import run_on_shapes
 
 aten = torch.ops.aten
 
@@ -131,14 +131,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if x.dim() == 4:
             self.fields[x] = Field((1, 1), (1, 1), (x.shape[2], x.shape[3]))
         self.alive = self.peak_bytes = 0
-        self.known = {t.untyped_storage()._cdata for t in _tensors(model)}
+        self.known = {t.untyped_storage()._cdata for t in tensors_of(model)}
         self._allocate(x)
         for name, module in model.named_modules():
             module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name))
             module.register_forward_hook(lambda *_: self.running.pop() and None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = run_on_shapes(func, args, kwargs or {})
         outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         if not outputs:
             return result
@@ -234,23 +234,3 @@ def _other_ops(func: Any, out: Tensor, inputs: list[Tensor], args: Any) -> int:
     if op in REDUCTIONS:
         return inputs[0].numel()
     return out.numel() * _EACH.get(op, 1)
-
-
-def ghost_of(model: nn.Module) -> nn.Module:
-    """A copy on the meta device, without hooks: they belong to someone who did not ask for this pass."""
-    memo: dict[int, object] = {id(tensor): _meta(tensor) for tensor in _tensors(model)}
-    for module in model.modules():
-        memo |= {id(hooks): type(hooks)() for hooks in (module._forward_hooks, module._forward_pre_hooks)}
-    return copy.deepcopy(model, memo)
-
-
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-    for module in model.modules():  # plain attributes too: torch.nn.utils.prune keeps a masked weight in one
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
-
-
-def _meta(tensor: Tensor) -> Tensor:
-    ghost = tensor.detach().to("meta")
-    return nn.Parameter(ghost, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else ghost

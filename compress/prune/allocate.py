@@ -84,6 +84,8 @@ def allocate(
     thresholds = np.unique(np.concatenate(ranked)) if ranked else np.zeros(0)
     total = macs_of(grouping)
 
+    orders = [np.argsort(-rank, kind="stable") for rank in ranked]  # best first
+
     def keep_at(count: int) -> list[Indices]:
         threshold = -np.inf if count == 0 else thresholds[count - 1]
         counts = [_count(g, int((r > threshold).sum()), round_to, floor) for g, r in zip(groups, ranked, strict=True)]
@@ -92,7 +94,7 @@ def allocate(
                 together = [j for j, g in enumerate(groups) if g.tied == group.tied]
                 mean = round(sum(int((ranked[j] > threshold).sum()) for j in together) / len(together))
                 counts[i] = _count(group, mean, round_to, floor)
-        return [_best(r, count) for r, count in zip(ranked, counts, strict=True)]
+        return [np.sort(order[:count]) for order, count in zip(orders, counts, strict=True)]
 
     low, high = 0, len(thresholds)
     smallest = macs_after(grouping, keep_at(high))
@@ -117,8 +119,11 @@ def macs_of(grouping: Grouping) -> int:
 
 def macs_after(grouping: Grouping, keeps: Sequence[Indices]) -> int:
     """MACs of the network with only the kept channels, computed without cutting anything."""
-    kept = grouping.flat(keeps)
-    return sum(p.constant * math.prod(w.left(kept) for w in p.factors) for p in grouping.products)
+    kept, left = grouping.flat(keeps), dict[int, int]()
+    for width in (w for p in grouping.products for w in p.factors):  # many layers have the same
+        if id(width) not in left:
+            left[id(width)] = width.left(kept)
+    return sum(p.constant * math.prod(left[id(w)] for w in p.factors) for p in grouping.products)
 
 
 def saved_macs(grouping: Grouping, keeps: Sequence[Indices]) -> list[int]:
@@ -154,7 +159,3 @@ def step_of(group: Group, round_to: int) -> int:
     if group.kind in ("head widths", "group widths"):
         return max(1, min(round_to, group.width // 4))
     return round_to
-
-
-def _best(score: NDArray[np.float64], count: int) -> Indices:
-    return np.sort(np.argsort(-score, kind="stable")[:count])

@@ -67,6 +67,8 @@ class Coupling:
         """
         if not a and not b:
             return
+        if len(a) == len(b) == 1 and _same(a[0], b[0]):
+            return
         rank = max(len(shape_a), len(shape_b))
         a, shape_a = _padded(a, shape_a, rank)
         b, shape_b = _padded(b, shape_b, rank)
@@ -181,6 +183,12 @@ def line_of_forward() -> str:
             return f" ({'/'.join(path.parts[-2:])}:{frame.f_lineno})"
         frame = frame.f_back
     return ""
+
+
+def _same(one: Array, other: Array) -> bool:
+    """The same labels along the same dimension, counted from the last."""
+    places = ([d - array.ndim for d in varying(array)] for array in (one, other))
+    return one.size == other.size and next(places) == next(places) and np.array_equal(one.ravel(), other.ravel())
 
 
 def _padded(marks: Marks, shape: tuple[int, ...], rank: int) -> tuple[Marks, tuple[int, ...]]:

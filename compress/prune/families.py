@@ -21,6 +21,10 @@ SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed|split")  # 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
 
 
+Placed = tuple[int, Indices, Indices]
+Address = tuple[int, int, int]
+
+
 class Families:
     """The groups of a traced model.
 
@@ -36,9 +40,11 @@ class Families:
         self.model, self.labels, self.record, self.classifier = model, labels, record, classifier
         roots = labels.find(np.array([*labels.kinds], dtype=np.int64))
         self.kinds: dict[int, str] = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
-        self.cells = {
-            (name, dim): self._resolve(ids) for name, dims in record.named.items() for dim, ids in dims.items()
-        }
+        self.cells = {(name, dim): ids for name, dims in record.named.items() for dim, ids in dims.items()}
+        self.resolved: dict[Address, list[Array]] = {}
+        self.held: list[Array] = []
+        self.placed: dict[Address, list[Placed]] = {}
+        self.widths: dict[tuple[int | Address, ...], Width] = {}
         self.stays, self.normalized = stays, normalized
         self.whole: dict[str, str] = {}
         self.owner = np.full(labels.count, -1)  # of a representative: its group
@@ -53,15 +59,34 @@ class Families:
         self.rescaled: dict[int, list[Rescaling]] = {}
 
     def _resolve(self, ids: Array) -> list[Array]:
-        return [np.broadcast_to(a, ids.shape) for a in self.labels.resolved((ids,))]
+        """Representatives; tensors that have the same labels mostly share the array, which is then resolved once."""
+        key = _address(ids)
+        if key not in self.resolved:
+            self.held.append(ids)  # its address stays its own
+            self.resolved[key] = [np.broadcast_to(a, ids.shape) for a in self.labels.resolved((ids,))]
+        return self.resolved[key]
+
+    def _place(self, ids: Array) -> list[Placed]:
+        """(group, indices, the group's channel of each) for all groups that have some of these labels."""
+        key = _address(ids)
+        if key not in self.placed:
+            self.placed[key] = found = []
+            for array in self._resolve(ids):
+                owners = self.owner[array]
+                order = np.argsort(owners, kind="stable")
+                starts = np.flatnonzero(np.diff(owners[order], prepend=-2))
+                for at in np.split(order, starts[1:]):
+                    if (group := int(owners[at[0]])) >= 0:
+                        found.append((group, at, self.unit[array[at]]))
+        return self.placed[key]
 
     def _sort(self) -> list[Array]:
         """Labels that occur in the same places, together: those of a layer that no other tells apart."""
         random = np.random.default_rng(0)
         places = np.zeros(self.labels.count, dtype=np.uint64)
         first: list[Array] = []
-        for arrays in self.cells.values():
-            for array in arrays:
+        for ids in {_address(ids): ids for ids in self.cells.values()}.values():
+            for array in self._resolve(ids):
                 unique, at = np.unique(array, return_index=True)
                 places[unique] += random.integers(1, 2**63, dtype=np.uint64)
                 first.append(unique[np.argsort(at)])
@@ -70,8 +95,10 @@ class Families:
         order = order[np.sort(at)]
         order = order[order != 0]
         sorted_: dict[tuple[int, bool], list[int]] = defaultdict(list)
-        for label in order.tolist():
-            sorted_[int(places[label]), bool(self._why(label))].append(label)
+        stay = self.labels.stay(order, normalized=self.normalized)
+        stay[np.isin(order, list(self.stays))] = True
+        for label, place, stays in zip(order.tolist(), places[order].tolist(), stay.tolist(), strict=True):
+            sorted_[place, stays].append(label)
         return [np.array(members) for members in sorted_.values()]
 
     def _why(self, label: int) -> str:
@@ -110,13 +137,13 @@ class Families:
     def _makers(self) -> dict[int, str]:
         """Label -> the layer that first gives it out."""
         makers: dict[int, str] = {}
-        for (name, dim), arrays in self.cells.items():
+        for (name, dim), ids in self.cells.items():
             module, _, leaf = name.rpartition(".")
             layer = self.model.get_submodule(module)
             out = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
             weight = getattr(layer, leaf)
             if dim == out and weight.dim() > 1 and "weight" in leaf:  # not a table of positions
-                for array in arrays:
+                for array in self._resolve(ids):
                     for label in np.unique(array).tolist():
                         makers.setdefault(label, module)
         return makers
@@ -149,24 +176,21 @@ class Families:
 
     def width(self, size: int, marks: Marks) -> Width:
         """The size of a dimension with these marks (1-D arrays)."""
-        indices, channels = [np.zeros(0, dtype=np.intp)], [np.zeros(0, dtype=np.intp)]
-        for mark in marks:
-            for array in self._resolve(mark):
-                at = np.flatnonzero(self.owner[array] >= 0)
-                indices.append(at)
-                channels.append(self.starts[self.owner[array[at]]] + self.unit[array[at]])
-        return Width(size, np.concatenate(indices), np.concatenate(channels))
+        key: tuple[int | Address, ...] = (size, *(_address(mark) for mark in marks))
+        if key not in self.widths:
+            placed = [p for mark in marks for p in self._place(mark)]
+            indices = [np.zeros(0, dtype=np.intp), *(at for _, at, _ in placed)]
+            channels = [np.zeros(0, dtype=np.intp), *(self.starts[group] + units for group, _, units in placed)]
+            self.widths[key] = Width(size, np.concatenate(indices), np.concatenate(channels))
+        return self.widths[key]
 
     @cached_property
     def grouping(self) -> Grouping:
         slices: dict[int, list[Slice]] = defaultdict(list)
-        for (name, dim), arrays in self.cells.items():
+        for (name, dim), ids in self.cells.items():
             module, _, tensor = name.rpartition(".")
-            for array in arrays:
-                owners = self.owner[array]
-                for group in np.unique(owners[owners >= 0]).tolist():
-                    at = np.flatnonzero(owners == group)
-                    slices[group].append(Slice(module, tensor, dim, at, self.unit[array[at]]))
+            for group, at, units in self._place(ids):
+                slices[group].append(Slice(module, tensor, dim, at, units))
         groups = tuple(
             Group(
                 self.names[i], len(members), tuple(slices[i]), self.kind(members),
@@ -240,12 +264,14 @@ class Families:
         for members, keep in zip(self.members, keeps, strict=True):
             gone[np.delete(members, keep)] = True
         after: Named = {}
-        for name, dims in self.record.named.items():
-            for dim, ids in dims.items():
+        left: dict[Address, Array] = {}
+        for (name, dim), ids in self.cells.items():
+            if _address(ids) not in left:
                 dead = np.zeros(len(ids), dtype=bool)
-                for array in self.cells[name, dim]:
+                for array in self._resolve(ids):
                     dead |= gone[array]
-                after.setdefault(name, {})[dim] = ids[~dead]
+                left[_address(ids)] = ids[~dead]
+            after.setdefault(name, {})[dim] = left[_address(ids)]
         return after
 
     def blame(self, error: DoesNotRun) -> dict[int, str]:
@@ -256,9 +282,9 @@ class Families:
         if not groups:
             inside = f"{error.module}." if error.module else ""
             groups = {
-                int(g) for (name, _), arrays in self.cells.items() if name.startswith(inside)
-                for array in arrays for g in np.unique(self.owner[array]).tolist()
-            } - {-1}  # fmt: skip
+                group for (name, _), ids in self.cells.items() if name.startswith(inside)
+                for group, _, _ in self._place(ids)
+            }  # fmt: skip
         groups = groups or set(range(len(self.members)))
         return {int(m): reason for g in groups for m in self.members[g]}
 
@@ -304,11 +330,16 @@ class Families:
     def _rows(self, marks: Marks) -> list[tuple[str, NDArray[np.intp]]]:
         """(module, rows) of the layers whose outputs these are; empty unless all of them are some layer's rows."""
         ids = np.unique(np.concatenate([m.ravel() for m in marks]))
-        ids, found, covered = ids[ids != 0], [], 0
-        for name, dims in self.record.named.items():
+        ids, found = ids[ids != 0], []
+        for name, dims in reversed(self.record.named.items()):  # of a layer and its norm the norm, which comes last
             if name.endswith("weight") and 0 in dims:
                 at = np.flatnonzero(np.isin(dims[0], ids))
                 if len(at):
                     found.append((name.rpartition(".")[0], at))
-                    covered += len(at)
-        return found if covered == len(ids) else []
+                    ids = np.setdiff1d(ids, dims[0])
+        return found if not len(ids) else []
+
+
+def _address(ids: Array) -> Address:
+    """Where a 1-D array's numbers lie: views of one array are one."""
+    return ids.__array_interface__["data"][0], len(ids), ids.strides[0]

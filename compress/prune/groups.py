@@ -6,8 +6,6 @@ the forward reads fixed numbers, and the groups concerned stay whole.
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,8 +17,8 @@ from compress.prune.group import Group, Grouping, Slice
 from compress.prune.labels import Array, Labels, varying
 from compress.prune.trace import DoesNotRun, Record, trace
 from zoo.classifier import auxiliary_names, classifier_name
-from zoo.cost import ghost_of
 from zoo.errors import UsageError
+from zoo.ghost import copy_of, ghost_of
 
 __all__ = ["Group", "Grouping", "Slice", "find_groups"]
 ATTEMPTS = 20
@@ -44,13 +42,14 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     tokens = not example.is_floating_point()
-    ghost, inputs = ghost_of(model).eval(), example[:1].to("meta", example.dtype if tokens else dtype)
+    inputs, make = example[:1].to("meta", example.dtype if tokens else dtype), ghost_of
+    ghost = make(model).eval()
     labels = Labels()
     try:
         record = trace(ghost, inputs, Coupling(labels))
     except DoesNotRun:  # it may look at numbers, which shapes alone do not have
-        ghost, labels = copy.deepcopy(model).cpu().eval(), Labels()
-        inputs = torch.zeros(inputs.shape, dtype=inputs.dtype)
+        labels, make = Labels(), _on_cpu
+        ghost, inputs = make(model).eval(), torch.zeros(inputs.shape, dtype=inputs.dtype)
         try:
             record = trace(ghost, inputs, Coupling(labels))
         except DoesNotRun as error:
@@ -59,14 +58,20 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     separate_(labels, record)
     labels.settle()
     stays: dict[int, str] = {}
+    two = torch.cat([inputs, inputs])  # the batch may be of any size
     for _ in range(ATTEMPTS):
         families = Families(ghost, labels, record, stays, normalized, _classifier(model))
-        wrong = families.unequal or _compare(ghost, inputs, families)
+        wrong = families.unequal or _compare(ghost, two, families)
         if not wrong:
             return families.grouping
         stays.update(wrong)
+        ghost = make(model).eval()
     stays.update(dict.fromkeys(families.roots(), "its forward fixes shapes in too many places"))
     return Families(ghost, labels, record, stays, normalized, _classifier(model)).grouping
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    return copy_of(model).cpu()
 
 
 def _classifier(model: nn.Module) -> str:
@@ -107,18 +112,16 @@ def _taken_apart(array: Array, apart: set[tuple[bytes, ...]]) -> list[Array]:
 
 
 def _compare(ghost: nn.Module, inputs: Tensor, families: Families) -> dict[int, str]:
-    """Cut one channel of every group of a copy and trace it: labels that meet wrongly, and why.
+    """Cut one channel of every group of `ghost` and trace it: labels that meet wrongly, and why.
 
     Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
     """
     grouping = families.grouping
     keeps = [np.delete(np.arange(g.width), (g.width * 2) // 3) for g in grouping.groups]
-    smaller = copy.deepcopy(ghost)
-    cut_(smaller, grouping, keeps)
-    known = families.labels_after(keeps)
+    cut_(ghost, grouping, keeps)
     comparison = Comparison(families.labels)
     try:
-        record = trace(smaller, inputs, comparison, known)
+        record = trace(ghost, inputs, comparison, families.labels_after(keeps))
     except DoesNotRun as error:
         return families.blame(error)
     wrong = comparison.wrong

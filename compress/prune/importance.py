@@ -6,6 +6,7 @@ import copy
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,22 +36,25 @@ def l1_norm(model: nn.Module, group: Group) -> Tensor:
 def _mean_norm(model: nn.Module, group: Group, power: int) -> Tensor:
     total, weights = torch.zeros(group.width, dtype=torch.float64), 0
     for s, weight in _weights(model, group):
-        sums = weight.transpose(0, s.dim).flatten(1).abs().pow(power).sum(dim=1)
-        norms = _by_channel(sums, s, group.width).pow(1 / power)
+        rest = [d for d in range(weight.dim()) if d != s.dim]
+        each = torch.linalg.vector_norm(weight, power, dim=rest).double().cpu()  # (indices,)
+        norms = _by_channel(each.pow(power), s, group.width).pow(1 / power)
         total += norms / norms.mean().clamp(min=1e-12)
         weights += 1
     return total / max(1, weights)
 
 
 def _weights(model: nn.Module, group: Group) -> Iterator[tuple[Slice, Tensor]]:
-    """The group's slices of convolutions' and linear layers' weights, (O, I, ...) in float64, the slice's part alone.
+    """The group's slices of convolutions' and linear layers' weights, (O, I, ...), of the slice alone.
 
     A norm's scale is left out: it is as small as the next layer's weights are large and says little alone.
     """
     for s in group.slices:
         if s.tensor == "weight" and isinstance(model.get_submodule(s.module), LAYERS):
             weight = getattr(model.get_submodule(s.module), s.tensor).detach()
-            yield s, weight.index_select(s.dim, torch.from_numpy(s.channels).to(weight.device)).double().cpu()
+            if not np.array_equal(s.channels, np.arange(weight.shape[s.dim])):
+                weight = weight.index_select(s.dim, torch.from_numpy(s.channels).to(weight.device))
+            yield s, weight
 
 
 def _by_channel(values: Tensor, s: Slice, width: int) -> Tensor:

@@ -105,6 +105,11 @@ class Labels:
             flags[roots] = len(self.reasons)
             self.reasons.append(reason)
 
+    def stay(self, roots: Array, *, normalized: bool) -> NDArray[np.bool_]:
+        """Whether each of these representatives is fixed, or, unless `normalized` may go, under a norm."""
+        fixed: NDArray[np.bool_] = self._fixed[roots] != 0
+        return fixed if normalized else fixed | (self._normalized[roots] != 0)
+
     def why_fixed(self, root: int) -> str:
         return self.reasons[int(self._fixed[root])]
 
@@ -185,6 +190,11 @@ def pattern(array: Array) -> Array:
     """Where equal labels stand, whatever they are: the position of each one's first occurrence."""
     _, first, inverse = np.unique(array, return_index=True, return_inverse=True)
     return first[inverse].reshape(array.shape)
+
+
+def only(marks: Marks | list[Array], dim: int = 0) -> dict[int, Array]:
+    """{dim: labels} for a parameter that has exactly these 1-D labels, {} where one array does not say it all."""
+    return {dim: marks[0]} if len(marks) == 1 else {}
 
 
 def along(marks: Marks | list[Array], dim: int) -> Marks:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from compress.prune.labels import Marks, aligned, along, squeezed, varying
+from compress.prune.labels import Marks, aligned, along, only, squeezed, varying
 from compress.prune.products import GROUPS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def batch_norm(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> Non
     for t in args[1:5]:
         if isinstance(t, Tensor):
             reason = "a BatchNorm of numbers that are no layer's output"
-            trace.coupling.meet(channels, trace.of(t), (x.shape[1],), tuple(t.shape), reason)
+            trace.coupling.meet(channels, trace.of(t, given=only(channels)), (x.shape[1],), tuple(t.shape), reason)
             own = own or trace.of(t)
     result = [m.reshape([-1 if d == 1 else 1 for d in range(x.dim())]) for m in own or channels]
     trace.give(first, [*result, *kept])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.prune.labels import Marks, along, squeezed
+from compress.prune.labels import Marks, along, only, squeezed
 
 if TYPE_CHECKING:
     from compress.prune.trace import Trace
@@ -23,12 +23,14 @@ def convolution(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> No
     x, weight, bias, *_, transposed, _, groups = args[:9]
     coupling, spatial = trace.coupling, tuple(range(2, x.dim()))
     marks = coupling.level(trace.of(x), spatial, "its pixels are channels of another layer")
-    rows = trace.of(weight, 2)
+    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
+    depthwise = groups == x.shape[1] == len(weight)
+    given = {} if transposed else only(entering, 1) if groups == 1 else only(entering) if depthwise else {}
+    rows = trace.of(weight, 2, given)
     coupling.level(rows, tuple(range(2, weight.dim())), "a filter's pixels")
     if transposed:
         _transposed(trace, out, x, marks, weight, bias, groups)
         return
-    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
     kept = [m for m in marks if m.shape[1] == 1]
     outputs, columns = along(rows, 0), along(rows, 1)
     if groups == 1:
@@ -37,7 +39,8 @@ def convolution(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> No
     else:
         _grouped(trace, entering, outputs, columns, x.shape[1], len(weight), groups)
     if bias is not None:
-        coupling.meet(outputs, trace.of(bias), (len(weight),), (len(weight),), "its bias")
+        shifts = trace.of(bias, given=only(outputs))
+        coupling.meet(outputs, shifts, (len(weight),), (len(weight),), "its bias")
     result = tuple(m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs)
     trace.give(out, [*result, *kept])
     constant = out.numel() // out.shape[1] * math.prod(weight.shape[2:])

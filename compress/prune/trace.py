@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from compress.prune.coupling import Coupling, is_of_model, line_of_forward
 from compress.prune.labels import Array, Marks, along
 from compress.prune.operators import rule_of
+from zoo.shapes import run_on_shapes
 
 Shape = tuple[int, ...]
 Named = dict[str, dict[int, Array]]  # tensor name -> dimension -> labels
@@ -130,7 +131,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
-            out = func(*args, **kwargs)
+            out = run_on_shapes(func, args, kwargs)
         except Exception as error:
             marks = [m.ravel() for t in _tensors(args) for m in self.of(t)]
             raise DoesNotRun(
@@ -145,18 +146,22 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def module(self) -> str:
         return self.running[-1]
 
-    def of(self, tensor: Tensor, dims: int | None = None) -> Marks:
-        """The tensor's marks; a parameter or buffer gets new ones, along its first `dims` dimensions."""
+    def of(self, tensor: Tensor, dims: int | None = None, given: Mapping[int, Array] | None = None) -> Marks:
+        """The tensor's marks; a parameter or buffer that is seen first gets some, along its first `dims` dimensions.
+
+        Args:
+            given: labels of a dimension, where what it meets is known: new ones would only be united with them.
+        """
         held = getattr(tensor, "_marks", None)
         if held is not None and held[0] is self.record:  # not those of an earlier pass
             marks: Marks = held[1]
             return marks
         name = self.names.get(id(tensor))
-        marks = () if name is None else self._named(name, tensor, dims)
+        marks = () if name is None else self._named(name, tensor, dims, given or {})
         tensor._marks = self.record, marks  # type: ignore[attr-defined]
         return marks
 
-    def _named(self, name: str, tensor: Tensor, dims: int | None) -> Marks:
+    def _named(self, name: str, tensor: Tensor, dims: int | None, given: Mapping[int, Array]) -> Marks:
         known = self.known.get(name)
         mine, marks = self.record.named.setdefault(name, {}), []
         for dim, size in enumerate(tensor.shape[:dims]):
@@ -164,6 +169,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if dim not in known:
                     continue
                 labels = known[dim]
+            elif dim in given:
+                labels = given[dim]
             elif size > 1:
                 labels = self.coupling.labels.fresh(size)
             else:

@@ -1,0 +1,71 @@
+"""Shapes of the commonest operators on tensors without contents ("meta").
+
+torch computes them too, for some in Python by decomposing the operator: a BatchNorm or ReLU6 takes milliseconds then,
+more than on real numbers, and a pass on shapes alone is made of little else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+ELEMENTWISE = {  # operators of one tensor, whose output has its shape and type
+    aten.relu, aten.hardtanh, aten.hardswish, aten.hardsigmoid, aten.silu, aten.gelu, aten.sigmoid, aten.tanh,
+    aten.leaky_relu, aten.elu, aten.mish,
+}  # fmt: skip
+IN_PLACE = {aten.relu_, aten.hardtanh_, aten.hardswish_, aten.hardsigmoid_, aten.silu_, aten.sigmoid_, aten.leaky_relu_}
+NORMS = {aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
+
+
+def run_on_shapes(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an ATen operator gives, from shapes alone where its first argument has no contents."""
+    op, x = func.overloadpacket, args[0] if args else None
+    if not isinstance(x, Tensor) or not x.is_meta:
+        return func(*args, **kwargs)
+    if op in IN_PLACE:
+        return x
+    if op in ELEMENTWISE and x.is_floating_point():
+        return _like(x)
+    if op in NORMS and not (op is aten.native_batch_norm and args[5]):  # which is whether it trains
+        saved = x.new_empty(0)
+        return _like(x), saved, saved
+    if op is aten.convolution and not args[6] and x.dim() == args[1].dim():  # which is whether it is transposed
+        weight, bias, stride, padding, dilation = args[1:6]
+        return x.new_empty(_convolved(x, weight, bias, stride, padding, dilation, args[8]))
+    return func(*args, **kwargs)
+
+
+def _like(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)  # the latter is Python's again
+
+
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> list[int]:
+    """(B, C, ...) * (O, C / groups, ...) -> (B, O, ...).
+
+    Raises:
+        RuntimeError: the channels do not fit, or the image is smaller than the filter.
+    """
+    if x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
+        raise RuntimeError(f"{x.shape[1]} channels meet a weight of {tuple(weight.shape)} in {groups} groups")
+    if bias is not None and len(bias) != len(weight):
+        raise RuntimeError(f"a bias of {len(bias)} meets {len(weight)} filters")
+    dims = x.dim() - 2
+    steps, pads, holes = (n * dims if len(n) == 1 else n for n in (list(stride), list(padding), list(dilation)))
+    sizes = [
+        (n + 2 * pad - hole * (k - 1) - 1) // step + 1
+        for n, k, step, pad, hole in zip(x.shape[2:], weight.shape[2:], steps, pads, holes, strict=True)
+    ]
+    if min(sizes, default=1) < 1:
+        raise RuntimeError(f"an image of {tuple(x.shape[2:])} is smaller than a filter of {tuple(weight.shape[2:])}")
+    return [len(x), len(weight), *sizes]
