@@ -145,7 +145,7 @@ class Run:
         predictor = TorchPredictor(model.eval(), PREPROCESS, CLASSES)
         parts = {"val": self.digits.val, "test": self.digits.test}
         return {
-            part: "".join("01"[right] for right in predictor.logits(images.pixels).argmax(1) == images.labels)
+            part: "".join("01"[int(right)] for right in predictor.logits(images.pixels).argmax(1) == images.labels)
             for part, images in parts.items()
         }
 
