@@ -127,7 +127,7 @@ class Coupling:
         for key in (lambda x: (varying(x), pattern(x).tobytes()), varying):
             for one in list(left):
                 for other in right:
-                    if one.shape == other.shape and key(one) == key(other):  # type: ignore[no-untyped-call]
+                    if one.shape == other.shape and key(one) == key(other):
                         self.equal(one, other, reason)
                         left = [x for x in left if x is not one]
                         right = [x for x in right if x is not other]

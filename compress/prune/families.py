@@ -39,7 +39,7 @@ class Families:
     ) -> None:
         self.model, self.labels, self.record, self.classifier = model, labels, record, classifier
         roots = labels.find(np.array([*labels.kinds], dtype=np.int64))
-        self.kinds = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
+        self.kinds: dict[int, str] = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
         self.cells = {(name, dim): ids for name, dims in record.named.items() for dim, ids in dims.items()}
         self.resolved: dict[Address, list[Array]] = {}
         self.held: list[Array] = []
@@ -112,7 +112,8 @@ class Families:
         """Those that may be cut; the others are named in `whole`."""
         makers = self._makers()
         self.names: list[str] = []
-        chosen, taken = [], defaultdict(int)
+        chosen: list[Array] = []
+        taken: dict[tuple[str, str], int] = defaultdict(int)
         for members in found:
             layer = next((makers[m] for m in members.tolist() if m in makers), None)
             if layer is None:  # columns of the image's own channels, a filter's pixels
@@ -175,7 +176,7 @@ class Families:
 
     def width(self, size: int, marks: Marks) -> Width:
         """The size of a dimension with these marks (1-D arrays)."""
-        key = (size, *(_address(mark) for mark in marks))
+        key: tuple[int | Address, ...] = (size, *(_address(mark) for mark in marks))
         if key not in self.widths:
             placed = [p for mark in marks for p in self._place(mark)]
             indices = [np.zeros(0, dtype=np.intp), *(at for _, at, _ in placed)]

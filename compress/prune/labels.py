@@ -108,13 +108,14 @@ class Labels:
     def stay(self, roots: Array, *, normalized: bool) -> NDArray[np.bool_]:
         """Whether each of these representatives is fixed, or, unless `normalized` may go, under a norm."""
         fixed = self._fixed[roots] != 0
-        return fixed if normalized else fixed | (self._normalized[roots] != 0)
+        found: NDArray[np.bool_] = fixed if normalized else fixed | (self._normalized[roots] != 0)
+        return found
 
     def why_fixed(self, root: int) -> str:
-        return self.reasons[self._fixed[root]]
+        return self.reasons[int(self._fixed[root])]
 
     def why_normalized(self, root: int) -> str:
-        return self.reasons[self._normalized[root]]
+        return self.reasons[int(self._normalized[root])]
 
     def multiply(self, labels: Array, one: Array, other: Array) -> None:
         """labels[i] goes when one[i] or other[i] goes."""

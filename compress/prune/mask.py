@@ -37,10 +37,10 @@ def mask_(model: nn.Module, groups: Iterable[Group], keeps: Iterable[Indices]) -
     running: list[_KeptNorms] = []
 
     def enter(*_: Any) -> None:
-        running.append(_KeptNorms(normalized).__enter__())
+        running.append(_KeptNorms(normalized).__enter__())  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
-        running.pop().__exit__(None, None, None)
+        running.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     model.register_forward_pre_hook(enter)
     model.register_forward_hook(leave, always_call=True)

@@ -143,9 +143,9 @@ def concatenating(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> 
                 trace.coupling.fix(mark, "a concatenation along one of several dimensions")
     others: list[Marks] = [tuple(m for m in trace.of(t) if m.shape[dim] == 1) for t in parts]
     shapes = [tuple(1 if d == dim else n for d, n in enumerate(t.shape)) for t in parts]
-    for marks, shape in zip(others[1:], shapes[1:], strict=True):
+    for other, shape in zip(others[1:], shapes[1:], strict=True):
         reason = "it is concatenated with numbers that are no layer's output"
-        trace.coupling.meet(others[0], marks, shapes[0], shape, reason)
+        trace.coupling.meet(others[0], other, shapes[0], shape, reason)
     rows = []
     for row in range(max((len(m) for m in resolved), default=0)):
         pieces = [
