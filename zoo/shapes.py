@@ -33,8 +33,7 @@ def run_on_shapes(func: Any, args: Any, kwargs: Any) -> Any:
         saved = x.new_empty(0)
         return _like(x), saved, saved
     if op is aten.convolution and not args[6] and x.dim() == args[1].dim():  # which is whether it is transposed
-        weight, bias, stride, padding, dilation = args[1:6]
-        return x.new_empty(_convolved(x, weight, bias, stride, padding, dilation, args[8]))
+        return x.new_empty(_convolved(x, args[1], args[2], args[3], args[4], args[5], args[8]))
     return func(*args, **kwargs)
 
 

@@ -113,7 +113,7 @@ class Families:
         makers = self._makers()
         self.names: list[str] = []
         chosen: list[Array] = []
-        taken: defaultdict[tuple[str, str], int] = defaultdict(int)
+        taken: dict[tuple[str, str], int] = defaultdict(int)
         for members in found:
             layer = next((makers[m] for m in members.tolist() if m in makers), None)
             if layer is None:  # columns of the image's own channels, a filter's pixels

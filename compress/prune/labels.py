@@ -107,8 +107,9 @@ class Labels:
 
     def stay(self, roots: Array, *, normalized: bool) -> NDArray[np.bool_]:
         """Whether each of these representatives is fixed, or, unless `normalized` may go, under a norm."""
-        fixed: NDArray[np.bool_] = self._fixed[roots] != 0
-        return fixed if normalized else fixed | (self._normalized[roots] != 0)
+        fixed = self._fixed[roots] != 0
+        found: NDArray[np.bool_] = fixed if normalized else fixed | (self._normalized[roots] != 0)
+        return found
 
     def why_fixed(self, root: int) -> str:
         return self.reasons[int(self._fixed[root])]

@@ -37,8 +37,7 @@ def mask_(model: nn.Module, groups: Iterable[Group], keeps: Iterable[Indices]) -
     running: list[_KeptNorms] = []
 
     def enter(*_: Any) -> None:
-        running.append(_KeptNorms(normalized))
-        running[-1].__enter__()  # type: ignore[no-untyped-call]
+        running.append(_KeptNorms(normalized).__enter__())  # type: ignore[no-untyped-call]
 
     def leave(*_: Any) -> None:
         running.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]

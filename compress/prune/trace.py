@@ -7,7 +7,7 @@ with the columns of a weight, and are noted down for counting MACs. What no rule
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def trace(
         raise
     except Exception as error:  # the forward's own checks
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DoesNotRun(np.zeros(0, np.int64), mode.module, f"{reason[0]}{_line_of(error)}") from error
+        raise DoesNotRun(mode.labels_of(mode.last), mode.module, f"{reason[0]}{_line_of(error)}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -114,37 +114,42 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.coupling, self.known, self.record = coupling, known, Record()
         self.running: list[str] = [""]
+        self.last: Any = None  # what the last operator gave out
         self.names = {id(t): n for n, t in [*model.named_buffers(), *model.named_parameters()] if t.is_floating_point()}
         self.recurrent = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, nn.RNNBase))
 
     def follow(self, model: nn.Module) -> list[RemovableHandle]:
         """Keep the names of the modules that are running."""
+
+        def leave(*_: Any) -> None:
+            self.running.pop()
+
         handles = []
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
-            handles.append(module.register_forward_hook(self._leave))
+            handles.append(module.register_forward_hook(leave))
         return handles
-
-    def _leave(self, *_: Any) -> None:
-        self.running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
             out = run_on_shapes(func, args, kwargs)
         except Exception as error:
-            marks = [m.ravel() for t in _tensors(args) for m in self.of(t)]
-            raise DoesNotRun(
-                np.concatenate([*marks, np.zeros(0, np.int64)]), self.running[-1],
-                f"{str(error).splitlines()[0]}{line_of_forward()}",
-            ) from error  # fmt: skip
+            reason = f"{str(error).splitlines()[0]}{line_of_forward()}"
+            raise DoesNotRun(self.labels_of((args, kwargs)), self.module, reason) from error
         if isinstance(out, Tensor | tuple | list):
+            self.last = out
             rule_of(func)(self, func, out, args, kwargs)
         return out
 
     @property
     def module(self) -> str:
         return self.running[-1]
+
+    def labels_of(self, tensors: Any) -> Array:
+        """All labels of the tensors in a structure."""
+        marks = [m.ravel() for t in tree_leaves(tensors) if isinstance(t, Tensor) for m in self.of(t)]
+        return np.concatenate([*marks, np.zeros(0, np.int64)])
 
     def of(self, tensor: Tensor, dims: int | None = None, given: Mapping[int, Array] | None = None) -> Marks:
         """The tensor's marks; a parameter or buffer that is seen first gets some, along its first `dims` dimensions.
@@ -206,10 +211,6 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _own_shape(tensor: Tensor) -> Shape:
     """The shape, with 1 for dimensions along which one number was expanded: they have any size that is asked for."""
     return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
-def _tensors(args: Any) -> Iterator[Tensor]:
-    return (t for t in tree_leaves(args) if isinstance(t, Tensor))
 
 
 def _line_of(error: BaseException) -> str:

@@ -18,7 +18,7 @@ CONVOLUTIONS = [
     (2, {"kernel_size": 3}),
     (2, {"kernel_size": (3, 5), "stride": (2, 1), "padding": (1, 2)}),
     (2, {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2, "groups": 4}),
-    (2, {"kernel_size": 2, "padding": "same"}),
+    (2, {"kernel_size": 5, "padding": "same", "dilation": 2}),
     (1, {"kernel_size": 4, "stride": 3}),
     (2, {"kernel_size": 8, "groups": 8, "bias": False}),
 ]
