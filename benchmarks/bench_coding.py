@@ -35,6 +35,7 @@ from torch import nn
 
 import zoo
 from compress.coding.export import check_decodes, encode
+from compress.distill.loss import taught_by
 from compress.prune.importance import Taylor
 from compress.prune.structured import prune_channels
 from compress.share.cluster import share_weights, values_for_bits
@@ -43,7 +44,6 @@ from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import nonzeros, sparse_layers
 from compress.sparse.order import in_order_of_weights
 from compress.sparse.sparsify import Unstructured, sparsify
-from compress.sparse.teacher import taught_by
 from transfer.data.loader import LabelledPixels, batches
 from transfer.evaluation.statistics import paired_drop
 from transfer.training.augment import Augment, augment_for

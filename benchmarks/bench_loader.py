@@ -45,7 +45,7 @@ def one(side: int, way: str) -> dict[str, float]:
     if way == "freed":
         loop.keep_freed_memory = lambda: None
     if way == "plain":
-        stepping.SmallMaps = contextlib.nullcontext
+        stepping.CpuOperators = contextlib.nullcontext
     rng = np.random.default_rng(0)
     pixels = LabelledPixels(rng.integers(0, 256, (32 * STEPS, side, side, 3), np.uint8), rng.integers(0, 9, 32 * STEPS))
     preprocess = Preprocess(size=(side, side), mean=(0.498,) * 3, std=(0.502,) * 3)

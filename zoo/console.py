@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import signal
 import sys
@@ -128,6 +129,8 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
     arguments = [argument for argument in arguments if argument != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of a damaged file; load_image says it in one line
+    if not debug:
+        warnings.formatwarning = _warning_line
     command = typer.main.get_command(app)
     try:
         # not command.main(), which would swallow a KeyboardInterrupt together with what it says
@@ -136,6 +139,9 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
         sys.exit(0)
     except typer.Exit as done:  # --help
         sys.exit(done.exit_code)
+    except BrokenPipeError:  # `slimzoo models | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
+        sys.exit(128 + signal.SIGPIPE)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -143,6 +149,12 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
         if line:
             print("error: " + line, file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

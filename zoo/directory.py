@@ -75,7 +75,7 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
 
 
 def has_checkpoint(partial: Path) -> bool:
-    return any((partial / CHECKPOINTS).glob("step-*/state.json"))  # not one that was still being written
+    return any((partial / CHECKPOINTS).glob("**/step-*/state.json"))  # not one that was still being written
 
 
 def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:

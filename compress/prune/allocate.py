@@ -1,19 +1,24 @@
-"""Allocation: how many channels each group keeps, so that the network keeps a share of its MACs."""
+"""Allocation: how many channels each group keeps, so that the network keeps a share of what it costs."""
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.prune.group import Group, Grouping, Indices, Product
+from compress.prune.budget import Cost
+from compress.prune.group import Group, Grouping, Indices
 from zoo.errors import UsageError
 
 Scores = Sequence[NDArray[np.float64]]
+Allocation = Callable[..., list[Indices]]  # (grouping, scores, *, share, cost, round_to, floor), as `allocate`
 Ranking = Callable[[Grouping, Scores], list[NDArray[np.float64]]]  # scores -> what one threshold is drawn across
+Losses = list[dict[int, float]]  # of each group: channels kept -> what is lost
 
 
 def global_ranking(grouping: Grouping, scores: Scores) -> list[NDArray[np.float64]]:
@@ -60,14 +65,16 @@ def allocate(
     scores: Scores,
     *,
     share: float,
+    cost: Cost | None = None,
     ranking: Ranking = global_ranking,
     round_to: int = 8,
     floor: float = 0.1,
 ) -> list[Indices]:
-    """One threshold over all ranked scores, the lowest that brings the MACs to at most `share` of the network's.
+    """One threshold over all ranked scores, the lowest that brings the cost to at most `share` of the network's.
 
     Args:
         scores: (width,) a group.
+        cost: the MACs unless given.
         ranking: what makes the scores of different groups comparable.
         round_to: widths become multiples of this, where the layer is that wide: kernels work on blocks of 8. Heads and
             groups of convolutions are counted one by one.
@@ -80,67 +87,165 @@ def allocate(
         UsageError: the share is not in (0, 1], or no threshold reaches it.
     """
     check_share(share)
+    cost = cost or Cost.macs(grouping)
     groups, ranked = grouping.groups, ranking(grouping, scores)
     thresholds = np.unique(np.concatenate(ranked)) if ranked else np.zeros(0)
-    total = macs_of(grouping)
-
     orders = [np.argsort(-rank, kind="stable") for rank in ranked]  # best first
 
     def keep_at(count: int) -> list[Indices]:
         threshold = -np.inf if count == 0 else thresholds[count - 1]
         counts = [_count(g, int((r > threshold).sum()), round_to, floor) for g, r in zip(groups, ranked, strict=True)]
-        for i, group in enumerate(groups):
-            if group.tied is not None:  # equally wide, as wide as they would be on average
-                together = [j for j, g in enumerate(groups) if g.tied == group.tied]
-                mean = round(sum(int((ranked[j] > threshold).sum()) for j in together) / len(together))
-                counts[i] = _count(group, mean, round_to, floor)
+        for members in ties_of(groups):  # equally wide, as wide as they would be on average
+            mean = round(sum(int((ranked[i] > threshold).sum()) for i in members) / len(members))
+            for i in members:
+                counts[i] = _count(groups[i], mean, round_to, floor)
         return [np.sort(order[:count]) for order, count in zip(orders, counts, strict=True)]
 
+    limit = share * cost.total
     low, high = 0, len(thresholds)
-    smallest = macs_after(grouping, keep_at(high))
-    if smallest > share * total:
-        raise UsageError(
-            f"{share:.0%} of the MACs is below what these groups can reach: at least {smallest / total:.1%} "
-            "stays; ask for more, or start from a smaller model"
-        )
+    _check_reachable(cost, keep_at(high), share)
     while low < high:  # the lowest threshold that satisfies the budget
         middle = (low + high) // 2
-        if macs_after(grouping, keep_at(middle)) <= share * total:
+        if cost.after(keep_at(middle)) <= limit:
             high = middle
         else:
             low = middle + 1
     return keep_at(low)
 
 
-def macs_of(grouping: Grouping) -> int:
-    """MACs of the whole network, for one image."""
-    return sum(p.constant * math.prod(w.size for w in p.factors) for p in grouping.products)
+def allocate_by_loss(
+    grouping: Grouping,
+    scores: Scores,
+    losses: Losses,
+    *,
+    share: float,
+    cost: Cost | None = None,
+) -> list[Indices]:
+    """The widths that lose least: again and again the cut that loses least for what it saves, until the cost is met.
+
+    A knapsack by its greedy rule, as in Shen et al. 2022 (HALP, arXiv 2110.10811, sec. 3), which is near the best where
+    no item is a large part of the budget.
+
+    Args:
+        scores: (width,) a group; within a group the lowest go first.
+        losses: what a group loses at each width that it may have; see `importance_lost` and
+            compress/prune/sensitivity.py.
+        cost: the MACs unless given.
+
+    Raises:
+        UsageError: see `allocate`.
+    """
+    check_share(share)
+    cost = cost or Cost.macs(grouping)
+    orders = [np.argsort(-score, kind="stable") for score in scores]
+    rungs = [sorted(loss, reverse=True) for loss in losses]  # the widths, widest first
+    tied = ties_of(grouping.groups)
+    units = [*([i] for i, group in enumerate(grouping.groups) if group.tied is None), *tied]
+
+    def keep_at(counts: Sequence[int]) -> list[Indices]:
+        return [np.sort(order[:count]) for order, count in zip(orders, counts, strict=True)]
+
+    _check_reachable(cost, keep_at([widths[-1] for widths in rungs]), share)
+    counts = [widths[0] for widths in rungs]
+    spending = cost.spend(keep_at(counts))
+
+    def offer(unit: list[int]) -> tuple[float, int] | None:
+        """The best next cut of these groups, taken all alike: loss for each unit of cost saved, and how many rungs."""
+        best: tuple[float, int] | None = None
+        at = rungs[unit[0]].index(counts[unit[0]])
+        for step in range(1, len(rungs[unit[0]]) - at):
+            narrower = {i: np.sort(orders[i][: rungs[i][at + step]]) for i in unit}
+            saved = spending.saved(narrower)
+            lost = sum(losses[i][rungs[i][at + step]] - losses[i][counts[i]] for i in unit)
+            if saved > 0 and (best is None or lost / saved < best[0]):
+                best = lost / saved, step
+        return best
+
+    heap = [(found[0], n, found[1]) for n, unit in enumerate(units) if (found := offer(unit))]
+    heapq.heapify(heap)
+    while spending.now > share * cost.total and heap:
+        _, n, _ = heapq.heappop(heap)
+        unit, found = units[n], offer(units[n])  # others have been cut since, and so this saves less
+        if found is None:
+            continue
+        if heap and found[0] > heap[0][0]:
+            heapq.heappush(heap, (found[0], n, found[1]))
+            continue
+        at = rungs[unit[0]].index(counts[unit[0]]) + found[1]
+        for i in unit:
+            counts[i] = rungs[i][at]
+        spending.take({i: np.sort(orders[i][: counts[i]]) for i in unit})
+        if (again := offer(unit)) is not None:
+            heapq.heappush(heap, (again[0], n, again[1]))
+    return keep_at(counts)
 
 
-def macs_after(grouping: Grouping, keeps: Sequence[Indices]) -> int:
-    """MACs of the network with only the kept channels, computed without cutting anything."""
-    kept, left = grouping.flat(keeps), dict[int, int]()
-    for width in (w for p in grouping.products for w in p.factors):  # many layers have the same
-        if id(width) not in left:
-            left[id(width)] = width.left(kept)
-    return sum(p.constant * math.prod(left[id(w)] for w in p.factors) for p in grouping.products)
+def allocate_by_importance(
+    grouping: Grouping,
+    scores: Scores,
+    *,
+    share: float,
+    cost: Cost | None = None,
+    round_to: int = 8,
+    floor: float = 0.1,
+) -> list[Indices]:
+    """The widths that lose least importance for what they save; see `allocate_by_loss`."""
+    losses = importance_lost(grouping, scores, round_to=round_to, floor=floor)
+    return allocate_by_loss(grouping, scores, losses, share=share, cost=cost)
 
 
-def saved_macs(grouping: Grouping, keeps: Sequence[Indices]) -> list[int]:
-    """For each group the MACs that the network would save by its cut alone."""
-    ends = np.cumsum([0, *(group.width for group in grouping.groups)])
-    concerned: list[list[Product]] = [[] for _ in grouping.groups]
-    for product in grouping.products:
-        channels = np.concatenate([w.channels for w in product.factors])
-        for i in np.unique(np.searchsorted(ends, channels, side="right") - 1).tolist():
-            concerned[i].append(product)
-    kept, saved = grouping.flat(keeps), []
-    for i, products in enumerate(concerned):
-        alone = np.ones_like(kept)
-        alone[ends[i] : ends[i + 1]] = kept[ends[i] : ends[i + 1]]
-        whole = sum(p.constant * math.prod(w.size for w in p.factors) for p in products)
-        saved.append(whole - sum(p.constant * math.prod(w.left(alone) for w in p.factors) for p in products))
-    return saved
+def importance_lost(grouping: Grouping, scores: Scores, *, round_to: int = 8, floor: float = 0.1) -> Losses:
+    """What each group loses at each of its widths: the sum of the scores that go."""
+    losses = []
+    for group, score in zip(grouping.groups, scores, strict=True):
+        best_first = np.concatenate([[0.0], np.cumsum(-np.sort(-score))])
+        losses.append({n: float(best_first[-1] - best_first[n]) for n in widths_of(group, round_to, floor)})
+    return losses
+
+
+def narrowed(grouping: Grouping, shares: NDArray[np.float64], *, round_to: int, floor: float) -> list[Indices]:
+    """The first channels of each group, about that share of its width; tied groups keep what the first of them does."""
+    counts = [
+        _count(group, round(float(share) * group.width), round_to, floor)
+        for group, share in zip(grouping.groups, shares, strict=True)
+    ]
+    for members in ties_of(grouping.groups):
+        for i in members:
+            counts[i] = counts[members[0]]
+    return [np.arange(count) for count in counts]
+
+
+def widths_of(group: Group, round_to: int, floor: float) -> list[int]:
+    """The widths that a group may have, widest first."""
+    step = step_of(group, round_to)
+    least = _count(group, 0, round_to, floor)
+    return [group.width, *(n for n in range(step * ((group.width - 1) // step), 0, -step) if n >= least)]
+
+
+def ties_of(groups: Sequence[Group]) -> list[list[int]]:
+    """Numbers of the groups that have to stay equally wide."""
+    ties: dict[int, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        if group.tied is not None:
+            ties[group.tied].append(i)
+    return list(ties.values())
+
+
+def _check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> None:
+    least = cost.after(narrowest) / cost.total
+    if least > share:
+        raise UsageError(
+            f"{share:.0%} of the {cost.unit} is below what these groups can reach: at least {least:.1%} "
+            "stays; ask for more, or start from a smaller model"
+        )
+
+
+ALLOCATIONS: dict[str, Allocation] = {
+    "global": allocate,
+    "local": partial(allocate, ranking=local_ranking),
+    "isomorphic": partial(allocate, ranking=isomorphic_ranking),
+    "cost": allocate_by_importance,
+}
 
 
 def _count(group: Group, wanted: int, round_to: int, floor: float) -> int:

@@ -94,6 +94,9 @@ class Random:
         return torch.rand(group.width, dtype=torch.float64, generator=generator)
 
 
+CRITERIA: dict[str, Importance] = {"l2": l2_norm, "l1": l1_norm, "bn-scale": bn_scale, "random": Random()}
+
+
 class Taylor:
     """First-order estimate of what the loss does when a channel is multiplied by zero, as an `Importance`.
 

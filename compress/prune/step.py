@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,81 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.distill.loss import Distillation, train_student
-from compress.prune.importance import Taylor, l2_norm
+from compress.prune.allocate import ALLOCATIONS, Allocation, check_share
+from compress.prune.budget import Cost
+from compress.prune.groups import Grouping, find_groups
+from compress.prune.importance import CRITERIA, Importance, Taylor
+from compress.prune.latency import latency_table, measured_ms
 from compress.prune.recalibrate import recalibrate_
-from compress.prune.structured import Pruned, prune_channels
-from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
+from compress.prune.recover import recover as train_back
+from compress.prune.sensitivity import Sensitivity
+from compress.prune.shrink import Penalty, Shrink
+from compress.prune.structured import Pruned, cut_channels, scored
+from compress.recipe import recovery_recipe
 from compress.sparse.step import is_sparse
-from transfer.data.dataset import open_for
+from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress, batches
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
-from transfer.training.augment import augment_for
-from transfer.training.finetune import TrainingData
-from transfer.training.recipe import Recipe
+from transfer.training.finetune import TrainingData, finetune
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
 from zoo.cost import count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory
-from zoo.errors import UsageError
+from zoo.errors import SlimzooError, UsageError, did_you_mean
 
-RECOVERY_LR = 1e-3
 TAYLOR_BATCHES = 16
 BATCH = 32
+LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
+LATENCY_MARGIN = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is cut.
+
+    Attributes:
+        macs: share of the multiply-accumulates to keep, in (0, 1]; one half unless `latency_ms` says otherwise.
+        latency_ms: the most that one image may take in onnxruntime on this machine.
+        criterion: a name in `CRITERIA`, or "taylor", the default where there are images.
+        allocation: a name in `ALLOCATIONS`, or "sensitivity"; "global" by default, "cost" for a latency.
+        rounds: cuts, each recovered from before the next.
+        round_to, floor: see `allocate`.
+        normalized: also cut widths that a LayerNorm or GroupNorm normalizes over.
+        threads: of the latency; one a physical core by default.
+
+    Raises:
+        UsageError: a name that is not known, or a value out of its range.
+    """
+
+    macs: float | None = None
+    latency_ms: float | None = None
+    criterion: str | None = None
+    allocation: str | None = None
+    rounds: int = 1
+    round_to: int = 8
+    floor: float = 0.1
+    normalized: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.macs is not None and self.latency_ms is not None:
+            raise UsageError("wanted a share of the MACs or a latency, not both: leave one of them out")
+        if self.macs is not None:
+            check_share(self.macs)
+        if self.latency_ms is not None and not 0 < self.latency_ms < float("inf"):
+            raise UsageError(f"a latency of {self.latency_ms:g} ms must be above 0")
+        for name, value, known in (
+            ("criterion", self.criterion, (*CRITERIA, "taylor")),
+            ("allocation", self.allocation, (*ALLOCATIONS, "sensitivity")),
+        ):
+            if value is not None and value not in known:
+                near = did_you_mean(value, known, "it must be one of " + ", ".join(known))
+                raise UsageError(f"unknown {name} {value!r}; {near}")
+        if self.rounds < 1 or self.round_to < 1 or not 0 <= self.floor <= 1:
+            raise UsageError(
+                f"rounds={self.rounds}, round_to={self.round_to} and floor={self.floor} must be at least 1, at least 1 "
+                "and in [0, 1]"
+            )
 
 
 @dataclass(frozen=True)
@@ -39,98 +93,207 @@ class Step:
     out: Path
     config: ModelConfig
     record: dict[str, Any]  # the step's lineage record
-    pruned: Pruned
+    pruned: Pruned  # of the last round
 
 
 def prune(
     directory: str | Path,
     *,
     data: str | Path | None = None,
-    macs: float = 0.5,
+    choice: Choice | dict[str, Any] | None = None,
+    sparse_epochs: int = 0,
+    penalty: Penalty = "group-lasso",
     recover: int = 8,
     out: str | Path,
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Step:
-    """Keep a share of the MACs, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
+    """Cut channels, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
 
     Recovery learns from the labels and from what the unpruned model answers (see compress/distill/loss.py).
 
     Args:
         directory: a model directory, or, without `data` and with recover=0, "timm:NAME" or "torchvision:NAME".
-        data: the data of the fit; needed for recovery and for accuracies.
-        macs: share of the MACs to keep, in (0, 1].
-        recover: epochs of the one training loop.
+        data: the data of the fit; needed to train and for accuracies.
+        choice: what is cut; half of the MACs by default.
+        sparse_epochs: of training before the cut in which a penalty draws channels to zero (compress/prune/shrink.py).
+        recover: epochs after the cut, of all rounds together.
+        tell: told what the preflight of recovery found.
 
     Raises:
-        UsageError: a share that cannot be reached, data of other classes, an int8 model.
+        UsageError: a budget that cannot be met, data of other classes, an int8 model.
         SlimzooError: the cut had no effect, or the model does not survive it.
     """
-    out = Path(out)
+    out, choice = Path(out), choice if isinstance(choice, Choice) else Choice(**choice or {})
     check_free(out, overwrite=overwrite, resume=resume)
-    if data is None and recover:
-        raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
+    _check(choice, data, sparse_epochs, recover)
     arguments = {
-        "directory": str(directory), "data": None if data is None else str(data), "macs": macs, "recover": recover,
-        "out": str(out), "seed": seed,
+        "directory": located(directory), "data": located(data), "choice": vars(choice), "sparse_epochs": sparse_epochs,
+        "penalty": penalty, "recover": recover, "out": str(out), "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
     source = None if data is None else open_for(loaded.config.lineage, data, loaded.config.classes)
+    notes: dict[str, Any] = {}
     with new_directory(out, run={"verb": "prune", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
         if progress is not None:
             progress("pruning", 0, 1, "")
         pixels = None if source is None else read_pixels(source, loaded.config.preprocess, progress)
-        criterion = l2_norm if pixels is None else Taylor(loaded.model, _batches(pixels.train, loaded.config, seed))
-        pruned = prune_channels(loaded.model, loaded.config.input_size, macs=macs, importance=criterion)
-        before, after, network = _costs(loaded, pruned), None, pruned.model
-        if source is not None and pixels is not None:
-            before = _measured(loaded.model, loaded.config, pixels, progress)
-            recalibrate_(network, loaded.model, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
-            if recover:
-                recipe = _recipe(_mirrored(loaded.config, source.mirror), recover, seed)
-                training = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
-                sparse = is_sparse(loaded.config.lineage)
-                if sparse:
-                    attach_masks_(network)
-                network = train_student(
-                    network, training, recipe, teacher=loaded.model, seen_by_teacher=loaded.config.preprocess,
-                    how=Distillation(), after_step=hold_zeros if sparse else None,
-                    checkpoints=work / CHECKPOINTS, progress=progress, title="recovery",
-                ).model  # fmt: skip
-                detach_masks_(network)
-            after = _measured(network, loaded.config, pixels, progress)
+        cutter = Cutter(loaded, pixels, choice, seed=seed, progress=progress)
+        before: dict[str, Any] = {"params": count_parameters(loaded.model)}
+        if pixels is not None:
+            before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
+        network = loaded.model
+        if sparse_epochs and pixels is not None and source is not None:
+            recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=sparse_epochs, seed=seed)
+            steps = recipe.epochs * -(-len(pixels.train) // recipe.batch)
+            network = finetune(
+                network, TrainingData(pixels.train, pixels.val, loaded.config.preprocess), recipe,
+                after_step=Shrink(network, cutter.grouping_of(network), penalty, steps=steps),
+                checkpoints=work / CHECKPOINTS / "sparse", progress=progress, title="sparse training",
+            ).model  # fmt: skip
+        whole_macs = None
+        for number in range(1, choice.rounds + 1):
+            pruned = cutter.cut(network, number)
+            whole_macs = whole_macs or pruned.macs_before
+            uncut, network = network, pruned.model
+            if pixels is None or source is None:
+                continue
+            recalibrate_(network, uncut, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
+            if epochs := _epochs(recover, number, choice.rounds):
+                recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
+                network, notes = train_back(
+                    network, loaded, pixels, recipe, sparse=is_sparse(loaded.config.lineage), progress=progress,
+                    checkpoints=work / CHECKPOINTS / f"round-{number}", tell=tell,
+                )  # fmt: skip
+        before["macs"] = whole_macs
+        after: dict[str, Any] = {"params": count_parameters(network), "macs": pruned.macs_after}
+        if pixels is not None:
+            after = measure(predictor_of(network, loaded.config), network, loaded.config, pixels, progress)
         record = lineage.step(
             "prune", arguments, seed=seed, seconds=time.monotonic() - began,
-            data=None if source is None else source.record(), before=before,
-            after=after or {"params": count_parameters(network), "macs": pruned.macs_after},
+            data=None if source is None else source.record(), before=before, after=after, **notes, **cutter.notes,
         )  # fmt: skip
         config = save_model(work, network, loaded.config.with_step(record))
     return Step(out, config, record, pruned)
 
 
-def _measured(model: nn.Module, config: ModelConfig, pixels: Pixels, progress: Progress | None) -> dict[str, Any]:
-    return measure(predictor_of(model, config), model, config, pixels, progress)
+def _check(choice: Choice, data: str | Path | None, sparse_epochs: int, recover: int) -> None:
+    if data is None and recover:
+        raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
+    if data is None and (sparse_epochs or choice.criterion == "taylor" or choice.allocation == "sensitivity"):
+        what = "sparse training" if sparse_epochs else choice.criterion if choice.criterion == "taylor" else "it"
+        raise UsageError(f"{what} needs images: name the model's with --data")
+    if recover and recover < choice.rounds:
+        raise UsageError(
+            f"{choice.rounds} rounds share {recover} epochs of recovery: wanted at least one for each, --recover "
+            f"{choice.rounds}"
+        )
 
 
-def _costs(loaded: LoadedModel, pruned: Pruned) -> dict[str, Any]:
-    return {"params": count_parameters(loaded.model), "macs": pruned.macs_before}
+def _epochs(recover: int, number: int, rounds: int) -> int:
+    """Half of the epochs are for the last round, the others share the rest."""
+    early = max(1, recover // (2 * (rounds - 1))) if recover and rounds > 1 else 0
+    return recover - early * (rounds - 1) if number == rounds else early
 
 
-def _batches(train: LabelledPixels, config: ModelConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches that the gradients of `Taylor` are averaged over."""
-    for indices in batches(len(train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
-        inputs = torch.from_numpy(config.preprocess.normalize(train.pixels[indices]))
-        yield inputs, torch.from_numpy(train.labels[indices])
+class Cutter:
+    """Finds what to cut of a model, and how much of it, by a `Choice`.
 
+    Attributes:
+        notes: of the last cut, for the lineage: what was predicted and measured of a latency.
+    """
 
-def _mirrored(config: ModelConfig, default: bool) -> bool:
-    """Whether the fit mirrored its images: `--flip` or `--no-flip` as it was given then, else what the data say."""
-    given = [step["arguments"].get("flip") for step in config.lineage if step["verb"] == "fit"]
-    return default if not given or given[-1] is None else bool(given[-1])
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        pixels: Pixels | None,
+        choice: Choice,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.config, self.pixels, self.choice, self.seed, self.progress = loaded.config, pixels, choice, seed, progress
+        self.notes: dict[str, Any] = {}
+        self._whole: float | None = None  # what the model cost before the first cut
 
+    def grouping_of(self, network: nn.Module) -> Grouping:
+        example = torch.empty(1, *self.config.input_size, device="meta")
+        return find_groups(network, example, normalized=self.choice.normalized)
 
-def _recipe(mirror: bool, epochs: int, seed: int) -> Recipe:
-    return Recipe(epochs=epochs, lr=RECOVERY_LR, backbone_lr=RECOVERY_LR, augment=augment_for(mirror), seed=seed)
+    def cut(self, network: nn.Module, number: int = 1) -> Pruned:
+        """The cut of that round, of as many as the choice has; each keeps the same share of what the last left."""
+        choice, grouping = self.choice, self.grouping_of(network)
+        scores = scored(network, grouping, self._importance(network))
+        done = number / choice.rounds
+        if choice.latency_ms is not None:
+            return self._cut_to_latency(network, grouping, scores, done)
+        cost = Cost.macs(grouping)
+        self._whole = self._whole or cost.total
+        share = (0.5 if choice.macs is None else choice.macs) ** done * self._whole / cost.total
+        keeps = self._allocation(network)(
+            grouping, scores, share=min(1.0, share), cost=cost, round_to=choice.round_to, floor=choice.floor
+        )
+        pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
+        if pruned.macs_after > share * pruned.macs_before * (1 + 1e-9):
+            raise SlimzooError(f"wanted {share:.0%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
+        return pruned
+
+    def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Any, done: float) -> Pruned:
+        """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
+        choice, size = self.choice, self.config.input_size
+        table = latency_table(
+            network, size, grouping, threads=choice.threads, round_to=choice.round_to, floor=choice.floor,
+            progress=self.progress,
+        )  # fmt: skip
+        assert choice.latency_ms is not None
+        self._whole = self._whole or float(table.ms[0])
+        if self._whole <= choice.latency_ms:
+            raise UsageError(
+                f"the model takes {self._whole:.2f} ms here, which is below {choice.latency_ms:g} ms: nothing to cut"
+            )
+        wanted = self._whole * (choice.latency_ms / self._whole) ** done
+        target = LATENCY_MARGIN * wanted
+        for _ in range(LATENCY_TRIES):
+            keeps = self._allocation(network)(
+                grouping, scores, share=min(1.0, target / table.cost.total), cost=table.cost, round_to=choice.round_to,
+                floor=choice.floor,
+            )  # fmt: skip
+            pruned = cut_channels(network, size, grouping, keeps, scores)
+            predicted = table.cost.after(keeps)
+            whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
+            ms = found / whole * float(table.ms[0])  # beside the whole one, which may run faster now than it did then
+            self.notes = {
+                "latency": {
+                    "runtime": "onnxruntime", "wanted_ms": wanted, "predicted_ms": predicted, "measured_ms": ms,
+                    "before_ms": float(table.ms[0]), "table_error": table.error,
+                }
+            }  # fmt: skip
+            if ms <= wanted:
+                return pruned
+            target *= LATENCY_MARGIN * wanted / ms
+        raise SlimzooError(f"wanted {wanted:.2f} ms, and {LATENCY_TRIES} cuts took {ms:.2f} ms at best: ask for more")
+
+    def _importance(self, network: nn.Module) -> Importance:
+        name = self.choice.criterion or ("l2" if self.pixels is None else "taylor")
+        if name == "taylor":
+            assert self.pixels is not None
+            return Taylor(network, self._batches(self.pixels.train))
+        return CRITERIA[name]
+
+    def _allocation(self, network: nn.Module) -> Allocation:
+        name = self.choice.allocation or ("global" if self.choice.latency_ms is None else "cost")
+        if name == "sensitivity":
+            assert self.pixels is not None
+            images = self.pixels.train if self.pixels.val is None else self.pixels.val
+            return Sensitivity(network, images, self.config.preprocess, progress=self.progress)
+        return ALLOCATIONS[name]
+
+    def _batches(self, train: LabelledPixels) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches that the gradients of `Taylor` are averaged over."""
+        for indices in batches(len(train), BATCH, seed=self.seed, epoch=0)[:TAYLOR_BATCHES]:
+            inputs = torch.from_numpy(self.config.preprocess.normalize(train.pixels[indices]))
+            yield inputs, torch.from_numpy(train.labels[indices])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.prune import cut, mask
-from compress.prune.allocate import Ranking, allocate, check_share, global_ranking, macs_of, saved_macs
-from compress.prune.group import Group, Grouping
+from compress.prune.allocate import Allocation, Scores, allocate, check_share
+from compress.prune.budget import Cost
+from compress.prune.group import Group, Grouping, Indices
 from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
 from zoo.cost import count_macs
@@ -53,10 +54,6 @@ class Pruned:
     macs_after: int
     grouping: Grouping
 
-    def saved_macs(self) -> list[int]:
-        """For each cut the MACs that the network would save by it alone."""
-        return saved_macs(self.grouping, [cut.keep for cut in self.cuts])
-
 
 def prune_channels(
     model: nn.Module,
@@ -64,7 +61,7 @@ def prune_channels(
     *,
     macs: float,
     importance: Importance = l2_norm,
-    ranking: Ranking = global_ranking,
+    allocation: Allocation = allocate,
     round_to: int = 8,
     floor: float = 0.1,
     normalized: bool = False,
@@ -72,7 +69,7 @@ def prune_channels(
     """Remove the least important channels until at most a share `macs` of the MACs at `input_size` (C, H, W) is left.
 
     Args:
-        ranking: how groups are compared; see compress/prune/allocate.py.
+        allocation: how many channels each group keeps; see compress/prune/allocate.py and sensitivity.py.
         round_to, floor: of every group's width; see `allocate`.
         normalized: also cut widths that a LayerNorm or GroupNorm normalizes over; see `find_groups`.
 
@@ -82,12 +79,41 @@ def prune_channels(
     """
     check_share(macs)
     grouping = find_groups(model, torch.empty(1, *input_size, device="meta"), normalized=normalized)
-    scores = [importance(model, group).numpy() for group in grouping.groups]
-    keeps = allocate(grouping, scores, share=macs, ranking=ranking, round_to=round_to, floor=floor)
+    scores = scored(model, grouping, importance)
+    keeps = allocation(grouping, scores, share=macs, cost=Cost.macs(grouping), round_to=round_to, floor=floor)
+    pruned = cut_channels(model, input_size, grouping, keeps, scores)
+    if pruned.macs_after > macs * pruned.macs_before * (1 + 1e-9):
+        raise SlimzooError(
+            f"asked for {macs:.0%} of {pruned.macs_before:,} MACs, got {pruned.macs_after:,}: the cut had less effect "
+            "than counted"
+        )
+    return pruned
+
+
+def scored(model: nn.Module, grouping: Grouping, importance: Importance) -> list[NDArray[np.float64]]:
+    """(width,) a group."""
+    return [importance(model, group).numpy() for group in grouping.groups]
+
+
+def cut_channels(
+    model: nn.Module, input_size: tuple[int, ...], grouping: Grouping, keeps: Sequence[Indices], scores: Scores
+) -> Pruned:
+    """A copy of the model with only these channels of each group, counted anew: it runs, and is smaller.
+
+    Raises:
+        SlimzooError: it does not run, or is not smaller.
+    """
     smaller = copy_of(model).eval()
     cut.cut_(smaller, grouping, keeps)
-    before = macs_of(grouping)
-    after = _prove(smaller, input_size, before, macs)
+    before = int(Cost.macs(grouping).total)
+    try:
+        after = count_macs(smaller, input_size)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise SlimzooError(f"the pruned model does not run: {reason}; its forward fixes a shape") from error
+    narrower = any(len(keep) < group.width for keep, group in zip(keeps, grouping.groups, strict=True))
+    if narrower and after >= before:
+        raise SlimzooError(f"channels were cut and the model has {after:,} MACs, {before:,} before: no effect")
     cuts = tuple(
         Cut(group, keep, _lost(score, keep)) for group, keep, score in zip(grouping.groups, keeps, scores, strict=True)
     )
@@ -119,17 +145,3 @@ def mask_(model: nn.Module, cuts: Iterable[Cut]) -> None:
     """Silence what was cut (see compress/prune/mask.py): the model then computes what the cut model computes."""
     cuts = tuple(cuts)
     mask.mask_(model, [c.group for c in cuts], [c.keep for c in cuts])
-
-
-def _prove(model: nn.Module, input_size: tuple[int, ...], before: int, share: float) -> int:
-    """MACs of the cut model, counted anew: it runs, and is smaller."""
-    try:
-        after = count_macs(model, input_size)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise SlimzooError(f"the pruned model does not run: {reason}; its forward fixes a shape") from error
-    if after > share * before * (1 + 1e-9) or (share < 1 and after >= before):
-        raise SlimzooError(
-            f"asked for {share:.0%} of {before:,} MACs, got {after:,}: the cut had less effect than counted"
-        )
-    return after

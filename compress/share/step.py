@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from compress.distill.loss import taught_by
+from compress.recipe import recovery_recipe
 from compress.share.cluster import share_weights, values_for_bits
 from compress.share.shared import different_values, shareable
 from compress.sparse.masks import check_zeros, density, nonzeros
-from compress.sparse.step import recovery_recipe
-from compress.sparse.teacher import taught_by
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
 from transfer.data.parts import measure, predictor_of, read_pixels

@@ -12,23 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.distill.loss import taught_by
+from compress.recipe import recovery_recipe
 from compress.sparse.masks import density as density_of
 from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
 from compress.sparse.sparsify import NOfM, Pattern, Unstructured, sparsify
-from compress.sparse.teacher import taught_by
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress, batches
 from transfer.data.parts import measure, predictor_of, read_pixels
-from transfer.training.augment import augment_for
 from transfer.training.finetune import TrainingData
-from transfer.training.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import ModelConfig, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
-LR = 1e-3
 BATCH = 32
 TAYLOR_BATCHES = 16
 CRITERIA = ("lamp", "magnitude", "taylor")
@@ -105,16 +103,6 @@ def sparsify_directory(
         )  # fmt: skip
         config = save_model(work, sparse, loaded.config.with_step(record))
     return Step(out, config, record)
-
-
-def recovery_recipe(config: ModelConfig, *, mirror: bool, epochs: int, seed: int) -> Recipe:
-    """The recipe of training after a step: the labels as they are, since the teacher smooths them."""
-    given = [step["arguments"].get("flip") for step in config.lineage if step["verb"] == "fit"]
-    mirrored = mirror if not given or given[-1] is None else bool(given[-1])
-    return Recipe(
-        epochs=epochs, batch=BATCH, lr=LR, backbone_lr=LR, weight_decay=0.0, label_smoothing=0.0, warmup=0.1,
-        augment=augment_for(mirrored), seed=seed,
-    )  # fmt: skip
 
 
 def is_sparse(records: list[dict[str, Any]]) -> bool:

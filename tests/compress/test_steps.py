@@ -8,8 +8,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.prune.step import _mirrored, prune
+from compress.prune.step import prune
 from compress.quantize.step import quantize
+from compress.recipe import mirrored_as_fitted
 from transfer.fit import fit
 from zoo.artifact import load_model, read_config
 from zoo.errors import GateError, UsageError
@@ -118,7 +119,7 @@ def test_data_of_other_classes(folder, tmp_path):
 def test_recovery_mirrors_as_the_fit_did(folder, given, expected):
     fitted = read_config(folder / "dense")
     fitted.lineage[0]["arguments"]["flip"] = given
-    assert _mirrored(fitted, default=True) is expected
+    assert mirrored_as_fitted(fitted, default=True) is expected
 
 
 def test_explain_writes_nothing(folder, tmp_path):

@@ -43,8 +43,8 @@ def three(tmp_path_factory):
     [
         (["1100", "1100", "1100"], 2),  # nothing tells them apart: the most trained
         (["1111", "0000", "1111"], 2),
-        (["1111", "0000", "0000"], 0),  # 4 lost, none won: more than a standard error of 2
-        (["1111", "1110", "0001"], 1),  # 1 lost is one standard error, 3 are more
+        (["1" * 5, "0" * 5, "0" * 5], 0),  # 5 lost, none won: more than 1.645 x sqrt(5)
+        (["1" * 6, "111100", "0" * 5 + "1"], 1),  # 2 lost are fewer than 1.645 x sqrt(2), 5 are more
         (["1" * 100, "1" * 90 + "0" * 10, "1" * 95 + "0" * 5], 0),
         (["1" * 90 + "0" * 10, "0" * 10 + "1" * 90, "0" * 100], 1),
     ],
@@ -68,7 +68,7 @@ def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path)
     assert fitted.record["method"] == notes["chosen"]
     shown = {row["method"]: row["val_top1"] for row in notes["methods"]}[notes["chosen"]]
     assert fitted.record["metrics"]["after"]["val"]["top1"] == shown
-    assert shown >= max(row["val_top1"] for row in notes["methods"]) - 15**-0.5, "of 15 images"
+    assert shown >= max(row["val_top1"] for row in notes["methods"]) - 1.645 * 15**-0.5, "of 15 images"
     assert any(line.startswith("ok    first loss") for line in told), "the preflight is shown"
     alone = fit(three, method=notes["chosen"], epochs=2, flip=False, **SMALL, out=tmp_path / "alone")
     assert alone.record["metrics"] == fitted.record["metrics"], "auto gives what the method by itself gives"

@@ -1,4 +1,4 @@
-"""Arrays kept between runs: decoded pixels and frozen features, under names that say what they were made from.
+"""Arrays kept between runs: pixels, features, tables of measurements, under names that say what they were made from.
 
 A file appears whole or not at all, is never changed, and is read through a memory map, so that any number of processes
 share one copy of it. Nothing here is needed: what cannot be kept is made again.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import UsageError
 
-KINDS = ("pixels", "features", "probes")  # the folders that are kept below the limit
+KINDS = ("pixels", "features", "probes", "tables")  # the folders that are kept below the limit
 LIMIT_GB = "SLIMZOO_CACHE_GB"  # the environment variable
 DEFAULT_LIMIT_GB = 10.0
 IN_USE_S = 60.0  # a file written or read so lately is never removed

@@ -126,12 +126,15 @@ def _folded(model: nn.Module, images: Tensor) -> nn.Module:
 
 def _key(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> str:
     rule = f"{FEATURES_VERSION} {torch.__version__} {preprocess} {data.pixels.shape}"
-    return content_key(rule, data.pixels_key(), _description(model))
+    return content_key(rule, data.pixels_key(), describe_weights(model, (classifier_name(model), *AUXILIARY)))
 
 
-def _description(model: nn.Module) -> Iterator[str]:
-    """A line for each module and tensor that the features can depend on: type, settings, shape, hash."""
-    aside = (classifier_name(model), *AUXILIARY)
+def describe_weights(model: nn.Module, aside: tuple[str, ...] = ()) -> Iterator[str]:
+    """A line for each module and tensor that answers can depend on: type, settings, shape, hash.
+
+    Args:
+        aside: names of modules that do not count.
+    """
 
     def counts(name: str) -> bool:
         return not any(f"{name}.".startswith(f"{part}.") for part in aside)

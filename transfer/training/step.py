@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from transfer.training import distributed
 from transfer.training.batch import Batch
+from transfer.training.cpu_operators import CpuOperators
 from transfer.training.device import autocast, loss_scaler
 from transfer.training.recipe import Recipe
-from transfer.training.small_maps import SmallMaps
 from zoo.errors import SlimzooError
 
 # (logits (b, K), targets (b,) indices or (b, K) shares, network inputs (b, C, H, W)) -> (), a mean over the b images
@@ -112,7 +112,7 @@ class Stepper:
         start = batch.start
         for inputs, targets in zip(*(_split(t, parts) for t in (batch.inputs, batch.targets)), strict=True):
             torch.manual_seed(dropout_seed(self._recipe.seed, step, start))
-            with autocast(self._device), SmallMaps():
+            with autocast(self._device), CpuOperators():
                 main, *auxiliary = _logits(self._model(inputs))
                 part_loss = self._loss_fn(main.float(), targets, inputs)
                 for logits in auxiliary:

@@ -9,7 +9,7 @@ import torch
 from shaken_models import thinned
 from torch import nn
 
-from compress.prune.allocate import macs_after
+from compress.prune.budget import Cost
 from compress.prune.cut import cut_
 from compress.prune.groups import find_groups
 from compress.prune.mask import mask_
@@ -33,7 +33,7 @@ def assert_cut_is_mask() -> Callable[..., nn.Module]:
         assert grouping.groups, grouping.whole
         cut, masked, control = (copy.deepcopy(model).double() for _ in range(3))
         cut_(cut, grouping, keeps)
-        assert macs_after(grouping, keeps) == count_macs(cut, size)
+        assert Cost.macs(grouping).after(keeps) == count_macs(cut, size)
         mask_(masked, grouping.groups, keeps)
         images = torch.randn(2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         expected, got = outputs(masked, images), outputs(cut, images)

@@ -14,10 +14,8 @@ from compress.prune.allocate import (
     global_ranking,
     isomorphic_ranking,
     local_ranking,
-    macs_after,
-    macs_of,
-    saved_macs,
 )
+from compress.prune.budget import Cost
 from compress.prune.groups import find_groups
 from compress.prune.importance import Random, Taylor, bn_scale, l1_norm, l2_norm
 from compress.prune.recalibrate import recalibrate_
@@ -41,11 +39,12 @@ def test_saved_macs_are_those_of_each_cut_alone():
     model, size = tiny("vit_tiny")
     grouping = find_groups(model, torch.zeros(1, *size))
     keeps = thinned(grouping)
-    assert macs_of(grouping) == count_macs(model, size)
+    cost = Cost.macs(grouping)
+    assert cost.total == count_macs(model, size)
     whole = [np.arange(group.width) for group in grouping.groups]
-    for i, saved in enumerate(saved_macs(grouping, keeps)):
+    for i, saved in enumerate(cost.saved_alone(keeps)):
         alone = [keeps[j] if i == j else keep for j, keep in enumerate(whole)]
-        assert saved == macs_of(grouping) - macs_after(grouping, alone) > 0
+        assert saved == cost.total - cost.after(alone) > 0
 
 
 def test_caller_keeps_the_model():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
-from transfer.training.small_maps import SmallMaps
+from transfer.training.cpu_operators import CpuOperators
 
 
 class Convolutions(TorchDispatchMode):
@@ -30,7 +30,7 @@ def test_outputs_and_gradients_are_those_of_a_plain_convolution(groups: int, pad
     torch.manual_seed(0)
     layer = nn.Conv2d(6, 6, 5, padding=padding, groups=groups, stride=1, dtype=torch.float64)
     found = []
-    for context in (torch.enable_grad(), SmallMaps()):
+    for context in (torch.enable_grad(), CpuOperators()):
         inputs = torch.linspace(-1, 1, 2 * 6 * 3 * 4, dtype=torch.float64).view(2, 6, 3, 4).requires_grad_()
         layer.zero_grad()
         with context:
@@ -49,7 +49,7 @@ def test_strides_dilations_and_words_for_arguments() -> None:
         {"dilation": 2, "padding": 4},
     ):
         plain = nn.functional.conv2d(inputs, weight, **arguments)
-        with SmallMaps():
+        with CpuOperators():
             padded = nn.functional.conv2d(input=inputs, weight=weight, **arguments)
         torch.testing.assert_close(padded, plain)
 
@@ -58,7 +58,7 @@ def test_products_over_channels_are_those_of_a_plain_convolution() -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(5, 7, 1, dtype=torch.float64).to(memory_format=torch.channels_last)
     found = []
-    for context in (torch.enable_grad(), SmallMaps(), Convolutions()):
+    for context in (torch.enable_grad(), CpuOperators(), Convolutions()):
         inputs = torch.linspace(-1, 1, 2 * 5 * 4 * 3, dtype=torch.float64).view(2, 5, 4, 3)
         inputs = inputs.contiguous(memory_format=torch.channels_last).requires_grad_()
         layer.zero_grad()
@@ -76,7 +76,7 @@ def test_what_changes_in_a_network() -> None:
     images = torch.zeros(1, 3, 96, 96).contiguous(memory_format=torch.channels_last)
     with Convolutions() as plain:
         model(images)
-    with Convolutions() as faster, SmallMaps():
+    with Convolutions() as faster, CpuOperators():
         model(images)
     assert faster.seen - plain.seen == {(7, 5, 0): 3}  # the last stage's kernels of 5 x 5, padded by hand
     gone = plain.seen - faster.seen

@@ -1,4 +1,4 @@
-"""Convolutions of small feature maps on a CPU."""
+"""Operators of a training step that a CPU computes faster in another way."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 FEW_PIXELS = 144  # 12 x 12: above, oneDNN is as fast or faster
+COPIED = (F.hardtanh, F.relu6, F.hardswish, F.silu, F.mish)  # in place, their gradients need what is overwritten
 
 
-class SmallMaps(TorchFunctionMode):
-    """Within it, two kinds of convolution are computed in other ways: same sums, less time.
+class CpuOperators(TorchFunctionMode):
+    """Within it, three kinds of operators are computed in other ways: same sums, less time.
 
     oneDNN has no fast gradient of the weights for a kernel that does not fit into the map without its padding, and
     falls back to a reference one. EfficientNet-Lite0's last stage has 3 x 3 maps at 96 px under kernels of 5 x 5: three
@@ -22,13 +23,19 @@ class SmallMaps(TorchFunctionMode):
 
     A 1 x 1 convolution is a matrix product over the channels, and of few pixels BLAS makes it faster, above all the
     gradient of the weights.
+
+    An activation in place whose gradient needs its input is a copy and a second pass over it; out of place it is one.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        return _conv2d(*args, **kwargs) if func is torch.conv2d else func(*args, **kwargs)
+        if func is torch.conv2d:
+            return _conv2d(*args, **kwargs)
+        if func in COPIED and kwargs.get("inplace") and args[0].device.type == "cpu" and torch.is_grad_enabled():
+            kwargs = {**kwargs, "inplace": False}
+        return func(*args, **kwargs)
 
 
 def _conv2d(

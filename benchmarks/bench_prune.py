@@ -1,0 +1,272 @@
+"""Does `slimzoo prune` bring the accuracy back better than torch-pruning with plain fine-tuning, in as many steps?
+
+    python benchmarks/bench_prune.py [SEED...]
+
+tf_efficientnet_lite0 at 64 px on emoji (Google's drawings, tested on Twitter's) and ResNet-20 on scikit-learn's digits,
+to 1/2, 1/4 and 1/8 of the MACs, at most 300 steps of recovery. The data are found by SLIMZOO_DATA (default
+../shared/data).
+
+slimzoo: the whole of `prune` with every option at its default but --macs and --recover.
+torch-pruning: its BasePruner over all layers at once (global), widths in multiples of 8, by the L2 norm of each group
+and by Taylor's criterion on the same batches; cut in steps until the MACs are met, the last step that still has more
+left out. Then the statistics of BatchNorm are measured afresh and the model is trained on the labels, for as many
+steps, with BatchNorm as `statistics` says: both are tried on the first seed, and the better one is taken.
+scratch: what slimzoo left of the network, from random weights, trained as long as fit and recovery took together.
+Each recovers with the same augmentation. Rows are kept as they come in results/prune.runs.json, and what is there is
+not run again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import RESULTS, write_result
+from torch import nn
+
+from compress.prune.step import BATCH, TAYLOR_BATCHES, prune
+from compress.recipe import recovery_recipe
+from transfer.data.dataset import open_for
+from transfer.data.loader import batches
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.evaluation.statistics import paired_drop
+from transfer.fit import fit
+from transfer.training.finetune import TrainingData, finetune
+from transfer.training.recipe import Recipe
+from zoo.artifact import LoadedModel, load_model
+from zoo.classifier import classifier
+from zoo.cost import count_macs
+
+SHARES = (0.5, 0.25, 0.125)
+STEPS = 300
+TASKS: dict[str, dict[str, Any]] = {
+    "digits": {"model": "resnet20", "method": "scratch"},
+    "emoji": {"model": "tf_efficientnet_lite0", "method": "finetune", "size": 64},
+}
+PEERS = ("l2", "taylor")
+NOT_WORSE = -0.5  # points: the lower bound of the paired 95% interval
+MOST_CUTS = 400  # of torch-pruning, each of a 400th of all channels at most
+
+
+def main(seeds: list[int]) -> int:
+    raw = RESULTS / "prune.runs.json"
+    runs: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8")) if raw.exists() else []
+
+    def keep(**row: Any) -> None:
+        runs.append(row)
+        raw.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+        print(*(f"{row[k]}" for k in ("task", "seed", "share", "method", "test_top1_pct", "seconds")), flush=True)
+
+    def there(**row: Any) -> bool:
+        return any(all(run[k] == v for k, v in row.items()) for run in runs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in seeds:
+            for task in TASKS:
+                methods = ["slimzoo", *(f"torch-pruning {peer}" for peer in PEERS), "scratch"]
+                if all(there(task=task, seed=seed, share=s, method=m) for s in SHARES for m in methods):
+                    continue
+                dense, data = Path(folder, f"{task}-{seed}"), _fit(task, seed, Path(folder))
+                loaded = load_model(dense)
+                source = open_for(loaded.config.lineage, data, loaded.config.classes or ())
+                pixels = read_pixels(source, loaded.config.preprocess, None)
+                epochs = STEPS // -(-len(pixels.train) // BATCH)
+                if not there(task=task, seed=seed, method="dense"):
+                    found = measure(
+                        predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, None
+                    )
+                    keep(task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **_figures(found))
+                for share in SHARES:
+                    out = Path(folder, f"{task}-{seed}-{share}")
+                    began = time.monotonic()
+                    step = prune(dense, data=data, choice={"macs": share}, recover=epochs, out=out, seed=seed)
+                    if not there(task=task, seed=seed, share=share, method="slimzoo"):
+                        seconds = round(time.monotonic() - began, 1)
+                        keep(
+                            task=task, seed=seed, share=share, method="slimzoo", seconds=seconds,
+                            **_figures(step.record["metrics"]["after"]),
+                        )  # fmt: skip
+                    recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
+                    for method in methods[1:]:
+                        if there(task=task, seed=seed, share=share, method=method):
+                            continue
+                        began = time.monotonic()
+                        if method == "scratch":
+                            network, extra = _scratch(load_model(out), pixels, recipe, seed), {}
+                        else:
+                            network, extra = _peer(method.split()[1], loaded, pixels, share, recipe, runs, task)
+                        config = loaded.config
+                        found = measure(predictor_of(network, config), network, config, pixels, None)
+                        seconds = round(time.monotonic() - began, 1)
+                        keep(
+                            task=task,
+                            seed=seed,
+                            share=share,
+                            method=method,
+                            seconds=seconds,
+                            **extra,
+                            **_figures(found),
+                        )
+    figures = _compare(runs)
+    print(write_result("prune", figures, f"python benchmarks/bench_prune.py {' '.join(map(str, seeds))}".strip()))
+    raw.unlink()
+    return 4 if figures["missed"] else 0
+
+
+def _fit(task: str, seed: int, folder: Path) -> str:
+    """Fit the dense network unless it is there already, and say what to."""
+    emoji = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji").resolve()
+    data, test = ("digits", None) if task == "digits" else (str(emoji / "google"), str(emoji / "twitter"))
+    if not (folder / f"{task}-{seed}").exists():
+        fit(data, test=test, seed=seed, out=folder / f"{task}-{seed}", **TASKS[task])
+    return data
+
+
+def _figures(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "macs": found["macs"],
+        "params": found["params"],
+        "val_top1_pct": round(100 * found["val"]["top1"], 2),
+        "test_top1_pct": round(100 * found["test"]["top1"], 2),
+        "correct": found["test"]["correct"],
+    }
+
+
+def _scratch(pruned: LoadedModel, pixels: Pixels, recovery: Recipe, seed: int) -> nn.Module:
+    """The small network, from random weights, for the epochs of the fit and of recovery together."""
+    torch.manual_seed(seed)
+    network = copy.deepcopy(pruned.model)
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    preprocess = pruned.config.preprocess
+    fitted = next(step for step in pruned.config.lineage if step["verb"] == "fit")
+    recipe = Recipe.for_data(
+        len(pixels.train), min(preprocess.size), classes=len(pruned.config.classes or ()), method="scratch",
+        mirror=recovery.augment.flip, seed=seed,
+    )  # fmt: skip
+    recipe = replace(recipe, epochs=fitted["notes"]["recipe"]["epochs"] + recovery.epochs)
+    return finetune(network, TrainingData(pixels.train, pixels.val, preprocess), recipe).model
+
+
+def _peer(
+    criterion: str, loaded: LoadedModel, pixels: Pixels, share: float, recovery: Recipe, runs: list[dict[str, Any]],
+    task: str,
+) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
+    """torch-pruning's cut, BatchNorm measured afresh, trained on the labels."""
+    cut = _cut_by_torch_pruning(criterion, loaded, pixels, share, recovery.seed)
+    _measure_norms_(cut, pixels, loaded, recovery.seed)
+    data = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
+    plain = replace(recovery, label_smoothing=0.1, weight_decay=0.05, warmup=0.25)  # the defaults of `Recipe`
+    chosen = next((run["statistics"] for run in runs if run["task"] == task and "statistics" in run), None)
+    found: dict[str, tuple[float, nn.Module]] = {}
+    for statistics_ in ("frozen", "learned") if chosen is None else (chosen,):
+        trained = finetune(cut, data, replace(plain, freeze_statistics=statistics_ == "frozen"))
+        assert trained.history[-1].val_top1 is not None
+        found[statistics_] = (trained.history[-1].val_top1, trained.model)
+    best = max(found, key=lambda name: found[name][0])
+    return found[best][1], {"statistics": best}
+
+
+def _cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, share: float, seed: int) -> nn.Module:
+    import torch_pruning
+
+    model = copy.deepcopy(loaded.model).eval()
+    importance = {
+        "l2": torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        "taylor": torch_pruning.importance.GroupTaylorImportance(),
+    }[criterion]
+    size = loaded.config.input_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner = torch_pruning.pruner.BasePruner(
+            model, torch.zeros(1, *size), importance=importance, global_pruning=True, pruning_ratio=1.0,
+            max_pruning_ratio=0.9, iterative_steps=MOST_CUTS, round_to=8, ignored_layers=[classifier(model)],
+        )  # fmt: skip
+        whole = count_macs(model, size)
+        for _ in range(MOST_CUTS):
+            if criterion == "taylor":
+                model.zero_grad()
+                for indices in batches(len(pixels.train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
+                    inputs = torch.from_numpy(loaded.config.preprocess.normalize(pixels.train.pixels[indices]))
+                    labels = torch.from_numpy(pixels.train.labels[indices])
+                    nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            pruner.step()
+            if count_macs(model, size) <= share * whole:
+                break
+        else:
+            raise RuntimeError(f"torch-pruning did not get to {share:.0%} of the MACs")
+    model.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+def _measure_norms_(model: nn.Module, pixels: Pixels, loaded: LoadedModel, seed: int) -> None:
+    """EagleEye's rule (Li et al. 2020, arXiv 2007.02491, sec. 3.2): plain averages over training batches."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for indices in batches(len(pixels.train), 64, seed=seed, epoch=0)[:16]:
+            model(torch.from_numpy(loaded.config.preprocess.normalize(pixels.train.pixels[indices])))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    cells, missed, wins = [], [], 0
+    for task in TASKS:
+        dense = [run for run in runs if run["task"] == task and run["method"] == "dense"]
+        for share in SHARES:
+            here = [run for run in runs if run["task"] == task and run["share"] == share]
+            by: dict[str, list[dict[str, Any]]] = {}
+            for run in sorted(here, key=lambda run: run["seed"]):
+                by.setdefault(run["method"], []).append(run)
+            cell: dict[str, Any] = {"task": task, "share": share, "seeds": len(by["slimzoo"])}
+            cell["dense_top1_pct"] = round(statistics.mean(run["test_top1_pct"] for run in dense), 2)
+            for method, rows in by.items():
+                top1 = [run["test_top1_pct"] for run in rows]
+                drop = paired_drop(_flags(rows), _flags(by["slimzoo"]))
+                cell[method] = {
+                    "top1_pct": round(statistics.mean(top1), 2),
+                    "top1_lowest_highest_pct": [min(top1), max(top1)],
+                    "macs_share": round(
+                        statistics.mean(r["macs"] / d["macs"] for r, d in zip(rows, dense, strict=True)), 4
+                    ),
+                    "slimzoo_gains_points": round(-drop.points, 2),
+                    "slimzoo_gains_ci_points": [round(-drop.ci_points[1], 2), round(-drop.ci_points[0], 2)],
+                }
+            peers = [cell[f"torch-pruning {peer}"] for peer in PEERS]
+            best = max(peers, key=lambda peer: float(peer["top1_pct"]))
+            wins += cell["slimzoo"]["top1_pct"] > best["top1_pct"]
+            if any(peer["slimzoo_gains_ci_points"][0] < NOT_WORSE for peer in peers):
+                missed.append(f"{task} at {share}: may be worse than torch-pruning")
+            if task == "digits" and share == 0.25 and cell["slimzoo"]["top1_pct"] < cell["dense_top1_pct"] - 1:
+                missed.append("digits at 0.25: more than 1 point below the dense network")
+            cells.append(cell)
+    if wins < 4:
+        missed.append(f"better in {wins} of 6 cells, 4 wanted")
+    plain = [{k: v for k, v in run.items() if k != "correct"} for run in runs]
+    return {"cells": cells, "better_in": wins, "missed": missed, "runs": plain}
+
+
+def _flags(rows: list[dict[str, Any]]) -> Any:
+    return np.array([int(c) for run in rows for c in run["correct"]])
+
+
+if __name__ == "__main__":
+    sys.exit(main([int(seed) for seed in sys.argv[1:]] or [0, 1, 2]))

@@ -1,0 +1,162 @@
+"""The command `prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from transfer.cli import describe_metrics
+from zoo.console import Console, Json, Offline, Overwrite
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from compress.prune.step import Choice
+
+app = typer.Typer()
+
+
+def milliseconds(text: str | None) -> float | None:
+    """ "5ms" or "5" as a number.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return float(text.strip().lower().removesuffix("ms"))
+    except ValueError as error:
+        raise UsageError(f"--latency {text}: wanted milliseconds, such as 5ms") from error
+
+
+@app.command()
+def prune(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="A model directory, or, with --recover 0, timm:NAME.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The directory to write; it appears when the work is done.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The data of the fit; needed to recover.")] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="Share of the multiply-accumulates to keep, in (0, 1]. [default: 0.5]")
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="MS", help="Instead: the most that an image may take in onnxruntime here: 5ms")
+    ] = None,
+    recover: Annotated[int, typer.Option(min=0, help="Epochs of training after the cut.")] = 8,
+    criterion: Annotated[
+        str | None,
+        typer.Option(help="taylor, l2, l1, bn-scale or random. [default: taylor with --data, else l2]"),
+    ] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(
+            help="global: one threshold for all; local: the same share of every group; isomorphic; cost: what loses "
+            "least for what it saves; sensitivity: the same, by measured loss. [default: global, for --latency cost]"
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Cuts, each recovered from before the next.")] = 1,
+    sparse_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs before the cut in which unneeded channels shrink.")
+    ] = 0,
+    penalty: Annotated[str, typer.Option(help="What shrinks in them: group-lasso or bn-scale.")] = "group-lasso",
+    round_to: Annotated[int, typer.Option(min=1, help="Widths become multiples of this.")] = 8,
+    normalized: Annotated[
+        bool, typer.Option("--normalized", help="Also cut widths that a LayerNorm or GroupNorm normalizes over.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print what would be cut from which group, and stop.")
+    ] = False,
+    overwrite: Overwrite = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Cut the least important channels and train the accuracy back."""
+    with Console(as_json=json) as console:
+        from compress.prune.step import Choice
+        from compress.prune.step import prune as run
+
+        choice = Choice(
+            macs=macs, latency_ms=milliseconds(latency), criterion=criterion, allocation=allocation, rounds=rounds,
+            round_to=round_to, normalized=normalized,
+        )  # fmt: skip
+        if explain:
+            _explain(console, directory, data, choice, seed)
+            return
+        if out is None:
+            raise UsageError("--out DIR is needed: where the pruned model goes; --explain needs none")
+        step = run(
+            directory, data=data, choice=choice, sparse_epochs=sparse_epochs, penalty=penalty,  # type: ignore[arg-type]
+            recover=recover, out=out, seed=seed, overwrite=overwrite, progress=console.progress, tell=console.say,
+        )  # fmt: skip
+        before, after = (step.record["metrics"][key] for key in ("before", "after"))
+        console.say(f"before: {describe_metrics(before)}")
+        console.say(f"after:  {describe_metrics(after)}")
+        if found := step.record.get("latency"):
+            console.say(
+                f"latency: {found['before_ms']:.2f} -> {found['measured_ms']:.2f} ms in onnxruntime, "
+                f"{found['predicted_ms']:.2f} predicted"
+            )
+        shares = [after[key] / before[key] for key in ("macs", "params")]
+        console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
+        images = data or "DATA"
+        console.next(
+            ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],
+            ["slimzoo", "export", out],
+            ["slimzoo", "bench", directory, out],
+        )
+        console.document({"out": str(out), **step.record})
+
+
+def _explain(console: Console, directory: str, data: str | None, choice: Choice, seed: int) -> None:
+    """The first round's cut: group by group what it loses in importance and saves in MACs and milliseconds alone."""
+    from compress.prune.budget import Cost
+    from compress.prune.latency import latency_table
+    from compress.prune.step import Cutter
+    from transfer.data.dataset import open_for
+    from transfer.data.parts import read_pixels
+    from zoo.artifact import load_model
+
+    loaded = load_model(directory)
+    pixels = None
+    if data is not None:
+        source = open_for(loaded.config.lineage, data, loaded.config.classes)
+        pixels = read_pixels(source, loaded.config.preprocess, console.progress)
+    pruned = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress).cut(loaded.model)
+    table = latency_table(
+        loaded.model, loaded.config.input_size, pruned.grouping, threads=choice.threads, round_to=choice.round_to,
+        floor=choice.floor, progress=console.progress,
+    )  # fmt: skip
+    keeps = [cut.keep for cut in pruned.cuts]
+    saved_macs = Cost.macs(pruned.grouping).saved_alone(keeps)
+    saved_ms = table.cost.saved_alone(keeps)
+    console.say(" width    kept  importance      MACs        ms   group (each cut alone)")
+    rows: list[dict[str, Any]] = []
+    for cut, macs, ms in zip(pruned.cuts, saved_macs, saved_ms, strict=True):
+        console.say(
+            f"{cut.group.width:>6} -> {len(cut.keep):<5} {-cut.lost:>9.1%} {-macs / pruned.macs_before:>9.1%} "
+            f"{-ms:>9.3f}   {cut.group}"
+        )
+        rows.append(
+            {
+                "group": cut.group.name, "kind": cut.group.kind, "width": cut.group.width, "keep": len(cut.keep),
+                "importance_lost": cut.lost, "macs_saved": macs, "ms_saved": ms,
+            }
+        )  # fmt: skip
+    for layer, reason in pruned.whole.items():
+        console.say(f"        whole  {layer}: {reason}")
+    before_ms, after_ms = float(table.ms[0]), table.cost.after(keeps)
+    console.say(
+        f"MACs {pruned.macs_before:,} -> {pruned.macs_after:,}; about {before_ms:.2f} -> {after_ms:.2f} ms in "
+        "onnxruntime; nothing was written"
+    )
+    console.document(
+        {
+            "macs_before": pruned.macs_before, "macs_after": pruned.macs_after, "ms_before": before_ms,
+            "ms_after": after_ms, "cuts": rows, "whole": pruned.whole,
+        }
+    )  # fmt: skip

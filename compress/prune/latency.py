@@ -1,0 +1,186 @@
+"""Predicted latency: networks of many widths are measured on the target runtime, and a cost in milliseconds is fitted.
+
+ms = fixed + sum over operators of t_i x (share of i's products that is left) + sum over groups of u_g x (share of g's
+width that is left), t, u >= 0: an operator's time follows what it multiplies, the reading and writing of activations
+the widths. There are more operators than measured networks, so that times are held near shares of the MACs, as strongly
+as predicts networks best that were left out of the fit. Other tables measure each layer alone (HALP, Shen et al. 2022,
+arXiv 2110.10811, sec. 3.2), where the runtime neither fuses nor reorders as it does in the network.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from compress.deploy.benchmark import bench
+from compress.deploy.export import export_network
+from compress.deploy.machine import default_threads, describe_machine
+from compress.prune.allocate import narrowed
+from compress.prune.budget import Cost
+from compress.prune.cut import cut_
+from compress.prune.group import Grouping, Indices, Product, Width
+from transfer.data.cache import cached_array, content_key
+from transfer.data.loader import Progress
+from zoo.errors import SlimzooError
+from zoo.ghost import copy_of
+from zoo.lineage import versions
+
+NETWORKS = 24  # measured, the whole one among them
+ROUNDS, SECONDS_PER_ROUND = 7, 0.05
+WIDTHS_PER_BENCH = 8  # networks that wait in memory at a time
+SPREAD = 0.35  # of the logarithms of the groups' shares about a network's own
+PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # weights of the prior that are tried
+FOLDS = 6
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured networks and what follows from them.
+
+    Attributes:
+        cost: predicted milliseconds after any cut.
+        keeps, ms: of the networks that were measured, the whole one first.
+        error: median relative error on networks that were left out of the fit.
+    """
+
+    cost: Cost
+    keeps: list[list[Indices]]
+    ms: Array
+    error: float
+
+
+def latency_table(
+    model: nn.Module,
+    input_size: tuple[int, int, int],
+    grouping: Grouping,
+    *,
+    threads: int | None = None,
+    networks: int = NETWORKS,
+    round_to: int = 8,
+    floor: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """Measure `networks` cuts of the model in onnxruntime, batch 1, and fit; measured once a machine, then read.
+
+    Args:
+        grouping: the model's.
+        threads: None is one a physical core.
+
+    Raises:
+        SlimzooError: a cut network cannot be exported or run.
+    """
+    threads = threads or default_threads()
+    keeps = sampled(grouping, networks, round_to=round_to, floor=floor, seed=seed)
+
+    def measure() -> Iterator[Array]:
+        for first in range(0, networks, WIDTHS_PER_BENCH):
+            some = keeps[first : first + WIDTHS_PER_BENCH]
+            if progress is not None:
+                progress("latency table", first, networks, "networks")
+            yield measured_ms([cut_copy(model, grouping, keep) for keep in some], input_size, threads=threads)
+
+    machine = describe_machine()
+    key = content_key(
+        [f"{name} {tuple(tensor.shape)}" for name, tensor in model.state_dict().items()],
+        [f"{group.name} {group.width}" for group in grouping.groups],
+        f"{input_size} {threads} {networks} {round_to} {floor} {seed} {machine['processor']} {machine['flags']}",
+        str(versions()),
+    )
+    ms = np.array(cached_array("tables", key, shape=(networks,), dtype=np.float64, make=measure))
+    cost, error = fit_cost(grouping, keeps, ms)
+    return LatencyTable(cost, keeps, ms, error)
+
+
+def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> nn.Module:
+    smaller = copy_of(model).eval()
+    cut_(smaller, grouping, keeps)
+    return smaller
+
+
+def measured_ms(models: Sequence[nn.Module], input_size: tuple[int, int, int], *, threads: int | None = None) -> Array:
+    """(models,) median milliseconds of one image in onnxruntime, measured in turns, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{i}.onnx") for i in range(len(models))]
+        for file, model in zip(files, models, strict=True):
+            file.write_bytes(export_network(model, input_size).SerializeToString())
+        found = bench(
+            files, runtimes=["onnxruntime"], threads=threads, rounds=ROUNDS, seconds_per_round=SECONDS_PER_ROUND
+        )
+    failed = [row["reason"] for row in found["rows"] if row["reason"] is not None]
+    if failed:
+        raise SlimzooError(f"a network of other widths cannot be measured: {failed[0]}")
+    return np.array([row["median_ms"] for row in found["rows"]])
+
+
+def sampled(grouping: Grouping, networks: int, *, round_to: int, floor: float, seed: int) -> list[list[Indices]]:
+    """The whole network, then narrower and narrower ones, whose groups keep shares spread about one of theirs."""
+    rng = np.random.default_rng(seed)
+    found = [narrowed(grouping, np.ones(len(grouping.groups)), round_to=round_to, floor=floor)]
+    for share in np.linspace(1.0, floor, networks)[1:]:
+        shares = np.clip(share * np.exp(SPREAD * rng.standard_normal(len(grouping.groups))), floor, 1.0)
+        found.append(narrowed(grouping, shares, round_to=round_to, floor=floor))
+    return found
+
+
+def fit_cost(grouping: Grouping, keeps: Sequence[Sequence[Indices]], ms: Array) -> tuple[Cost, float]:
+    """The cost in milliseconds, and the median relative error on networks that were left out of the fit.
+
+    Args:
+        keeps, ms: of the networks, the whole one first.
+    """
+    products, sizes = _terms(grouping)
+    columns = np.array([_left(Cost(grouping, products, np.zeros(len(products))), keep) for keep in keeps]) / sizes
+    weight = np.array([product.constant for product in products], dtype=float) * sizes
+    prior = 0.8 * ms[0] * weight / max(1.0, weight.sum())  # the widths' terms count no MACs: their prior is 0
+    folds = np.arange(len(ms)) % min(FOLDS, len(ms))
+
+    def left_out(strength: float) -> float:
+        errors = []
+        for fold in range(folds.max() + 1):
+            inside, outside = folds != fold, folds == fold
+            fixed, times = _solve(columns[inside], ms[inside], prior, strength)
+            errors.append(np.abs(fixed + columns[outside] @ times - ms[outside]) / ms[outside])
+        return float(np.median(np.concatenate(errors)))
+
+    errors = [left_out(strength) for strength in PRIORS]
+    best = int(np.argmin(errors))
+    fixed, times = _solve(columns, ms, prior, PRIORS[best])
+    return Cost(grouping, products, times / sizes, fixed=fixed, unit="milliseconds"), errors[best]
+
+
+def _terms(grouping: Grouping) -> tuple[list[Product], Array]:
+    """The operators that depend on a width, then each group's width by itself; and their sizes in the whole network."""
+    products = [product for product in grouping.products if any(len(w.channels) for w in product.factors)]
+    start = 0
+    for group in grouping.groups:
+        channels = np.arange(start, start + group.width)
+        products.append(Product(0, (Width(group.width, np.arange(group.width), channels),)))
+        start += group.width
+    return products, np.array([math.prod(w.size for w in p.factors) for p in products], dtype=float)
+
+
+def _left(cost: Cost, keeps: Sequence[Indices]) -> Array:
+    """(terms,) what is left of each term's size."""
+    return np.array(cost.spend(keeps).sizes(), dtype=float)
+
+
+def _solve(columns: Array, ms: Array, prior: Array, strength: float) -> tuple[float, Array]:
+    """Least squares of the relative errors, `strength` times the distances from the prior added; nothing below 0."""
+    from scipy.optimize import nnls
+
+    scale = max(float(ms.max()) / max(1, len(prior)), 1e-12)
+    left = np.column_stack([np.ones(len(ms)), columns]) / ms[:, None]
+    held = strength * np.column_stack([np.zeros(len(prior)), np.eye(len(prior))]) / scale / math.sqrt(len(prior))
+    wanted = np.concatenate([np.ones(len(ms)), strength * prior / scale / math.sqrt(len(prior))])
+    found, _ = nnls(np.concatenate([left, held]), wanted)
+    return float(found[0]), found[1:]
