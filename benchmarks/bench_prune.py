@@ -77,7 +77,7 @@ def main(seeds: list[int]) -> int:
                 methods = ["slimzoo", *(f"torch-pruning {peer}" for peer in PEERS), "scratch"]
                 if all(there(task=task, seed=seed, share=s, method=m) for s in SHARES for m in methods):
                     continue
-                dense, data = Path(folder, f"{task}-{seed}"), _fit(task, seed, Path(folder))
+                dense, data = fitted(task, seed, Path(folder))
                 loaded = load_model(dense)
                 source = open_for(loaded.config.lineage, data, loaded.config.classes or ())
                 pixels = read_pixels(source, loaded.config.preprocess, None)
@@ -86,7 +86,7 @@ def main(seeds: list[int]) -> int:
                     found = measure(
                         predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, None
                     )
-                    keep(task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **_figures(found))
+                    keep(task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **figures_of(found))
                 for share in SHARES:
                     out = Path(folder, f"{task}-{seed}-{share}")
                     began = time.monotonic()
@@ -95,7 +95,7 @@ def main(seeds: list[int]) -> int:
                         seconds = round(time.monotonic() - began, 1)
                         keep(
                             task=task, seed=seed, share=share, method="slimzoo", seconds=seconds,
-                            **_figures(step.record["metrics"]["after"]),
+                            **figures_of(step.record["metrics"]["after"]),
                         )  # fmt: skip
                     recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
                     for method in methods[1:]:
@@ -116,7 +116,7 @@ def main(seeds: list[int]) -> int:
                             method=method,
                             seconds=seconds,
                             **extra,
-                            **_figures(found),
+                            **figures_of(found),
                         )
     figures = _compare(runs)
     print(write_result("prune", figures, f"python benchmarks/bench_prune.py {' '.join(map(str, seeds))}".strip()))
@@ -124,16 +124,17 @@ def main(seeds: list[int]) -> int:
     return 4 if figures["missed"] else 0
 
 
-def _fit(task: str, seed: int, folder: Path) -> str:
-    """Fit the dense network unless it is there already, and say what to."""
+def fitted(task: str, seed: int, folder: Path) -> tuple[Path, str]:
+    """The dense network, fitted unless it is there already, and the data."""
     emoji = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji").resolve()
     data, test = ("digits", None) if task == "digits" else (str(emoji / "google"), str(emoji / "twitter"))
-    if not (folder / f"{task}-{seed}").exists():
-        fit(data, test=test, seed=seed, out=folder / f"{task}-{seed}", **TASKS[task])
-    return data
+    out = folder / f"{task}-{seed}"
+    if not out.exists():
+        fit(data, test=test, seed=seed, out=out, **TASKS[task])
+    return out, data
 
 
-def _figures(found: dict[str, Any]) -> dict[str, Any]:
+def figures_of(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "macs": found["macs"],
         "params": found["params"],
@@ -240,7 +241,7 @@ def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
             cell["dense_top1_pct"] = round(statistics.mean(run["test_top1_pct"] for run in dense), 2)
             for method, rows in by.items():
                 top1 = [run["test_top1_pct"] for run in rows]
-                drop = paired_drop(_flags(rows), _flags(by["slimzoo"]))
+                drop = paired_drop(flags(rows), flags(by["slimzoo"]))
                 cell[method] = {
                     "top1_pct": round(statistics.mean(top1), 2),
                     "top1_lowest_highest_pct": [min(top1), max(top1)],
@@ -264,7 +265,7 @@ def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"cells": cells, "better_in": wins, "missed": missed, "runs": plain}
 
 
-def _flags(rows: list[dict[str, Any]]) -> Any:
+def flags(rows: list[dict[str, Any]]) -> Any:
     return np.array([int(c) for run in rows for c in run["correct"]])
 
 

@@ -133,6 +133,64 @@ def never_lost(f: Figures) -> str:
     return "\n".join(lines)
 
 
+def prune(f: Figures) -> str:
+    lines = [
+        "| network, data | MACs | before | `slimzoo` | torch-pruning, L2 | Taylor | `slimzoo` gains on the better "
+        "| from scratch |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    names = {"digits": "ResNet-20, digits", "emoji": "EfficientNet-Lite0, emoji"}
+    for cell in f["cells"]:
+        rows = [cell[method] for method in ("slimzoo", "torch-pruning l2", "torch-pruning taylor", "scratch")]
+        tops = [f"{row['top1_pct']:.1f}%" for row in rows]
+        best = max(rows[1:3], key=lambda row: float(row["top1_pct"]))
+        low, high = best["slimzoo_gains_ci_points"]
+        lines.append(
+            f"| {names[cell['task']]} | 1/{1 / cell['share']:.0f} | {cell['dense_top1_pct']:.1f}% | {tops[0]} "
+            f"| {tops[1]} | {tops[2]} | {best['slimzoo_gains_points']:+.1f} points ({low:+.1f} to {high:+.1f}) "
+            f"| {tops[3]} |"
+        )
+    return "\n".join(lines)
+
+
+def prune_speed(f: Figures) -> str:
+    lines = ["| network, 224 px | slimzoo | torch-pruning | times faster |", "|---|---:|---:|---:|"]
+    for row in f["rows"]:
+        ours, theirs = row["ours"], row["torch_pruning"]
+        other = f"fails: {theirs['failed'].partition(':')[0]}" if "failed" in theirs else (
+            f"{theirs['both_s']['median']:.2f} s"
+        )  # fmt: skip
+        faster = row.get("times_faster")
+        ratio = "-" if faster is None else f"{faster['median']:.1f} ({faster['least']:.1f} to {faster['most']:.1f})"
+        lines.append(f"| `{row['model']}` | {ours['both_s']['median']:.2f} s | {other} | {ratio} |")
+    return "\n".join(lines)
+
+
+def latency(f: Figures) -> str:
+    low, high = f["gain_ci_points"]
+    ratios = ", ".join(f"{ratio:.2f}" for ratio in f["uniform_is_faster_by"])
+    return (
+        f"EfficientNet-Lite0 at half of its milliseconds on emoji: {f['top1_pct']['latency']:.1f}%, cut uniformly to "
+        f"as many {f['top1_pct']['uniform']:.1f}% ({f['gain_points']:+.1f} points, {low:+.1f} to {high:+.1f}, "
+        f"{f['seeds']} seeds; the uniform ones ran {ratios} times as fast, side by side). {f['unseen']} networks that "
+        f"the table had not seen took {100 * f['median_error_of_unseen']:.0f}% more or less than predicted, in the "
+        "median."
+    )
+
+
+def coding(f: Figures) -> str:
+    lines = ["| network | dense | coded file | times smaller | top-1 | change |", "|---|---:|---:|---:|---:|---:|"]
+    for name, found in f.items():
+        point, test = found["curve"][found["chosen"]], found["test"]
+        low, high = test["drop_ci_points"]
+        sizes = f"{min(point['bytes']):,} to {max(point['bytes']):,} bytes"
+        lines.append(
+            f"| `{name}` | {found['dense_test_top1_pct']:.2f}% | {sizes} | {found['rate']:.0f} "
+            f"| {test['top1_pct']:.2f}% | {-test['drop_points']:+.2f} points ({-high:+.2f} to {-low:+.2f}) |"
+        )
+    return "\n".join(lines)
+
+
 def reload(f: Figures) -> str:
     lines = ["| model | MACs before | after | same bits in a fresh process |", "|---|---:|---:|---|"]
     for row in f["models"]:
@@ -198,6 +256,7 @@ def own_weights(f: Figures) -> str:
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo, "transfer": transfer, "data": data, "probe": probe, "loader": loader, "distributed": distributed,
+    "prune": prune, "prune_speed": prune_speed, "latency": latency, "coding": coding,
     "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights,
     "never_lost": never_lost,
 }  # fmt: skip

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from compress.distill.loss import Distillation, train_student
+from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
+from compress.sparse.step import is_sparse
 from transfer.data.dataset import located, open_for, reopen
 from transfer.data.loader import Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
@@ -82,10 +84,15 @@ def distill(
         recipe = recipe_for(
             pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs, seed=seed
         )
+        sparse = is_sparse(config.lineage)
+        if sparse:
+            attach_masks_(network)
         found = train_student(
             network, TrainingData(pixels.train, pixels.val, config.preprocess), recipe, teacher=master.model,
-            seen_by_teacher=master.config.preprocess, how=how, checkpoints=work / CHECKPOINTS, progress=progress,
+            seen_by_teacher=master.config.preprocess, how=how, after_step=hold_zeros if sparse else None,
+            checkpoints=work / CHECKPOINTS, progress=progress,
         )  # fmt: skip
+        detach_masks_(found.model)
         before, after = (
             measure(predictor_of(model, its), model, its, images, progress)
             for model, its, images in ((master.model, master.config, seen), (found.model, config, pixels))

@@ -185,7 +185,10 @@ def _check(choice: Choice, data: str | Path | None, sparse_epochs: int, recover:
     if data is None and recover:
         raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
     if data is None and (sparse_epochs or choice.criterion == "taylor" or choice.allocation == "sensitivity"):
-        what = "sparse training" if sparse_epochs else choice.criterion if choice.criterion == "taylor" else "it"
+        what = (
+            "sparse training" if sparse_epochs else "Taylor's criterion" if choice.criterion == "taylor"
+            else "allocation by sensitivity"
+        )  # fmt: skip
         raise UsageError(f"{what} needs images: name the model's with --data")
     if recover and recover < choice.rounds:
         raise UsageError(

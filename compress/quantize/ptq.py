@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from compress.deploy.preprocessing import INPUT
 from compress.quantize.cpu import needs_reduced_range
 from zoo.errors import SlimzooError
 
 CALIBRATION_BATCH = 16
+PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Quantized:
         reduce_range: 7-bit weights, because this processor saturates on 8.
         int8_layers, layers: how many of the convolutions and matrix products run in int8.
         nodes: operators of the graph and their counts.
+        density: share of the weights of these layers that are not zero; zeros of the float network stay zeros.
     """
 
     network: onnx.ModelProto
@@ -37,6 +40,7 @@ class Quantized:
     int8_layers: int
     layers: int
     nodes: dict[str, int]
+    density: float
 
 
 def quantize_static(
@@ -49,7 +53,7 @@ def quantize_static(
         reduce_range: 7-bit weights; by default what this processor needs.
 
     Raises:
-        SlimzooError: nothing was quantized, or the file did not become smaller.
+        SlimzooError: nothing was quantized, the file did not become smaller, or zeros were lost.
     """
     if reduce_range is None:
         reduce_range = needs_reduced_range()
@@ -64,7 +68,32 @@ def quantize_static(
             f"asked for int8, got {int8_layers} of {layers} layers in int8 and {quantized.ByteSize():,} bytes "
             f"from {before:,}"
         )
-    return Quantized(quantized, reduce_range, int8_layers, layers, dict(nodes))
+    (zeros, weights), (zeros_before, _) = zero_weights(quantized), zero_weights(network)
+    if zeros < zeros_before:
+        raise SlimzooError(f"quantization lost zeros: {zeros:,} of {zeros_before:,} are left")
+    return Quantized(quantized, reduce_range, int8_layers, layers, dict(nodes), 1 - zeros / max(1, weights))
+
+
+def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
+    """How many weights of convolutions and matrix products are zero, and how many there are; of floats or int8."""
+    stored = {tensor.name: tensor for tensor in network.graph.initializer}
+    makers = {output: node for node in network.graph.node for output in node.output}
+    zeros = weights = 0
+    for node in network.graph.node:
+        if node.op_type not in PRODUCTS:
+            continue
+        name, zero = node.input[1], np.zeros(())
+        if name in makers and makers[name].op_type == "DequantizeLinear":
+            name, _, *point = makers[name].input
+            zero = numpy_helper.to_array(stored[point[0]]) if point else zero
+        if name in stored:
+            values = numpy_helper.to_array(stored[name])
+            if zero.size > 1:  # one zero point an output channel
+                axis = values.shape.index(zero.size)
+                zero = zero.reshape([-1 if d == axis else 1 for d in range(values.ndim)])
+            zeros += int((values == zero).sum())
+            weights += values.size
+    return zeros, weights
 
 
 def _quantize(network: onnx.ModelProto, calibration: NDArray[np.float32], reduce_range: bool) -> onnx.ModelProto:
@@ -92,7 +121,7 @@ def _quantize(network: onnx.ModelProto, calibration: NDArray[np.float32], reduce
 def _layers(model: onnx.ModelProto) -> tuple[int, int]:
     """How many convolutions and matrix products there are, and how many read dequantized weights and activations."""
     producers = {output: node.op_type for node in model.graph.node for output in node.output}
-    products = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     int8 = [n for n in products if all(producers.get(name) == "DequantizeLinear" for name in n.input[:2])]
     return len(products), len(int8)
 

@@ -81,6 +81,7 @@ def quantize(
         onnx.save(finish(quantized.network, config, parity), work / ONNX)
         OnnxPredictor(work / ONNX)  # what was written opens
         after["size_bytes"] = (work / ONNX).stat().st_size
+        after["density"] = quantized.density
         record = lineage.step(
             "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
             after=after, parity=parity, reduce_range=quantized.reduce_range,

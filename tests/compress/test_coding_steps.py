@@ -6,10 +6,12 @@ import signal
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
+from compress.quantize.ptq import zero_weights
 from compress.share.shared import different_values
 from compress.share.step import cluster
 from compress.sparse.masks import density, nonzeros, sparse_layers
@@ -147,3 +149,44 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(folder, tmp_path, ve
     assert done.exit_code == 0, done.output
     whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again"))
     assert whole == again
+
+
+def test_zeros_stay_through_int8_pruning_and_distillation(folder, tmp_path):
+    """Each later step keeps them: int8 as zeros of its own, training by holding them."""
+    given = ["--data", "digits"]
+    sparse = load_model(folder / "sparse").model
+    for argv in (
+        ["quantize", folder / "sparse", *given, "--out", tmp_path / "int8"],
+        ["prune", folder / "sparse", *given, "--macs", "0.8", "--recover", "1", "--out", tmp_path / "pruned"],
+        ["distill", folder / "sparse", "--teacher", folder / "dense", *given, "--epochs", "1", "--out", tmp_path / "d"],
+    ):
+        done = run(app, [str(word) for word in argv])
+        assert done.exit_code == 0, done.output
+    assert newest(tmp_path / "int8", "quantize")["metrics"]["after"]["density"] <= density(sparse) + 1e-6
+    assert density(load_model(tmp_path / "pruned").model) < 0.3  # channels that were cut were the emptier ones
+    taught = load_model(tmp_path / "d").model
+    assert density(taught) == pytest.approx(density(sparse), rel=1e-3)
+    for name, alive in nonzeros(taught).items():
+        assert not (alive & ~nonzeros(sparse)[name]).any()
+
+
+def test_lost_zeros_are_counted_in_int8():
+    """Weights on a grid without zero: what was zero in floats is not any more."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(8, 4)).astype(np.float32) * (rng.random((8, 4)) < 0.5)
+    codes, scale = np.round(weight / 0.02).astype(np.int8), np.float32(0.02)
+    assert zero_weights(_product(weight)) == ((weight == 0).sum(), 32)
+    for point, kept in ((0, (codes == 0).sum()), (3, (codes == 3).sum())):
+        assert zero_weights(_product(codes, scale, np.int8(point))) == (kept, 32)
+
+
+def _product(weight, scale=None, point=None):
+    stored = {"w": weight} if scale is None else {"q": weight, "s": scale, "z": point}
+    nodes = [] if scale is None else [helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"])]
+    nodes.append(helper.make_node("MatMul", ["x", "w"], ["y"]))
+    graph = helper.make_graph(
+        nodes, "product", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
+    )  # fmt: skip
+    return helper.make_model(graph)

@@ -1,0 +1,159 @@
+"""`slimzoo prune`: budgets in MACs and in milliseconds, rounds, sparse training, what it explains and refuses."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.prune import latency, step
+from compress.prune.step import prune
+from transfer.fit import fit
+from zoo.artifact import load_model, read_config
+from zoo.cost import count_macs
+from zoo.errors import Interrupted, SlimzooError, UsageError
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    out = tmp_path_factory.mktemp("prune") / "dense"
+    fit("digits", model="lenet5_caffe", method="scratch", epochs=2, out=out)
+    return out
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine that takes 0.1 ms and one more for a million MACs, and says how often it was asked."""
+    asked = []
+
+    def measured_ms(models, input_size, *, threads=None):
+        asked.append(len(models))
+        return np.array([0.1 + count_macs(model, input_size) / 1e6 for model in models])
+
+    monkeypatch.setattr(latency, "measured_ms", measured_ms)
+    monkeypatch.setattr(step, "measured_ms", measured_ms)
+    monkeypatch.setenv("SLIMZOO_CACHE", str(tmp_path / "cache"))
+    return asked
+
+
+def macs_of(directory):
+    loaded = load_model(directory)
+    return count_macs(loaded.model, loaded.config.input_size)
+
+
+def test_to_a_latency(dense, machine, tmp_path):
+    """The milliseconds are those measured, and no more is cut than they ask for."""
+    wanted = 0.1 + 0.6 * macs_of(dense) / 1e6
+    argv = ["prune", dense, "--data", "digits", "--latency", f"{wanted}ms", "--recover", "0", "--out", tmp_path / "x"]
+    done = run(app, [*(str(word) for word in argv), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["latency"]
+    assert found["measured_ms"] == pytest.approx(0.1 + macs_of(tmp_path / "x") / 1e6)
+    assert 0.8 * wanted <= found["measured_ms"] <= wanted
+    assert found["predicted_ms"] == pytest.approx(found["measured_ms"], rel=0.1)
+    assert sum(machine) >= latency.NETWORKS
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--latency", "fast"], "--latency fast: wanted milliseconds, such as 5ms"),
+        (["--latency", "-3"], "a latency of -3 ms must be above 0"),
+        (["--latency", "1000ms"], "which is below 1000 ms: nothing to cut"),
+        (["--latency", "0.001ms"], r"of the milliseconds is below what these groups can reach: at least"),
+        (["--latency", "1ms", "--macs", "0.5"], "a share of the MACs or a latency, not both"),
+        (["--macs", "0"], "must be above 0 and at most 1"),
+        (["--macs", "0.0001"], r"of the MACs is below what these groups can reach: at least [0-9.]+% stays"),
+        (["--criterion", "tailor"], "unknown criterion 'tailor'; did you mean 'taylor'"),
+        (["--allocation", "equal"], "unknown allocation 'equal'; it must be one of global, local"),
+        (["--rounds", "3", "--recover", "2"], "3 rounds share 2 epochs of recovery"),
+        (["--sparse-epochs", "1", "--penalty", "l1"], "unknown penalty 'l1'; it must be one of group-lasso, bn-scale"),
+    ],
+)
+def test_bad_input(dense, machine, tmp_path, options, said):
+    out = tmp_path / "x"
+    done = run(app, ["prune", str(dense), "--data", "digits", "--recover", "1", *options, "--out", str(out)])
+    assert isinstance(done.exception, UsageError)
+    with pytest.raises(UsageError, match=said):
+        raise done.exception
+    assert not out.exists()
+    assert not out.with_name("x.partial").exists()
+
+
+def test_what_needs_images_says_so(dense, tmp_path):
+    for options in (["--criterion", "taylor"], ["--allocation", "sensitivity"], ["--sparse-epochs", "1"]):
+        done = run(app, ["prune", str(dense), "--recover", "0", *options, "--out", str(tmp_path / "x")])
+        assert "needs images: name the model's with --data" in str(done.exception)
+    done = run(app, ["prune", str(dense), "--recover", "0"])
+    assert "--out DIR is needed" in str(done.exception)
+
+
+@pytest.mark.parametrize("options", [["--data", "digits"], ["--allocation", "cost"], ["--criterion", "bn-scale"]])
+def test_explain_counts_importance_macs_and_milliseconds(dense, machine, options):
+    done = run(app, ["prune", str(dense), "--macs", "0.5", "--explain", "--json", *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["macs_before"] == macs_of(dense)
+    assert found["macs_after"] <= 0.5 * found["macs_before"]
+    assert found["ms_before"] == pytest.approx(0.1 + found["macs_before"] / 1e6)
+    assert found["ms_after"] == pytest.approx(0.1 + found["macs_after"] / 1e6, rel=0.1)
+    for cut in found["cuts"]:
+        narrower = cut["keep"] < cut["width"]
+        assert (cut["macs_saved"] > 0) == (cut["importance_lost"] > 0) == narrower
+        assert cut["ms_saved"] >= 0
+
+
+def test_rounds_share_the_cut_and_resume_to_the_same_bits(dense, tmp_path):
+    """Interrupted in the second round's training: the first round is not trained again."""
+    given = {"data": "digits", "choice": {"macs": 0.4, "rounds": 2, "round_to": 2}, "recover": 2}
+    whole = prune(dense, **given, out=tmp_path / "whole")
+    assert whole.pruned.macs_after <= 0.4 * macs_of(dense) < whole.pruned.macs_before < macs_of(dense)
+    begun = []
+
+    def stop(title, done, total, note):
+        if title == "recovery":
+            begun.append(done)
+            if len(begun) > 5 and done == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        prune(dense, **given, out=tmp_path / "again", progress=stop)
+    done = run(app, ["resume", str(tmp_path / "again"), "--json"])
+    assert done.exit_code == 0, done.output
+    bits = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again")]
+    assert bits[0] == bits[1]
+
+
+def test_sparse_training_comes_before_the_cut(dense, tmp_path):
+    """Channels that the penalty has emptied are the ones that go: less is lost with them."""
+    lost = []
+    for epochs in (0, 3):
+        cut = prune(
+            dense, data="digits", choice={"macs": 0.6, "criterion": "l2"}, sparse_epochs=epochs, recover=0,
+            out=tmp_path / str(epochs),
+        )  # fmt: skip
+        lost.append(sum(each.lost for each in cut.pruned.cuts))
+    assert lost[1] < lost[0]
+    record = read_config(tmp_path / "3").lineage[-1]
+    assert record["arguments"]["sparse_epochs"] == 3
+
+
+def test_recovery_shows_the_preflight(dense, tmp_path):
+    told = []
+    found = prune(dense, data="digits", recover=1, out=tmp_path / "x", tell=told.append)
+    assert any(line.startswith("ok    first loss") for line in told)
+    assert found.record["preflight"]["checks"]
+    assert found.record["recipe"]["epochs"] == 1
+
+
+def test_a_latency_that_no_cut_reaches(dense, machine, monkeypatch, tmp_path):
+    """A machine on which nothing becomes faster, whatever the table said."""
+    step_ms = step.measured_ms
+    monkeypatch.setattr(step, "measured_ms", lambda models, size, threads=None: step_ms([models[0]] * 2, size))
+    with pytest.raises(SlimzooError, match=r"4 cuts took [0-9.]+ ms at best|below"):
+        prune(dense, choice={"latency_ms": 0.1 + 0.5 * macs_of(dense) / 1e6}, recover=0, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
