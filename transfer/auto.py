@@ -24,7 +24,7 @@ from transfer.start import Method
 from transfer.training.distributed import from_main, main_first, world_size
 from transfer.training.step import CannotTrain
 
-ONE_SIDED = 1.645  # standard errors of a paired difference that chance exceeds in 5% of cases
+LEVEL = 0.1  # of the sign test
 FEW_SHOT = 3  # images a class, in the middle: up to here class means beat what is trained (Wang et al. 2019, table 1)
 
 
@@ -86,9 +86,10 @@ def _images_a_class(task: Task) -> float:
 def _best(rights: Sequence[NDArray[np.bool_]]) -> int:
     """The last that is not worse than the most accurate by more than chance makes it.
 
-    A few dozen validation images tell hardly anything apart, and all candidates cost the same in use. Until they do, at
-    the usual level of 5% (one-sided), what is known of other data counts: that fine-tuning from a probe beats the probe
-    (Kumar et al. 2022, arXiv 2202.10054, table 1), and the probe the prototypes.
+    A few dozen validation images tell hardly anything apart, and all candidates cost the same in use. Until they do, by
+    a one-sided sign test on the images that one of two answers rightly, what is known of other data counts: that
+    fine-tuning from a probe beats the probe (Kumar et al. 2022, arXiv 2202.10054, table 1), and the probe the
+    prototypes.
 
     Args:
         rights: which validation images each candidate answers rightly, in the order of how much was trained.
@@ -97,6 +98,7 @@ def _best(rights: Sequence[NDArray[np.bool_]]) -> int:
 
     def equals(right: NDArray[np.bool_]) -> bool:
         won, lost = int((right & ~top).sum()), int((top & ~right).sum())
-        return lost - won <= ONE_SIDED * math.sqrt(won + lost)
+        chance: float = sum(math.comb(won + lost, k) for k in range(won + 1)) / 2 ** (won + lost)  # of winning no more
+        return chance > LEVEL
 
     return max(i for i, right in enumerate(rights) if equals(right))

@@ -232,12 +232,16 @@ def ties_of(groups: Sequence[Group]) -> list[list[int]]:
 
 
 def _check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> None:
-    least = cost.after(narrowest) / cost.total
-    if least > share:
-        raise UsageError(
-            f"{share:.0%} of the {cost.unit} is below what these groups can reach: at least {least:.1%} "
-            "stays; ask for more, or start from a smaller model"
-        )
+    least = cost.after(narrowest)
+    if least <= share * cost.total:
+        return
+    if cost.unit == "ms":
+        asked, stays = f"{share * cost.total:.3g} ms", f"about {least:.3g} ms"
+    else:
+        asked, stays = f"{share:.0%} of the {cost.unit}", f"at least {least / cost.total:.1%}"
+    raise UsageError(
+        f"{asked} is below what these groups can reach: {stays} stays; ask for more, or start from a smaller model"
+    )
 
 
 ALLOCATIONS: dict[str, Allocation] = {
@@ -252,7 +256,7 @@ def _count(group: Group, wanted: int, round_to: int, floor: float) -> int:
     """How many channels a group keeps: at least its floor, at least one, and a multiple of its step."""
     step = step_of(group, round_to)
     least = max(1, math.ceil(floor * group.width))
-    if group.width <= step:
+    if wanted >= group.width or group.width <= step:
         return group.width
     return min(group.width, max(step * math.ceil(least / step), step * round(wanted / step)))
 

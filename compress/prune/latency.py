@@ -28,7 +28,7 @@ from compress.prune.cut import cut_
 from compress.prune.group import Grouping, Indices, Product, Width
 from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import Progress
-from zoo.errors import SlimzooError
+from zoo.errors import SlimzooError, UsageError
 from zoo.ghost import copy_of
 from zoo.lineage import versions
 
@@ -77,17 +77,23 @@ def latency_table(
         threads: None is one a physical core.
 
     Raises:
+        UsageError: the model has no groups.
         SlimzooError: a cut network cannot be exported or run.
     """
     threads = threads or default_threads()
+    if not grouping.groups:
+        raise UsageError("no group of this model can be cut: nothing changes its latency")
     keeps = sampled(grouping, networks, round_to=round_to, floor=floor, seed=seed)
+    wholes: dict[str, float] = {}
 
     def measure() -> Iterator[Array]:
         for first in range(0, networks, WIDTHS_PER_BENCH):
             some = keeps[first : first + WIDTHS_PER_BENCH]
             if progress is not None:
                 progress("latency table", first, networks, "networks")
-            yield measured_ms([cut_copy(model, grouping, keep) for keep in some], input_size, threads=threads)
+            cut = [cut_copy(model, grouping, keep) for keep in some]
+            whole, *ms = measured_ms([model, *cut], input_size, threads=threads)
+            yield np.array(ms) / whole * wholes.setdefault("first", whole)  # the machine may be slower by now
 
     machine = describe_machine()
     key = content_key(
@@ -125,7 +131,7 @@ def measured_ms(models: Sequence[nn.Module], input_size: tuple[int, int, int], *
 def sampled(grouping: Grouping, networks: int, *, round_to: int, floor: float, seed: int) -> list[list[Indices]]:
     """The whole network, then narrower and narrower ones, whose groups keep shares spread about one of theirs."""
     rng = np.random.default_rng(seed)
-    found = [narrowed(grouping, np.ones(len(grouping.groups)), round_to=round_to, floor=floor)]
+    found = [[np.arange(group.width) for group in grouping.groups]]
     for share in np.linspace(1.0, floor, networks)[1:]:
         shares = np.clip(share * np.exp(SPREAD * rng.standard_normal(len(grouping.groups))), floor, 1.0)
         found.append(narrowed(grouping, shares, round_to=round_to, floor=floor))
@@ -139,7 +145,7 @@ def fit_cost(grouping: Grouping, keeps: Sequence[Sequence[Indices]], ms: Array) 
         keeps, ms: of the networks, the whole one first.
     """
     products, sizes = _terms(grouping)
-    columns = np.array([_left(Cost(grouping, products, np.zeros(len(products))), keep) for keep in keeps]) / sizes
+    columns = np.array([_left(Cost(grouping, products, [0.0] * len(products)), keep) for keep in keeps]) / sizes
     weight = np.array([product.constant for product in products], dtype=float) * sizes
     prior = 0.8 * ms[0] * weight / max(1.0, weight.sum())  # the widths' terms count no MACs: their prior is 0
     folds = np.arange(len(ms)) % min(FOLDS, len(ms))
@@ -155,7 +161,7 @@ def fit_cost(grouping: Grouping, keeps: Sequence[Sequence[Indices]], ms: Array) 
     errors = [left_out(strength) for strength in PRIORS]
     best = int(np.argmin(errors))
     fixed, times = _solve(columns, ms, prior, PRIORS[best])
-    return Cost(grouping, products, times / sizes, fixed=fixed, unit="milliseconds"), errors[best]
+    return Cost(grouping, products, (times / sizes).tolist(), fixed=fixed, unit="ms"), errors[best]
 
 
 def _terms(grouping: Grouping) -> tuple[list[Product], Array]:

@@ -112,6 +112,6 @@ def _beyond(
 ) -> list[float]:
     """Widths below the narrowest that was tried go on along the last slope."""
     if len(shown) < 2:
-        return values.tolist()
+        return [float(value) for value in values]
     slope = (known[-1] - known[-2]) / (shown[-2] - shown[-1])
     return [float(v) + max(0, shown[-1] - w) * float(slope) for v, w in zip(values, widths, strict=True)]

@@ -39,13 +39,12 @@ class Shrink:
     def __init__(
         self, model: nn.Module, grouping: Grouping, penalty: Penalty, *, steps: int, strength: float = STRENGTH
     ) -> None:
-        if penalty not in get_args(Penalty):
-            near = did_you_mean(penalty, get_args(Penalty), "it must be one of " + ", ".join(get_args(Penalty)))
-            raise UsageError(f"unknown penalty {penalty!r}; {near}")
+        check_penalty(penalty)
         found = [(group, _slices(model, group, penalty)) for group in grouping.groups]
         self.groups = [(group, slices) for group, slices in found if slices]
         if not self.groups:
-            raise UsageError(f"penalty={penalty!r}: no group of this model has a BatchNorm; take group-lasso")
+            what = "has a BatchNorm; take group-lasso" if grouping.groups else "can be cut"
+            raise UsageError(f"penalty={penalty!r}: no group of this model {what}")
         self.amounts = [
             strength * float(_norms(model, group, slices).mean()) / max(1, steps) for group, slices in self.groups
         ]
@@ -61,6 +60,15 @@ class Shrink:
                 whole = torch.ones(weight.shape[s.dim], dtype=torch.float64)
                 whole[torch.from_numpy(s.channels)] = factors[torch.from_numpy(s.roots)]
                 weight.mul_(whole.to(weight).view(shape))
+
+
+def check_penalty(penalty: str) -> None:
+    """Raises:
+    UsageError: it is none.
+    """
+    if penalty not in get_args(Penalty):
+        near = did_you_mean(penalty, get_args(Penalty), "it must be one of " + ", ".join(get_args(Penalty)))
+        raise UsageError(f"unknown penalty {penalty!r}; {near}")
 
 
 def _slices(model: nn.Module, group: Group, penalty: Penalty) -> list[Slice]:

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.prune.allocate import ALLOCATIONS, Allocation, check_share
+from compress.prune.allocate import ALLOCATIONS, Allocation, Scores, check_share
 from compress.prune.budget import Cost
 from compress.prune.groups import Grouping, find_groups
-from compress.prune.importance import CRITERIA, Importance, Taylor
+from compress.prune.importance import CRITERIA, Importance, Random, Taylor
 from compress.prune.latency import latency_table, measured_ms
 from compress.prune.recalibrate import recalibrate_
 from compress.prune.recover import recover as train_back
 from compress.prune.sensitivity import Sensitivity
-from compress.prune.shrink import Penalty, Shrink
+from compress.prune.shrink import Penalty, Shrink, check_penalty
 from compress.prune.structured import Pruned, cut_channels, scored
 from compress.recipe import recovery_recipe
+from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress, batches
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
-from transfer.training.finetune import TrainingData, finetune
+from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo import lineage
 from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
 from zoo.cost import count_parameters
-from zoo.directory import CHECKPOINTS, check_free, new_directory
+from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.ghost import copy_of
 
 TAYLOR_BATCHES = 16
 BATCH = 32
 LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
 LATENCY_MARGIN = 0.98
+DECIDED = "cut.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ class Choice:
         criterion: a name in `CRITERIA`, or "taylor", the default where there are images.
         allocation: a name in `ALLOCATIONS`, or "sensitivity"; "global" by default, "cost" for a latency.
         rounds: cuts, each recovered from before the next.
-        round_to, floor: see `allocate`.
+        round_to, floor: see `allocate`; with several rounds each has its floor.
         normalized: also cut widths that a LayerNorm or GroupNorm normalizes over.
         threads: of the latency; one a physical core by default.
 
@@ -73,7 +78,7 @@ class Choice:
         if self.macs is not None:
             check_share(self.macs)
         if self.latency_ms is not None and not 0 < self.latency_ms < float("inf"):
-            raise UsageError(f"a latency of {self.latency_ms:g} ms must be above 0")
+            raise UsageError(f"a latency of {self.latency_ms:g} ms must be above 0 and finite")
         for name, value, known in (
             ("criterion", self.criterion, (*CRITERIA, "taylor")),
             ("allocation", self.allocation, (*ALLOCATIONS, "sensitivity")),
@@ -129,7 +134,7 @@ def prune(
     """
     out, choice = Path(out), choice if isinstance(choice, Choice) else Choice(**choice or {})
     check_free(out, overwrite=overwrite, resume=resume)
-    _check(choice, data, sparse_epochs, recover)
+    _check_epochs(choice, data, sparse_epochs, penalty, recover)
     arguments = {
         "directory": located(directory), "data": located(data), "choice": vars(choice), "sparse_epochs": sparse_epochs,
         "penalty": penalty, "recover": recover, "out": str(out), "seed": seed,
@@ -150,14 +155,20 @@ def prune(
         if sparse_epochs and pixels is not None and source is not None:
             recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=sparse_epochs, seed=seed)
             steps = recipe.epochs * -(-len(pixels.train) // recipe.batch)
+            shrink = Shrink(network, cutter.grouping_of(network), penalty, steps=steps)
+            start, sparse = copy_of(network), is_sparse(loaded.config.lineage)
+            if sparse:
+                attach_masks_(start)
             network = finetune(
-                network, TrainingData(pixels.train, pixels.val, loaded.config.preprocess), recipe,
-                after_step=Shrink(network, cutter.grouping_of(network), penalty, steps=steps),
-                checkpoints=work / CHECKPOINTS / "sparse", progress=progress, title="sparse training",
+                start, TrainingData(pixels.train, pixels.val, loaded.config.preprocess), recipe,
+                after_step=_both(shrink, hold_zeros) if sparse else shrink, checkpoints=work / CHECKPOINTS / "sparse",
+                progress=progress, title="sparse training",
             ).model  # fmt: skip
+            detach_masks_(network)
         whole_macs = None
         for number in range(1, choice.rounds + 1):
-            pruned = cutter.cut(network, number)
+            stage = work / CHECKPOINTS / f"round-{number}"
+            pruned = cutter.cut(network, number, decided=stage / DECIDED)
             whole_macs = whole_macs or pruned.macs_before
             uncut, network = network, pruned.model
             if pixels is None or source is None:
@@ -167,7 +178,7 @@ def prune(
                 recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
                 network, notes = train_back(
                     network, loaded, pixels, recipe, sparse=is_sparse(loaded.config.lineage), progress=progress,
-                    checkpoints=work / CHECKPOINTS / f"round-{number}", tell=tell,
+                    checkpoints=stage, tell=tell,
                 )  # fmt: skip
         before["macs"] = whole_macs
         after: dict[str, Any] = {"params": count_parameters(network), "macs": pruned.macs_after}
@@ -181,15 +192,20 @@ def prune(
     return Step(out, config, record, pruned)
 
 
-def _check(choice: Choice, data: str | Path | None, sparse_epochs: int, recover: int) -> None:
+def _both(first: AfterStep, second: AfterStep) -> AfterStep:
+    def after_step(model: nn.Module, step: int) -> None:
+        first(model, step)
+        second(model, step)
+
+    return after_step
+
+
+def _check_epochs(choice: Choice, data: str | Path | None, sparse_epochs: int, penalty: str, recover: int) -> None:
+    check_penalty(penalty)
     if data is None and recover:
         raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
-    if data is None and (sparse_epochs or choice.criterion == "taylor" or choice.allocation == "sensitivity"):
-        what = (
-            "sparse training" if sparse_epochs else "Taylor's criterion" if choice.criterion == "taylor"
-            else "allocation by sensitivity"
-        )  # fmt: skip
-        raise UsageError(f"{what} needs images: name the model's with --data")
+    if data is None and sparse_epochs:
+        raise UsageError("sparse training needs images: name the model's with --data")
     if recover and recover < choice.rounds:
         raise UsageError(
             f"{choice.rounds} rounds share {recover} epochs of recovery: wanted at least one for each, --recover "
@@ -219,6 +235,9 @@ class Cutter:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
+        if pixels is None and (choice.criterion == "taylor" or choice.allocation == "sensitivity"):
+            what = "Taylor's criterion" if choice.criterion == "taylor" else "allocation by sensitivity"
+            raise UsageError(f"{what} needs images: name the model's with --data")
         self.config, self.pixels, self.choice, self.seed, self.progress = loaded.config, pixels, choice, seed, progress
         self.notes: dict[str, Any] = {}
         self._whole: float | None = None  # what the model cost before the first cut
@@ -227,13 +246,30 @@ class Cutter:
         example = torch.empty(1, *self.config.input_size, device="meta")
         return find_groups(network, example, normalized=self.choice.normalized)
 
-    def cut(self, network: nn.Module, number: int = 1) -> Pruned:
-        """The cut of that round, of as many as the choice has; each keeps the same share of what the last left."""
-        choice, grouping = self.choice, self.grouping_of(network)
+    def cut(self, network: nn.Module, number: int = 1, *, decided: Path | None = None) -> Pruned:
+        """The cut of that round, of as many as the choice has; each keeps the same share of what the last left.
+
+        Args:
+            decided: the file where the decision is kept, and read again: a run that is resumed must not measure anew.
+        """
+        grouping = self.grouping_of(network)
         scores = scored(network, grouping, self._importance(network))
-        done = number / choice.rounds
-        if choice.latency_ms is not None:
-            return self._cut_to_latency(network, grouping, scores, done)
+        if decided is not None and decided.exists():
+            kept = json.loads(decided.read_text(encoding="utf-8"))
+            self._whole, self.notes = kept["whole"], kept["notes"]
+            keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
+            return cut_channels(network, self.config.input_size, grouping, keeps, scores)
+        done = number / self.choice.rounds
+        by = self._cut_to_macs if self.choice.latency_ms is None else self._cut_to_latency
+        pruned = by(network, grouping, scores, done)
+        if decided is not None:
+            decided.parent.mkdir(parents=True, exist_ok=True)
+            keeps_ = [cut.keep.tolist() for cut in pruned.cuts]
+            write_json(decided, {"whole": self._whole, "notes": self.notes, "keeps": keeps_})
+        return pruned
+
+    def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
+        choice = self.choice
         cost = Cost.macs(grouping)
         self._whole = self._whole or cost.total
         share = (0.5 if choice.macs is None else choice.macs) ** done * self._whole / cost.total
@@ -245,7 +281,7 @@ class Cutter:
             raise SlimzooError(f"wanted {share:.0%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
         return pruned
 
-    def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Any, done: float) -> Pruned:
+    def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
         """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
         choice, size = self.choice, self.config.input_size
         table = latency_table(
@@ -259,7 +295,7 @@ class Cutter:
                 f"the model takes {self._whole:.2f} ms here, which is below {choice.latency_ms:g} ms: nothing to cut"
             )
         wanted = self._whole * (choice.latency_ms / self._whole) ** done
-        target = LATENCY_MARGIN * wanted
+        target, least = LATENCY_MARGIN * wanted, float("inf")
         for _ in range(LATENCY_TRIES):
             keeps = self._allocation(network)(
                 grouping, scores, share=min(1.0, target / table.cost.total), cost=table.cost, round_to=choice.round_to,
@@ -272,19 +308,24 @@ class Cutter:
             self.notes = {
                 "latency": {
                     "runtime": "onnxruntime", "wanted_ms": wanted, "predicted_ms": predicted, "measured_ms": ms,
-                    "before_ms": float(table.ms[0]), "table_error": table.error,
+                    "before_ms": self._whole, "table_error": table.error,
                 }
             }  # fmt: skip
             if ms <= wanted:
                 return pruned
+            least = min(least, ms)
             target *= LATENCY_MARGIN * wanted / ms
-        raise SlimzooError(f"wanted {wanted:.2f} ms, and {LATENCY_TRIES} cuts took {ms:.2f} ms at best: ask for more")
+        raise SlimzooError(
+            f"wanted {wanted:.2f} ms, and {LATENCY_TRIES} cuts took {least:.2f} ms at best: ask for more"
+        )
 
     def _importance(self, network: nn.Module) -> Importance:
         name = self.choice.criterion or ("l2" if self.pixels is None else "taylor")
         if name == "taylor":
             assert self.pixels is not None
             return Taylor(network, self._batches(self.pixels.train))
+        if name == "random":
+            return Random(self.seed)
         return CRITERIA[name]
 
     def _allocation(self, network: nn.Module) -> Allocation:

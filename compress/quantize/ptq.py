@@ -82,15 +82,16 @@ def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
     for node in network.graph.node:
         if node.op_type not in PRODUCTS:
             continue
-        name, zero = node.input[1], np.zeros(())
+        name, zero, axis = node.input[1], np.zeros(()), 1
         if name in makers and makers[name].op_type == "DequantizeLinear":
-            name, _, *point = makers[name].input
-            zero = numpy_helper.to_array(stored[point[0]]) if point else zero
+            maker = makers[name]
+            name, _, *point = maker.input
+            axis = next((attribute.i for attribute in maker.attribute if attribute.name == "axis"), 1)
+            zero = numpy_helper.to_array(stored[point[0]]) if point and point[0] in stored else zero
         if name in stored:
             values = numpy_helper.to_array(stored[name])
             if zero.size > 1:  # one zero point an output channel
-                axis = values.shape.index(zero.size)
-                zero = zero.reshape([-1 if d == axis else 1 for d in range(values.ndim)])
+                zero = zero.reshape([-1 if d == axis % values.ndim else 1 for d in range(values.ndim)])
             zeros += int((values == zero).sum())
             weights += values.size
     return zeros, weights

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
+from compress.prune import latency
 from compress.prune.step import prune
 from compress.quantize.step import quantize
 from compress.recipe import mirrored_as_fitted
@@ -122,7 +123,9 @@ def test_recovery_mirrors_as_the_fit_did(folder, given, expected):
     assert mirrored_as_fitted(fitted, default=True) is expected
 
 
-def test_explain_writes_nothing(folder, tmp_path):
+def test_explain_writes_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "measured_ms", lambda models, size, threads: np.ones(len(models)))
+    monkeypatch.setenv("SLIMZOO_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "x"
     done = run(app, ["prune", str(folder / "dense"), "--macs", "0.5", "--explain", "--out", str(out)])
     assert done.exit_code == 0, done.output

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from transfer.data.loader import LabelledPixels, Progress, load_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
+from transfer.frozen.features import folded
 from transfer.training.device import training_device
 from zoo.artifact import ModelConfig
 from zoo.cost import count_macs, count_parameters
@@ -42,12 +44,19 @@ def evaluate_parts(evaluate: Callable[[LabelledPixels], Evaluation], pixels: Pix
 
 
 def predictor_of(model: nn.Module, config: ModelConfig) -> TorchPredictor:
-    """The model in eval mode, on the device that training takes; where that is another, the model itself stays."""
-    model = model.eval()
-    device = training_device()
+    """The model in eval mode, on the device that training takes, BatchNorm folded on a CPU; the model itself stays."""
+    return TorchPredictor(ready(model, config.preprocess), config.preprocess, config.classes)
+
+
+def ready(model: nn.Module, preprocess: Preprocess) -> nn.Module:
+    """The model in eval mode, or a copy that answers the same in less time."""
+    model, device = model.eval(), training_device()
     if next(model.parameters()).device.type != device.type:
-        model = copy.deepcopy(model).to(device)
-    return TorchPredictor(model, config.preprocess, config.classes)
+        return copy.deepcopy(model).to(device)
+    if device.type != "cpu":
+        return model
+    noise = torch.randn(2, preprocess.channels, *preprocess.size, generator=torch.Generator().manual_seed(0))
+    return folded(model, noise.contiguous(memory_format=torch.channels_last))
 
 
 def measure(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from transfer.data.loader import Progress
+from transfer.data.parts import ready
 from transfer.training import distributed
 from transfer.training.batch import Batch, Batches, TrainingData, normalized
 from transfer.training.boundary import Boundaries
@@ -243,7 +244,7 @@ class _Training:
         part = distributed.share(len(val))
         right = 0
         if part.start < part.stop:
-            predictor = TorchPredictor(self._evaluated().eval(), self.data.preprocess, None)
+            predictor = TorchPredictor(ready(self._evaluated(), self.data.preprocess), self.data.preprocess, None)
             right = int((predictor.logits(val.pixels[part]).argmax(1) == val.labels[part]).sum())
         return distributed.total(right) / len(val)
 

@@ -90,7 +90,7 @@ def test_what_costs_nothing_to_lose_goes_first():
     scores = [np.ones(32), np.ones(32)]
     free, dear = ({n: price * (32 - n) for n in (32, 24, 16, 8)} for price in (0.0, 1.0))
     for losses, kept in (([free, dear], (8, 32)), ([dear, free], (32, 8))):
-        keeps = allocate_by_loss(grouping, scores, losses, share=0.7)
+        keeps = allocate_by_loss(grouping, scores, losses, share=0.5)
         assert tuple(len(keep) for keep in keeps) == kept
 
 
@@ -128,10 +128,14 @@ def test_sensitivity_spares_what_the_answers_need(tmp_path, monkeypatch):
     with torch.no_grad():
         model.fc.weight.mul_(50)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
+    colours = rng.integers(0, 256, (64, 1, 1, 3), dtype=np.uint8)
+    pixels = np.broadcast_to(colours, (64, 8, 8, 3)).copy()
     preprocess = Preprocess(size=(8, 8))
     with torch.no_grad():
-        labels = model(torch.from_numpy(preprocess.normalize(pixels))).argmax(dim=1).numpy()
+        inputs = torch.from_numpy(preprocess.normalize(pixels))
+        model.fc.bias -= model(inputs).mean(dim=0)  # or one class would have all images
+        labels = model(inputs).argmax(dim=1).numpy()
+    assert len(np.unique(labels)) > 2
     grouping = grouped(model)
     images = LabelledPixels(pixels, labels)
     scores = [l2_norm(model, group).numpy() for group in grouping.groups]
@@ -212,5 +216,5 @@ def test_shrinking_of_scales():
     assert torch.equal(model[0].weight, weight)
     with pytest.raises(UsageError, match="no group of this model has a BatchNorm"):
         Shrink(chain(16), grouped(chain(16)), "bn-scale", steps=1)
-    with pytest.raises(UsageError, match="unknown penalty 'grouplasso'; did you mean group-lasso"):
+    with pytest.raises(UsageError, match="unknown penalty 'grouplasso'; did you mean 'group-lasso'"):
         Shrink(chain(16), grouped(chain(16)), "grouplasso", steps=1)

@@ -12,7 +12,7 @@ from torch import nn
 
 import zoo
 from transfer.data.loader import LabelledPixels
-from transfer.frozen.features import _folded, features_of, frozen_features
+from transfer.frozen.features import features_of, folded, frozen_features
 from zoo.classifier import features as classifier_inputs
 from zoo.classifier import reset_classifier_
 from zoo.lenet import TINY as LENET
@@ -222,6 +222,6 @@ def test_folding_does_happen():
     torch.manual_seed(0)
     model = create_model("resnet18", **next(e.tiny for e in TINY if e.name == "resnet18")).eval()
     randomize_norms_(model)
-    folded = _folded(model, torch.randn(2, 3, 64, 64))
-    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    found = folded(model, torch.randn(2, 3, 64, 64))
+    assert not [m for m in found.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
