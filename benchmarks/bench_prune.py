@@ -8,10 +8,10 @@ to 1/2, 1/4 and 1/8 of the MACs, at most 300 steps of recovery. The data are fou
 
 slimzoo: the whole of `prune` with every option at its default but --macs and --recover.
 torch-pruning: its BasePruner over all layers at once (global), widths in multiples of 8, by the L2 norm of each group
-and by Taylor's criterion on the same batches; cut in steps until the MACs are met, the last step that still has more
-left out. Then the statistics of BatchNorm are measured afresh and the model is trained on the labels, for as many
-steps, with BatchNorm as `statistics` says: both are tried on the first seed, and the better one is taken.
-scratch: what slimzoo left of the network, from random weights, trained as long as fit and recovery took together.
+and by Taylor's criterion on the same batches; one step, at the ratio at which the MACs are just met. Then the model is
+trained on the labels, for as many steps. BatchNorm's statistics are left or measured afresh, and frozen or learned in
+training: all four are tried on the first seed, and the best by validation is taken.
+scratch: what slimzoo left of the network, from He's random weights, trained as long as fit and recovery took together.
 Each recovers with the same augmentation. Rows are kept as they come in results/prune.runs.json, and what is there is
 not run again.
 """
@@ -45,8 +45,10 @@ from transfer.fit import fit
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo.artifact import LoadedModel, load_model
-from zoo.classifier import classifier
+from zoo.classifier import classifier, reset_classifier_
 from zoo.cost import count_macs
+from zoo.init import he_normal_
+from zoo.tapped import Tapped
 
 SHARES = (0.5, 0.25, 0.125)
 STEPS = 300
@@ -56,7 +58,8 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 PEERS = ("l2", "taylor")
 NOT_WORSE = -0.5  # points: the lower bound of the paired 95% interval
-MOST_CUTS = 400  # of torch-pruning, each of a 400th of all channels at most
+RATIOS = 12  # that bisection tries, to a four-thousandth of all channels
+WAYS = ("left frozen", "left learned", "measured frozen", "measured learned")  # of the peer with BatchNorm
 
 
 def main(seeds: list[int]) -> int:
@@ -105,7 +108,11 @@ def main(seeds: list[int]) -> int:
                         if method == "scratch":
                             network, extra = _scratch(load_model(out), pixels, recipe, seed), {}
                         else:
-                            network, extra = _peer(method.split()[1], loaded, pixels, share, recipe, runs, task)
+                            decided = next(
+                                (run["statistics"] for run in runs if (run["task"], run["share"], run["method"]) ==
+                                 (task, share, method)), None,
+                            )  # fmt: skip
+                            network, extra = _peer(method, loaded, pixels, share, recipe, decided)
                         config = loaded.config
                         found = measure(predictor_of(network, config), network, config, pixels, None)
                         seconds = round(time.monotonic() - began, 1)
@@ -151,6 +158,8 @@ def _scratch(pruned: LoadedModel, pixels: Pixels, recovery: Recipe, seed: int) -
     for module in network.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
+    he_normal_(network, fan="out")
+    reset_classifier_(network, len(pruned.config.classes or ()))
     preprocess = pruned.config.preprocess
     fitted = next(step for step in pruned.config.lineage if step["verb"] == "fit")
     recipe = Recipe.for_data(
@@ -162,54 +171,79 @@ def _scratch(pruned: LoadedModel, pixels: Pixels, recovery: Recipe, seed: int) -
 
 
 def _peer(
-    criterion: str, loaded: LoadedModel, pixels: Pixels, share: float, recovery: Recipe, runs: list[dict[str, Any]],
-    task: str,
-) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
-    """torch-pruning's cut, BatchNorm measured afresh, trained on the labels."""
-    cut = _cut_by_torch_pruning(criterion, loaded, pixels, share, recovery.seed)
-    _measure_norms_(cut, pixels, loaded, recovery.seed)
+    method: str, loaded: LoadedModel, pixels: Pixels, share: float, recovery: Recipe, decided: str | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """torch-pruning's cut, trained on the labels.
+
+    Args:
+        decided: which of `WAYS` was best for this cell on the first seed; None where this is the first.
+    """
+    cut = _cut_by_torch_pruning(method.split()[1], loaded, pixels, share, recovery.seed)
     data = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
     plain = replace(recovery, label_smoothing=0.1, weight_decay=0.05, warmup=0.25)  # the defaults of `Recipe`
-    chosen = next((run["statistics"] for run in runs if run["task"] == task and "statistics" in run), None)
     found: dict[str, tuple[float, nn.Module]] = {}
-    for statistics_ in ("frozen", "learned") if chosen is None else (chosen,):
-        trained = finetune(cut, data, replace(plain, freeze_statistics=statistics_ == "frozen"))
+    for way in WAYS if decided is None else (decided,):
+        start = copy.deepcopy(cut)
+        if way.startswith("measured"):
+            _measure_norms_(start, pixels, loaded, recovery.seed)
+        trained = finetune(start, data, replace(plain, freeze_statistics=way.endswith("frozen")))
         assert trained.history[-1].val_top1 is not None
-        found[statistics_] = (trained.history[-1].val_top1, trained.model)
-    best = max(found, key=lambda name: found[name][0])
+        found[way] = (trained.history[-1].val_top1, trained.model)
+    best = max(found, key=lambda way: found[way][0])
     return found[best][1], {"statistics": best}
 
 
 def _cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, share: float, seed: int) -> nn.Module:
+    """One global step at the smallest ratio that brings the MACs to the share, by bisection."""
+    size = loaded.config.input_size
+    whole = count_macs(loaded.model, size)
+    low, high, best = 0.0, 0.98, None
+    for _ in range(RATIOS):
+        ratio = (low + high) / 2
+        model = _torch_pruned(criterion, loaded, pixels, ratio, seed)
+        if count_macs(model, size) <= share * whole:
+            high, best = ratio, model
+        else:
+            low = ratio
+    if best is None:
+        raise RuntimeError(f"torch-pruning does not get to {share:.0%} of the MACs")
+    return best
+
+
+def _torch_pruned(criterion: str, loaded: LoadedModel, pixels: Pixels, ratio: float, seed: int) -> nn.Module:
     import torch_pruning
 
-    model = copy.deepcopy(loaded.model).eval()
+    model, size = copy.deepcopy(loaded.model).eval(), loaded.config.input_size
+    if isinstance(model, Tapped):  # it takes the flattening before a concatenation for one of the classifier's width
+        example = torch.randn(2, *size)
+        before = model(example)
+        model.body.global_pool, model.body.flatten = nn.Identity(), Mean()
+        torch.testing.assert_close(model(example), before, rtol=1e-4, atol=1e-4)
     importance = {
         "l2": torch_pruning.importance.GroupMagnitudeImportance(p=2),
         "taylor": torch_pruning.importance.GroupTaylorImportance(),
     }[criterion]
-    size = loaded.config.input_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pruner = torch_pruning.pruner.BasePruner(
-            model, torch.zeros(1, *size), importance=importance, global_pruning=True, pruning_ratio=1.0,
-            max_pruning_ratio=0.9, iterative_steps=MOST_CUTS, round_to=8, ignored_layers=[classifier(model)],
+            model, (torch.zeros(1, *size),), importance=importance, global_pruning=True, pruning_ratio=ratio,
+            round_to=8, ignored_layers=[classifier(model)],
         )  # fmt: skip
-        whole = count_macs(model, size)
-        for _ in range(MOST_CUTS):
-            if criterion == "taylor":
-                model.zero_grad()
-                for indices in batches(len(pixels.train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
-                    inputs = torch.from_numpy(loaded.config.preprocess.normalize(pixels.train.pixels[indices]))
-                    labels = torch.from_numpy(pixels.train.labels[indices])
-                    nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
-            pruner.step()
-            if count_macs(model, size) <= share * whole:
-                break
-        else:
-            raise RuntimeError(f"torch-pruning did not get to {share:.0%} of the MACs")
+        if criterion == "taylor":
+            for indices in batches(len(pixels.train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
+                inputs = torch.from_numpy(loaded.config.preprocess.normalize(pixels.train.pixels[indices]))
+                labels = torch.from_numpy(pixels.train.labels[indices])
+                nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        pruner.step()
     model.zero_grad(set_to_none=True)
     return model.eval()
+
+
+class Mean(nn.Module):
+    """(B, C, H, W) to (B, C)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
 
 
 def _measure_norms_(model: nn.Module, pixels: Pixels, loaded: LoadedModel, seed: int) -> None:

@@ -157,9 +157,12 @@ def test_zeros_stay_through_int8_pruning_and_distillation(folder, tmp_path):
     sparse = load_model(folder / "sparse").model
     for argv in (
         ["quantize", folder / "sparse", *given, "--out", tmp_path / "int8"],
-        ["prune", folder / "sparse", *given, "--macs", "0.8", "--recover", "1", "--out", tmp_path / "pruned"],
+        [
+            "prune", folder / "sparse", *given, "--macs", "0.8", "--sparse-epochs", "1", "--recover", "1",
+            "--out", tmp_path / "pruned",
+        ],
         ["distill", folder / "sparse", "--teacher", folder / "dense", *given, "--epochs", "1", "--out", tmp_path / "d"],
-    ):
+    ):  # fmt: skip
         done = run(app, [str(word) for word in argv])
         assert done.exit_code == 0, done.output
     assert newest(tmp_path / "int8", "quantize")["metrics"]["after"]["density"] <= density(sparse) + 1e-6

@@ -157,3 +157,23 @@ def test_a_latency_that_no_cut_reaches(dense, machine, monkeypatch, tmp_path):
     with pytest.raises(SlimzooError, match=r"4 cuts took [0-9.]+ ms at best|below"):
         prune(dense, choice={"latency_ms": 0.1 + 0.5 * macs_of(dense) / 1e6}, recover=0, out=tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_resumed_run_to_a_latency_measures_nothing_again(dense, machine, monkeypatch, tmp_path):
+    given = {"data": "digits", "choice": {"latency_ms": 0.1 + 0.6 * macs_of(dense) / 1e6}, "recover": 1}
+    prune(dense, **given, out=tmp_path / "whole")
+
+    def stop(title, done, total, note):
+        if title == "recovery" and done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        prune(dense, **given, out=tmp_path / "again", progress=stop)
+    for module in (latency, step):
+        monkeypatch.setattr(module, "measured_ms", None)
+    done = run(app, ["resume", str(tmp_path / "again"), "--json"])
+    assert done.exit_code == 0, done.output
+    bits = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again")]
+    assert bits[0] == bits[1]
+    records = [read_config(tmp_path / name).lineage[-1]["latency"] for name in ("whole", "again")]
+    assert records[0] == records[1]
