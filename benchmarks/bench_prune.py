@@ -35,8 +35,8 @@ import torch
 from record import RESULTS, write_result
 from torch import nn
 
+from compress.prune.recover import recipe_after_cut
 from compress.prune.step import BATCH, TAYLOR_BATCHES, prune
-from compress.recipe import recovery_recipe
 from transfer.data.dataset import open_for
 from transfer.data.loader import batches
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
@@ -100,7 +100,7 @@ def main(seeds: list[int]) -> int:
                             task=task, seed=seed, share=share, method="slimzoo", seconds=seconds,
                             **figures_of(step.record["metrics"]["after"]),
                         )  # fmt: skip
-                    recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
+                    recipe = recipe_after_cut(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
                     for method in methods[1:]:
                         if there(task=task, seed=seed, share=share, method=method):
                             continue

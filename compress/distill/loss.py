@@ -33,7 +33,8 @@ class Distillation:
             use.
         weight: the teacher's share of the loss on logits; the labels have the rest. 0.9, ibid.
         features: weight of the similarity-preserving loss on what enters the classifier (Tung and Mori 2019, arXiv
-            1907.09682, eq. 4, with 3,000), which asks nothing of the widths of the two; 0 is none.
+            1907.09682, eq. 4, with 3,000 for batches of 128), which asks nothing of the widths of the two; 0 is none.
+            ResNet-20 on digits, cut to a quarter, 288 steps of 32 images: 97.5, 96.7 and 93.3% with 0, 300 and 3,000.
 
     Raises:
         UsageError: a value out of its range.
@@ -41,7 +42,7 @@ class Distillation:
 
     temperature: float = 4.0
     weight: float = 0.9
-    features: float = 3000.0
+    features: float = 0.0
 
     def __post_init__(self) -> None:
         for name, holds, wanted in (

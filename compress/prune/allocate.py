@@ -16,6 +16,11 @@ from compress.prune.group import Group, Grouping, Indices
 from zoo.errors import UsageError
 
 Scores = Sequence[NDArray[np.float64]]
+# Of what is saved, in the choice of what is cut next. One seed, to a quarter of the MACs, recovered in 288 steps:
+# ResNet-20 on digits 98.9% by `allocate`, 99.4% at 0.5 and 98.3% at 1; EfficientNet-Lite0 on emoji 79.6, 75.6 and 70.8%
+# of the validation images, 60.1, 65.2 and 62.3% of another style's.
+POWER = 0.5
+
 Allocation = Callable[..., list[Indices]]  # (grouping, scores, *, share, cost, round_to, floor), as `allocate`
 Ranking = Callable[[Grouping, Scores], list[NDArray[np.float64]]]  # scores -> what one threshold is drawn across
 Losses = list[dict[int, float]]  # of each group: channels kept -> what is lost
@@ -120,6 +125,7 @@ def allocate_by_loss(
     *,
     share: float,
     cost: Cost | None = None,
+    power: float = POWER,
 ) -> list[Indices]:
     """The widths that lose least: again and again the cut that loses least for what it saves, until the cost is met.
 
@@ -131,53 +137,84 @@ def allocate_by_loss(
         losses: what a group loses at each width that it may have; see `importance_lost` and
             compress/prune/sensitivity.py.
         cost: the MACs unless given.
+        power: of what is saved; at 0 only what is lost counts.
 
     Raises:
         UsageError: see `allocate`.
     """
     check_share(share)
-    cost = cost or Cost.macs(grouping)
-    orders = [np.argsort(-score, kind="stable") for score in scores]
-    rungs = [sorted(loss, reverse=True) for loss in losses]  # the widths, widest first
-    tied = ties_of(grouping.groups)
-    units = [*([i] for i, group in enumerate(grouping.groups) if group.tied is None), *tied]
+    greedy = _Greedy(grouping, scores, losses, cost or Cost.macs(grouping), share, power)
+    greedy.narrow()
+    greedy.give_back()
+    return greedy.keeps()
 
-    def keep_at(counts: Sequence[int]) -> list[Indices]:
-        return [np.sort(order[:count]) for order, count in zip(orders, counts, strict=True)]
 
-    _check_reachable(cost, keep_at([widths[-1] for widths in rungs]), share)
-    counts = [widths[0] for widths in rungs]
-    spending = cost.spend(keep_at(counts))
+class _Greedy:
+    """The state of `allocate_by_loss`: groups that have to be equally wide are one unit, on one rung of its widths."""
 
-    def offer(unit: list[int]) -> tuple[float, int] | None:
-        """The best next cut of these groups, taken all alike: loss for each unit of cost saved, and how many rungs."""
+    def __init__(
+        self, grouping: Grouping, scores: Scores, losses: Losses, cost: Cost, share: float, power: float
+    ) -> None:
+        self.losses, self.power, self.limit = losses, power, share * cost.total
+        self.orders = [np.argsort(-score, kind="stable") for score in scores]
+        self.rungs = [sorted(loss, reverse=True) for loss in losses]  # the widths, widest first
+        groups = grouping.groups
+        self.units = [*([i] for i, group in enumerate(groups) if group.tied is None), *ties_of(groups)]
+        self.places = [len(self.rungs[unit[0]]) - 1 for unit in self.units]
+        _check_reachable(cost, self.keeps(), share)
+        self.places = [0] * len(self.units)
+        self.spending = cost.spend(self.keeps())
+
+    def keeps(self) -> list[Indices]:
+        places = {i: place for unit, place in zip(self.units, self.places, strict=True) for i in unit}
+        return [np.sort(order[: self.rungs[i][places[i]]]) for i, order in enumerate(self.orders)]
+
+    def narrow(self) -> None:
+        """Cut until the limit is met."""
+        heap = [(found[0], n) for n in range(len(self.units)) if (found := self._offer(n))]
+        heapq.heapify(heap)
+        while self.spending.now > self.limit and heap:
+            _, n = heapq.heappop(heap)
+            found = self._offer(n)  # others have been cut since, and so this saves less
+            if found is None:
+                continue
+            if heap and found[0] > heap[0][0]:
+                heapq.heappush(heap, (found[0], n))
+                continue
+            self._go(n, next((p for p in range(self.places[n] + 1, found[1]) if self._fits(n, p)), found[1]))
+            if (again := self._offer(n)) is not None:
+                heapq.heappush(heap, (again[0], n))
+
+    def give_back(self) -> None:
+        """Widen again what the limit leaves room for: what was cut early may be narrower than it has to be by now."""
+        while back := [
+            (self._lost(n, place - 1), n) for n, place in enumerate(self.places) if place and self._fits(n, place - 1)
+        ]:
+            n = min(back)[1]
+            self._go(n, self.places[n] - 1)
+
+    def _at(self, n: int, place: int) -> dict[int, Indices]:
+        return {i: np.sort(self.orders[i][: self.rungs[i][place]]) for i in self.units[n]}
+
+    def _go(self, n: int, place: int) -> None:
+        self.places[n] = place
+        self.spending.take(self._at(n, place))
+
+    def _fits(self, n: int, place: int) -> bool:
+        return self.spending.now - self.spending.saved(self._at(n, place)) <= self.limit
+
+    def _lost(self, n: int, place: int) -> float:
+        return sum(self.losses[i][self.rungs[i][place]] - self.losses[i][self.rungs[i][self.places[n]]]
+                   for i in self.units[n])  # fmt: skip
+
+    def _offer(self, n: int) -> tuple[float, int] | None:
+        """The best next cut of these groups, taken all alike: loss for what is saved, and at which rung it ends."""
         best: tuple[float, int] | None = None
-        at = rungs[unit[0]].index(counts[unit[0]])
-        for step in range(1, len(rungs[unit[0]]) - at):
-            narrower = {i: np.sort(orders[i][: rungs[i][at + step]]) for i in unit}
-            saved = spending.saved(narrower)
-            lost = sum(losses[i][rungs[i][at + step]] - losses[i][counts[i]] for i in unit)
-            if saved > 0 and (best is None or lost / saved < best[0]):
-                best = lost / saved, step
+        for place in range(self.places[n] + 1, len(self.rungs[self.units[n][0]])):
+            saved = self.spending.saved(self._at(n, place))
+            if saved > 0 and (best is None or self._lost(n, place) / saved**self.power < best[0]):
+                best = self._lost(n, place) / saved**self.power, place
         return best
-
-    heap = [(found[0], n, found[1]) for n, unit in enumerate(units) if (found := offer(unit))]
-    heapq.heapify(heap)
-    while spending.now > share * cost.total and heap:
-        _, n, _ = heapq.heappop(heap)
-        unit, found = units[n], offer(units[n])  # others have been cut since, and so this saves less
-        if found is None:
-            continue
-        if heap and found[0] > heap[0][0]:
-            heapq.heappush(heap, (found[0], n, found[1]))
-            continue
-        at = rungs[unit[0]].index(counts[unit[0]]) + found[1]
-        for i in unit:
-            counts[i] = rungs[i][at]
-        spending.take({i: np.sort(orders[i][: counts[i]]) for i in unit})
-        if (again := offer(unit)) is not None:
-            heapq.heappush(heap, (again[0], n, again[1]))
-    return keep_at(counts)
 
 
 def allocate_by_importance(
@@ -188,10 +225,11 @@ def allocate_by_importance(
     cost: Cost | None = None,
     round_to: int = 8,
     floor: float = 0.1,
+    power: float = POWER,
 ) -> list[Indices]:
     """The widths that lose least importance for what they save; see `allocate_by_loss`."""
     losses = importance_lost(grouping, scores, round_to=round_to, floor=floor)
-    return allocate_by_loss(grouping, scores, losses, share=share, cost=cost)
+    return allocate_by_loss(grouping, scores, losses, share=share, cost=cost, power=power)
 
 
 def importance_lost(grouping: Grouping, scores: Scores, *, round_to: int = 8, floor: float = 0.1) -> Losses:

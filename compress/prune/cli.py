@@ -54,8 +54,8 @@ def prune(
     allocation: Annotated[
         str | None,
         typer.Option(
-            help="global: one threshold for all; local: the same share of every group; isomorphic; cost: what loses "
-            "least for what it saves; sensitivity: the same, by measured loss. [default: global, for --latency cost]"
+            help="cost: what loses least importance for what it saves; sensitivity: the same, by measured loss; "
+            "global: one threshold for all; local: the same share of every group; isomorphic. [default: cost]"
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Cuts, each recovered from before the next.")] = 1,

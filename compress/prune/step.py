@@ -19,6 +19,7 @@ from compress.prune.groups import Grouping, find_groups
 from compress.prune.importance import CRITERIA, Importance, Random, Taylor
 from compress.prune.latency import latency_table, measured_ms
 from compress.prune.recalibrate import recalibrate_
+from compress.prune.recover import recipe_after_cut
 from compress.prune.recover import recover as train_back
 from compress.prune.sensitivity import Sensitivity
 from compress.prune.shrink import Penalty, Shrink, check_penalty
@@ -52,7 +53,7 @@ class Choice:
         macs: share of the multiply-accumulates to keep, in (0, 1]; one half unless `latency_ms` says otherwise.
         latency_ms: the most that one image may take in onnxruntime on this machine.
         criterion: a name in `CRITERIA`, or "taylor", the default where there are images.
-        allocation: a name in `ALLOCATIONS`, or "sensitivity"; "global" by default, "cost" for a latency.
+        allocation: a name in `ALLOCATIONS`, "cost" by default, or "sensitivity".
         rounds: cuts, each recovered from before the next.
         round_to, floor: see `allocate`; with several rounds each has its floor.
         normalized: also cut widths that a LayerNorm or GroupNorm normalizes over.
@@ -175,7 +176,7 @@ def prune(
                 continue
             recalibrate_(network, uncut, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
             if epochs := _epochs(recover, number, choice.rounds):
-                recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
+                recipe = recipe_after_cut(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
                 network, notes = train_back(
                     network, loaded, pixels, recipe, sparse=is_sparse(loaded.config.lineage), progress=progress,
                     checkpoints=stage, tell=tell,
@@ -329,7 +330,7 @@ class Cutter:
         return CRITERIA[name]
 
     def _allocation(self, network: nn.Module) -> Allocation:
-        name = self.choice.allocation or ("global" if self.choice.latency_ms is None else "cost")
+        name = self.choice.allocation or "cost"
         if name == "sensitivity":
             assert self.pixels is not None
             images = self.pixels.train if self.pixels.val is None else self.pixels.val
