@@ -158,8 +158,7 @@ class _Greedy:
         self.losses, self.power, self.limit = losses, power, share * cost.total
         self.orders = [np.argsort(-score, kind="stable") for score in scores]
         self.rungs = [sorted(loss, reverse=True) for loss in losses]  # the widths, widest first
-        groups = grouping.groups
-        self.units = [*([i] for i, group in enumerate(groups) if group.tied is None), *ties_of(groups)]
+        self.units = units_of(grouping.groups)
         self.places = [len(self.rungs[unit[0]]) - 1 for unit in self.units]
         _check_reachable(cost, self.keeps(), share)
         self.places = [0] * len(self.units)
@@ -267,6 +266,11 @@ def ties_of(groups: Sequence[Group]) -> list[list[int]]:
         if group.tied is not None:
             ties[group.tied].append(i)
     return list(ties.values())
+
+
+def units_of(groups: Sequence[Group]) -> list[list[int]]:
+    """Numbers of the groups that are cut together: those that have to stay equally wide, every other one by itself."""
+    return [*([i] for i, group in enumerate(groups) if group.tied is None), *ties_of(groups)]
 
 
 def _check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> None:

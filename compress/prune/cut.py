@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.prune.group import Group, Grouping, Indices, flags
+from zoo.ghost import copy_of
 
 
 def cut_(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> None:
@@ -36,6 +37,13 @@ def cut_(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> None
             setattr(owner, attribute.name, numbers[0])
     for layer in model.modules():
         _count_(layer)
+
+
+def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> nn.Module:
+    """The same of a copy, in eval mode."""
+    smaller = copy_of(model).eval()
+    cut_(smaller, grouping, keeps)
+    return smaller
 
 
 def removed(

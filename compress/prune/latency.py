@@ -24,12 +24,11 @@ from compress.deploy.export import export_network
 from compress.deploy.machine import default_threads, describe_machine
 from compress.prune.allocate import narrowed
 from compress.prune.budget import Cost
-from compress.prune.cut import cut_
+from compress.prune.cut import cut_copy
 from compress.prune.group import Grouping, Indices, Product, Width
 from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import Progress
 from zoo.errors import SlimzooError, UsageError
-from zoo.ghost import copy_of
 from zoo.lineage import versions
 
 NETWORKS = 24  # measured, the whole one among them
@@ -105,12 +104,6 @@ def latency_table(
     ms = np.array(cached_array("tables", key, shape=(networks,), dtype=np.float64, make=measure))
     cost, error = fit_cost(grouping, keeps, ms)
     return LatencyTable(cost, keeps, ms, error)
-
-
-def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> nn.Module:
-    smaller = copy_of(model).eval()
-    cut_(smaller, grouping, keeps)
-    return smaller
 
 
 def measured_ms(models: Sequence[nn.Module], input_size: tuple[int, int, int], *, threads: int | None = None) -> Array:

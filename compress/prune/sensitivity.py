@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from compress.prune.allocate import Losses, Scores, allocate_by_loss, ties_of, widths_of
+from compress.prune.allocate import Losses, Scores, allocate_by_loss, units_of, widths_of
 from compress.prune.budget import Cost
-from compress.prune.cut import cut_
+from compress.prune.cut import cut_copy
 from compress.prune.group import Grouping, Indices
 from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import LabelledPixels, Progress
 from transfer.frozen.features import describe_weights
-from zoo.ghost import copy_of
 from zoo.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 
@@ -58,8 +57,7 @@ class Sensitivity:
 
     def losses(self, grouping: Grouping, scores: Scores, *, round_to: int = 8, floor: float = 0.1) -> Losses:
         """For each group and each width that it may have, by how much the mean cross-entropy rises; from the cache."""
-        tied = ties_of(grouping.groups)
-        units = [*([i] for i, group in enumerate(grouping.groups) if group.tied is None), *tied]
+        units = units_of(grouping.groups)
         orders = [np.argsort(-score, kind="stable") for score in scores]
         widths = [widths_of(group, round_to, floor) for group in grouping.groups]
         tried = {unit[0]: _nearest(widths[unit[0]]) for unit in units}
@@ -73,9 +71,7 @@ class Sensitivity:
                 keeps = [np.arange(group.width) for group in grouping.groups]
                 for i in unit:
                     keeps[i] = np.sort(orders[i][:width])
-                alone = copy_of(self.model).eval()
-                cut_(alone, grouping, keeps)
-                yield np.array([self._loss(alone)])
+                yield np.array([self._loss(cut_copy(self.model, grouping, keeps))])
 
         key = content_key(
             f"sensitivity {VERSION} {torch.__version__} {self.preprocess} {tried} {self.images.content()}",

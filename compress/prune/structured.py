@@ -18,7 +18,6 @@ from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
 from zoo.cost import count_macs
 from zoo.errors import SlimzooError
-from zoo.ghost import copy_of
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ def cut_channels(
     Raises:
         SlimzooError: it does not run, or is not smaller.
     """
-    smaller = copy_of(model).eval()
-    cut.cut_(smaller, grouping, keeps)
+    smaller = cut.cut_copy(model, grouping, keeps)
     before = int(Cost.macs(grouping).total)
     try:
         after = count_macs(smaller, input_size)
