@@ -27,10 +27,11 @@ from record import RESULTS, write_result
 
 from compress.deploy.benchmark import bench
 from compress.deploy.export import export
+from compress.gradient_batches import BATCH
 from compress.prune.cut import cut_copy
 from compress.prune.groups import find_groups
 from compress.prune.latency import LatencyTable, latency_table, measured_ms, sampled
-from compress.prune.step import BATCH, Choice, Cutter, prune
+from compress.prune.step import Choice, Cutter, prune
 from transfer.data.dataset import open_for
 from transfer.data.parts import Pixels, read_pixels
 from transfer.evaluation.statistics import paired_drop

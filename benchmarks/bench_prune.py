@@ -35,8 +35,9 @@ import torch
 from record import RESULTS, write_result
 from torch import nn
 
+from compress.gradient_batches import BATCH, gradient_batches
 from compress.prune.recover import recipe_after_cut
-from compress.prune.step import BATCH, TAYLOR_BATCHES, prune
+from compress.prune.step import prune
 from transfer.data.dataset import open_for
 from transfer.data.loader import batches
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
@@ -230,9 +231,7 @@ def _torch_pruned(criterion: str, loaded: LoadedModel, pixels: Pixels, ratio: fl
             round_to=8, ignored_layers=[classifier(model)],
         )  # fmt: skip
         if criterion == "taylor":
-            for indices in batches(len(pixels.train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
-                inputs = torch.from_numpy(loaded.config.preprocess.normalize(pixels.train.pixels[indices]))
-                labels = torch.from_numpy(pixels.train.labels[indices])
+            for inputs, labels in gradient_batches(pixels.train, loaded.config.preprocess, seed):
                 nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
         pruner.step()
     model.zero_grad(set_to_none=True)

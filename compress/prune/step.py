@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from compress.gradient_batches import gradient_batches
 from compress.prune.allocate import ALLOCATIONS, Allocation, Scores, check_share
 from compress.prune.budget import Cost
 from compress.prune.groups import Grouping, find_groups
@@ -28,7 +29,7 @@ from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
 from transfer.data.dataset import located, open_for
-from transfer.data.loader import LabelledPixels, Progress, batches
+from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo import lineage
@@ -38,8 +39,6 @@ from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.ghost import copy_of
 
-TAYLOR_BATCHES = 16
-BATCH = 32
 LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
 LATENCY_MARGIN = 0.98
 DECIDED = "cut.json"
@@ -324,7 +323,7 @@ class Cutter:
         name = self.choice.criterion or ("l2" if self.pixels is None else "taylor")
         if name == "taylor":
             assert self.pixels is not None
-            return Taylor(network, self._batches(self.pixels.train))
+            return Taylor(network, gradient_batches(self.pixels.train, self.config.preprocess, self.seed))
         if name == "random":
             return Random(self.seed)
         return CRITERIA[name]
@@ -336,9 +335,3 @@ class Cutter:
             images = self.pixels.train if self.pixels.val is None else self.pixels.val
             return Sensitivity(network, images, self.config.preprocess, progress=self.progress)
         return ALLOCATIONS[name]
-
-    def _batches(self, train: LabelledPixels) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches that the gradients of `Taylor` are averaged over."""
-        for indices in batches(len(train), BATCH, seed=self.seed, epoch=0)[:TAYLOR_BATCHES]:
-            inputs = torch.from_numpy(self.config.preprocess.normalize(train.pixels[indices]))
-            yield inputs, torch.from_numpy(train.labels[indices])

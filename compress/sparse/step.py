@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from compress.distill.loss import taught_by
+from compress.gradient_batches import gradient_batches
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import density as density_of
 from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
 from compress.sparse.sparsify import NOfM, Pattern, Unstructured, sparsify
 from transfer.data.dataset import located, open_for
-from transfer.data.loader import LabelledPixels, Progress, batches
+from transfer.data.loader import LabelledPixels, Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
 from transfer.training.finetune import TrainingData
 from zoo import lineage
@@ -27,8 +24,6 @@ from zoo.artifact import ModelConfig, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
-BATCH = 32
-TAYLOR_BATCHES = 16
 CRITERIA = ("lamp", "magnitude", "taylor")
 RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
 
@@ -128,13 +123,7 @@ def _pattern(
         n, _, m = pattern.partition(":")
         return NOfM(n=int(n), m=int(m))
     if criterion == "taylor":
-        chosen: Criterion = Taylor(_batches(train, config, seed))
+        chosen: Criterion = Taylor(gradient_batches(train, config.preprocess, seed))
     else:
         chosen = {"lamp": lamp, "magnitude": magnitude}[criterion]
     return Unstructured(density=density, criterion=chosen, ranking=RANKINGS[ranking])
-
-
-def _batches(train: LabelledPixels, config: ModelConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for indices in batches(len(train), BATCH, seed=seed, epoch=0)[:TAYLOR_BATCHES]:
-        inputs = torch.from_numpy(config.preprocess.normalize(train.pixels[indices]))
-        yield inputs, torch.from_numpy(train.labels[indices])
