@@ -15,7 +15,7 @@ import zoo.cli
 from compress.coding.cli import app as coding_app
 from compress.prune.cli import app as prune_app
 from transfer.cli import describe_metrics
-from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
+from zoo.console import Console, DirArgument, DryRun, Json, Offline, Out, Overwrite, Seed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,8 +26,6 @@ app.add_typer(zoo.cli.app)
 app.add_typer(transfer.cli.app)
 app.add_typer(prune_app)
 app.add_typer(coding_app)
-
-DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
 
 
 @app.command()
@@ -40,7 +38,7 @@ def distill(
     size: Annotated[int | None, typer.Option(min=8, help="Side of the input of a student that is a name.")] = None,
     temperature: Annotated[float, typer.Option(help="That both sides' logits are divided by.")] = 4.0,
     weight: Annotated[float, typer.Option(min=0, max=1, help="Share of the teacher; labels have the rest.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
     json: Json = False,

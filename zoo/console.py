@@ -40,6 +40,8 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
 ]
+DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]
 

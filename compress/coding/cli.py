@@ -7,13 +7,11 @@ from typing import Annotated
 import typer
 
 from transfer.cli import describe_metrics
-from zoo.console import Console, Json, Offline, Out, Overwrite
+from zoo.console import Console, DirArgument, Json, Offline, Out, Overwrite, Seed
 
 app = typer.Typer()
 
-DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
 DataOption = Annotated[str, typer.Option(help="The data of the fit.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")]
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from transfer.cli import describe_metrics
-from zoo.console import Console, Json, Offline, Overwrite
+from zoo.console import Console, Json, Offline, Overwrite, Seed
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def prune(
     normalized: Annotated[
         bool, typer.Option("--normalized", help="Also cut widths that a LayerNorm or GroupNorm normalizes over.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")] = 0,
+    seed: Seed = 0,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print what would be cut from which group, and stop.")
     ] = False,
