@@ -36,10 +36,10 @@ from torch import nn
 import zoo
 from compress.coding.export import check_decodes, encode
 from compress.distill.loss import taught_by
+from compress.mean_loss import few_of, mean_loss
 from compress.prune.importance import Taylor
 from compress.prune.structured import prune_channels
 from compress.share.cluster import share_weights, values_for_bits
-from compress.share.step import loss_on
 from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import nonzeros, sparse_layers
 from compress.sparse.order import in_order_of_weights
@@ -202,7 +202,9 @@ class Run:
         sparse = self.stage(f"sparse-{weights}", make_sparse)
 
         def make_shared() -> nn.Module:
-            values = values_for_bits(sparse, self.task.bits, loss_on(self.digits.train, self.config))
+            loss = mean_loss(few_of(self.digits.train), PREPROCESS)
+            allotted = values_for_bits(sparse, self.task.bits, loss)
+            values = {name: given.values for name, given in allotted.items()}
             recipe = self.recipe(self.task.sharing_epochs, lr=self.task.lr / 2, backbone_lr=self.task.lr / 2,
                                  seed=self.seed + weights + 1)  # fmt: skip
             return share_weights(sparse, self.data, recipe, values, bit_price=self.task.bit_price, loss_fn=teacher)

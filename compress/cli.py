@@ -14,6 +14,7 @@ import transfer.cli
 import zoo.cli
 from compress.coding.cli import app as coding_app
 from compress.prune.cli import app as prune_app
+from compress.say import say_before_and_after
 from transfer.cli import describe_metrics
 from zoo.console import Console, DirArgument, DryRun, Json, Offline, Out, Overwrite, Seed
 
@@ -82,8 +83,7 @@ def quantize(
             directory, data=data, out=out, max_drop=max_drop, seed=seed, overwrite=overwrite, progress=console.progress
         )
         bits = "7-bit weights, since this processor saturates on 8" if step.quantized.reduce_range else "8-bit weights"
-        console.say(f"before: {describe_metrics(step.record['metrics']['before'])}")
-        console.say(f"after:  {describe_metrics(step.record['metrics']['after'])}")
+        say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]
         layers = f"{step.quantized.int8_layers} of {step.quantized.layers} layers in int8"
         console.say(f"{out}: {layers}, {bits}, {size / 1e6:.2f} MB")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from torch import nn
 from compress.distill.loss import Distillation, train_student
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
+from compress.step import Step
 from transfer.data.dataset import located, open_for, reopen
 from transfer.data.loader import Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
@@ -25,13 +24,6 @@ from zoo.artifact import ModelConfig, is_model_directory, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError
 from zoo.weights import WEIGHTS
-
-
-@dataclass(frozen=True)
-class Step:
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]  # the step's lineage record
 
 
 def distill(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from transfer.cli import describe_metrics
+from compress.say import Explain, OutUnlessExplained, needed, say_before_and_after
 from zoo.console import Console, Json, Offline, Overwrite, Seed
 from zoo.errors import UsageError
 
@@ -36,9 +35,7 @@ def prune(
     directory: Annotated[
         str, typer.Argument(metavar="DIR", help="A model directory, or, with --recover 0, timm:NAME.")
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The directory to write; it appears when the work is done.")
-    ] = None,
+    out: OutUnlessExplained = None,
     data: Annotated[str | None, typer.Option(help="The data of the fit; needed to recover.")] = None,
     macs: Annotated[
         float | None, typer.Option(help="Share of the multiply-accumulates to keep, in (0, 1]. [default: 0.5]")
@@ -68,9 +65,7 @@ def prune(
         bool, typer.Option("--normalized", help="Also cut widths that a LayerNorm or GroupNorm normalizes over.")
     ] = False,
     seed: Seed = 0,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print what would be cut from which group, and stop.")
-    ] = False,
+    explain: Explain = False,
     overwrite: Overwrite = False,
     offline: Offline = False,
     json: Json = False,
@@ -87,20 +82,18 @@ def prune(
         if explain:
             _explain(console, directory, data, choice, seed)
             return
-        if out is None:
-            raise UsageError("--out DIR is needed: where the pruned model goes; --explain needs none")
+        out = needed(out)
         step = run(
             directory, data=data, choice=choice, sparse_epochs=sparse_epochs, penalty=penalty,  # type: ignore[arg-type]
             recover=recover, out=out, seed=seed, overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
-        before, after = (step.record["metrics"][key] for key in ("before", "after"))
-        console.say(f"before: {describe_metrics(before)}")
-        console.say(f"after:  {describe_metrics(after)}")
+        say_before_and_after(console, step)
         if found := step.record.get("latency"):
             console.say(
                 f"latency: {found['before_ms']:.2f} -> {found['measured_ms']:.2f} ms in onnxruntime, "
                 f"{found['predicted_ms']:.2f} predicted"
             )
+        before, after = (step.record["metrics"][when] for when in ("before", "after"))
         shares = [after[key] / before[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
         images = data or "DATA"

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
+from compress.mean_loss import few_of, mean_loss
 from compress.prune.allocate import Losses, Scores, allocate_by_loss, units_of, widths_of
 from compress.prune.budget import Cost
 from compress.prune.cut import cut_copy
@@ -17,19 +17,14 @@ from compress.prune.group import Grouping, Indices
 from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import LabelledPixels, Progress
 from transfer.frozen.features import describe_weights
-from zoo.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 
 SHARES = (0.75, 0.5, 0.25)  # of its width that a group keeps when it is tried; between them losses are interpolated
-IMAGES = 512
 VERSION = 1  # of the rule
 
 
 class Sensitivity:
-    """The allocation that loses least by measurement (Li et al. 2017, arXiv 1608.08710, sec. 3.2: each layer alone).
-
-    What counts is cross-entropy, which says more about a few hundred images than their accuracy does.
-    """
+    """The allocation that loses least by measurement (Li et al. 2017, arXiv 1608.08710, sec. 3.2: each layer alone)."""
 
     def __init__(
         self,
@@ -39,8 +34,7 @@ class Sensitivity:
         *,
         progress: Progress | None = None,
     ) -> None:
-        few = np.arange(0, len(images), max(1, len(images) // IMAGES))
-        self.model, self.images, self.preprocess, self.progress = model, images.take(few), preprocess, progress
+        self.model, self.images, self.preprocess, self.progress = model, few_of(images), preprocess, progress
 
     def __call__(
         self,
@@ -62,8 +56,10 @@ class Sensitivity:
         widths = [widths_of(group, round_to, floor) for group in grouping.groups]
         tried = {unit[0]: _nearest(widths[unit[0]]) for unit in units}
 
+        loss = mean_loss(self.images, self.preprocess)
+
         def measure() -> Iterator[NDArray[np.float64]]:
-            yield np.array([self._loss(self.model)])
+            yield np.array([loss(self.model)])
             trials = [(unit, width) for unit in units for width in tried[unit[0]]]
             for done, (unit, width) in enumerate(trials):
                 if self.progress is not None:
@@ -71,7 +67,7 @@ class Sensitivity:
                 keeps = [np.arange(group.width) for group in grouping.groups]
                 for i in unit:
                     keeps[i] = np.sort(orders[i][:width])
-                yield np.array([self._loss(cut_copy(self.model, grouping, keeps))])
+                yield np.array([loss(cut_copy(self.model, grouping, keeps))])
 
         key = content_key(
             f"sensitivity {VERSION} {torch.__version__} {self.preprocess} {tried} {self.images.content()}",
@@ -91,10 +87,6 @@ class Sensitivity:
                 values = np.interp(-np.array(widths[i]), -np.array(shown), known) / len(unit)
                 losses[i] = dict(zip(widths[i], _beyond(values, widths[i], shown, known / len(unit)), strict=True))
         return losses
-
-    def _loss(self, model: nn.Module) -> float:
-        logits = TorchPredictor(model.eval(), self.preprocess, None).logits(self.images.pixels)
-        return float(F.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(self.images.labels)))
 
 
 def _nearest(widths: Sequence[int]) -> list[int]:

@@ -28,12 +28,13 @@ from compress.prune.structured import Pruned, cut_channels, scored
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
+from compress.step import Step
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo import lineage
-from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
+from zoo.artifact import LoadedModel, load_model, save_model
 from zoo.cost import count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import SlimzooError, UsageError, did_you_mean
@@ -94,11 +95,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Step:
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]  # the step's lineage record
-    pruned: Pruned  # of the last round
+class PrunedStep(Step):
+    pruned: Pruned  # what the last round cut
 
 
 def prune(
@@ -115,7 +113,7 @@ def prune(
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
-) -> Step:
+) -> PrunedStep:
     """Cut channels, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
 
     Recovery learns from the labels and from what the unpruned model answers (see compress/distill/loss.py).
@@ -189,7 +187,7 @@ def prune(
             data=None if source is None else source.record(), before=before, after=after, **notes, **cutter.notes,
         )  # fmt: skip
         config = save_model(work, network, loaded.config.with_step(record))
-    return Step(out, config, record, pruned)
+    return PrunedStep(out, config, record, pruned)
 
 
 def _both(first: AfterStep, second: AfterStep) -> AfterStep:

@@ -13,12 +13,13 @@ import onnx
 from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.quantize.ptq import Quantized, quantize_static
+from compress.step import Step
 from transfer.data.dataset import open_for
 from transfer.data.loader import Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
 from transfer.data.split import TEST, VAL
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
+from zoo.artifact import CONFIG, ONNX, load_model
 from zoo.directory import check_free, new_directory, write_json
 from zoo.errors import GateError
 from zoo.predictor import OnnxPredictor, TorchPredictor
@@ -27,10 +28,7 @@ CALIBRATION_IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Step:
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]  # the step's lineage record
+class QuantizedStep(Step):
     quantized: Quantized
 
 
@@ -43,7 +41,7 @@ def quantize(
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Step:
+) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
 
     Args:
@@ -89,7 +87,7 @@ def quantize(
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())
-    return Step(out, config, record, quantized)
+    return QuantizedStep(out, config, record, quantized)
 
 
 def _check_gate(before: dict[str, Any], after: dict[str, Any], max_drop: float | None) -> None:

@@ -96,14 +96,31 @@ def share_weights(
     return shared.eval()
 
 
+@dataclass(frozen=True)
+class Allotted:
+    """What one tensor was given.
+
+    Attributes:
+        living: its values that are not zero.
+        values: how many different ones they become.
+        bits: of all its codes and its codebook.
+        loss_rise: by which the loss grows when this tensor alone is shared and nothing trained.
+    """
+
+    living: int
+    values: int
+    bits: float
+    loss_rise: float
+
+
 def values_for_bits(
     model: nn.Module, bits: float, loss: Loss, *, ladder: Sequence[int] = LADDER, progress: Progress | None = None
-) -> dict[str, int]:
-    """Tensor -> how many values, so that a living weight takes at most `bits` on average: sensitive ones get more.
+) -> dict[str, Allotted]:
+    """How many values each tensor gets, so that a living weight takes at most `bits` on average.
 
-    Each tensor alone is shared with each count of the ladder, and the loss measured. Then, from the most of all, the
-    tensor goes down a rung whose loss grows least for the bits that it saves, until the average is reached (the greedy
-    allocation of Shoham and Gersho 1988). Codebooks count too.
+    Each tensor alone is shared with each count of the ladder, and the loss measured. Sensitive ones get more values:
+    from the most of all, the tensor goes down a rung whose loss grows least for the bits that it saves, until the
+    average is reached (the greedy allocation of Shoham and Gersho 1988). Codebooks count too.
 
     Args:
         loss: of a model, on images that are not for the final test.
@@ -129,7 +146,11 @@ def values_for_bits(
             raise UsageError(f"bits={bits:g} cannot be reached: {ladder[0]} values for each tensor take {least:.2f}")
         name = min(lower, key=lambda name: _price(losses[name], costs[name], rungs[name]))
         rungs[name] -= 1
-    return {name: ladder[rung] for name, rung in rungs.items()}
+    whole = loss(model)
+    return {
+        name: Allotted(living[name], ladder[rung], costs[name][rung], losses[name][rung] - whole)
+        for name, rung in rungs.items()
+    }
 
 
 def _bits(living: int, values: int) -> float:

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from compress.distill.loss import taught_by
+from compress.mean_loss import few_of, mean_loss
 from compress.recipe import recovery_recipe
-from compress.share.cluster import share_weights, values_for_bits
+from compress.share.cluster import Allotted, share_weights, values_for_bits
 from compress.share.shared import different_values, shareable
 from compress.sparse.masks import check_zeros, density, nonzeros
+from compress.step import Step
 from transfer.data.dataset import located, open_for
-from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.loader import Progress
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.training.finetune import TrainingData
 from zoo import lineage
-from zoo.artifact import ModelConfig, load_model, save_model
+from zoo.artifact import LoadedModel, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError
-from zoo.predictor import TorchPredictor
-
-SENSITIVITY_IMAGES = 512
-
-
-@dataclass(frozen=True)
-class Step:
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]  # the step's lineage record
-    values: dict[str, int]  # tensor -> how many different values it has besides 0
 
 
 def cluster(
@@ -66,7 +53,7 @@ def cluster(
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
     arguments = {
-        "directory": str(directory), "data": located(data), "out": str(out), "bits": bits, "epochs": epochs,
+        "directory": located(directory), "data": located(data), "out": str(out), "bits": bits, "epochs": epochs,
         "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
@@ -76,8 +63,7 @@ def cluster(
     with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
-        images = pixels.train if pixels.val is None else pixels.val
-        values = values_for_bits(loaded.model, bits, loss_on(images, loaded.config), progress=progress)
+        values = {name: given.values for name, given in _allotted(loaded, pixels, bits, progress).items()}
         shared = share_weights(
             loaded.model, TrainingData(pixels.train, pixels.val, loaded.config.preprocess),
             recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed), values,
@@ -92,19 +78,26 @@ def cluster(
             after=after, values=found,
         )  # fmt: skip
         config = save_model(work, shared, loaded.config.with_step(record))
-    return Step(out, config, record, found)
+    return Step(out, config, record)
 
 
-def loss_on(images: LabelledPixels, config: ModelConfig) -> Any:
-    """Model -> mean cross-entropy on up to 512 of the images."""
-    few = slice(None, None, max(1, len(images) // SENSITIVITY_IMAGES))
-    pixels, labels = images.pixels[few], torch.from_numpy(images.labels[few])
+def explain(
+    directory: str | Path, *, data: str | Path, bits: float = 4.0, progress: Progress | None = None
+) -> dict[str, Allotted]:
+    """`slimzoo cluster --explain`: how many values each tensor would get, and what that costs; nothing is written.
 
-    def loss(model: nn.Module) -> float:
-        logits = TorchPredictor(model.eval(), config.preprocess, None).logits(pixels)
-        return float(F.cross_entropy(torch.from_numpy(logits).double(), labels))
+    Raises:
+        see `cluster`.
+    """
+    loaded = load_model(directory)
+    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    return _allotted(loaded, read_pixels(source, loaded.config.preprocess, progress), bits, progress)
 
-    return loss
+
+def _allotted(loaded: LoadedModel, pixels: Pixels, bits: float, progress: Progress | None) -> dict[str, Allotted]:
+    """By the loss on validation images, or on training ones where there are no others."""
+    images = few_of(pixels.train if pixels.val is None else pixels.val)
+    return values_for_bits(loaded.model, bits, mean_loss(images, loaded.config.preprocess), progress=progress)
 
 
 def _proved(model: nn.Module, values: dict[str, int]) -> dict[str, int]:

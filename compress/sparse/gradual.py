@@ -32,15 +32,24 @@ class Cubic:
     every: int = 16
 
     def __post_init__(self) -> None:
-        kept_count(1, self.end)  # in (0, 1]
-        if not self.end <= self.start <= 1:
-            raise UsageError(f"density cannot grow from {self.start} to {self.end}: weights that are zero stay zero")
+        check_density(self.start, self.end)
 
     def __call__(self, step: int) -> float | None:
         """The density to cut to after `step` steps; None where there is nothing to cut."""
         if step > self.steps or (step % self.every and step != self.steps):
             return None
         return self.end + (self.start - self.end) * (1 - step / self.steps) ** 3
+
+
+def check_density(start: float, end: float) -> None:
+    """Refuse a density that no cut gets to.
+
+    Raises:
+        UsageError: `end` is outside (0, 1] or above `start`.
+    """
+    kept_count(1, end)
+    if not end <= start <= 1:
+        raise UsageError(f"density cannot grow from {start} to {end}: weights that are zero stay zero")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from compress.sparse.gradual import Cubic, Gradual
+from compress.sparse.gradual import Cubic, Gradual, check_density
 from compress.sparse.masks import (
     attach_masks_,
     check_zeros,
@@ -22,7 +22,7 @@ from compress.sparse.masks import (
 )
 from compress.sparse.rank import Ranking, n_of_m, over_network
 from compress.sparse.rate import PerBit
-from compress.sparse.scores import Criterion, lamp, magnitude
+from compress.sparse.scores import Criterion, Scores, lamp, magnitude
 from transfer.data.loader import Progress
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from transfer.training.recipe import Recipe
@@ -49,6 +49,10 @@ class Unstructured:
     ranking: Ranking = over_network
     bit_power: float = 1.0
     every: int = 32
+
+    @property
+    def prefer(self) -> PerBit | None:
+        return PerBit(self.bit_power) if self.bit_power else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +90,13 @@ def sparsify(
     attach_masks_(sparse)
     after_step: AfterStep = hold_zeros
     if isinstance(pattern, NOfM):
-        masks = n_of_m(magnitude(sparse), pattern.n, pattern.m)
-        if all(mask.all() for mask in masks.values()):
-            raise UsageError(
-                f"no layer has inputs that {pattern.m} divides: {pattern.n}:{pattern.m} would change nothing"
-            )
-        set_masks_(sparse, masks)
+        set_masks_(sparse, cut_at_once(sparse, pattern)[1])
         hold_(sparse)
     else:
         steps = recipe.epochs * -(-len(data.train) // recipe.batch)
         cutting = max(1, round(CUTTING * steps))
         schedule = Cubic(density(sparse), pattern.density, cutting, min(pattern.every, cutting))
-        prefer = PerBit(pattern.bit_power) if pattern.bit_power else None
-        after_step = Gradual(schedule, pattern.criterion, pattern.ranking, prefer)
+        after_step = Gradual(schedule, pattern.criterion, pattern.ranking, pattern.prefer)
     trained = finetune(
         sparse, data, recipe, loss_fn=loss_fn, after_step=after_step, checkpoints=checkpoints, progress=progress,
         title=title,
@@ -107,3 +105,23 @@ def sparsify(
     detach_masks_(trained)
     check_zeros(trained, nonzeros(model))
     return trained
+
+
+def cut_at_once(model: nn.Module, pattern: Pattern) -> tuple[Scores, dict[str, Tensor]]:
+    """Each weight's score, and the masks of a cut that is neither gradual nor trained.
+
+    Raises:
+        UsageError: a density outside (0, 1] or above the present one; no layer that the pattern fits.
+    """
+    if isinstance(pattern, NOfM):
+        scores = magnitude(model)
+        masks = n_of_m(scores, pattern.n, pattern.m)
+        if all(mask.all() for mask in masks.values()):
+            raise UsageError(
+                f"no layer has inputs that {pattern.m} divides: {pattern.n}:{pattern.m} would change nothing"
+            )
+        return scores, masks
+    check_density(density(model), pattern.density)
+    scores = pattern.criterion(model)
+    prefer = pattern.prefer
+    return scores, pattern.ranking(scores if prefer is None else prefer(scores), pattern.density)

@@ -12,9 +12,11 @@ from compress.distill.loss import taught_by
 from compress.gradient_batches import gradient_batches
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import density as density_of
+from compress.sparse.masks import nonzeros
 from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
-from compress.sparse.sparsify import NOfM, Pattern, Unstructured, sparsify
+from compress.sparse.sparsify import NOfM, Pattern, Unstructured, cut_at_once, sparsify
+from compress.step import Step
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
@@ -26,13 +28,6 @@ from zoo.errors import SlimzooError, UsageError, did_you_mean
 
 CRITERIA = ("lamp", "magnitude", "taylor")
 RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
-
-
-@dataclass(frozen=True)
-class Step:
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]  # the step's lineage record
 
 
 def sparsify_directory(
@@ -69,7 +64,7 @@ def sparsify_directory(
     check_free(out, overwrite=overwrite, resume=resume)
     _check(density, pattern, criterion, ranking)
     arguments = {
-        "directory": str(directory), "data": located(data), "out": str(out), "density": density, "pattern": pattern,
+        "directory": located(directory), "data": located(data), "out": str(out), "density": density, "pattern": pattern,
         "criterion": criterion, "ranking": ranking, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
@@ -98,6 +93,52 @@ def sparsify_directory(
         )  # fmt: skip
         config = save_model(work, sparse, loaded.config.with_step(record))
     return Step(out, config, record)
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """What one layer would lose.
+
+    Attributes:
+        weights, living, kept: all of them, those that are not zero now, those of them that would stay.
+        importance_lost: share of the layer's scores that goes.
+    """
+
+    weights: int
+    living: int
+    kept: int
+    importance_lost: float
+
+
+def explain(
+    directory: str | Path,
+    *,
+    data: str | Path,
+    density: float = 0.1,
+    pattern: str | None = None,
+    criterion: str = "lamp",
+    ranking: str = "network",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Thinned]:
+    """`slimzoo sparsify --explain`: each layer's part in a cut made at once; nothing is written.
+
+    Raises:
+        see `sparsify_directory`.
+    """
+    _check(density, pattern, criterion, ranking)
+    loaded = load_model(directory)
+    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    train = read_pixels(source, loaded.config.preprocess, progress).train
+    scores, masks = cut_at_once(
+        loaded.model, _pattern(density, pattern, criterion, ranking, train, loaded.config, seed)
+    )
+    found = {}
+    for name, alive in nonzeros(loaded.model).items():
+        kept = masks[name] & alive
+        lost = 1 - float(scores[name][kept].double().sum() / scores[name].double().sum().clamp(min=1e-30))
+        found[name] = Thinned(alive.numel(), int(alive.sum()), int(kept.sum()), lost)
+    return found
 
 
 def is_sparse(records: list[dict[str, Any]]) -> bool:

@@ -122,6 +122,37 @@ def test_bad_input_to_cluster(folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sparsify_explains_itself(folder, tmp_path):
+    """What it counts is the cut of the very weights that LAMP ranks last, at once."""
+    sparse = ["sparsify", str(folder / "dense"), "--data", "digits", "--density", "0.1"]
+    done = run(app, [*sparse, "--explain", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["layers"]
+    layers = sparse_layers(load_model(folder / "dense").model)
+    assert {name: layer.weight.numel() for name, layer in layers.items()} == {n: f["weights"] for n, f in found.items()}
+    kept, total = (sum(layer[key] for layer in found.values()) for key in ("kept", "weights"))
+    assert kept == round(0.1 * total)
+    assert all(0 < layer["importance_lost"] < 1 for layer in found.values())
+    done = run(app, [*sparse, "--explain"])
+    assert f"{kept:,} of {total:,} weights, 10.0" in done.output
+    assert "nothing was written" in done.output
+    done = run(app, sparse)
+    assert isinstance(done.exception, UsageError)
+    assert "--out DIR is needed" in str(done.exception)
+
+
+def test_cluster_explains_itself(folder):
+    argv = ["cluster", str(folder / "sparse"), "--data", "digits", "--bits", "3"]
+    done = run(app, [*argv, "--explain", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["tensors"]
+    least = newest(folder / "shared", "cluster")["values"]  # of several values some may have met
+    assert all(found[name]["values"] >= count for name, count in least.items())
+    living = sum(tensor["living"] for tensor in found.values())
+    assert sum(tensor["bits"] for tensor in found.values()) <= 3 * living
+    assert "nothing was written" in run(app, [*argv, "--explain"]).output
+
+
 def test_two_of_four(folder, tmp_path):
     """Linear layers in runs of four; the convolutions see 1 and 6 channels, which four does not divide."""
     sparsify_directory(folder / "dense", data="digits", pattern="2:4", epochs=1, out=tmp_path / "x")

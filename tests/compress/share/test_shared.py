@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.share.cluster import Sharing, values_for_bits
+from compress.share.cluster import Sharing, shared_alone, values_for_bits
 from compress.share.kmeans import kmeans, linear_centroids
 from compress.share.shared import (
     FREE,
@@ -141,9 +141,14 @@ def test_sensitive_tensors_get_more_values():
     def loss(changed):
         return float((shareable(changed)["0.weight"].detach() - whole["0.weight"]).square().sum())
 
-    values = values_for_bits(model, 5.0, loss, ladder=(2, 4, 8))
-    assert values["0.weight"] == 8
-    assert values["2.weight"] == 2
+    given = values_for_bits(model, 5.0, loss, ladder=(2, 4, 8))
+    assert given["0.weight"].values == 8
+    assert given["2.weight"].values == 2
+    assert given["0.weight"].loss_rise == loss(shared_alone(model, "0.weight", 8)) > 0
+    assert given["2.weight"].loss_rise == 0
+    assert given["2.weight"].living == (whole["2.weight"] != 0).sum()
+    living = sum(tensor.living for tensor in given.values())
+    assert sum(tensor.bits for tensor in given.values()) <= 5.0 * living
     assert torch.equal(model[0].weight, whole["0.weight"])
     with pytest.raises(UsageError, match="cannot be reached: 2 values for each tensor take"):
         values_for_bits(model, 0.5, loss)

@@ -1,0 +1,34 @@
+"""What commands of compression share: `--explain`, and the lines before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transfer.cli import describe_metrics
+from zoo.console import Console
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from compress.step import Step
+
+Explain = Annotated[bool, typer.Option("--explain", help="Print what would go, and what it costs, and stop.")]
+OutUnlessExplained = Annotated[
+    Path | None, typer.Option("--out", help="The directory to write; it appears when the work is done.")
+]
+
+
+def needed(out: Path | None) -> Path:
+    """Raises:
+    UsageError: there is none.
+    """
+    if out is None:
+        raise UsageError("--out DIR is needed: where the model goes; --explain needs none")
+    return out
+
+
+def say_before_and_after(console: Console, step: Step) -> None:
+    for when in ("before", "after"):
+        console.say(f"{when + ':':7} {describe_metrics(step.record['metrics'][when])}")
