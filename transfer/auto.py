@@ -63,8 +63,11 @@ def auto(task: Task) -> Outcome:
     if reason:
         rows.append({"method": "finetune", "reason": reason})
         task.tell(f"auto: no fine-tuning, {reason}")
-    best = tried[from_main(lambda: _best([right for right, _ in tried]))][1]
-    task.tell(f"auto: {best.method} is kept")
+    rights = [right for right, _ in tried]
+    chosen = from_main(lambda: _best(rights))
+    best, ahead = tried[chosen][1], max(right.mean() for right in rights) > rights[chosen].mean()
+    why = ": the images are too few to tell another from it, and it was trained most" if ahead else ""
+    task.tell(f"auto: {best.method} is kept{why}")
     return replace(best, notes={**best.notes, "auto": {"chosen": best.method, "methods": rows}})
 
 

@@ -71,6 +71,7 @@ def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path)
     assert fitted.record["metrics"]["after"]["val"]["top1"] == shown
     assert shown >= max(row["val_top1"] for row in notes["methods"]) - 1.645 * 15**-0.5, "of 15 images"
     assert any(line.startswith("ok    first loss") for line in told), "the preflight is shown"
+    assert ("too few to tell" in told[-1]) == (shown < max(row["val_top1"] for row in notes["methods"])), told[-1]
     alone = fit(three, method=notes["chosen"], epochs=2, flip=False, **SMALL, out=tmp_path / "alone")
     assert alone.record["metrics"] == fitted.record["metrics"], "auto gives what the method by itself gives"
     weights = [(place / "model.safetensors").read_bytes() for place in (fitted.out, alone.out)]
