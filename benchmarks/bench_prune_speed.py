@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import statistics
 import time
 import warnings
@@ -71,6 +72,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         for engine, run in engines.items():
             if engine in failed:
                 continue
+            gc.collect()  # what one left behind is not cleared away in the other's time
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")

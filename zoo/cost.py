@@ -83,17 +83,17 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
-    """Multiply-accumulates for one input of (C, H, W), or (L, C) for a sequence."""
-    return count_cost(model, input_size).macs
+    """Multiply-accumulates for one input of (C, H, W), or (L, C) for a sequence: `count_cost` without all the rest."""
+    ghost, x = _ghost_and_input(model, input_size)
+    counter = _MacCounter()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        ghost(x)
+    return counter.macs
 
 
 def count_cost(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     """What one forward pass of one input of `input_size` costs in eval mode; (L, ...) for a sequence of tokens."""
-    ghost = ghost_of(model).eval()
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    tokens = getattr(model, "vocab_size", None) is not None
-    shape, dtype = (input_size[:1], torch.int64) if tokens else (input_size, dtype)
-    x = torch.empty(1, *shape, dtype=dtype, device="meta")
+    ghost, x = _ghost_and_input(model, input_size)
     counter = _Counter(ghost, x)
     # attention in its plain form: two matrix products, as every faster kernel computes them too
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
@@ -109,6 +109,27 @@ def count_cost(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
         peak_activation_bytes=counter.peak_bytes,
         receptive_field=max(fields, default=None),
     )
+
+
+def _ghost_and_input(model: nn.Module, input_size: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    tokens = getattr(model, "vocab_size", None) is not None
+    shape, dtype = (input_size[:1], torch.int64) if tokens else (input_size, dtype)
+    return ghost_of(model).eval(), torch.empty(1, *shape, dtype=dtype, device="meta")
+
+
+class _MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator below autograd and counts its products."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = run_on_shapes(func, args, kwargs or {})
+        if func.overloadpacket in _MACS:
+            self.macs += _MACS[func.overloadpacket](result, *args)
+        return result
 
 
 @dataclass

@@ -45,6 +45,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         if not value:  # most of a module's are: its hooks
             return type(value)()
         return type(value)((key, _copied(item, memo)) for key, item in value.items())
+    if type(value) in (tuple, set) and all(type(item) in PLAIN for item in value):
+        return type(value)(value)
     return copy.deepcopy(value, memo)
 
 
@@ -52,16 +54,17 @@ def ghost_of(model: nn.Module) -> nn.Module:
     """A copy on the meta device, without hooks: they belong to someone who did not ask for this pass."""
     memo: dict[int, Any] = {id(tensor): _without_contents(tensor) for tensor in tensors_of(model)}
     for module in model.modules():
-        memo |= {id(hooks): type(hooks)() for hooks in (module._forward_hooks, module._forward_pre_hooks)}
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            if hooks:
+                memo[id(hooks)] = type(hooks)()
     return copy_of(model, memo)
 
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and plain attributes that are tensors: torch.nn.utils.prune keeps a masked weight in one."""
-    yield from model.parameters()
-    yield from model.buffers()
     for module in model.modules():
-        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+        for held in (module._parameters, module._buffers, vars(module)):
+            yield from (value for value in held.values() if isinstance(value, Tensor))
 
 
 def _without_contents(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ ELEMENTWISE = {  # operators of one tensor, whose output has its shape and type
     aten.leaky_relu, aten.elu, aten.mish,
 }  # fmt: skip
 IN_PLACE = {aten.relu_, aten.hardtanh_, aten.hardswish_, aten.hardsigmoid_, aten.silu_, aten.sigmoid_, aten.leaky_relu_}
+ADDITIONS = {aten.add, aten.add_, aten.mul}
 NORMS = {aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
 
 
@@ -29,12 +30,18 @@ def run_on_shapes(func: Any, args: Any, kwargs: Any) -> Any:
         return x
     if op in ELEMENTWISE and x.is_floating_point():
         return _like(x)
+    if op in ADDITIONS and isinstance(args[1], Tensor) and _alike(x, args[1]):
+        return x if op is aten.add_ else _like(x)
     if op in NORMS and not (op is aten.native_batch_norm and args[5]):  # which is whether it trains
         saved = x.new_empty(0)
         return _like(x), saved, saved
     if op is aten.convolution and not args[6] and x.dim() == args[1].dim():  # which is whether it is transposed
         return x.new_empty(_convolved(x, args[1], args[2], args[3], args[4], args[5], args[8]))
     return func(*args, **kwargs)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return b.is_meta and a.shape == b.shape and a.dtype == b.dtype and a.is_contiguous() and b.is_contiguous()
 
 
 def _like(x: Tensor) -> Tensor:

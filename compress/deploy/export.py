@@ -30,8 +30,11 @@ PARITY_IMAGES = 64
 FP32_TOLERANCE = 1e-4  # of the logits' standard deviation
 
 
-def export_network(model: Any, input_size: tuple[int, int, int]) -> onnx.ModelProto:
+def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bool = True) -> onnx.ModelProto:
     """The network alone as ONNX: "input" float32 (batch, C, H, W) -> "logits" (batch, K); BatchNorm folded, one file.
+
+    Args:
+        optimize: without it the graph is as it was traced, and every tensor of the model has its own name in it.
 
     Raises:
         SlimzooError: torch cannot export the model, or the batch did not stay dynamic.
@@ -46,6 +49,7 @@ def export_network(model: Any, input_size: tuple[int, int, int]) -> onnx.ModelPr
             program = torch.onnx.export(
                 model.eval(), (example,), dynamo=True, external_data=False, opset_version=OPSET, verbose=False,
                 input_names=[preprocessing.INPUT], output_names=["logits"], dynamic_shapes=({0: "batch"},),
+                optimize=optimize,
             )  # fmt: skip
         except Exception as error:  # the exporter's own kinds differ from version to version
             raise SlimzooError(

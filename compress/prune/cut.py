@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,19 +23,19 @@ def cut_(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> None
     for group, keep in zip(grouping.groups, keeps, strict=True):
         if len(keep) < group.width:
             _rescale_(model, group, len(keep) / group.width)
-    for (module, tensor), dims in removed(grouping.groups, kept, model).items():
-        owner = model.get_submodule(module)
+    modules = dict(model.named_modules())
+    for (module, tensor), dims in removed(grouping.groups, kept, modules).items():
         for dim, gone in dims.items():
             if gone.any():
-                _select_(owner, tensor, dim, torch.from_numpy(np.flatnonzero(~gone)))
+                _select_(modules[module], tensor, dim, torch.from_numpy(np.flatnonzero(~gone)))
     for attribute in grouping.attributes:
-        owner = model.get_submodule(attribute.module)
+        owner = modules[attribute.module]
         numbers = [width.left(flat) for width in attribute.widths]
         if attribute.several:
             setattr(owner, attribute.name, type(getattr(owner, attribute.name))(numbers))
         else:
             setattr(owner, attribute.name, numbers[0])
-    for layer in model.modules():
+    for layer in modules.values():
         _count_(layer)
 
 
@@ -47,7 +47,7 @@ def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> 
 
 
 def removed(
-    groups: Sequence[Group], kept: Sequence[NDArray[np.bool_]], model: nn.Module
+    groups: Sequence[Group], kept: Sequence[NDArray[np.bool_]], modules: Mapping[str, nn.Module]
 ) -> dict[tuple[str, str], dict[int, NDArray[np.bool_]]]:
     """(module, tensor) -> dimension -> whether each index along it goes."""
     found: dict[tuple[str, str], dict[int, NDArray[np.bool_]]] = {}
@@ -55,7 +55,7 @@ def removed(
         for s in group.slices:
             dims = found.setdefault((s.module, s.tensor), {})
             if s.dim not in dims:
-                tensor = getattr(model.get_submodule(s.module), s.tensor)
+                tensor = getattr(modules[s.module], s.tensor)
                 dims[s.dim] = np.zeros(tensor.shape[s.dim], dtype=bool)
             dims[s.dim][s.channels[~flag[s.roots]]] = True
     return found
@@ -73,7 +73,10 @@ def _rescale_(model: nn.Module, group: Group, share: float) -> None:
 
 def _select_(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
     tensor = getattr(owner, name)
-    smaller = tensor.detach().index_select(dim, keep.to(tensor.device))
+    if tensor.is_meta:
+        smaller = tensor.new_empty([len(keep) if d == dim else n for d, n in enumerate(tensor.shape)])
+    else:
+        smaller = tensor.detach().index_select(dim, keep.to(tensor.device))
     if isinstance(tensor, nn.Parameter):
         tensor.data, tensor.grad = smaller, None  # the same object: a tensor that two layers share stays shared
     else:

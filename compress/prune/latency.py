@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from compress.deploy.alike import Alike
 from compress.deploy.benchmark import bench
-from compress.deploy.export import export_network
 from compress.deploy.machine import default_threads, describe_machine
 from compress.prune.allocate import narrowed
 from compress.prune.budget import Cost
@@ -107,11 +107,16 @@ def latency_table(
 
 
 def measured_ms(models: Sequence[nn.Module], input_size: tuple[int, int, int], *, threads: int | None = None) -> Array:
-    """(models,) median milliseconds of one image in onnxruntime, measured in turns, each in a process of its own."""
+    """(models,) median milliseconds of one image in onnxruntime, measured in turns, each in a process of its own.
+
+    Args:
+        models: cuts of the first.
+    """
+    alike = Alike(models[0], input_size)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i}.onnx") for i in range(len(models))]
         for file, model in zip(files, models, strict=True):
-            file.write_bytes(export_network(model, input_size).SerializeToString())
+            file.write_bytes(alike.export(model).SerializeToString())
         found = bench(
             files, runtimes=["onnxruntime"], threads=threads, rounds=ROUNDS, seconds_per_round=SECONDS_PER_ROUND
         )

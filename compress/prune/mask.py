@@ -25,12 +25,13 @@ def mask_(model: nn.Module, groups: Iterable[Group], keeps: Iterable[Indices]) -
     groups = tuple(groups)
     kept = flags(groups, tuple(keeps))
     normalized: dict[int, Tensor] = {}
-    for (module, name), dims in removed(groups, kept, model).items():
-        tensor = getattr(model.get_submodule(module), name)
+    modules = dict(model.named_modules())
+    for (module, name), dims in removed(groups, kept, modules).items():
+        tensor = getattr(modules[module], name)
         for dim, gone in dims.items():
             with torch.no_grad():
                 tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(gone)), 0.0)
-        if isinstance(model.get_submodule(module), nn.LayerNorm | nn.GroupNorm) and name == "weight":
+        if isinstance(modules[module], nn.LayerNorm | nn.GroupNorm) and name == "weight":
             normalized[tensor.data_ptr()] = torch.from_numpy(np.flatnonzero(~dims[0]))
     if not normalized:
         return

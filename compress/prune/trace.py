@@ -88,7 +88,7 @@ def trace(
         known: labels of the tensors' dimensions, by name; new ones where it has none.
     """
     mode = Trace(model, coupling, known or {})
-    handles = mode.follow(model)
+    handles = mode.follow()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mode:
             output = model(example)
@@ -115,17 +115,23 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.coupling, self.known, self.record = coupling, known, Record()
         self.running: list[str] = [""]
         self.last: Any = None  # what the last operator gave out
-        self.names = {id(t): n for n, t in [*model.named_buffers(), *model.named_parameters()] if t.is_floating_point()}
-        self.recurrent = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, nn.RNNBase))
+        self.modules = list(model.named_modules())
+        self.names = {  # the first of each tensor
+            id(tensor): f"{name}.{leaf}" if name else leaf
+            for held in ("_buffers", "_parameters") for name, module in reversed(self.modules)
+            for leaf, tensor in reversed(getattr(module, held).items())
+            if tensor is not None and tensor.is_floating_point()
+        }  # fmt: skip
+        self.recurrent = tuple(f"{n}." for n, m in self.modules if isinstance(m, nn.RNNBase))
 
-    def follow(self, model: nn.Module) -> list[RemovableHandle]:
+    def follow(self) -> list[RemovableHandle]:
         """Keep the names of the modules that are running."""
 
         def leave(*_: Any) -> None:
             self.running.pop()
 
         handles = []
-        for name, module in model.named_modules():
+        for name, module in self.modules:
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
             handles.append(module.register_forward_hook(leave))
         return handles

@@ -1,5 +1,6 @@
 """A pruned network computes what the masked one computes: every family of the zoo, and others of timm's."""
 
+import copy
 import subprocess
 import sys
 
@@ -98,4 +99,7 @@ def assert_survives(model, architecture, options, size, folder):
     np.testing.assert_array_equal(np.load(folder / "logits.npy"), expected)
     session = onnxruntime.InferenceSession(export_network(model, size).SerializeToString())
     (logits,) = session.run(None, {"input": x.numpy()})
-    np.testing.assert_allclose(logits, expected, atol=1e-4 * expected.std())
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()(x.double()).numpy()
+    rounding = np.abs(expected - exact).max()  # of float32 in this network: large where random weights amplify it
+    np.testing.assert_allclose(logits, exact, rtol=0, atol=max(1e-4 * expected.std(), 4 * rounding))
