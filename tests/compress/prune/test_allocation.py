@@ -146,9 +146,7 @@ def test_sensitivity_spares_what_the_answers_need(tmp_path, monkeypatch):
     keeps = Sensitivity(model, images, preprocess)(grouping, scores, share=0.7)
     kept = {group.name: len(keep) for group, keep in zip(grouping.groups, keeps, strict=True)}
     assert kept["idle"] < kept["used"] == 32
-    monkeypatch.setattr(
-        sensitivity, "mean_loss", lambda images, preprocess: None
-    )  # nothing is measured now
+    monkeypatch.setattr(sensitivity, "mean_loss", lambda images, preprocess: None)  # nothing is measured now
     assert Sensitivity(model, images, preprocess).losses(grouping, scores) == losses
 
 
