@@ -4,9 +4,10 @@
 
 Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits 1,000 are for validation, by which every
 choice is made; the 2,000 test digits are looked at once, for the report. A dense network of each seed, trained on the
-labels, is the baseline; what is made of it learns from the labels and from the dense LeNet-5 of that seed. Then, from one point of the curve to the next: fewer weights by a cubic schedule; units that nothing
-feeds or reads removed, the others sorted; weights shared and the shared values trained; one file written. What is
-measured is the model that the file gives back.
+labels, is the baseline; what is made of it learns from the labels and from the dense LeNet-5 of that seed. Then, from
+one point of the curve to the next: fewer weights by a cubic schedule; units that nothing feeds or reads removed, the
+others sorted; weights shared and the shared values trained; one file written. What is measured is the model that the
+file gives back.
 
 The chosen point is the smallest whose validation accuracy, over the seeds, is no more than 0.1 points below the dense
 networks'. The curve goes on past it, to where it breaks. WORK keeps every stage, so that a run goes on where it was
