@@ -52,7 +52,8 @@ def prune(
         str | None,
         typer.Option(
             help="cost: what loses least importance for what it saves; sensitivity: the same, by measured loss; "
-            "global: one threshold for all; local: the same share of every group; isomorphic. [default: cost]"
+            "global: one threshold for all; local: the same share of every group; isomorphic: one threshold for each "
+            "shape of layer. [default: cost with taylor, else isomorphic]"
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Cuts, each recovered from before the next.")] = 1,
