@@ -28,20 +28,25 @@ class Alike:
 
     def __init__(self, model: nn.Module, input_size: tuple[int, int, int]) -> None:
         self.input_size = input_size
-        self._traced = export_network(model, input_size, optimize=False)
-        del self._traced.graph.value_info[:]  # widths of what lies between
-        _free_flattened_(self._traced.graph)
+        traced = export_network(model, input_size, optimize=False)
+        del traced.graph.value_info[:]  # widths of what lies between
+        _free_flattened_(traced.graph)
+        self._traced: onnx.ModelProto | None = traced  # None once a cut did not fit: the next will not either
 
     def export(self, model: nn.Module) -> onnx.ModelProto:
-        found = self._filled(model)
-        return export_network(model, self.input_size) if found is None else found
+        if self._traced is not None:
+            found = self._filled(self._traced, model)
+            if found is not None:
+                return found
+            self._traced = None
+        return export_network(model, self.input_size)
 
-    def _filled(self, model: nn.Module) -> onnx.ModelProto | None:
+    def _filled(self, traced: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto | None:
         """The graph with the model's tensors; None where it does not compute what the model computes."""
         import onnxscript.optimizer
 
         network, own = onnx.ModelProto(), model.state_dict()
-        network.CopyFrom(self._traced)
+        network.CopyFrom(traced)
         for tensor in network.graph.initializer:
             if tensor.name in own:
                 tensor.CopyFrom(numpy_helper.from_array(own[tensor.name].detach().numpy(), tensor.name))
