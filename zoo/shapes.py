@@ -17,7 +17,7 @@ ELEMENTWISE = {  # operators of one tensor, whose output has its shape and type
     aten.leaky_relu, aten.elu, aten.mish,
 }  # fmt: skip
 IN_PLACE = {aten.relu_, aten.hardtanh_, aten.hardswish_, aten.hardsigmoid_, aten.silu_, aten.sigmoid_, aten.leaky_relu_}
-ADDITIONS = {aten.add, aten.add_, aten.mul}
+OF_TWO = {aten.add, aten.add_, aten.mul}  # of two tensors, whose output is like both where they are alike
 NORMS = {aten._native_batch_norm_legit_no_training, aten.native_batch_norm}
 
 
@@ -30,7 +30,7 @@ def run_on_shapes(func: Any, args: Any, kwargs: Any) -> Any:
         return x
     if op in ELEMENTWISE and x.is_floating_point():
         return _like(x)
-    if op in ADDITIONS and isinstance(args[1], Tensor) and _alike(x, args[1]):
+    if op in OF_TWO and isinstance(args[1], Tensor) and _alike(x, args[1]):
         return x if op is aten.add_ else _like(x)
     if op in NORMS and not (op is aten.native_batch_norm and args[5]):  # which is whether it trains
         saved = x.new_empty(0)
