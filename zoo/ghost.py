@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = frozenset((bool, int, float, str, type(None)))
+DICTS = frozenset((dict, OrderedDict))
 
 
 def copy_of(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """As `copy.deepcopy(model, memo)`."""
     memo = {} if memo is None else memo
     modules = list(model.modules())
-    if any(_copies_itself(type(module)) for module in modules):
-        own: nn.Module = copy.deepcopy(model, memo)
-        return own
+    if any(_copies_itself(kind) for kind in {type(module) for module in modules}):
+        copied: nn.Module = copy.deepcopy(model, memo)
+        return copied
     for module in modules:
         memo[id(module)] = type(module).__new__(type(module))
     for module in modules:
-        vars(memo[id(module)]).update({name: _copied(value, memo) for name, value in vars(module).items()})
-    copied: nn.Module = memo[id(model)]
+        own = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            kind = type(value)
+            if kind in PLAIN:
+                own[name] = value
+            elif kind in DICTS and not value:  # most of a module's are: its hooks
+                own[name] = kind()
+            else:
+                own[name] = _copied(value, memo)
+    copied = memo[id(model)]
     return copied
 
 
@@ -37,23 +46,26 @@ def _copies_itself(kind: type[nn.Module]) -> bool:
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    if type(value) in PLAIN:
+    kind = type(value)
+    if kind in PLAIN:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if type(value) in (dict, OrderedDict):
-        if not value:  # most of a module's are: its hooks
-            return type(value)()
-        return type(value)((key, _copied(item, memo)) for key, item in value.items())
-    if type(value) in (tuple, set) and all(type(item) in PLAIN for item in value):
-        return type(value)(value)
+    if kind in DICTS:
+        return kind({key: _copied(item, memo) for key, item in value.items()})
+    if (kind is tuple or kind is set) and all(type(item) in PLAIN for item in value):
+        return kind(value)
+    if kind is nn.Parameter and value.is_leaf:
+        memo[id(value)] = parameter = nn.Parameter(value.detach().clone(), value.requires_grad)
+        return parameter
     return copy.deepcopy(value, memo)
 
 
 def ghost_of(model: nn.Module) -> nn.Module:
     """A copy on the meta device, without hooks: they belong to someone who did not ask for this pass."""
-    memo: dict[int, Any] = {id(tensor): _without_contents(tensor) for tensor in tensors_of(model)}
-    for module in model.modules():
+    modules = list(model.modules())
+    memo: dict[int, Any] = {id(tensor): _without_contents(tensor) for tensor in _tensors_of(modules)}
+    for module in modules:
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             if hooks:
                 memo[id(hooks)] = type(hooks)()
@@ -62,9 +74,15 @@ def ghost_of(model: nn.Module) -> nn.Module:
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and plain attributes that are tensors: torch.nn.utils.prune keeps a masked weight in one."""
-    for module in model.modules():
+    return _tensors_of(model.modules())
+
+
+def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    for module in modules:
         for held in (module._parameters, module._buffers, vars(module)):
-            yield from (value for value in held.values() if isinstance(value, Tensor))
+            for value in held.values():
+                if isinstance(value, Tensor):
+                    yield value
 
 
 def _without_contents(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ more than on real numbers, and a pass on shapes alone is made of little else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,10 +34,10 @@ def run_on_shapes(func: Any, args: Any, kwargs: Any) -> Any:
     if op in OF_TWO and isinstance(args[1], Tensor) and _alike(x, args[1]):
         return x if op is aten.add_ else _like(x)
     if op in NORMS and not (op is aten.native_batch_norm and args[5]):  # which is whether it trains
-        saved = x.new_empty(0)
+        saved = _shaped(x, (0,))
         return _like(x), saved, saved
     if op is aten.convolution and not args[6] and x.dim() == args[1].dim():  # which is whether it is transposed
-        return x.new_empty(_convolved(x, args[1], args[2], args[3], args[4], args[5], args[8]))
+        return _shaped(x, _convolved(x, args[1], args[2], args[3], args[4], args[5], args[8]))
     return func(*args, **kwargs)
 
 
@@ -45,7 +46,11 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _like(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)  # the latter is Python's again
+    return _shaped(x, x.shape) if x.is_contiguous() else torch.empty_like(x)  # the latter is Python's again
+
+
+def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.empty(shape, dtype=x.dtype, device="meta")  # x.new_empty is Python's too
 
 
 def _convolved(
@@ -62,16 +67,17 @@ def _convolved(
     Raises:
         RuntimeError: the channels do not fit, or the image is smaller than the filter.
     """
-    if x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
-        raise RuntimeError(f"{x.shape[1]} channels meet a weight of {tuple(weight.shape)} in {groups} groups")
-    if bias is not None and len(bias) != len(weight):
-        raise RuntimeError(f"a bias of {len(bias)} meets {len(weight)} filters")
-    dims = x.dim() - 2
-    steps, pads, holes = (n * dims if len(n) == 1 else n for n in (list(stride), list(padding), list(dilation)))
+    batch, channels, *image = x.shape
+    filters, each, *window = weight.shape
+    if channels != each * groups or filters % groups:
+        raise RuntimeError(f"{channels} channels meet a weight of {tuple(weight.shape)} in {groups} groups")
+    if bias is not None and len(bias) != filters:
+        raise RuntimeError(f"a bias of {len(bias)} meets {filters} filters")
+    steps, pads, holes = (n * len(image) if len(n) == 1 else n for n in (list(stride), list(padding), list(dilation)))
     sizes = [
         (n + 2 * pad - hole * (k - 1) - 1) // step + 1
-        for n, k, step, pad, hole in zip(x.shape[2:], weight.shape[2:], steps, pads, holes, strict=True)
+        for n, k, step, pad, hole in zip(image, window, steps, pads, holes, strict=True)
     ]
     if min(sizes, default=1) < 1:
-        raise RuntimeError(f"an image of {tuple(x.shape[2:])} is smaller than a filter of {tuple(weight.shape[2:])}")
-    return [len(x), len(weight), *sizes]
+        raise RuntimeError(f"an image of {tuple(image)} is smaller than a filter of {tuple(window)}")
+    return [batch, filters, *sizes]

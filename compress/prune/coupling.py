@@ -187,8 +187,13 @@ def line_of_forward() -> str:
 
 def _same(one: Array, other: Array) -> bool:
     """The same labels along the same dimension, counted from the last."""
-    places = ([d - array.ndim for d in varying(array)] for array in (one, other))
-    return one.size == other.size and next(places) == next(places) and np.array_equal(one.ravel(), other.ravel())
+    if one.size != other.size or one.tobytes() != other.tobytes():  # ten times as fast as to compare the numbers
+        return False
+    return one.ndim == other.ndim == 1 or _from_last(one) == _from_last(other)
+
+
+def _from_last(array: Array) -> list[int]:
+    return [dim - array.ndim for dim in varying(array)]
 
 
 def _padded(marks: Marks, shape: tuple[int, ...], rank: int) -> tuple[Marks, tuple[int, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,31 +20,65 @@ def cut_(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> None
     Args:
         keeps: for each group the channels that stay, ascending.
     """
-    kept, flat = flags(grouping.groups, keeps), grouping.flat(keeps)
-    for group, keep in zip(grouping.groups, keeps, strict=True):
-        if len(keep) < group.width:
-            _rescale_(model, group, len(keep) / group.width)
     modules = dict(model.named_modules())
-    for (module, tensor), dims in removed(grouping.groups, kept, modules).items():
-        for dim, gone in dims.items():
-            if gone.any():
-                _select_(modules[module], tensor, dim, torch.from_numpy(np.flatnonzero(~gone)))
-    for attribute in grouping.attributes:
-        owner = modules[attribute.module]
-        numbers = [width.left(flat) for width in attribute.widths]
-        if attribute.several:
-            setattr(owner, attribute.name, type(getattr(owner, attribute.name))(numbers))
+    for (module, name), smaller in _smaller(grouping.groups, keeps, modules).items():
+        owner, tensor = modules[module], getattr(modules[module], name)
+        if isinstance(tensor, nn.Parameter):
+            tensor.data, tensor.grad = smaller, None  # the same object: a tensor that two layers share stays shared
         else:
-            setattr(owner, attribute.name, numbers[0])
-    for layer in modules.values():
-        _count_(layer)
+            setattr(owner, name, smaller)
+    _tell_widths_(modules, grouping, keeps)
 
 
 def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> nn.Module:
-    """The same of a copy, in eval mode."""
-    smaller = copy_of(model).eval()
-    cut_(smaller, grouping, keeps)
-    return smaller
+    """The same of a copy, in eval mode; what goes is not copied first."""
+    modules = dict(model.named_modules())
+    memo: dict[int, Any] = {}
+    for (module, name), smaller in _smaller(grouping.groups, keeps, modules).items():
+        tensor = getattr(modules[module], name)
+        if isinstance(tensor, nn.Parameter):
+            memo[id(tensor)] = type(tensor)(smaller, tensor.requires_grad)
+        else:
+            memo[id(tensor)] = smaller
+    copied = copy_of(model, memo).eval()
+    _tell_widths_({name: memo[id(module)] for name, module in modules.items()}, grouping, keeps)
+    return copied
+
+
+def _smaller(
+    groups: Sequence[Group], keeps: Sequence[Indices], modules: Mapping[str, nn.Module]
+) -> dict[tuple[str, str], Tensor]:
+    """(module, tensor) -> what is left of it, for those of which something goes."""
+    found = _rescaled(groups, keeps, modules)
+    for place, dims in removed(groups, flags(groups, keeps), modules).items():
+        for dim, gone in dims.items():
+            keep = np.flatnonzero(~gone)
+            if len(keep) < len(gone):
+                tensor = found[place] if place in found else getattr(modules[place[0]], place[1]).detach()
+                found[place] = _selected(tensor, dim, keep)
+    return found
+
+
+def _rescaled(
+    groups: Sequence[Group], keeps: Sequence[Indices], modules: Mapping[str, nn.Module]
+) -> dict[tuple[str, str], Tensor]:
+    """The tensors that make good for a factor which the forward derives from a width (see `Rescaling`)."""
+    found: dict[tuple[str, str], Tensor] = {}
+    for group, keep in zip(groups, keeps, strict=True):
+        for scale in group.rescaled if len(keep) < group.width else ():
+            for name in ("weight", "bias"):
+                tensor = getattr(modules[scale.module], name)
+                if isinstance(tensor, Tensor):
+                    held = found.setdefault((scale.module, name), tensor.detach().clone())
+                    held[torch.from_numpy(scale.rows)] *= (len(keep) / group.width) ** scale.exponent
+    return found
+
+
+def _selected(tensor: Tensor, dim: int, keep: Indices) -> Tensor:
+    if tensor.is_meta:
+        shape = [len(keep) if d == dim else n for d, n in enumerate(tensor.shape)]
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
+    return tensor.index_select(dim, torch.from_numpy(keep).to(tensor.device))
 
 
 def removed(
@@ -61,43 +96,35 @@ def removed(
     return found
 
 
-def _rescale_(model: nn.Module, group: Group, share: float) -> None:
-    """Make good for a factor that the forward derives from the width (see `Rescaling`)."""
-    for scale in group.rescaled:
-        layer = model.get_submodule(scale.module)
-        for tensor in (layer.weight, layer.bias):
-            if isinstance(tensor, Tensor):
-                with torch.no_grad():
-                    tensor[torch.from_numpy(scale.rows)] *= share**scale.exponent
+def _tell_widths_(modules: Mapping[str, nn.Module], grouping: Grouping, keeps: Sequence[Indices]) -> None:
+    """Set the modules' numbers that say how wide their tensors are."""
+    flat = grouping.flat(keeps)
+    for attribute in grouping.attributes:
+        owner = modules[attribute.module]
+        numbers = [width.left(flat) for width in attribute.widths]
+        if attribute.several:
+            setattr(owner, attribute.name, type(getattr(owner, attribute.name))(numbers))
+        else:
+            setattr(owner, attribute.name, numbers[0])
+    for layer in modules.values():
+        for name, size in _widths(layer):
+            if getattr(layer, name) != size:  # to set one is what takes time
+                setattr(layer, name, size)
 
 
-def _select_(owner: nn.Module, name: str, dim: int, keep: Tensor) -> None:
-    tensor = getattr(owner, name)
-    if tensor.is_meta:
-        smaller = tensor.new_empty([len(keep) if d == dim else n for d, n in enumerate(tensor.shape)])
-    else:
-        smaller = tensor.detach().index_select(dim, keep.to(tensor.device))
-    if isinstance(tensor, nn.Parameter):
-        tensor.data, tensor.grad = smaller, None  # the same object: a tensor that two layers share stays shared
-    else:
-        setattr(owner, name, smaller)
-
-
-def _count_(layer: nn.Module) -> None:
+def _widths(layer: nn.Module) -> Iterator[tuple[str, int]]:
     """What a layer says of its own widths, read off its tensors."""
     if isinstance(layer, nn.modules.conv._ConvNd):
         rows, columns = layer.weight.shape[:2]
-        if layer.transposed:
-            layer.in_channels, layer.out_channels = rows, columns * layer.groups
-        else:
-            layer.out_channels, layer.in_channels = rows, columns * layer.groups
+        outputs, inputs = (columns * layer.groups, rows) if layer.transposed else (rows, columns * layer.groups)
+        yield from (("out_channels", outputs), ("in_channels", inputs))
     elif isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
+        yield from zip(("out_features", "in_features"), layer.weight.shape, strict=True)
     elif isinstance(layer, nn.modules.batchnorm._BatchNorm):
         for tensor in (layer.weight, layer.running_mean):
             if tensor is not None:
-                layer.num_features = len(tensor)
+                yield "num_features", len(tensor)
     elif isinstance(layer, nn.GroupNorm) and layer.weight is not None:
-        layer.num_channels = len(layer.weight)
+        yield "num_channels", len(layer.weight)
     elif isinstance(layer, nn.Embedding):
-        layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+        yield from zip(("num_embeddings", "embedding_dim"), layer.weight.shape, strict=True)

@@ -37,7 +37,8 @@ class Families:
     def __init__(
         self, model: nn.Module, labels: Labels, record: Record, stays: dict[int, str], normalized: bool, classifier: str
     ) -> None:
-        self.model, self.labels, self.record, self.classifier = model, labels, record, classifier
+        self.labels, self.record, self.classifier = labels, record, classifier
+        self.modules = dict(model.named_modules())
         roots = labels.find(np.array([*labels.kinds], dtype=np.int64))
         self.kinds: dict[int, str] = dict(zip(roots.tolist(), labels.kinds.values(), strict=True))
         self.cells = {(name, dim): ids for name, dims in record.named.items() for dim, ids in dims.items()}
@@ -94,12 +95,12 @@ class Families:
         _, at = np.unique(order, return_index=True)
         order = order[np.sort(at)]
         order = order[order != 0]
-        sorted_: dict[tuple[int, bool], list[int]] = defaultdict(list)
         stay = self.labels.stay(order, normalized=self.normalized)
         stay[np.isin(order, list(self.stays))] = True
-        for label, place, stays in zip(order.tolist(), places[order].tolist(), stay.tolist(), strict=True):
-            sorted_[place, stays].append(label)
-        return [np.array(members) for members in sorted_.values()]
+        _, first_of, kind = np.unique(places[order] << np.uint64(1) | stay, return_index=True, return_inverse=True)
+        together = np.argsort(first_of[kind], kind="stable")  # in the order in which each kind was met
+        starts = np.flatnonzero(np.diff(first_of[kind][together], prepend=-1))
+        return np.split(order[together], starts[1:])[: len(starts)]  # none where there is none
 
     def _why(self, label: int) -> str:
         """Why a label stays, "" if it need not."""
@@ -110,14 +111,15 @@ class Families:
 
     def _choose(self, found: list[Array]) -> list[Array]:
         """Those that may be cut; the others are named in `whole`."""
-        makers = self._makers()
+        makers, layers = self._makers()
         self.names: list[str] = []
         chosen: list[Array] = []
         taken: dict[tuple[str, str], int] = defaultdict(int)
         for members in found:
-            layer = next((makers[m] for m in members.tolist() if m in makers), None)
-            if layer is None:  # columns of the image's own channels, a filter's pixels
+            first = makers[members].max()
+            if first < 0:  # columns of the image's own channels, a filter's pixels
                 continue
+            layer = layers[first]
             kind = self.kind(members)
             why = self._why(int(members[0]))
             if layer == self.classifier:
@@ -134,19 +136,19 @@ class Families:
                 chosen.append(members)
         return chosen
 
-    def _makers(self) -> dict[int, str]:
-        """Label -> the layer that first gives it out."""
-        makers: dict[int, str] = {}
-        for (name, dim), ids in self.cells.items():
+    def _makers(self) -> tuple[Array, list[str]]:
+        """For each label the layer that first gives it out, as its place in a list whose last comes first; -1: none."""
+        makers = np.full(self.labels.count, -1)
+        layers: list[str] = []
+        for (name, dim), ids in reversed(self.cells.items()):
             module, _, leaf = name.rpartition(".")
-            layer = self.model.get_submodule(module)
+            layer = self.modules[module]
             out = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
-            weight = getattr(layer, leaf)
-            if dim == out and weight.dim() > 1 and "weight" in leaf:  # not a table of positions
+            if dim == out and "weight" in leaf and getattr(layer, leaf).dim() > 1:  # not a table of positions
                 for array in self._resolve(ids):
-                    for label in np.unique(array).tolist():
-                        makers.setdefault(label, module)
-        return makers
+                    makers[array] = len(layers)
+                layers.append(module)
+        return makers, layers
 
     def kind(self, members: Array) -> str:
         return self.kinds.get(int(members[0]), "channels")
@@ -206,12 +208,12 @@ class Families:
 
     def _attributes(self) -> Iterator[Attribute]:
         for name, (count, marks) in self.record.groups.items():
-            layer = self.model.get_submodule(name)
+            layer = self.modules[name]
             attribute = "num_groups" if isinstance(layer, nn.GroupNorm) else "groups"
             if hasattr(layer, attribute):
                 yield Attribute(name, attribute, (self.width(count, marks),))
         for name, shape, marks in self.record.norms:
-            if hasattr(self.model.get_submodule(name), "normalized_shape"):
+            if hasattr(self.modules[name], "normalized_shape"):
                 widths = tuple(self.width(n, along(marks, d)) for d, n in enumerate(shape))
                 yield Attribute(name, "normalized_shape", widths, several=True)
         yield from self._numbers()
@@ -226,7 +228,7 @@ class Families:
                 if len(width.indices):
                     sizes[moved.module].append(width)
         for name, widths in sizes.items():
-            module = self.model.get_submodule(name)
+            module = self.modules[name]
             if isinstance(module, LAYERS):
                 continue
             for attribute, value in vars(module).items():
@@ -238,7 +240,7 @@ class Families:
     def _lists(self) -> Iterator[Attribute]:
         """Lists of a module that are the sizes of what its forward concatenates or splits, or of the first of it."""
         for name, parts in self.record.lists:
-            module = self.model.get_submodule(name)
+            module = self.modules[name]
             sizes = tuple(size for size, _ in parts)
             for attribute, value in vars(module).items():
                 fits = isinstance(value, tuple | list) and value and tuple(value) == sizes[: len(value)]

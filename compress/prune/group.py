@@ -7,8 +7,10 @@ heads times widths of a head: either can be cut. A `Group` says so in plain name
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -112,11 +114,15 @@ class Width:
 
     def left(self, kept: NDArray[np.bool_]) -> int:
         """The size when only these of all groups' channels are kept."""
-        if not len(self.indices):
-            return self.size
+        if self._once:
+            return self.size - int(np.count_nonzero(~kept[self.channels]))
         gone = np.zeros(self.size, dtype=bool)
         gone[self.indices[~kept[self.channels]]] = True
         return self.size - int(gone.sum())
+
+    @cached_property
+    def _once(self) -> bool:
+        return len(self.indices) == 0 or int(np.bincount(self.indices).max()) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +151,11 @@ class Grouping:
     whole: dict[str, str]
     products: tuple[Product, ...] = field(repr=False)
     attributes: tuple[Attribute, ...] = field(repr=False)
+
+    @cached_property
+    def macs(self) -> int:
+        """Of the uncut network, for one image."""
+        return sum(p.constant * math.prod(width.size for width in p.factors) for p in self.products)
 
     def flat(self, keeps: Sequence[Indices]) -> NDArray[np.bool_]:
         """For the channels of all groups, one group after the other, whether each is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,12 +34,13 @@ def l1_norm(model: nn.Module, group: Group) -> Tensor:
     return _mean_norm(model, group, 1)
 
 
-def _mean_norm(model: nn.Module, group: Group, power: int) -> Tensor:
+def _mean_norm(model: nn.Module, group: Group, power: Literal[1, 2]) -> Tensor:
     total, weights = torch.zeros(group.width, dtype=torch.float64), 0
     for s, weight in _weights(model, group):
         rest = [d for d in range(weight.dim()) if d != s.dim]
-        each = torch.linalg.vector_norm(weight, power, dim=rest).double().cpu()  # (indices,)
-        norms = _by_channel(each.pow(power), s, group.width).pow(1 / power)
+        powers = weight.square() if power == 2 else weight.abs()
+        each = powers.sum(dim=rest).double().cpu()  # (indices,)
+        norms = _by_channel(each, s, group.width).pow(1 / power)
         total += norms / norms.mean().clamp(min=1e-12)
         weights += 1
     return total / max(1, weights)
@@ -50,9 +52,10 @@ def _weights(model: nn.Module, group: Group) -> Iterator[tuple[Slice, Tensor]]:
     A norm's scale is left out: it is as small as the next layer's weights are large and says little alone.
     """
     for s in group.slices:
-        if s.tensor == "weight" and isinstance(model.get_submodule(s.module), LAYERS):
-            weight = getattr(model.get_submodule(s.module), s.tensor).detach()
-            if not np.array_equal(s.channels, np.arange(weight.shape[s.dim])):
+        layer = model.get_submodule(s.module) if s.tensor == "weight" else None
+        if isinstance(layer, LAYERS):
+            weight = layer.weight.detach()
+            if len(s.channels) < weight.shape[s.dim] or (np.diff(s.channels) != 1).any():
                 weight = weight.index_select(s.dim, torch.from_numpy(s.channels).to(weight.device))
             yield s, weight
 

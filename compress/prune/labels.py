@@ -177,14 +177,14 @@ def squeezed(array: Array) -> Array:
     """The array with size 1 along every dimension in which it does not change."""
     for dim in range(array.ndim):
         if array.shape[dim] > 1:
-            first = array.take([0], axis=dim)
+            first = array[(slice(None),) * dim + (slice(1),)]
             if array.strides[dim] == 0 or (array == first).all():
                 array = first
     return array
 
 
 def varying(array: Array) -> tuple[int, ...]:
-    return tuple(dim for dim in range(array.ndim) if array.shape[dim] > 1)
+    return tuple([dim for dim, n in enumerate(array.shape) if n > 1])
 
 
 def pattern(array: Array) -> Array:

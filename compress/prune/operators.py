@@ -249,7 +249,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (
             aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones,
-            aten.new_full, aten.new_empty, aten.rand_like, aten.randn_like, aten.zero_, aten.fill_,
+            aten.new_full, aten.new_empty, aten.rand_like, aten.randn_like, aten.zero_, aten.fill_, aten.empty,
         ),
         nothing,
     ),

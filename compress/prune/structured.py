@@ -103,7 +103,7 @@ def cut_channels(
         SlimzooError: it does not run, or is not smaller.
     """
     smaller = cut.cut_copy(model, grouping, keeps)
-    before = int(Cost.macs(grouping).total)
+    before = grouping.macs
     try:
         after = count_macs(smaller, input_size)
     except RuntimeError as error:

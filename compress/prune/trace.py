@@ -7,7 +7,8 @@ with the columns of a weight, and are noted down for counting MACs. What no rule
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.hooks import RemovableHandle
 
 from compress.prune.coupling import Coupling, is_of_model, line_of_forward
 from compress.prune.labels import Array, Marks, along
@@ -88,18 +88,14 @@ def trace(
         known: labels of the tensors' dimensions, by name; new ones where it has none.
     """
     mode = Trace(model, coupling, known or {})
-    handles = mode.follow()
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mode:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), mode.following(), mode:
             output = model(example)
     except DoesNotRun:
         raise
     except Exception as error:  # the forward's own checks
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DoesNotRun(mode.labels_of(mode.last), mode.module, f"{reason[0]}{_line_of(error)}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
     for tensor in tree_leaves(output):
         if isinstance(tensor, Tensor):
             for array in mode.of(tensor):
@@ -124,17 +120,30 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         }  # fmt: skip
         self.recurrent = tuple(f"{n}." for n, m in self.modules if isinstance(m, nn.RNNBase))
 
-    def follow(self) -> list[RemovableHandle]:
-        """Keep the names of the modules that are running."""
-
-        def leave(*_: Any) -> None:
-            self.running.pop()
-
-        handles = []
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Keep the names of the modules that are running: a forward of their own around each, dearer hooks aside."""
+        own = [(module, vars(module).get("forward")) for _, module in self.modules]
         for name, module in self.modules:
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: self.running.append(name)))
-            handles.append(module.register_forward_hook(leave))
-        return handles
+            vars(module)["forward"] = self._named_while(name, module.forward)
+        try:
+            yield
+        finally:
+            for module, forward in own:
+                del vars(module)["forward"]
+                if forward is not None:
+                    vars(module)["forward"] = forward
+
+    def _named_while(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        running = self.running
+
+        def followed(*args: Any, **kwargs: Any) -> Any:
+            running.append(name)
+            output = forward(*args, **kwargs)
+            running.pop()  # not where it fails: that is where it failed
+            return output
+
+        return followed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -174,7 +183,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _named(self, name: str, tensor: Tensor, dims: int | None, given: Mapping[int, Array]) -> Marks:
         known = self.known.get(name)
-        mine, marks = self.record.named.setdefault(name, {}), []
+        mine, marks, rank = self.record.named.setdefault(name, {}), [], tensor.dim()
         for dim, size in enumerate(tensor.shape[:dims]):
             if known is not None:
                 if dim not in known:
@@ -187,8 +196,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 continue
             mine[dim] = labels
-            marks.append(labels.reshape([-1 if d == dim else 1 for d in range(tensor.dim())]))
-            if name.startswith(self.recurrent):
+            ones = (1,) * (rank - dim - 1)
+            marks.append(labels.reshape((1,) * dim + (-1,) + ones) if rank > 1 else labels)
+            if self.recurrent and name.startswith(self.recurrent):
                 self.coupling.fix(labels, f"no rule to cut a recurrent layer ({name.rpartition('.')[0]})")
         return tuple(marks)
 
