@@ -86,13 +86,13 @@ def tie_(model: nn.Module) -> None:
     """
     tensors = shareable(model)
     for name, code in codes_of(model).items():
-        tensor, kinds = tensors[name], code.flatten().long()
-        tied = kinds.clamp(min=0)
-        values = tensor.detach().flatten().double()
-        sums = torch.zeros(int(tied.max()) + 1, dtype=torch.float64, device=tensor.device).index_add_(0, tied, values)
+        tensor, living = tensors[name], code.nonzero(as_tuple=True)  # few, as a rule
+        kinds, values = code[living].long(), tensor[living].double()
+        tied = kinds.clamp(min=0)  # the free ones together, as 0, whose mean nothing takes
+        sums = torch.zeros(int(code.max()) + 1, dtype=torch.float64, device=tensor.device).index_add_(0, tied, values)
         means = sums / torch.bincount(tied, minlength=len(sums)).clamp(min=1)
-        means[0] = 0.0
-        tensor.copy_(torch.where(kinds == FREE, values, means[tied]).view(tensor.shape))
+        tensor.zero_()
+        tensor[living] = torch.where(kinds == FREE, values, means[tied]).to(tensor)
 
 
 @torch.no_grad()

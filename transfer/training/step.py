@@ -111,7 +111,7 @@ class Stepper:
         parts = -(-len(batch) // self.micro_batch)
         start = batch.start
         for inputs, targets in zip(*(_split(t, parts) for t in (batch.inputs, batch.targets)), strict=True):
-            torch.manual_seed(dropout_seed(self._recipe.seed, step, start))
+            _seed(self._device, dropout_seed(self._recipe.seed, step, start))
             with autocast(self._device), CpuOperators():
                 main, *auxiliary = _logits(self._model(inputs))
                 part_loss = self._loss_fn(main.float(), targets, inputs)
@@ -122,6 +122,13 @@ class Stepper:
             loss += part_loss.detach()
             start += len(targets)
         return loss
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """`torch.manual_seed` where numbers are drawn; for devices that are not there it formats a stack, a millisecond."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def dropout_seed(seed: int, step: int, position: int) -> int:
