@@ -4,7 +4,7 @@
 
 Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits 1,000 are for validation, by which every
 choice is made; the 2,000 test digits are looked at once, for the report. A dense network of each seed, trained on the
-labels, is the baseline; what is made of it learns from the labels and from the dense LeNet-5 of that seed. Then, from
+labels, is the baseline; what is made of it learns from the labels and from a wider LeNet-5 of that seed. Then, from
 one point of the curve to the next: fewer weights by a cubic schedule; units that nothing feeds or reads removed, the
 others sorted; weights shared and the shared values trained; one file written. What is measured is the model that the
 file gives back.
@@ -25,7 +25,8 @@ import lzma
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,36 +71,43 @@ class Task:
 
     Attributes:
         dense_pct, rate: what must be reached, on the test digits.
-        macs: share of the MACs that whole channels keep, first, which makes all that follows cheap; 1 cuts none.
+        macs, narrow_epochs: share of the MACs that whole channels keep, first, which makes all that follows cheap, and
+            what it takes to recover; 1 cuts none.
         weights: living weights at each point of the curve.
         epochs: of sparsifying, for the first point and for each later one.
         bits: for each living weight's value; see `values_for_bits`.
         bit_power: see `Unstructured`.
     """
 
-    dense_pct: float
-    rate: float
     augment: Augment
     dense_epochs: int
-    macs: float
-    weights: tuple[int, ...]
-    epochs: tuple[int, int]
     lr: float
+    dense_pct: float = 0.0
+    rate: float = 1.0
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    macs: float = 1.0
+    narrow_epochs: int = 0
+    weights: tuple[int, ...] = ()
+    epochs: tuple[int, int] = (0, 0)
     bits: float = 3.4
     bit_power: float = 2.0
     bit_price: float = 0.01
     sharing_epochs: int = 20
 
 
-TEACHER, TAUGHT = "lenet5_caffe", 0.9  # and its share of the loss
+TAUGHT = 0.9  # the teacher's share of the loss
+TEACHER = (
+    "lenet5",
+    Task(augment=augment_for(mirror=False), dense_epochs=60, lr=0.05, model_args={"width": 3, "dropout": 0.3}),
+)
 TASKS = {
     "lenet5_caffe": Task(
-        dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.35,
-        weights=(8000, 6000, 4500, 3500, 2700, 2100, 1600), epochs=(80, 40), lr=0.02,
+        dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, lr=0.02,
+        macs=0.5, narrow_epochs=30, weights=(10500, 7500, 5000, 3200), epochs=(120, 40),
     ),
     "lenet_300_100": Task(
         dense_pct=97.5, rate=160.0, augment=Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0),
-        dense_epochs=40, macs=1.0, weights=(7600, 6000, 4700, 3600, 2600), epochs=(200, 50), lr=0.05,
+        dense_epochs=40, lr=0.05, weights=(7600, 6000, 4400, 3000), epochs=(150, 50),
     ),
 }  # fmt: skip
 
@@ -135,7 +143,7 @@ class Run:
 
     @property
     def config(self) -> ModelConfig:
-        arguments = {"num_classes": len(CLASSES)}
+        arguments = {"num_classes": len(CLASSES), **self.task.model_args}
         return ModelConfig(architecture=self.name, model_args=arguments, classes=CLASSES, preprocess=PREPROCESS)
 
     def recipe(self, epochs: int, **changes: Any) -> Recipe:
@@ -188,7 +196,7 @@ class Run:
             cut = prune_channels(
                 dense, self.config.input_size, macs=self.task.macs, importance=Taylor(dense, seen), round_to=1
             )
-            recipe = self.recipe(20, optimizer="adamw", lr=2e-3, backbone_lr=2e-3)
+            recipe = self.recipe(self.task.narrow_epochs, optimizer="adamw", lr=2e-3, backbone_lr=2e-3)
             return finetune(cut.model, self.data, recipe, loss_fn=_taught(teacher)).model
 
         return self.stage("narrow", make)
@@ -232,7 +240,7 @@ class Run:
 
     def curve(self) -> dict[str, Any]:
         dense = self.dense()
-        teacher = replace(self, name=TEACHER, task=TASKS[TEACHER]).dense()
+        teacher = replace(self, name=TEACHER[0], task=TEACHER[1]).dense()
         fp32_bytes = sum(4 * p.numel() for p in dense.parameters())
         model, points = self.narrow(dense, teacher), []
         for number, weights in enumerate(self.task.weights):
@@ -240,7 +248,10 @@ class Run:
             points.append({**point, "rate": round(fp32_bytes / point["bytes"], 1)})
             top1 = {part: f"{100 * mean(flags):.2f}%" for part, flags in point["answers"].items() if part == "val"}
             self.console.say(f"{self.name} {self.seed}: {points[-1]['rate']}x, {point['bytes']} bytes, {top1}")
-        return {"seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense), "points": points}
+        return {
+            "seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense),
+            "teacher": self.answers(teacher), "points": points,
+        }  # fmt: skip
 
 
 def _taught(teacher: nn.Module) -> LossFn:
@@ -299,6 +310,7 @@ def summary(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
     return {
         "dense_test_top1_pct": round(dense, 3),
+        "teacher_test_top1_pct": round(100 * float(np.mean([mean(run["teacher"]["test"]) for run in runs])), 3),
         "chosen": chosen,
         "rate": point["rate"],
         "test": point["test"],
