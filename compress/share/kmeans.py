@@ -19,12 +19,14 @@ def linear_centroids(values: Values, count: int) -> Values:
 
 
 def nearest(values: Values, centroids: Values, price: Values | None = None) -> NDArray[np.intp]:
-    """(N,) index of the centroid that is nearest, or cheapest: squared distance + price."""
+    """(N,) index of the centroid (ascending) that is nearest, or cheapest: squared distance + price."""
+    if price is None:
+        return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)
     found = np.empty(len(values), dtype=np.intp)
     block = max(1, BLOCK // len(centroids))
     for start in range(0, len(values), block):
         distance = (values[start : start + block, None] - centroids) ** 2
-        found[start : start + block] = (distance if price is None else distance + price).argmin(axis=1)
+        found[start : start + block] = (distance + price).argmin(axis=1)
     return found
 
 
