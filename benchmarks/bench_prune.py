@@ -7,10 +7,11 @@ to 1/2, 1/4 and 1/8 of the MACs, at most 300 steps of recovery. The data are fou
 ../shared/data).
 
 slimzoo: the whole of `prune` with every option at its default but --macs and --recover.
-torch-pruning: its BasePruner over all layers at once (global), widths in multiples of 8, by the L2 norm of each group
-and by Taylor's criterion on the same batches; one step, at the ratio at which the MACs are just met. Then the model is
-trained on the labels, for as many steps. BatchNorm's statistics are left or measured afresh, and frozen or learned in
-training: all four are tried on the first seed, and the best by validation is taken.
+torch-pruning: its BasePruner over all layers at once (global), widths in multiples of 8 and at least a tenth, by the L2
+norm of each group and by Taylor's criterion on the same batches; in small steps until the MACs are met, as its own
+benchmarks do (one large step empties layers, which it then leaves whole). Then the model is trained on the labels, for
+as many steps. BatchNorm's statistics are left or measured afresh, and frozen or learned in training: all four are tried
+on the first seed, and the best by validation is taken.
 scratch: what slimzoo left of the network, from He's random weights, trained as long as fit and recovery took together.
 Each recovers with the same augmentation. Rows are kept as they come in results/prune.runs.json, and what is there is
 not run again.
@@ -59,77 +60,74 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 PEERS = ("l2", "taylor")
 NOT_WORSE = -0.5  # points: the lower bound of the paired 95% interval
-RATIOS = 12  # that bisection tries, to a four-thousandth of all channels
+CUTS = 200  # in which torch-pruning would take all channels
 WAYS = ("left frozen", "left learned", "measured frozen", "measured learned")  # of the peer with BatchNorm
 
 
 def main(seeds: list[int]) -> int:
-    raw = RESULTS / "prune.runs.json"
-    runs: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8")) if raw.exists() else []
-
-    def keep(**row: Any) -> None:
-        runs.append(row)
-        raw.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-        print(*(f"{row[k]}" for k in ("task", "seed", "share", "method", "test_top1_pct", "seconds")), flush=True)
-
-    def there(**row: Any) -> bool:
-        return any(all(run[k] == v for k, v in row.items()) for run in runs)
-
+    rows = Rows(RESULTS / "prune.runs.json")
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             for task in TASKS:
-                methods = ["slimzoo", *(f"torch-pruning {peer}" for peer in PEERS), "scratch"]
-                if all(there(task=task, seed=seed, share=s, method=m) for s in SHARES for m in methods):
-                    continue
-                dense, data = fitted(task, seed, Path(folder))
-                loaded = load_model(dense)
-                source = open_for(loaded.config.lineage, data, loaded.config.classes or ())
-                pixels = read_pixels(source, loaded.config.preprocess, None)
-                epochs = STEPS // -(-len(pixels.train) // BATCH)
-                if not there(task=task, seed=seed, method="dense"):
-                    found = measure(
-                        predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, None
-                    )
-                    keep(task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **figures_of(found))
-                for share in SHARES:
-                    out = Path(folder, f"{task}-{seed}-{share}")
-                    began = time.monotonic()
-                    step = prune(dense, data=data, choice={"macs": share}, recover=epochs, out=out, seed=seed)
-                    if not there(task=task, seed=seed, share=share, method="slimzoo"):
-                        seconds = round(time.monotonic() - began, 1)
-                        keep(
-                            task=task, seed=seed, share=share, method="slimzoo", seconds=seconds,
-                            **figures_of(step.record["metrics"]["after"]),
-                        )  # fmt: skip
-                    recipe = recipe_after_cut(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
-                    for method in methods[1:]:
-                        if there(task=task, seed=seed, share=share, method=method):
-                            continue
-                        began = time.monotonic()
-                        if method == "scratch":
-                            network, extra = _scratch(load_model(out), pixels, recipe, seed), {}
-                        else:
-                            decided = next(
-                                (run["statistics"] for run in runs if (run["task"], run["share"], run["method"]) ==
-                                 (task, share, method)), None,
-                            )  # fmt: skip
-                            network, extra = _peer(method, loaded, pixels, share, recipe, decided)
-                        config = loaded.config
-                        found = measure(predictor_of(network, config), network, config, pixels, None)
-                        seconds = round(time.monotonic() - began, 1)
-                        keep(
-                            task=task,
-                            seed=seed,
-                            share=share,
-                            method=method,
-                            seconds=seconds,
-                            **extra,
-                            **figures_of(found),
-                        )
-    figures = _compare(runs)
+                run(rows, task, seed, Path(folder))
+    figures = _compare(rows.all)
     print(write_result("prune", figures, f"python benchmarks/bench_prune.py {' '.join(map(str, seeds))}".strip()))
-    raw.unlink()
+    rows.file.unlink()
     return 4 if figures["missed"] else 0
+
+
+class Rows:
+    """What has been measured, in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.all: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+    def keep(self, **row: Any) -> None:
+        self.all.append(row)
+        self.file.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
+        print(*(f"{row[k]}" for k in ("task", "seed", "share", "method", "test_top1_pct", "seconds")), flush=True)
+
+    def find(self, **row: Any) -> dict[str, Any] | None:
+        """The first that is so."""
+        return next((found for found in self.all if all(found[k] == v for k, v in row.items())), None)
+
+
+def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
+    """All shares and methods of one seed."""
+    methods = ["slimzoo", *(f"torch-pruning {peer}" for peer in PEERS), "scratch"]
+    shares = [s for s in SHARES if not all(rows.find(task=task, seed=seed, share=s, method=m) for m in methods)]
+    if not shares:
+        return
+    dense, data = fitted(task, seed, folder)
+    loaded = load_model(dense)
+    config = loaded.config
+    source = open_for(config.lineage, data, config.classes or ())
+    pixels = read_pixels(source, config.preprocess, None)
+    epochs = STEPS // -(-len(pixels.train) // BATCH)
+    if not rows.find(task=task, seed=seed, method="dense"):
+        found = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, None)
+        rows.keep(task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **figures_of(found))
+    for share in shares:
+        out, cell = folder / f"{task}-{seed}-{share}", {"task": task, "seed": seed, "share": share}
+        began = time.monotonic()
+        step = prune(dense, data=data, choice={"macs": share}, recover=epochs, out=out, seed=seed)
+        seconds = round(time.monotonic() - began, 1)
+        if not rows.find(**cell, method="slimzoo"):
+            rows.keep(**cell, method="slimzoo", seconds=seconds, **figures_of(step.record["metrics"]["after"]))
+        recipe = recipe_after_cut(config, mirror=source.mirror, epochs=epochs, seed=seed)
+        for method in methods[1:]:
+            if rows.find(**cell, method=method):
+                continue
+            began = time.monotonic()
+            if method == "scratch":
+                network, extra = _scratch(load_model(out), pixels, recipe, seed), {}
+            else:
+                first = rows.find(task=task, share=share, method=method)
+                network, extra = _peer(method, loaded, pixels, share, recipe, first and first["statistics"])
+            found = measure(predictor_of(network, config), network, config, pixels, None)
+            seconds = round(time.monotonic() - began, 1)
+            rows.keep(**cell, method=method, seconds=seconds, **extra, **figures_of(found))
 
 
 def fitted(task: str, seed: int, folder: Path) -> tuple[Path, str]:
@@ -195,26 +193,11 @@ def _peer(
 
 
 def _cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, share: float, seed: int) -> nn.Module:
-    """One global step at the smallest ratio that brings the MACs to the share, by bisection."""
-    size = loaded.config.input_size
-    whole = count_macs(loaded.model, size)
-    low, high, best = 0.0, 0.98, None
-    for _ in range(RATIOS):
-        ratio = (low + high) / 2
-        model = _torch_pruned(criterion, loaded, pixels, ratio, seed)
-        if count_macs(model, size) <= share * whole:
-            high, best = ratio, model
-        else:
-            low = ratio
-    if best is None:
-        raise RuntimeError(f"torch-pruning does not get to {share:.0%} of the MACs")
-    return best
-
-
-def _torch_pruned(criterion: str, loaded: LoadedModel, pixels: Pixels, ratio: float, seed: int) -> nn.Module:
+    """Step by step, until the MACs are at most the share."""
     import torch_pruning
 
     model, size = copy.deepcopy(loaded.model).eval(), loaded.config.input_size
+    whole = count_macs(model, size)
     if isinstance(model, Tapped):  # it takes the flattening before a concatenation for one of the classifier's width
         example = torch.randn(2, *size)
         before = model(example)
@@ -227,15 +210,18 @@ def _torch_pruned(criterion: str, loaded: LoadedModel, pixels: Pixels, ratio: fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pruner = torch_pruning.pruner.BasePruner(
-            model, (torch.zeros(1, *size),), importance=importance, global_pruning=True, pruning_ratio=ratio,
-            round_to=8, ignored_layers=[classifier(model)],
+            model, (torch.zeros(1, *size),), importance=importance, global_pruning=True, pruning_ratio=1.0,
+            max_pruning_ratio=0.9, iterative_steps=CUTS, round_to=8, ignored_layers=[classifier(model)],
         )  # fmt: skip
         if criterion == "taylor":
             for inputs, labels in gradient_batches(pixels.train, loaded.config.preprocess, seed):
                 nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
-        pruner.step()
-    model.zero_grad(set_to_none=True)
-    return model.eval()
+        for _ in range(CUTS):
+            pruner.step()  # which cuts the gradients too
+            if count_macs(model, size) <= share * whole:
+                model.zero_grad(set_to_none=True)
+                return model.eval()
+    raise RuntimeError(f"torch-pruning does not get to {share:.0%} of the MACs")
 
 
 class Mean(nn.Module):
