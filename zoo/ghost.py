@@ -19,8 +19,10 @@ DICTS = frozenset((dict, OrderedDict))
 
 def copy_of(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """As `copy.deepcopy(model, memo)`."""
-    memo = {} if memo is None else memo
-    modules = list(model.modules())
+    return _copy_of(model, list(model.modules()), {} if memo is None else memo)
+
+
+def _copy_of(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) -> nn.Module:
     if any(_copies_itself(kind) for kind in {type(module) for module in modules}):
         copied: nn.Module = copy.deepcopy(model, memo)
         return copied
@@ -69,7 +71,7 @@ def ghost_of(model: nn.Module) -> nn.Module:
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             if hooks:
                 memo[id(hooks)] = type(hooks)()
-    return copy_of(model, memo)
+    return _copy_of(model, modules, memo)
 
 
 def tensors_of(model: nn.Module) -> Iterator[Tensor]:

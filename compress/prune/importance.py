@@ -35,15 +35,15 @@ def l1_norm(model: nn.Module, group: Group) -> Tensor:
 
 
 def _mean_norm(model: nn.Module, group: Group, power: Literal[1, 2]) -> Tensor:
-    total, weights = torch.zeros(group.width, dtype=torch.float64), 0
+    total, weights = np.zeros(group.width), 0
     for s, weight in _weights(model, group):
         rest = [d for d in range(weight.dim()) if d != s.dim]
         powers = weight.square() if power == 2 else weight.abs()
-        each = powers.sum(dim=rest).double().cpu()  # (indices,)
-        norms = _by_channel(each, s, group.width).pow(1 / power)
-        total += norms / norms.mean().clamp(min=1e-12)
+        each = powers.sum(dim=rest).cpu().numpy()  # (indices,)
+        norms = np.bincount(s.roots, each, group.width) ** (1 / power)  # in float64
+        total += norms / max(norms.mean(), 1e-12)
         weights += 1
-    return total / max(1, weights)
+    return torch.from_numpy(total / max(1, weights))
 
 
 def _weights(model: nn.Module, group: Group) -> Iterator[tuple[Slice, Tensor]]:
