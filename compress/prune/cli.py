@@ -38,7 +38,7 @@ def prune(
     out: OutUnlessExplained = None,
     data: Annotated[str | None, typer.Option(help="The data of the fit; needed to recover.")] = None,
     macs: Annotated[
-        float | None, typer.Option(help="Share of the multiply-accumulates to keep, in (0, 1]. [default: 0.5]")
+        float | None, typer.Option(help="Share of the multiply-accumulates to keep, in (0, 1]; 0.5 unless given.")
     ] = None,
     latency: Annotated[
         str | None, typer.Option(metavar="MS", help="Instead: the most that an image may take in onnxruntime here: 5ms")
@@ -46,14 +46,14 @@ def prune(
     recover: Annotated[int, typer.Option(min=0, help="Epochs of training after the cut.")] = 8,
     criterion: Annotated[
         str | None,
-        typer.Option(help="taylor, l2, l1, bn-scale or random. [default: taylor with --data, else l2]"),
+        typer.Option(help="taylor, l2, l1, bn-scale or random. Unless given, taylor with --data, else l2."),
     ] = None,
     allocation: Annotated[
         str | None,
         typer.Option(
             help="cost: what loses least importance for what it saves; sensitivity: the same, by measured loss; "
             "global: one threshold for all; local: the same share of every group; isomorphic: one threshold for each "
-            "shape of layer. [default: cost with taylor, else isomorphic]"
+            "shape of layer. Unless given, cost with taylor, else isomorphic."
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Cuts, each recovered from before the next.")] = 1,
