@@ -46,18 +46,24 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_masks_(model: nn.Module, masks: Masks) -> None:
-    """Narrow the masks of the model: what is zero stays zero whatever `masks` say."""
+    """Draw the masks of the model anew; a weight that is zero lives under no mask."""
     for name, mask in masks_of(model).items():
-        mask &= masks[name]
+        mask.copy_(masks[name] & (model.get_submodule(name).weight != 0))
 
 
 @torch.no_grad()
 def hold_(model: nn.Module) -> None:
     """Put the zeros back that an optimizer's step has moved."""
-    for name, mask in masks_of(model).items():
+    zero_(model, masks_of(model))
+
+
+@torch.no_grad()
+def zero_(model: nn.Module, masks: Masks) -> None:
+    """Make the weights zero that the masks do not let live."""
+    for name, mask in masks.items():
         weight = model.get_submodule(name).weight
         assert isinstance(weight, Tensor)
-        weight.masked_fill_(~mask, 0.0)
+        weight.masked_fill_(~mask.to(weight.device), 0.0)
 
 
 def hold_zeros(model: nn.Module, step: int) -> None:

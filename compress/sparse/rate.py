@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from compress.sparse.masks import Masks
 from compress.sparse.scores import Scores
 
 VALUE_BITS = 3.0  # what one of about 8 unequally frequent values takes, besides its place
@@ -27,12 +28,12 @@ class PerBit:
 
     power: float = 1.0
 
-    def __call__(self, scores: Scores) -> Scores:
-        return {name: score / self._bits(score) ** self.power for name, score in scores.items()}
+    def __call__(self, scores: Scores, living: Masks) -> Scores:
+        return {name: score / self._bits(living[name]) ** self.power for name, score in scores.items()}
 
-    def _bits(self, score: torch.Tensor) -> torch.Tensor:
-        alive = (score > 0).flatten(1).float()  # (O, I * kh * kw)
+    def _bits(self, mask: torch.Tensor) -> torch.Tensor:
+        alive = mask.flatten(1).float()  # (O, I * kh * kw)
         rows, columns = alive.mean(dim=1, keepdim=True), alive.mean(dim=0, keepdim=True)
         probability = rows * columns / alive.mean().clamp(min=1e-12)
         bits = -probability.clamp(2.0**-MOST_BITS, 1.0).log2() + VALUE_BITS
-        return bits.view(score.shape)
+        return bits.view(mask.shape)

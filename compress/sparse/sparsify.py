@@ -42,6 +42,7 @@ class Unstructured:
         ranking: over the network, or by layer.
         bit_power: above 0, weights that are dear to code go sooner; see `PerBit`.
         every: steps between two cuts.
+        free: steps before each cut in which what was cut may come back; see `Gradual`.
     """
 
     density: float
@@ -49,6 +50,7 @@ class Unstructured:
     ranking: Ranking = over_network
     bit_power: float = 1.0
     every: int = 32
+    free: int = 16
 
     @property
     def prefer(self) -> PerBit | None:
@@ -96,7 +98,8 @@ def sparsify(
         steps = recipe.epochs * -(-len(data.train) // recipe.batch)
         cutting = max(1, round(CUTTING * steps))
         schedule = Cubic(density(sparse), pattern.density, cutting, min(pattern.every, cutting))
-        after_step = Gradual(schedule, pattern.criterion, pattern.ranking, pattern.prefer)
+        may_live = {name: flags for name, flags in nonzeros(model).items() if not flags.all()}
+        after_step = Gradual(schedule, pattern.criterion, pattern.ranking, pattern.prefer, pattern.free, may_live)
     trained = finetune(
         sparse, data, recipe, loss_fn=loss_fn, after_step=after_step, checkpoints=checkpoints, progress=progress,
         title=title,
@@ -124,4 +127,4 @@ def cut_at_once(model: nn.Module, pattern: Pattern) -> tuple[Scores, dict[str, T
     check_density(density(model), pattern.density)
     scores = pattern.criterion(model)
     prefer = pattern.prefer
-    return scores, pattern.ranking(scores if prefer is None else prefer(scores), pattern.density)
+    return scores, pattern.ranking(scores if prefer is None else prefer(scores, nonzeros(model)), pattern.density)

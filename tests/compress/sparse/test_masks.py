@@ -47,7 +47,7 @@ def test_zeros_are_held_while_an_optimizer_with_momentum_moves_everything():
     assert not any("mask" in name for name in model.state_dict())
 
 
-def test_masks_only_narrow():
+def test_a_zero_lives_under_no_mask():
     model = half_empty()
     attach_masks_(model)
     set_masks_(model, {name: torch.ones_like(mask) for name, mask in masks_of(model).items()})

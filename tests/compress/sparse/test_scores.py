@@ -124,12 +124,33 @@ def test_gradual_is_a_function_of_the_model_and_the_step():
     assert all(nonzeros(model)[name].any() for name in ("0", "3"))
 
 
+@pytest.mark.parametrize("free", [0, 5])
+def test_what_was_cut_comes_back_where_it_has_grown(free):
+    """The smallest weights are cut first; then they grow, unseen or seen, past all others; some may never live."""
+    model = network()
+    with torch.no_grad():
+        model[3].weight.copy_(torch.linspace(0.1, 1, 48).view(model[3].weight.shape))
+    attach_masks_(model)
+    barred = torch.ones_like(model[3].weight, dtype=torch.bool)
+    barred.view(-1)[:2] = False
+    after_step = Gradual(Cubic(1.0, 0.5, 20, 10), magnitude, by_layer, free=free, may_live={"3": barred})
+    for step in range(1, 31):
+        with torch.no_grad():
+            model[3].weight.view(-1)[:4] += 1.0 if step > 10 else 0.0
+        after_step(model, step)
+        if step == 10:
+            assert not model[3].weight.view(-1)[:4].any()
+    assert nonzeros(model)["3"].view(-1)[:4].tolist() == [False, False, free > 0, free > 0]
+    assert int(nonzeros(model)["3"].sum()) == 24
+
+
 def test_weights_that_are_dear_to_code_go_first():
     """Equal weights: those alone in their row and column go before those among many."""
     scores = torch.zeros(20, 20)
     scores[:8, :8] = 1.0
     scores[15, 15] = 1.0
-    preferred = PerBit()({"fc": scores})["fc"]
+    masks = {"fc": scores > 0}
+    preferred = PerBit()({"fc": scores}, masks)["fc"]
     assert preferred[15, 15] < preferred[:8, :8].min()
-    assert torch.equal(PerBit(power=0)({"fc": scores})["fc"], scores)
+    assert torch.equal(PerBit(power=0)({"fc": scores}, masks)["fc"], scores)
     assert not preferred[scores == 0].any()
