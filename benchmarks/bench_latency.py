@@ -54,7 +54,7 @@ def main(seeds: list[int]) -> int:
                 continue
             dense, data = fitted("emoji", seed, Path(folder))
             loaded = load_model(dense)
-            source = open_for(loaded.config.lineage, data, loaded.config.classes or ())
+            source = open_for(loaded.config, data)
             pixels = read_pixels(source, loaded.config.preprocess, None)
             size = loaded.config.input_size
             grouping = find_groups(loaded.model, _example(size))

@@ -102,7 +102,7 @@ def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
     dense, data = fitted(task, seed, folder)
     loaded = load_model(dense)
     config = loaded.config
-    source = open_for(config.lineage, data, config.classes or ())
+    source = open_for(config, data)
     pixels = read_pixels(source, config.preprocess, None)
     epochs = STEPS // -(-len(pixels.train) // BATCH)
     if not rows.find(task=task, seed=seed, method="dense"):

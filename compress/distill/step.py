@@ -63,7 +63,7 @@ def distill(
     }  # fmt: skip
     began = time.monotonic()
     master = load_model(teacher)
-    source = open_for(master.config.lineage, data, master.config.classes)
+    source = open_for(master.config, data)
     torch.manual_seed(seed)
     network, config, trained_before = _student(student, data, source, size, progress)
     with new_directory(

@@ -118,7 +118,7 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
     loaded = load_model(directory)
     pixels = None
     if data is not None:
-        source = open_for(loaded.config.lineage, data, loaded.config.classes)
+        source = open_for(loaded.config, data)
         pixels = read_pixels(source, loaded.config.preprocess, console.progress)
     pruned = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress).cut(loaded.model)
     table = latency_table(

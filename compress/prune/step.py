@@ -142,7 +142,7 @@ def prune(
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
-    source = None if data is None else open_for(loaded.config.lineage, data, loaded.config.classes)
+    source = None if data is None else open_for(loaded.config, data)
     notes: dict[str, Any] = {}
     with new_directory(out, run={"verb": "prune", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
         if progress is not None:

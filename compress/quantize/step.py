@@ -61,7 +61,7 @@ def quantize(
     began = time.monotonic()
     loaded = load_model(directory)
     config = loaded.config
-    source = open_for(config.lineage, data, config.classes)
+    source = open_for(config, data)
     with new_directory(out, run={"verb": "quantize", "arguments": arguments}, overwrite=overwrite) as work:
         pixels = read_pixels(source, config.preprocess, progress)
         before = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, progress)

@@ -58,7 +58,7 @@ def cluster(
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
-    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    source = open_for(loaded.config, data)
     run = {"verb": "cluster", "arguments": arguments}
     with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(source, loaded.config.preprocess, progress)
@@ -90,7 +90,7 @@ def explain(
         see `cluster`.
     """
     loaded = load_model(directory)
-    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    source = open_for(loaded.config, data)
     return _allotted(loaded, read_pixels(source, loaded.config.preprocess, progress), bits, progress)
 
 

@@ -69,7 +69,7 @@ def sparsify_directory(
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
-    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    source = open_for(loaded.config, data)
     with new_directory(
         out, run={"verb": "sparsify", "arguments": arguments}, overwrite=overwrite, resume=resume
     ) as work:
@@ -128,7 +128,7 @@ def explain(
     """
     _check(density, pattern, criterion, ranking)
     loaded = load_model(directory)
-    source = open_for(loaded.config.lineage, data, loaded.config.classes)
+    source = open_for(loaded.config, data)
     train = read_pixels(source, loaded.config.preprocess, progress).train
     scores, masks = cut_at_once(
         loaded.model, _pattern(density, pattern, criterion, ranking, train, loaded.config, seed)

@@ -15,6 +15,7 @@ from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.listing import Listing
 from transfer.data.sources import BUILT_IN, Data, index_listing, list_source, open_source
 from transfer.data.split import TEST, TRAIN, VAL, stratified_split
+from zoo.artifact import ModelConfig
 from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
 
@@ -115,14 +116,14 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
     return None
 
 
-def open_for(lineage: Sequence[dict[str, Any]], source: str | Path, classes: Sequence[str] | None) -> Data:
+def open_for(config: ModelConfig, source: str | Path) -> Data:
     """Data to go on training, calibrating and measuring a fitted model with: same classes, same parts as in its fit.
 
     Raises:
         UsageError: the data have other classes than the model.
     """
-    data = reopen(lineage, str(source)) or open_data(source)
-    if classes is None or data.classes != tuple(classes):
+    data, classes = reopen(config.lineage, str(source)) or open_data(source), config.classes
+    if classes is None or data.classes != classes:
         known = "none that it names" if classes is None else f"{len(classes)}: {', '.join(list(classes)[:4])}"
         raise UsageError(
             f"{source} has {len(data.classes)} classes ({', '.join(data.classes[:4])}), the model has {known}; "

@@ -17,7 +17,9 @@ from sklearn.datasets import load_digits
 from transfer.data.dataset import open_data, open_for, open_labelled, reopen
 from transfer.data.sources import list_source
 from transfer.data.split import stratified_split
+from zoo.artifact import ModelConfig
 from zoo.errors import DataError, UsageError
+from zoo.preprocess import Preprocess
 
 
 def colour(seed):
@@ -485,9 +487,14 @@ def lineage_of(source, **arguments):
     return [{"verb": "fit", "arguments": {"data": str(source), **arguments}, "data": record}]
 
 
+def config(lineage, classes=("cat", "dog", "emu")):
+    preprocess = Preprocess(size=(28, 28), mean=(0.0,), std=(1.0,))
+    return ModelConfig(architecture="lenet5", model_args={}, classes=classes, preprocess=preprocess, lineage=lineage)
+
+
 def test_reopened_data_have_the_parts_of_the_fit(pets, monkeypatch):
     lineage, expected = lineage_of(pets, seed=3, test="0.4"), open_data(pets, seed=3, test="0.4").fingerprint()
-    for again in (reopen(lineage), reopen(lineage, str(pets)), open_for(lineage, str(pets), ("cat", "dog", "emu"))):
+    for again in (reopen(lineage), reopen(lineage, str(pets)), open_for(config(lineage), str(pets))):
         assert again is not None
         assert again.fingerprint() == expected
     assert reopen(lineage, "digits") is None
@@ -498,7 +505,7 @@ def test_the_same_folder_under_another_name_is_the_same_data(pets, monkeypatch):
     expected = open_data(pets, seed=3).fingerprint()
     monkeypatch.chdir(pets.parent)
     for name in ("pets", "./pets/", "pets/../pets"):
-        assert open_for(lineage_of(pets, seed=3), name, ("cat", "dog", "emu")).fingerprint() == expected
+        assert open_for(config(lineage_of(pets, seed=3)), name).fingerprint() == expected
 
 
 def test_images_that_were_moved_are_the_same_data(pets, tmp_path):
@@ -515,10 +522,10 @@ def test_images_that_changed_since_the_fit_are_refused(pets):
     lineage = lineage_of(pets)
     Image.new("RGB", (9, 9), "purple").save(pets / "cat" / "new.png")
     with pytest.raises(DataError, match="has changed since the model was fitted to it"):
-        open_for(lineage, pets, ("cat", "dog", "emu"))
+        open_for(config(lineage), pets)
     assert reopen(lineage) is None
 
 
 def test_other_classes_are_refused(pets):
     with pytest.raises(UsageError, match=r"has 3 classes \(cat, dog, emu\), the model has 2: cat, cow; `slimzoo fit"):
-        open_for([], pets, ("cat", "cow"))
+        open_for(config([], ("cat", "cow")), pets)
