@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.share.shared import detach_codes_, share_, shareable, tie_
+from compress.share.shared import detach_codes_, share_, share_again_, shareable, tie_
 from transfer.data.loader import Progress
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
@@ -22,40 +22,31 @@ LADDER = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)  # how many values a tens
 MANTISSA = 6  # bits of a shared value: 0.8% off at most, far below the distance of two
 VALUE_BITS = MANTISSA + 5  # of one in a codebook, with its sign and exponent
 
-# from which share of the steps on, which portion of the weights is shared: those that are free make up for the others
-# (incremental quantization, Zhou et al. 2017, https://arxiv.org/abs/1702.03044, which takes 50%, 75%, 87.5%, 100%)
-STAGES = ((0.0, 0.5), (0.2, 0.75), (0.35, 0.875), (0.5, 1.0))
+ADAPTING = 0.75  # share of the steps in which weights move between the values; in the rest the values alone move
 
 Loss = Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """An `after_step` of the one training loop: ever more weights share values, and the values are trained.
+    """An `after_step` of the one training loop: weights are shared after each step, and in the end which is fixed.
 
-    At each stage the values are found anew, so that weights move between them.
+    LeNet-300-100 on mnist10k, 8,100 living weights, one seed: 98.3% of shifted validation digits before and after 30
+    epochs, with 8 values for most weights; weights that stayed with the value that they had at first lost 0.3 points.
 
     Attributes:
-        values: tensor -> how many.
         bit_price: see `share_`.
-        steps: of the whole training.
+        adapting: steps in which weights move between the values.
     """
 
-    values: Mapping[str, int]
     bit_price: float
-    steps: int
-
-    def portion(self, step: int) -> float | None:
-        """What is shared from this step on; None where no stage begins."""
-        begins = [(max(1, round(share * self.steps)) if share else 0, portion) for share, portion in STAGES]
-        now = [portion for start, portion in begins if start == step]
-        return max(now) if now else None
+    adapting: int
 
     def __call__(self, model: nn.Module, step: int) -> None:
-        tie_(model)
-        portion = self.portion(step)
-        if portion is not None:
-            share_(model, self.values, bit_price=self.bit_price, portion=portion)
+        if step <= self.adapting:
+            share_again_(model, bit_price=self.bit_price)
+        else:
+            tie_(model)
 
 
 def share_weights(
@@ -83,15 +74,13 @@ def share_weights(
     """
     shared = copy.deepcopy(model)
     steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+    share_(shared, values, bit_price=bit_price)
     if steps:
-        sharing = Sharing(values, bit_price, steps)
-        share_(shared, values, bit_price=bit_price, portion=STAGES[0][1])
+        sharing = Sharing(bit_price, round(ADAPTING * steps))
         shared = finetune(
             shared, data, recipe, loss_fn=loss_fn, after_step=sharing, checkpoints=checkpoints, progress=progress,
             title=title,
         ).model  # fmt: skip
-    else:
-        share_(shared, values, bit_price=bit_price)
     detach_codes_(shared, mantissa=mantissa)
     return shared.eval()
 

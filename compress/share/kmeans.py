@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-BLOCK = 1 << 20  # distances held at a time
 ROUNDS = 50
 
 
@@ -20,14 +21,36 @@ def linear_centroids(values: Values, count: int) -> Values:
 
 def nearest(values: Values, centroids: Values, price: Values | None = None) -> NDArray[np.intp]:
     """(N,) index of the centroid (ascending) that is nearest, or cheapest: squared distance + price."""
+    kept, bounds = territories(centroids, price)
+    return kept[np.searchsorted(bounds, values)]
+
+
+def territories(centroids: Values, price: Values | None = None) -> tuple[NDArray[np.intp], Values]:
+    """The centroids (ascending) that are cheapest somewhere, and where one's territory ends.
+
+    A value x takes the k-th of them if bounds[k - 1] < x <= bounds[k]. Squared distance + price is a parabola of x; all
+    have the same curvature, so two of them meet once, and the cheapest are found from left to right.
+
+    Returns:
+        (M,) indices and (M - 1,) bounds, M <= len(centroids).
+    """
     if price is None:
-        return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)
-    found = np.empty(len(values), dtype=np.intp)
-    block = max(1, BLOCK // len(centroids))
-    for start in range(0, len(values), block):
-        distance = (values[start : start + block, None] - centroids) ** 2
-        found[start : start + block] = (distance + price).argmin(axis=1)
-    return found
+        return np.arange(len(centroids)), (centroids[1:] + centroids[:-1]) / 2
+    kept: list[int] = []
+    bounds: list[float] = []
+    for new, (centroid, cost) in enumerate(zip(centroids.tolist(), price.tolist(), strict=True)):
+        while kept:
+            last = kept[-1]
+            rise = float(centroid**2 + cost - centroids[last] ** 2 - price[last])
+            width = 2 * float(centroid - centroids[last])
+            bound = rise / width if width else math.copysign(math.inf, rise)
+            if not bounds or bound > bounds[-1]:
+                bounds.append(bound)
+                break
+            kept.pop()
+            bounds.pop()
+        kept.append(new)
+    return np.array(kept, dtype=np.intp), np.array(bounds)
 
 
 def kmeans(values: Values, count: int, *, bit_price: float = 0.0) -> tuple[Values, NDArray[np.intp]]:

@@ -1,23 +1,23 @@
 """Tensors whose living values are few: tied while the model trains, rounded when it is done.
 
-Like masks, the assignment is a buffer beside each tensor while training goes on, so that every checkpoint has it.
+Like masks, the assignment and what it rounded away are buffers beside each tensor while training goes on, so that every
+checkpoint has them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.share.kmeans import kmeans
+from compress.share.kmeans import kmeans, territories
 from compress.sparse.masks import sparse_layers
 from zoo.errors import SlimzooError
 
-BUFFER = "{}_code"  # int16: 0 for a zero, the number of its shared value, or FREE
-FREE = -1  # living and not yet shared
+CODE = "{}_code"  # int16: 0 for a zero, or the number of its shared value, from 1
+GAP = "{}_gap"  # what the tensor would be without sharing, less what it is
 MOST_VALUES = 4096
 
 
@@ -38,41 +38,74 @@ def different_values(tensor: Tensor) -> int:
 
 
 @torch.no_grad()
-def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.0, portion: float = 1.0) -> None:
-    """Replace the living values of each named tensor by that many, and attach which is which.
+def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.0) -> None:
+    """Replace the living values of each named tensor by that many, and attach which is which and what it was.
 
     Args:
         values: tensor -> how many.
         bit_price: see `kmeans`, in units of the tensor's mean squared living value.
-        portion: of each tensor's living values, those that are nearest to a shared value; the others stay free.
     """
     tensors = shareable(model)
     for name, count in values.items():
         tensor = tensors[name]
-        code = torch.zeros(tensor.shape, dtype=torch.int16, device=tensor.device)
+        code, gap = torch.zeros_like(tensor, dtype=torch.int16), torch.zeros_like(tensor)
         alive = tensor != 0
         tensor[~alive] = 0.0  # also what was -0.0, which is another bit pattern
         if alive.any():
             living = tensor[alive].double().cpu().numpy()
             centroids, codes = kmeans(living, min(count, MOST_VALUES), bit_price=bit_price * float((living**2).mean()))
-            shared = centroids[codes]
-            order = np.abs(living - shared).argsort(kind="stable")
-            free = order[math.ceil(portion * len(order)) :]
-            shared[free], codes[free] = living[free], FREE - 1
-            tensor[alive] = torch.from_numpy(shared).to(tensor)
+            gap[alive] = torch.from_numpy(living - centroids[codes]).to(tensor)
+            tensor[alive] = torch.from_numpy(centroids[codes]).to(tensor)
             code[alive] = torch.from_numpy(codes + 1).to(code)
         owner, _, leaf = name.rpartition(".")
-        model.get_submodule(owner).register_buffer(BUFFER.format(leaf), code)
+        model.get_submodule(owner).register_buffer(CODE.format(leaf), code)
+        model.get_submodule(owner).register_buffer(GAP.format(leaf), gap)
+
+
+@torch.no_grad()
+def share_again_(model: nn.Module, *, bit_price: float = 0.0) -> None:
+    """After an optimizer's step: each tensor as it would be without sharing takes that step, and is shared anew.
+
+    The gradient at the shared values moves the unshared ones (straight-through, Bengio et al. 2013, arXiv 1308.3432,
+    sec. 3), so that many small steps bring a weight to another value. The values are one round of Lloyd's algorithm on.
+
+    Args:
+        bit_price: see `share_`.
+    """
+    tensors = shareable(model)
+    for name, code in _buffers(model, CODE).items():
+        tensor, gap, living = tensors[name], _buffers(model, GAP)[name], code.nonzero(as_tuple=True)
+        wanted = (tensor[living] + gap[living]).double()
+        tensor.zero_()
+        if not len(wanted):
+            continue
+        kinds = code[living].long() - 1
+        sharers = torch.bincount(kinds)
+        means = torch.zeros(len(sharers), dtype=torch.float64, device=tensor.device).index_add_(0, kinds, wanted)
+        means, order = (means / sharers)[sharers > 0].sort()
+        price = None
+        if bit_price:
+            shares = sharers[sharers > 0][order] / len(wanted)
+            price = (-bit_price * wanted.square().mean() * shares.log2()).cpu().numpy()
+        kept, bounds = territories(means.cpu().numpy(), price)
+        found = torch.from_numpy(kept).to(tensor.device)[torch.bucketize(wanted, torch.from_numpy(bounds).to(wanted))]
+        tensor[living] = means[found].to(tensor)
+        gap[living] = (wanted - means[found]).to(gap)
+        code[living] = (found + 1).to(code)
 
 
 def codes_of(model: nn.Module) -> dict[str, Tensor]:
     """Name -> code of the tensors that have one."""
+    return _buffers(model, CODE)
+
+
+def _buffers(model: nn.Module, pattern: str) -> dict[str, Tensor]:
     found = {}
     for name in shareable(model):
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        if BUFFER.format(leaf) in module._buffers:
-            found[name] = module.get_buffer(BUFFER.format(leaf))
+        if pattern.format(leaf) in module._buffers:
+            found[name] = module.get_buffer(pattern.format(leaf))
     return found
 
 
@@ -88,11 +121,10 @@ def tie_(model: nn.Module) -> None:
     for name, code in codes_of(model).items():
         tensor, living = tensors[name], code.nonzero(as_tuple=True)  # few, as a rule
         kinds, values = code[living].long(), tensor[living].double()
-        tied = kinds.clamp(min=0)  # the free ones together, as 0, whose mean nothing takes
-        sums = torch.zeros(int(code.max()) + 1, dtype=torch.float64, device=tensor.device).index_add_(0, tied, values)
-        means = sums / torch.bincount(tied, minlength=len(sums)).clamp(min=1)
+        sums = torch.zeros(int(code.max()) + 1, dtype=torch.float64, device=tensor.device).index_add_(0, kinds, values)
+        means = sums / torch.bincount(kinds, minlength=len(sums)).clamp(min=1)
         tensor.zero_()
-        tensor[living] = torch.where(kinds == FREE, values, means[tied]).to(tensor)
+        tensor[living] = means[kinds].to(tensor)
 
 
 @torch.no_grad()
@@ -107,7 +139,8 @@ def detach_codes_(model: nn.Module, *, mantissa: int = 23) -> None:
     for name in codes:
         tensors[name].copy_(rounded(tensors[name], mantissa))
         owner, _, leaf = name.rpartition(".")
-        del model.get_submodule(owner)._buffers[BUFFER.format(leaf)]
+        for pattern in (CODE, GAP):
+            del model.get_submodule(owner)._buffers[pattern.format(leaf)]
 
 
 def check_shared(model: nn.Module, codes: Mapping[str, Tensor]) -> None:
@@ -124,8 +157,6 @@ def check_shared(model: nn.Module, codes: Mapping[str, Tensor]) -> None:
                 f"{name} lost {lost} of its {int((code == 0).sum())} zeros: the last step trained without "
                 "tie_ after each step"
             )
-        if (code == FREE).any():
-            raise SlimzooError(f"{name} has {int((code == FREE).sum())} weights that share no value yet")
         most = int(code.max())
         if different_values(tensor) > most:
             raise SlimzooError(

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from compress.share.cluster import Sharing, shared_alone, values_for_bits
-from compress.share.kmeans import kmeans, linear_centroids
+from compress.share.cluster import ADAPTING, Sharing, shared_alone, values_for_bits
+from compress.share.kmeans import kmeans, linear_centroids, nearest
 from compress.share.shared import (
-    FREE,
     check_shared,
     codes_of,
     detach_codes_,
     different_values,
     rounded,
     share_,
+    share_again_,
     shareable,
     tie_,
 )
@@ -159,30 +159,66 @@ def test_sensitive_tensors_get_more_values():
         values_for_bits(model, 4.0, loss)
 
 
-def test_a_portion_is_shared_and_the_rest_is_free():
-    """Those nearest to a shared value first; free weights go on moving, and zeros do not."""
-    model = network()
-    before = model[0].weight.detach().clone()
-    share_(model, {"0.weight": 3}, portion=0.5)
-    code, moved = codes_of(model)["0.weight"], (model[0].weight - before).abs()
-    assert int((code == FREE).sum()) == 16
-    assert not moved[code == FREE].any()
-    with torch.no_grad():
-        model[0].weight += 1.0
-    tie_(model)
-    torch.testing.assert_close(model[0].weight[code == FREE], before[code == FREE] + 1)
-    assert different_values(model[0].weight[code > 0]) <= 3
-    assert not model[0].weight[code == 0].any()
-    with pytest.raises(SlimzooError, match="16 weights that share no value yet"):
-        detach_codes_(model)
+@pytest.mark.parametrize("price", [0.0, 0.02, 0.3])
+def test_cheapest_centroids_are_the_cheapest_of_all(price):
+    """Squared distance + price, all of them tried."""
+    generator = np.random.default_rng(1)
+    for count in (1, 2, 5, 40):
+        values = generator.normal(size=300)
+        centroids = np.sort(generator.normal(size=count))
+        centroids[count // 2] = centroids[0]  # two that are equal
+        centroids.sort()
+        prices = price * generator.exponential(size=count)
+        cost = (values[:, None] - centroids) ** 2 + prices
+        found = nearest(values, centroids, prices if price else None)
+        np.testing.assert_allclose(cost[np.arange(300), found], cost.min(axis=1), rtol=1e-9)
+
+
+def test_small_steps_add_up_until_a_weight_changes_its_value():
+    """Straight through, written out: the unshared weights take the steps, and each is given the nearest mean."""
+    model = network().double()
+    latent = model[0].weight.detach().clone()
+    alive = latent != 0
+    share_(model, {"0.weight": 3})
+    first = codes_of(model)["0.weight"].clone()
+    for step in range(60):
+        push = 0.01 * torch.randn(latent.shape, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        before = codes_of(model)["0.weight"].clone()
+        with torch.no_grad():
+            model[0].weight += push
+        latent += push * alive
+        share_again_(model)
+        means = np.array([float(latent[before == k].mean()) for k in range(1, 4)])
+        expected = means[np.abs(latent[alive].numpy()[:, None] - means).argmin(axis=1)]
+        np.testing.assert_allclose(model[0].weight[alive].detach().numpy(), expected, rtol=1e-9)
+        assert not model[0].weight[~alive].any()
+    assert (codes_of(model)["0.weight"] != first).any()
+    detach_codes_(model)
+    assert different_values(model[0].weight) <= 3
+
+
+def test_dear_values_lose_their_weights():
+    shared = []
+    for price in (0.0, 0.5):
+        model = network()
+        share_(model, {"0.weight": 12})
+        for _ in range(20):
+            share_again_(model, bit_price=price)
+        shared.append(different_values(model[0].weight))
+    assert shared[0] == 12 > shared[1]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 100])
-def test_all_is_shared_in_time(steps):
-    """The stages come in order, and the last one before the end, however short the training is."""
-    sharing = Sharing({}, 0.0, steps)
-    portions = [sharing.portion(step) for step in range(1, steps + 1)]
-    begun = [portion for portion in portions if portion is not None]
-    assert begun == sorted(begun)
-    assert begun[-1] == 1.0
-    assert portions.index(1.0) <= max(1, steps) // 2
+def test_which_value_is_fixed_in_the_end(steps):
+    """In the last quarter only the values move."""
+    sharing, model = Sharing(0.0, round(ADAPTING * steps)), network()
+    share_(model, {"0.weight": 4})
+    torch.manual_seed(0)
+    for step in range(1, steps + 1):
+        before = codes_of(model)["0.weight"].clone()
+        with torch.no_grad():
+            model[0].weight += 0.3 * torch.randn_like(model[0].weight)
+        sharing(model, step)
+        if step > 0.75 * steps + 0.5:
+            assert torch.equal(codes_of(model)["0.weight"], before)
+        assert different_values(model[0].weight) <= 4
