@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from zoo.artifact import LoadedModel, ModelConfig
 
 MAGIC = b"SLIM"
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".slim"
 MOST_HEADER = 1 << 24  # bytes of JSON: a pruned model of 10,000 layers takes a tenth
 MOST_WEIGHTS = 1 << 31

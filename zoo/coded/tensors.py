@@ -103,7 +103,8 @@ def code_symbols(
     """Code a matrix of 0 (no weight) and 1..kinds (which value), in rows.
 
     Whether a weight lives is told by how many live in its column and its row so far, and by its neighbours in the row,
-    in the column, and in the picture that a row is. Matrices of more than `MOST_ADAPTIVE` places are coded by the
+    in the column, and in the picture that a row is; its value by the last in column and row, and by its neighbours in
+    the picture. Matrices of more than `MOST_ADAPTIVE` places are coded by the
     frequencies of their symbols alone.
     """
     rows, columns = shape
@@ -113,46 +114,62 @@ def code_symbols(
     out = np.zeros(shape, dtype=np.intp)
     lives, kind = Mixer(PLACE_CONTEXTS), Mixer(VALUE_CONTEXTS)
     depth = (kinds - 1).bit_length()
-    in_column = [0] * (columns + 2 * image + 2)  # padded on both sides, so that neighbours are always there
+    edge = 2 * image + 1
+    in_column = [0] * (columns + 2 * edge)  # padded on both sides, so that neighbours are always there
     above, above2 = [0] * len(in_column), [0] * len(in_column)
     last_in_column = [0] * len(in_column)
-    edge = image + 1
     for row in range(rows):
-        now = [0] * len(in_column)
+        now, alive = [0] * len(in_column), [0] * len(in_column)  # this row's symbols, and whether there is one
         in_row, last_in_row = 0, 0
         given = None if symbols is None else symbols[row].tolist()
         for column in range(columns):
             at = column + edge
             seen = in_column[at]
             near = in_column[at - 1] + in_column[at + 1] + in_column[at - image] + in_column[at + image]
+            corners = (
+                in_column[at - image - 1] + in_column[at - image + 1] + in_column[at + image - 1]
+                + in_column[at + image + 1]
+            )  # fmt: skip
+            left, left2, up, right_up = alive[at - 1], alive[at - 2], alive[at - image], alive[at - image + 1]
+            around = left + left2 + up + right_up + alive[at - image - 1] + alive[at - 2 * image]
             contexts = (
                 column,
                 _level(seen) << 8 | _level(row),
                 _level(in_row) << 16 | _level(column) << 8 | _level(seen),
-                now[at - 1] | now[at - 2] << 1 | now[at - image] << 2 | now[at - image + 1] << 3 | above[at] << 4,
+                left | left2 << 1 | up << 2 | right_up << 3 | above[at] << 4,
                 _level(near) << 16 | _level(seen) << 8 | _level(row),
                 _level(in_row) << 8 | _level(column),
                 above[at] | above2[at] << 1 | above[at - 1] << 2 | above[at + 1] << 3 | _level(seen) << 8,
+                _level(4 * seen + 2 * near + corners) << 8 | _level(in_row),
+                around << 16 | _level(2 * seen + near),
             )
             symbol = 0 if given is None else given[column]
             if lives.bit(coder, contexts, min(row, 3), int(symbol > 0)):
                 value, node = symbol - 1, 1
+                beside, over = now[at - 1], now[at - image]
+                nearest = beside or over or now[at - image + 1] or now[at - image - 1]
                 for place in range(depth - 1, -1, -1):
-                    of_value = (node, node << 12 | last_in_column[at], node << 12 | last_in_row)
+                    of_value = (
+                        node,
+                        node << 12 | last_in_column[at],
+                        node << 12 | last_in_row,
+                        node << 12 | nearest,
+                        node << 24 | beside << 12 | over,
+                    )
                     node = node << 1 | kind.bit(coder, of_value, 0, value >> place & 1)
                 value = node - (1 << depth)
                 if value >= kinds:
                     raise CodedError("a value that is not in its codebook")
-                out[row, column] = last_in_column[at] = last_in_row = value + 1
-                now[at] = 1
+                out[row, column] = now[at] = last_in_column[at] = last_in_row = value + 1
+                alive[at] = 1
                 in_column[at] += 1
                 in_row += 1
-        above2, above = above, now
+        above2, above = above, alive
     return out
 
 
-PLACE_CONTEXTS = 7
-VALUE_CONTEXTS = 3
+PLACE_CONTEXTS = 9
+VALUE_CONTEXTS = 5
 
 
 def _level(count: int) -> int:

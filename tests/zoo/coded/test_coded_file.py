@@ -171,7 +171,7 @@ def test_files_that_are_not(tmp_path, content):
     with pytest.raises(SlimzooError, match="does not begin with SLIM"):
         load_coded(tmp_path / "other.slim")
     newer = content[:4] + bytes([content[4] + 1]) + content[5:]
-    with pytest.raises(CodedError, match="of format 2, this version reads 1"):
+    with pytest.raises(CodedError, match="of format 3, this version reads 2"):
         decode(newer)
 
 

@@ -92,6 +92,20 @@ def test_neighbours_in_the_picture_help():
     assert size(words, 32, image=12) < 0.9 * size(words, 32)
 
 
+def test_values_are_told_by_their_neighbours_in_the_picture():
+    """Signs that flip at a place that differs from row to row cost less than the same signs shuffled."""
+    rng = np.random.default_rng(0)
+    x = np.mgrid[:12, :12][1].reshape(-1)
+    alive = rng.random((60, 144)) < 0.5
+    signs = np.where((x < rng.integers(2, 10, (60, 1))) ^ (rng.random((60, 1)) < 0.5), 1.0, -1.0)
+    smooth = alive * signs
+    shuffled = smooth.copy()
+    for row in shuffled:
+        row[row != 0] = rng.permutation(row[row != 0])
+    living = int(alive.sum())
+    assert size(floats(smooth), 32, image=12) < size(floats(shuffled), 32, image=12) - 0.6 * living / 8
+
+
 @pytest.mark.parametrize("length", range(0, 60, 7))
 def test_cut_off_numbers_are_refused_or_end(length):
     """Whatever the bytes, decoding ends, with a matrix of the asked shape or a CodedError."""
