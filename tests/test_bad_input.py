@@ -25,11 +25,12 @@ LENET = ["--model", "lenet5", "--method", "scratch"]
 EPOCHS = 8
 
 FORKING_SERVER = """
-import gc, json, os, resource, sys
+import gc, json, os, resource, signal, sys
 import altair, sklearn.datasets, torch._dynamo, vl_convert
 import transfer.evaluation.evaluate, transfer.fit, transfer.predict
 from compress.__main__ import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
 gc.freeze()
 for line in sys.stdin:
     request = json.loads(line)
