@@ -83,7 +83,7 @@ class Task:
 
     augment: Augment
     dense_epochs: int
-    optimizer: OptimizerName = "sgd"
+    optimizer: OptimizerName = "adamw"
     lr: float = 2e-3
     dense_pct: float = 0.0
     rate: float = 1.0
@@ -106,13 +106,13 @@ TASKS = {
         augment=augment_for(mirror=False), dense_epochs=60, model_args={"width": 3, "dropout": 0.3}
     ),
     "lenet5_caffe": Task(
-        teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30,
-        optimizer="adamw", lr=2e-3, macs=0.5, narrow_epochs=30, weights=(10300, 7500, 5000, 3200), epochs=(120, 30),
+        teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.5,
+        narrow_epochs=30, weights=(10300, 7500, 5000, 3200), epochs=(120, 30),
     ),
     "lenet_300_100": Task(  # of the wide LeNet-5 it learns less: one trial lost a point of validation
         teacher="lenet5_caffe", temperature=2.0, dense_pct=97.5, rate=160.0,
         augment=Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0),
-        dense_epochs=40, lr=0.1, weights=(7650, 6000, 4600, 3200), epochs=(200, 40),
+        dense_epochs=40, optimizer="sgd", lr=0.1, weights=(7650, 6000, 4600, 3200), epochs=(200, 40),
     ),
 }  # fmt: skip
 NETWORKS = [name for name, task in TASKS.items() if task.teacher]
@@ -206,8 +206,9 @@ class Run:
             cut = prune_channels(
                 dense, self.config.input_size, macs=self.task.macs, importance=Taylor(dense, seen), round_to=1
             )
-            recipe = self.recipe(self.task.narrow_epochs, optimizer="adamw", lr=2e-3, backbone_lr=2e-3)
-            return finetune(cut.model, self.data, recipe, loss_fn=self.taught(teacher)).model
+            return finetune(
+                cut.model, self.data, self.recipe(self.task.narrow_epochs), loss_fn=self.taught(teacher)
+            ).model
 
         return self.stage("narrow", make)
 

@@ -72,17 +72,16 @@ def share_again_(model: nn.Module, *, bit_price: float = 0.0) -> None:
     Args:
         bit_price: see `share_`.
     """
-    tensors = shareable(model)
-    for name, code in _buffers(model, CODE).items():
-        tensor, gap, living = tensors[name], _buffers(model, GAP)[name], code.nonzero(as_tuple=True)
+    tensors, gaps = shareable(model), _buffers(model, GAP)
+    for name, code in codes_of(model).items():
+        tensor, gap, living = tensors[name], gaps[name], code.nonzero(as_tuple=True)
         wanted = (tensor[living] + gap[living]).double()
         tensor.zero_()
         if not len(wanted):
             continue
         kinds = code[living].long() - 1
-        sharers = torch.bincount(kinds)
-        means = torch.zeros(len(sharers), dtype=torch.float64, device=tensor.device).index_add_(0, kinds, wanted)
-        means, order = (means / sharers)[sharers > 0].sort()
+        means, sharers = _means(wanted, kinds)
+        means, order = means[sharers > 0].sort()
         price = None
         if bit_price:
             shares = sharers[sharers > 0][order] / len(wanted)
@@ -121,10 +120,15 @@ def tie_(model: nn.Module) -> None:
     for name, code in codes_of(model).items():
         tensor, living = tensors[name], code.nonzero(as_tuple=True)  # few, as a rule
         kinds, values = code[living].long(), tensor[living].double()
-        sums = torch.zeros(int(code.max()) + 1, dtype=torch.float64, device=tensor.device).index_add_(0, kinds, values)
-        means = sums / torch.bincount(kinds, minlength=len(sums)).clamp(min=1)
         tensor.zero_()
-        tensor[living] = means[kinds].to(tensor)
+        tensor[living] = _means(values, kinds)[0][kinds].to(tensor)
+
+
+def _means(values: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and count of the values of each kind, from 0 to the largest; of a kind without values, 0 and 0."""
+    counts = torch.bincount(kinds)
+    sums = torch.zeros(len(counts), dtype=values.dtype, device=values.device).index_add_(0, kinds, values)
+    return sums / counts.clamp(min=1), counts
 
 
 @torch.no_grad()

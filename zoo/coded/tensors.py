@@ -104,8 +104,7 @@ def code_symbols(
 
     Whether a weight lives is told by how many live in its column and its row so far, and by its neighbours in the row,
     in the column, and in the picture that a row is; its value by the last in column and row, and by its neighbours in
-    the picture. Matrices of more than `MOST_ADAPTIVE` places are coded by the
-    frequencies of their symbols alone.
+    the picture. Matrices of more than `MOST_ADAPTIVE` places are coded by the frequencies of their symbols alone.
     """
     rows, columns = shape
     if rows * columns > MOST_ADAPTIVE:
