@@ -13,7 +13,6 @@ Predictions are compared with measurements of networks that the table has not se
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from bench_prune import NOT_WORSE, STEPS, figures_of, fitted, flags
-from record import RESULTS, write_result
+from record import Rows, write_result
 
 from compress.deploy.benchmark import bench
 from compress.deploy.export import export
@@ -45,12 +44,11 @@ TRIES = 6
 
 
 def main(seeds: list[int]) -> int:
-    raw = RESULTS / "latency.runs.json"
-    runs: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8")) if raw.exists() else []
+    rows = Rows("latency")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SLIMZOO_CACHE"] = str(Path(folder, "cache"))  # a table measured under other load is not there
         for seed in seeds:
-            if any(run["seed"] == seed for run in runs):
+            if rows.find(seed=seed):
                 continue
             dense, data = fitted("emoji", seed, Path(folder))
             loaded = load_model(dense)
@@ -60,7 +58,7 @@ def main(seeds: list[int]) -> int:
             grouping = find_groups(loaded.model, _example(size))
             table = latency_table(loaded.model, size, grouping)
             row: dict[str, Any] = {"seed": seed, "table_error": table.error}
-            if not runs:
+            if not rows.all:
                 row["unseen"] = _unseen(loaded, grouping, table)
             epochs = STEPS // -(-len(pixels.train) // BATCH)
             wanted = SHARE * float(table.ms[0])
@@ -79,13 +77,12 @@ def main(seeds: list[int]) -> int:
                 "uniform_is_faster_by": found["rows"][1]["ratio"], "ci": found["rows"][1]["ratio_ci"],
                 "noise": found["noise"],
             }  # fmt: skip
-            runs.append(row)
-            raw.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+            rows.keep(**row)
             tops = {kind: row[kind]["test_top1_pct"] for kind in ("latency", "uniform")}
             print(seed, tops, row["side_by_side"], row.get("unseen", {}).get("median_error"), flush=True)
-    figures = _compare(runs)
+    figures = _compare(rows.all)
     print(write_result("latency", figures, f"python benchmarks/bench_latency.py {' '.join(map(str, seeds))}".strip()))
-    raw.unlink()
+    rows.finish()
     return 4 if figures["missed"] else 0
 
 

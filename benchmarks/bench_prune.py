@@ -20,7 +20,6 @@ not run again.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import statistics
 import sys
@@ -33,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import RESULTS, write_result
+from record import Rows, write_result
 from torch import nn
 
 from compress.gradient_batches import BATCH, gradient_batches
@@ -65,32 +64,15 @@ WAYS = ("left frozen", "left learned", "measured frozen", "measured learned")  #
 
 
 def main(seeds: list[int]) -> int:
-    rows = Rows(RESULTS / "prune.runs.json")
+    rows = Rows("prune")
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             for task in TASKS:
                 run(rows, task, seed, Path(folder))
     figures = _compare(rows.all)
     print(write_result("prune", figures, f"python benchmarks/bench_prune.py {' '.join(map(str, seeds))}".strip()))
-    rows.file.unlink()
+    rows.finish()
     return 4 if figures["missed"] else 0
-
-
-class Rows:
-    """What has been measured, in a file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.all: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-
-    def keep(self, **row: Any) -> None:
-        self.all.append(row)
-        self.file.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
-        print(*(f"{row[k]}" for k in ("task", "seed", "share", "method", "test_top1_pct", "seconds")), flush=True)
-
-    def find(self, **row: Any) -> dict[str, Any] | None:
-        """The first that is so."""
-        return next((found for found in self.all if all(found[k] == v for k, v in row.items())), None)
 
 
 def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
@@ -107,14 +89,14 @@ def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
     epochs = STEPS // -(-len(pixels.train) // BATCH)
     if not rows.find(task=task, seed=seed, method="dense"):
         found = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, None)
-        rows.keep(task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **figures_of(found))
+        keep(rows, task=task, seed=seed, share=1.0, method="dense", seconds=0.0, **figures_of(found))
     for share in shares:
         out, cell = folder / f"{task}-{seed}-{share}", {"task": task, "seed": seed, "share": share}
         began = time.monotonic()
         step = prune(dense, data=data, choice={"macs": share}, recover=epochs, out=out, seed=seed)
         seconds = round(time.monotonic() - began, 1)
         if not rows.find(**cell, method="slimzoo"):
-            rows.keep(**cell, method="slimzoo", seconds=seconds, **figures_of(step.record["metrics"]["after"]))
+            keep(rows, **cell, method="slimzoo", seconds=seconds, **figures_of(step.record["metrics"]["after"]))
         recipe = recipe_after_cut(config, mirror=source.mirror, epochs=epochs, seed=seed)
         for method in methods[1:]:
             if rows.find(**cell, method=method):
@@ -127,7 +109,12 @@ def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
                 network, extra = _peer(method, loaded, pixels, share, recipe, first and first["statistics"])
             found = measure(predictor_of(network, config), network, config, pixels, None)
             seconds = round(time.monotonic() - began, 1)
-            rows.keep(**cell, method=method, seconds=seconds, **extra, **figures_of(found))
+            keep(rows, **cell, method=method, seconds=seconds, **extra, **figures_of(found))
+
+
+def keep(rows: Rows, **row: Any) -> None:
+    rows.keep(**row)
+    print(*(f"{row[k]}" for k in ("task", "seed", "share", "method", "test_top1_pct", "seconds")), flush=True)
 
 
 def fitted(task: str, seed: int, folder: Path) -> tuple[Path, str]:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import csv
 import gc
-import json
 import os
 import statistics
 import sys
@@ -34,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import RESULTS, write_result
+from record import Rows, write_result
 
 SIZE = 96
 FEW = 20
@@ -47,11 +46,10 @@ SINGLE = ("prototype", "probe", "finetune")
 
 def main(seeds: list[int]) -> int:
     emoji = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji").resolve()
-    raw = RESULTS / "transfer.runs.json"
-    runs: list[dict[str, Any]] = json.loads(raw.read_text(encoding="utf-8")) if raw.exists() else []
+    kept = Rows("transfer")
     for seed in seeds:
         for task in EPOCHS:
-            if any(run["task"] == task and run["seed"] == seed for run in runs):
+            if kept.find(task=task, seed=seed):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 data = emoji / "google" if task == "emoji" else _few(emoji / "google", Path(folder), seed)
@@ -65,17 +63,16 @@ def main(seeds: list[int]) -> int:
                     else _ours(method, data, emoji / "twitter", seed, Path(folder))
                     for method in SINGLE
                 ]
-            runs += [{"task": task, "seed": seed, **row} for row in rows]
-            raw.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")  # as they come
             for row in rows:
+                kept.keep(task=task, seed=seed, **row)
                 print(task, seed, row["method"], f"{row['top1_pct']:.2f}% {row['seconds']:.0f} s", flush=True)
-    figures = {"tasks": {task: _compare(task, [r for r in runs if r["task"] == task]) for task in EPOCHS}}
+    figures = {"tasks": {task: _compare(task, [r for r in kept.all if r["task"] == task]) for task in EPOCHS}}
     figures["one_shot"] = one_shot(emoji)
     missed = [claim for task in figures["tasks"].values() for claim in task["missed"]]
     missed += [] if figures["one_shot"]["top1_pct"] >= figures["one_shot"]["bar_pct"] else ["one-shot"]
-    figures |= {"missed": missed, "runs": [{k: v for k, v in run.items() if k != "correct"} for run in runs]}
+    figures |= {"missed": missed, "runs": [{k: v for k, v in run.items() if k != "correct"} for run in kept.all]}
     print(write_result("transfer", figures, f"python benchmarks/bench_transfer.py {' '.join(map(str, seeds))}".strip()))
-    raw.unlink()
+    kept.finish()
     return 4 if missed else 0
 
 

@@ -38,6 +38,30 @@ def write_result(name: str, figures: dict[str, Any], command: str) -> Path:
     return path
 
 
+class Rows:
+    """What a long benchmark has measured so far, in results/NAME.runs.json, so that it goes on where it was stopped.
+
+    Attributes:
+        all: the rows, each with the commit that it was measured at.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._file = RESULTS / f"{name}.runs.json"
+        self.all: list[dict[str, Any]] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else []
+
+    def keep(self, **row: Any) -> None:
+        self.all.append(row | commit())
+        self._file.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
+
+    def find(self, **row: Any) -> dict[str, Any] | None:
+        """The first that is so."""
+        return next((found for found in self.all if all(found[k] == v for k, v in row.items())), None)
+
+    def finish(self) -> None:
+        """Delete the file; the result holds its rows."""
+        self._file.unlink()
+
+
 def commit() -> dict[str, Any]:
     """`dirty`: the code measured was not exactly that of the commit. Results themselves do not count."""
     head = _git("rev-parse", "HEAD")
