@@ -181,12 +181,12 @@ def latency(f: Figures) -> str:
 def coding(f: Figures) -> str:
     lines = ["| network | dense | coded file | times smaller | top-1 | change |", "|---|---:|---:|---:|---:|---:|"]
     for name, found in f.items():
-        point, test = found["curve"][found["chosen"]], found["test"]
-        low, high = test["drop_ci_points"]
-        sizes = f"{min(point['bytes']):,} to {max(point['bytes']):,} bytes"
+        low, high = found["test_drop_ci_points"]
+        sizes = f"{min(found['bytes']):,} to {max(found['bytes']):,} bytes"
         lines.append(
             f"| `{name}` | {found['dense_test_top1_pct']:.2f}% | {sizes} | {found['rate']:.0f} "
-            f"| {test['top1_pct']:.2f}% | {-test['drop_points']:+.2f} points ({-high:+.2f} to {-low:+.2f}) |"
+            f"| {found['test_top1_pct']:.2f}% "
+            f"| {-found['test_drop_points']:+.2f} points ({-high:+.2f} to {-low:+.2f}) |"
         )
     return "\n".join(lines)
 
