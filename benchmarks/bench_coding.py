@@ -101,7 +101,7 @@ class Task:
 TAUGHT = 0.9  # the teacher's share of the loss
 BIT_POWER = 2.0  # see `Unstructured`
 BIAS_VALUES = 4  # that the biases of a layer share
-BIT_PRICE = 0.003  # see `share_`
+BIT_PRICE = 0.006  # see `share_`
 SHARING_EPOCHS = 60
 SHARINGS = 2  # of which the best is taken
 VIEWS = 8  # of each digit for validation
