@@ -11,7 +11,8 @@ file written. What is measured is the model that the file gives back.
 
 The chosen point is the last, from the first and largest on, before one whose validation accuracy over the seeds is more
 than 0.1 points below the dense networks'. The curve goes on past it, to where it breaks. WORK keeps every stage, so
-that a run goes on where it was stopped; a WORK that other code has filled is refused.
+that a run goes on where it was stopped; a WORK that other code has filled is refused. Whole seeds are kept in
+results/coding-ARCHITECTURE.runs.json, and what is there is not run again.
 
 Deep Compression (Han et al. 2016): 39 and 40 times. Soft Weight-Sharing (Ullrich et al. 2017): up to 162. Bayesian
 Compression (Louizos et al. 2017): 419, LeNet-5, at 99.0%.
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from record import RESULTS, commit, write_result
+from record import RESULTS, Rows, commit, write_result
 from torch import nn
 
 import zoo
@@ -367,8 +368,12 @@ def main(arguments: argparse.Namespace) -> int:
     digits, figures = Digits.load(), figures_so_far()
     with Console() as console:
         for name in arguments.architectures or NETWORKS:
-            runs = [Run(name, TASKS[name], s, digits, arguments.work, console).curve() for s in arguments.seeds]
-            figures[name] = {**commit(), **summary(TASKS[name], runs)}
+            rows = Rows(f"coding-{name}")
+            for seed in arguments.seeds:
+                if not rows.find(seed=seed):
+                    rows.keep(**Run(name, TASKS[name], seed, digits, arguments.work, console).curve())
+            figures[name] = {**commit(), **summary(TASKS[name], rows.all)}
+            rows.finish()
             drop, missed = figures[name]["test_drop_points"], figures[name]["missed"]
             console.say(f"{name}: {figures[name]['rate']}x, {drop} points lost, missed {missed}")
     command = "python benchmarks/bench_coding.py WORK " + " ".join(arguments.architectures)
