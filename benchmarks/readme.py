@@ -179,15 +179,17 @@ def latency(f: Figures) -> str:
 
 
 def coding(f: Figures) -> str:
-    lines = ["| network | dense | coded file | times smaller | top-1 | change |", "|---|---:|---:|---:|---:|---:|"]
+    lines = ["| network | times smaller | one file, bytes | test top-1 | change, points |", "|---|---:|---:|---:|---:|"]
     for name, found in f.items():
-        low, high = found["test_drop_ci_points"]
-        sizes = f"{min(found['bytes']):,} to {max(found['bytes']):,} bytes"
-        lines.append(
-            f"| `{name}` | {found['dense_test_top1_pct']:.2f}% | {sizes} | {found['rate']:.0f} "
-            f"| {found['test_top1_pct']:.2f}% "
-            f"| {-found['test_drop_points']:+.2f} points ({-high:+.2f} to {-low:+.2f}) |"
-        )
+        lines.append(f"| `{name}` | 1 | {found['runs'][0]['fp32_bytes']:,} | {found['dense_test_top1_pct']:.2f}% | |")
+        for number, point in enumerate(found["curve"]):
+            low, high = point["test_drop_ci_points"]
+            rate = f"**{point['rate']:.0f}**" if number == found["chosen"] else f"{point['rate']:.0f}"
+            sizes = f"{min(point['bytes']):,} to {max(point['bytes']):,}"
+            lines.append(
+                f"| | {rate} | {sizes} | {point['test_top1_pct']:.2f}% "
+                f"| {-point['test_drop_points']:+.2f} ({-high:+.2f} to {-low:+.2f}) |"
+            )
     return "\n".join(lines)
 
 
