@@ -312,7 +312,7 @@ def at_point(task: Task, runs: list[dict[str, Any]], number: int) -> dict[str, A
     """All seeds together at one point of the curve; drops are paired, with those of the dense networks."""
     dense, points = [run["dense"] for run in runs], [run["points"][number] for run in runs]
     after = [point["answers"] for point in points]
-    drop = paired_drop(*(np.concatenate([right(answers["test"]) for answers in found]) for found in (dense, after)))
+    drop = paired_drop(*(np.array(right("".join(answers["test"] for answers in found))) for found in (dense, after)))
     val_before, val_after = (100 * float(np.mean([answers["val"] for answers in found])) for found in (dense, after))
     return {
         "weights": task.weights[number],
@@ -370,13 +370,12 @@ def main(arguments: argparse.Namespace) -> int:
             rows = Rows(f"coding-{name}")
             for seed in arguments.seeds:
                 if not rows.find(seed=seed):
-                    rows.keep(**Run(name, TASKS[name], seed, digits, arguments.work, console).curve())
+                    rows.keep(Run(name, TASKS[name], seed, digits, arguments.work, console).curve())
             figures[name] = {**commit(), **summary(TASKS[name], rows.all)}
+            result = write_result("coding", figures, f"python benchmarks/bench_coding.py WORK {name}")
             rows.finish()
             drop, missed = figures[name]["test_drop_points"], figures[name]["missed"]
-            console.say(f"{name}: {figures[name]['rate']}x, {drop} points lost, missed {missed}")
-    command = "python benchmarks/bench_coding.py WORK " + " ".join(arguments.architectures)
-    print(write_result("coding", figures, command.strip()))
+            console.say(f"{name}: {figures[name]['rate']}x, {drop} points lost, missed {missed}; {result}")
     return 4 if any(found["missed"] for found in figures.values()) else 0
 
 

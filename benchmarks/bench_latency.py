@@ -77,7 +77,7 @@ def main(seeds: list[int]) -> int:
                 "uniform_is_faster_by": found["rows"][1]["ratio"], "ci": found["rows"][1]["ratio_ci"],
                 "noise": found["noise"],
             }  # fmt: skip
-            rows.keep(**row)
+            rows.keep(row)
             tops = {kind: row[kind]["test_top1_pct"] for kind in ("latency", "uniform")}
             print(seed, tops, row["side_by_side"], row.get("unseen", {}).get("median_error"), flush=True)
     figures = _compare(rows.all)

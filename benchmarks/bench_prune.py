@@ -113,7 +113,7 @@ def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
 
 
 def keep(rows: Rows, **row: Any) -> None:
-    rows.keep(**row)
+    rows.keep(row)
     print(*(f"{row[k]}" for k in ("task", "seed", "share", "method", "test_top1_pct", "seconds")), flush=True)
 
 

@@ -63,8 +63,8 @@ def main(seeds: list[int]) -> int:
                     else _ours(method, data, emoji / "twitter", seed, Path(folder))
                     for method in SINGLE
                 ]
+            kept.keep(*({"task": task, "seed": seed, **row} for row in rows))
             for row in rows:
-                kept.keep(task=task, seed=seed, **row)
                 print(task, seed, row["method"], f"{row['top1_pct']:.2f}% {row['seconds']:.0f} s", flush=True)
     figures = {"tasks": {task: _compare(task, [r for r in kept.all if r["task"] == task]) for task in EPOCHS}}
     figures["one_shot"] = one_shot(emoji)

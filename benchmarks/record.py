@@ -49,9 +49,13 @@ class Rows:
         self._file = RESULTS / f"{name}.runs.json"
         self.all: list[dict[str, Any]] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else []
 
-    def keep(self, **row: Any) -> None:
-        self.all.append(row | commit())
-        self._file.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
+    def keep(self, *rows: dict[str, Any]) -> None:
+        """All of these or none."""
+        here = commit()
+        self.all += [row | here for row in rows]
+        partial = self._file.with_suffix(".partial")
+        partial.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self._file)
 
     def find(self, **row: Any) -> dict[str, Any] | None:
         """The first that is so."""

@@ -29,3 +29,17 @@ def test_result_carries_its_provenance(record):
     assert written["machine"]["processor"]
     assert written["versions"]["python"]
     assert {"commit", "dirty", "date"} <= set(written)
+
+
+def test_rows_go_on_where_they_were_stopped(record):
+    record.RESULTS.mkdir()
+    record.Rows("long").keep({"seed": 0, "top1": 0.5}, {"seed": 1, "top1": 0.25})
+    again = record.Rows("long")
+    assert again.find(seed=1)["top1"] == 0.25
+    assert again.find(seed=2) is None
+    assert all({"commit", "dirty"} <= set(row) for row in again.all)
+    with pytest.raises(TypeError):
+        again.keep({"seed": 2}, {"seed": 3, "top1": object()})
+    assert [row["seed"] for row in record.Rows("long").all] == [0, 1]
+    again.finish()
+    assert record.Rows("long").all == []
