@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transfer.training.augment import augment_for
 from transfer.training.recipe import Recipe
 from zoo.artifact import ModelConfig
@@ -23,5 +25,11 @@ def recovery_recipe(config: ModelConfig, *, mirror: bool, epochs: int, seed: int
 
 def mirrored_as_fitted(config: ModelConfig, default: bool) -> bool:
     """Whether the fit mirrored its images: `--flip` or `--no-flip` as it was given then, else what the data say."""
-    given = [step["arguments"].get("flip") for step in config.lineage if step["verb"] == "fit"]
-    return default if not given or given[-1] is None else bool(given[-1])
+    given = last_fit(config).get("arguments", {}).get("flip")
+    return default if given is None else bool(given)
+
+
+def last_fit(config: ModelConfig) -> dict[str, Any]:
+    """Its record in the lineage; empty where the model was never fitted."""
+    fits = [step for step in config.lineage if step["verb"] == "fit"]
+    return fits[-1] if fits else {}

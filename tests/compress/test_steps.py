@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from compress.cli import app
 from compress.prune import latency
+from compress.prune.recover import recipe_after_cut
 from compress.prune.step import prune
 from compress.quantize.step import quantize
 from compress.recipe import mirrored_as_fitted
@@ -121,6 +122,14 @@ def test_recovery_mirrors_as_the_fit_did(folder, given, expected):
     fitted = read_config(folder / "dense")
     fitted.lineage[0]["arguments"]["flip"] = given
     assert mirrored_as_fitted(fitted, default=True) is expected
+
+
+@pytest.mark.parametrize(("method", "rate"), [("scratch", 9e-3), ("finetune", 3e-3), ("probe", 3e-3)])
+def test_after_a_cut_a_network_learns_three_times_as_fast_as_in_its_fit(folder, method, rate):
+    fitted = read_config(folder / "dense")
+    fitted.lineage[0]["method"] = method
+    recipe = recipe_after_cut(fitted, mirror=False, epochs=1, seed=0)
+    assert (recipe.lr, recipe.backbone_lr) == pytest.approx((rate, rate))
 
 
 def test_explain_writes_nothing(folder, tmp_path, monkeypatch):
