@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ MORE_DRAWS = 8  # and for erasing (5), blurring (2) and hue (1), drawn after the
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 # RGB to YIQ (NTSC 1953); hue is the angle in the plane of I and Q
 YIQ = (LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+KNOTS = 5  # along each side, of the grid whose points an elastic deformation moves
 ERASED = (0.02, 0.4)  # share of the image; Zhong et al. 2020, https://arxiv.org/abs/1708.04896, sec. 4.1
 ERASED_ASPECT = 0.3  # height over width is between this and its inverse; ibid.
 BLUR_SIGMA = (0.1 / 224, 2.0 / 224)  # of the side; Chen et al. 2020 (SimCLR), https://arxiv.org/abs/2002.05709, app. A
@@ -32,6 +34,10 @@ class Augment:
         scale: side lengths are multiplied by a log-uniform factor in [1 / (1 + scale), 1 + scale].
         shift: uniform in [-shift, shift] of the side, in both directions.
         flip: mirror left and right with probability 1/2.
+        elastic: parts of the image are moved apart: the points of a coarse grid by normal draws of this standard
+            deviation, a share of the side, and the pixels between them smoothly (Simard, Steinkraus and Platt 2003,
+            sec. 2; the grid is that of Ronneberger et al. 2015, arXiv 1505.04597, sec. 3.1). For written signs: a pen's
+            strokes bend, most photographed things do not.
         colour: brightness, contrast and saturation factors, uniform in [1 - colour, 1 + colour].
         grey: probability of dropping all colour.
         hue_deg: colours are turned about the grey axis by an angle uniform in [-hue_deg, hue_deg]; their luma stays.
@@ -46,6 +52,7 @@ class Augment:
     scale: float = 0.2
     shift: float = 0.1
     flip: bool = True
+    elastic: float = 0.0
     colour: float = 0.3
     grey: float = 0.1
     hue_deg: float = 0.0
@@ -53,8 +60,8 @@ class Augment:
     erase: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, most in (("rotate_deg", 180), ("scale", 9), ("shift", 1), ("colour", 1), ("grey", 1),
-                           ("hue_deg", 180), ("blur", 1), ("erase", 1)):  # fmt: skip
+        for name, most in (("rotate_deg", 180), ("scale", 9), ("shift", 1), ("elastic", 1), ("colour", 1),
+                           ("grey", 1), ("hue_deg", 180), ("blur", 1), ("erase", 1)):  # fmt: skip
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise UsageError(f"augment: {name}={value} must be in [0, {most}]")
@@ -91,11 +98,16 @@ def augment_batch(pixels: Tensor, indices: NDArray[np.intp], augment: Augment, *
         return pixels
     more = bool(augment.hue_deg or augment.blur or augment.erase)
     count = DRAWS + MORE_DRAWS * more
-    draws = np.stack([np.random.default_rng((seed, epoch, int(index))).random(count) for index in indices])
+    generators = [np.random.default_rng((seed, epoch, int(index))) for index in indices]
+    draws = np.stack([generator.random(count) for generator in generators])
     numbers = torch.from_numpy(draws.astype(np.float32)).to(pixels.device)  # (B, count) in [0, 1)
     # the nine lie in memory as they do alone: a vector's sine and a single number's may differ in the last bit
     u, extra = numbers[:, :DRAWS].contiguous(), numbers[:, DRAWS:]
-    pixels = _affine(pixels, 2 * u[:, :4] - 1, u[:, 4], augment)
+    bent = None
+    if augment.elastic:  # drawn after all others, so that it does not move them
+        knots = np.stack([generator.standard_normal((2, KNOTS, KNOTS), np.float32) for generator in generators])
+        bent = _displacement(torch.from_numpy(knots).to(pixels.device), pixels.shape[2:], augment.elastic)
+    pixels = _move(pixels, 2 * u[:, :4] - 1, u[:, 4], bent, augment)
     pixels = _recolour(pixels, u, extra[:, 7:], augment)
     if augment.blur:
         pixels = _blur(pixels, extra[:, 5], extra[:, 6], augment.blur)
@@ -104,8 +116,15 @@ def augment_batch(pixels: Tensor, indices: NDArray[np.intp], augment: Augment, *
     return pixels
 
 
-def _affine(pixels: Tensor, move: Tensor, mirror: Tensor, augment: Augment) -> Tensor:
-    if not (augment.rotate_deg or augment.scale or augment.shift or augment.flip):
+def _displacement(knots: Tensor, size: Sequence[int], elastic: float) -> Tensor:
+    """(B, 2, K, K) normal draws, x and y, to (B, H, W, 2) in grid coordinates; the outermost are at the corners."""
+    spread = F.interpolate(knots, size=tuple(size), mode="bicubic", align_corners=True)
+    return (2 * elastic * spread).permute(0, 2, 3, 1)
+
+
+def _move(pixels: Tensor, move: Tensor, mirror: Tensor, bent: Tensor | None, augment: Augment) -> Tensor:
+    """One resampling for all that moves: an affine map and, added to where it reads, the displacement."""
+    if bent is None and not (augment.rotate_deg or augment.scale or augment.shift or augment.flip):
         return pixels
     angle = move[:, 0] * math.radians(augment.rotate_deg)
     zoom = torch.exp(move[:, 1] * math.log1p(augment.scale))
@@ -119,6 +138,8 @@ def _affine(pixels: Tensor, move: Tensor, mirror: Tensor, augment: Augment) -> T
     of_column = torch.complex((sign * cos)[:, None] * x, (sign * sin)[:, None] * x)  # (B, W)
     of_row = torch.complex(shift[:, :1] - sin[:, None] * y, shift[:, 1:] + cos[:, None] * y)  # (B, H)
     grid = torch.view_as_real(of_column[:, None, :] + of_row[:, :, None])  # (B, H, W, 2)
+    if bent is not None:
+        grid = grid + bent
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -105,6 +105,52 @@ def test_an_image_changes_with_seed_epoch_and_index_and_nothing_else():
     assert all(not torch.allclose(a, b, atol=1) for a, b in zip(other, first, strict=True))
 
 
+def keys_cubic(x, a=-0.75):
+    """Keys 1981, eq. 4, with the a that PyTorch documents."""
+    x = abs(x)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+def between_knots(knots, y, x):
+    """The field at (y, x) in [0, 1], from a grid over the image's corners, the border repeated."""
+    last = len(knots) - 1
+    y, x, field = y * last, x * last, 0.0
+    for row in range(math.floor(y) - 1, math.floor(y) + 3):
+        for column in range(math.floor(x) - 1, math.floor(x) + 3):
+            weight = keys_cubic(y - row) * keys_cubic(x - column)
+            field += weight * knots[min(max(row, 0), last), min(max(column, 0), last)]
+    return field
+
+
+def test_elastic_against_a_loop_over_pixels():
+    side, share, indices = 9, 0.05, np.array([3, 11])
+    pixels = images(count=2, side=side)
+    found = augment_batch(pixels, indices, Augment(**OFF, elastic=share), seed=5, epoch=2).numpy()
+    for image, index, result in zip(pixels.numpy(), indices, found, strict=True):
+        generator = np.random.default_rng((5, 2, int(index)))
+        generator.random(9)
+        knots = generator.standard_normal((2, 5, 5), np.float32) * share * side  # pixels
+        for row in range(side):
+            for column in range(side):
+                dx, dy = (between_knots(field, row / (side - 1), column / (side - 1)) for field in knots)
+                np.testing.assert_allclose(result[:, row, column], sample(image, row + dy, column + dx), atol=0.01)
+
+
+def test_elastic_moves_as_far_as_it_says_and_leaves_the_other_draws_alone():
+    """The mean of a ramp's squared changes is the displacements' variance; only the strokes bend, not the colours."""
+    side, indices = 32, np.arange(300)
+    ramp = torch.arange(side).float().expand(300, 1, side, side).contiguous()
+    inside = (slice(None), slice(None), slice(8, 24), slice(8, 24))  # away from the border
+    moved = (augment_batch(ramp, indices, Augment(**OFF, elastic=0.03), seed=0, epoch=0) - ramp)[inside]
+    assert 0.4 < float(moved.square().mean().sqrt()) / (0.03 * side) < 1.1  # between knots, draws average out
+    assert abs(float(moved.mean())) < 0.1 * 0.03 * side
+    grey = torch.full((6, 3, 8, 8), 77.0)
+    coloured = [augment_batch(grey, np.arange(6), Augment(elastic=e), seed=0, epoch=0) for e in (0.0, 0.1)]
+    torch.testing.assert_close(coloured[1], coloured[0], rtol=1e-5, atol=1e-3)
+
+
 OFF = {"rotate_deg": 0.0, "scale": 0.0, "shift": 0.0, "flip": False, "colour": 0.0, "grey": 0.0}
 
 
@@ -195,7 +241,7 @@ def test_hue_turns_colours_and_keeps_luma_and_grey():
 
 
 def test_everything_at_once_is_a_function_of_seed_epoch_and_index():
-    everything = Augment(hue_deg=20.0, blur=0.5, erase=0.5)
+    everything = Augment(hue_deg=20.0, blur=0.5, erase=0.5, elastic=0.05)
     pixels, indices = images(count=6, side=20), np.array([4, 9, 2, 6, 1, 0])
     first = augment_batch(pixels, indices, everything, seed=1, epoch=1)
     order = [5, 2, 0]
