@@ -2,12 +2,13 @@
 
     python benchmarks/bench_coding.py WORK [ARCHITECTURE...] [--seeds 0 1 2]
 
-Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits 1,000 are for validation, each moved a
-little in eight ways; every choice is made by these. The 2,000 test digits choose nothing. A dense network of each seed,
-trained on the labels, is the baseline; what is made of it learns from the labels and from a better network of that
-seed. Then, from one point of the curve to the next: fewer weights by a cubic schedule; units that nothing feeds or
-reads removed, the others sorted; weights shared and the shared values trained, twice, and the better one taken; one
-file written. What is measured is the model that the file gives back.
+Caffe's LeNet-5 and LeNet-300-100 on mnist10k: of the 8,000 training digits each seed sets aside another 1,000 for
+validation, each moved a little in eight ways; every choice is made by these. The 2,000 test digits choose nothing. A
+dense network of each seed, trained on the labels, is the baseline; what is made of it learns from the labels and from a
+better network of that seed; where it is shown elastically bent digits, a dense network that is shown them too is
+measured beside it. Then, from one point of the curve to the next: fewer weights by a cubic schedule; units that nothing
+feeds or reads removed, the others sorted; weights shared and the shared values trained, twice, and the better one
+taken; one file written. What is measured is the model that the file gives back.
 
 The chosen point is the last, from the first and largest on, before one whose validation accuracy over the seeds is more
 than 0.1 points below the dense networks'. The curve goes on past it, to where it breaks. WORK keeps every stage, so
@@ -72,7 +73,8 @@ class Task:
 
     Attributes:
         dense_pct, rate: what must be reached, on the test digits.
-        optimizer, lr: of what is made of the dense network; sharing takes a quarter of the rate.
+        optimizer, lr: of the networks that are made of the dense one; sharing takes a quarter of the rate.
+        elastic: how far the digits that they learn from are bent, see `Augment`; those of the baseline are not.
         macs, narrow_epochs: share of the MACs that whole channels keep, first, which makes all that follows cheap, and
             what it takes to recover; 1 cuts none.
         weights: living weights at each point of the curve.
@@ -86,6 +88,7 @@ class Task:
     dense_epochs: int
     optimizer: OptimizerName = "adamw"
     lr: float = 2e-3
+    elastic: float = 0.0
     dense_pct: float = 0.0
     rate: float = 1.0
     model_args: Mapping[str, Any] = field(default_factory=dict)
@@ -114,10 +117,12 @@ TASKS = {
         teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.5,
         narrow_epochs=30, weights=(10000, 6500, 4200), epochs=(120, 30), values=(16, 8, 6, 16),
     ),
-    "lenet_300_100": Task(  # of the wide LeNet-5 it learns less: one trial lost a point of validation
+    # of the wide LeNet-5 it learns less: one trial lost a point of validation. Sparse, 7,900 weights, seeds 0 and 1:
+    # 98.4 and 98.3% of the validation digits, 98.7 and 98.9% where they are bent by a pixel.
+    "lenet_300_100": Task(
         teacher="lenet5_caffe", dense_pct=97.5, rate=160.0,
         augment=Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0),
-        dense_epochs=40, optimizer="sgd", lr=0.1, weights=(7900, 6000, 4600, 3200), epochs=(200, 40),
+        dense_epochs=40, optimizer="sgd", lr=0.1, elastic=0.036, weights=(7900, 6000, 4600, 3200), epochs=(200, 40),
         values=(8, 4, 16),
     ),
 }  # fmt: skip
@@ -131,11 +136,13 @@ class Digits:
     test: LabelledPixels
 
     @classmethod
-    def load(cls) -> Digits:
+    def load(cls, seed: int) -> Digits:
+        """Every seed has the same test digits, and validation digits of its own."""
         with np.load(Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "mnist10k.npz")) as file:
             images, labels = file["images"][..., None], file["labels"].astype(np.int64)
-        order = np.random.default_rng(0).permutation(len(images))
-        train, val, test = (LabelledPixels(images[part], labels[part]) for part in np.split(order, [7000, 8000]))
+        others, test = np.split(np.random.default_rng(0).permutation(len(images)), [8000])
+        train, val = np.split(np.random.default_rng(seed).permutation(others), [7000])
+        train, val, test = (LabelledPixels(images[part], labels[part]) for part in (train, val, test))
         return cls(train, views(val), test)
 
 
@@ -171,8 +178,8 @@ class Run:
     def recipe(self, epochs: int, **changes: Any) -> Recipe:
         plain = Recipe(
             epochs=epochs, batch=32, optimizer=self.task.optimizer, lr=self.task.lr, backbone_lr=self.task.lr,
-            weight_decay=0.0, label_smoothing=0.0, warmup=0.1, freeze_statistics=False, augment=self.task.augment,
-            seed=self.seed,
+            weight_decay=0.0, label_smoothing=0.0, warmup=0.1, freeze_statistics=False,
+            augment=replace(self.task.augment, elastic=self.task.elastic), seed=self.seed,
         )  # fmt: skip
         return replace(plain, **changes)
 
@@ -198,15 +205,16 @@ class Run:
             self.console.say(f"{directory.name}: {time.monotonic() - began:.0f} s")
         return load_model(directory).model
 
-    def dense(self) -> nn.Module:
+    def dense(self, *, bent: bool = False) -> nn.Module:
         def make() -> nn.Module:
             torch.manual_seed(self.seed)
             recipe = self.recipe(self.task.dense_epochs, batch=64, optimizer="adamw", lr=2e-3, backbone_lr=2e-3,
                                  weight_decay=0.05, label_smoothing=0.1, warmup=0.25)  # fmt: skip
             fresh = zoo.create_model(self.name, **self.config.model_args)
+            recipe = recipe if bent else replace(recipe, augment=self.task.augment)
             return finetune(fresh, self.data, recipe, progress=self.console.progress).model
 
-        return self.stage("dense", make)
+        return self.stage("dense-bent" if bent else "dense", make)
 
     def narrow(self, dense: nn.Module, teacher: nn.Module) -> nn.Module:
         """Whole channels first, where the task wants it."""
@@ -282,8 +290,9 @@ class Run:
                 f"{self.name} {self.seed}: {points[-1]['rate']}x, {point['bytes']} bytes, "
                 f"validation {point['answers']['val']:.2%}"
             )
+        bent = {"dense_bent": self.answers(self.dense(bent=True))} if self.task.elastic else {}
         return {
-            "seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense),
+            "seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense), **bent,
             "teacher": self.answers(teacher), "points": points,
         }  # fmt: skip
 
@@ -328,12 +337,16 @@ def at_point(task: Task, runs: list[dict[str, Any]], number: int) -> dict[str, A
     }
 
 
+def test_top1_pct(runs: list[dict[str, Any]], network: str) -> float:
+    return round(100 * float(np.mean([right(run[network]["test"]) for run in runs])), 3)
+
+
 def summary(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The curve over the seeds, the point that validation chooses, and whether it reaches what it must."""
     curve = [at_point(task, runs, number) for number in range(len(task.weights))]
     lost = [number for number, point in enumerate(curve) if point["val_drop_points"] > MOST_LOST]
     chosen = max(min(lost, default=len(curve)) - 1, 0)
-    point, dense = curve[chosen], 100 * float(np.mean([right(run["dense"]["test"]) for run in runs]))
+    point, dense = curve[chosen], test_top1_pct(runs, "dense")
     bars = {
         "dense": dense >= task.dense_pct,
         "rate": point["least_rate"] >= task.rate,
@@ -341,8 +354,9 @@ def summary(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "no worse": -point["test_drop_ci_points"][1] >= NO_WORSE,
     }
     return {
-        "dense_test_top1_pct": round(dense, 3),
-        "teacher_test_top1_pct": round(100 * float(np.mean([right(run["teacher"]["test"]) for run in runs])), 3),
+        "dense_test_top1_pct": dense,
+        **({"dense_bent_test_top1_pct": test_top1_pct(runs, "dense_bent")} if "dense_bent" in runs[0] else {}),
+        "teacher_test_top1_pct": test_top1_pct(runs, "teacher"),
         "chosen": chosen,
         **point,
         "missed": [name for name, reached in bars.items() if not reached],
@@ -364,13 +378,13 @@ def check_code(work: Path) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     check_code(arguments.work)
-    digits, figures = Digits.load(), figures_so_far()
+    figures = figures_so_far()
     with Console() as console:
         for name in arguments.architectures or NETWORKS:
             rows = Rows(f"coding-{name}")
             for seed in arguments.seeds:
                 if not rows.find(seed=seed):
-                    rows.keep(Run(name, TASKS[name], seed, digits, arguments.work, console).curve())
+                    rows.keep(Run(name, TASKS[name], seed, Digits.load(seed), arguments.work, console).curve())
             figures[name] = {**commit(), **summary(TASKS[name], rows.all)}
             result = write_result("coding", figures, f"python benchmarks/bench_coding.py WORK {name}")
             rows.finish()

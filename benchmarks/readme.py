@@ -182,6 +182,8 @@ def coding(f: Figures) -> str:
     lines = ["| network | times smaller | one file, bytes | test top-1 | change, points |", "|---|---:|---:|---:|---:|"]
     for name, found in f.items():
         lines.append(f"| `{name}` | 1 | {found['runs'][0]['fp32_bytes']:,} | {found['dense_test_top1_pct']:.2f}% | |")
+        if "dense_bent_test_top1_pct" in found:
+            lines.append(f"| the same, shown bent digits | 1 | | {found['dense_bent_test_top1_pct']:.2f}% | |")
         for number, point in enumerate(found["curve"]):
             low, high = point["test_drop_ci_points"]
             rate = f"**{point['rate']:.0f}**" if number == found["chosen"] else f"{point['rate']:.0f}"
