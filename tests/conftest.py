@@ -1,8 +1,10 @@
-"""One thread and a cache of its own for every test, and for the processes that tests start."""
+"""One thread and caches of their own for every test, and for the processes that tests start."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +19,35 @@ def quiet_machine(tmp_path_factory):
         patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))  # what was downloaded before is not there
         patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
         yield
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Empty caches, and nobody answers."""
+    from zoo import download
+
+    monkeypatch.setattr(download, "reachable", lambda address: False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SLIMZOO_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def cache_on_hub(no_network, tmp_path):
+    """Lay out timm/NAME in the hub's cache as its library does: (name, state) to the file that holds the bytes."""
+    from safetensors.torch import save
+
+    def cache(name, state):
+        content = save(state)
+        folder = tmp_path / "hf" / "hub" / f"models--timm--{name}"
+        blob = folder / "blobs" / hashlib.sha256(content).hexdigest()
+        link = folder / "snapshots" / "0123abc" / "model.safetensors"
+        for path in (blob, link, folder / "refs" / "main"):
+            path.parent.mkdir(parents=True)
+        blob.write_bytes(content)
+        link.symlink_to(Path("../../blobs", blob.name))
+        (folder / "refs" / "main").write_text("0123abc")
+        return blob
+
+    return cache

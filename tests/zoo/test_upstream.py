@@ -33,30 +33,6 @@ from zoo.preprocess import Preprocess
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """Empty caches, and nobody answers."""
-    monkeypatch.setattr(download, "reachable", lambda address: False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SLIMZOO_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-
-
-def cache_on_hub(tmp_path, name, state):
-    """Lay out timm/NAME in the hub's cache as its library does; returns the file that holds the bytes."""
-    content = save(state)
-    folder = tmp_path / "hf" / "hub" / f"models--timm--{name}"
-    blob = folder / "blobs" / hashlib.sha256(content).hexdigest()
-    link = folder / "snapshots" / "0123abc" / "model.safetensors"
-    for path in (blob, link, folder / "refs" / "main"):
-        path.parent.mkdir(parents=True)
-    blob.write_bytes(content)
-    link.symlink_to(Path("../../blobs", blob.name))
-    (folder / "refs" / "main").write_text("0123abc")
-    return blob
-
-
 def cache_torchvision(tmp_path, monkeypatch, file, state):
     """Put random weights where torchvision keeps FILE; their hash is taken for the one that the name ends with."""
     path = tmp_path / "torch" / "hub" / "checkpoints" / file
@@ -164,17 +140,17 @@ def test_pretrained_with_an_unknown_tag(no_network):
     ("name", "tag"),
     [("test_resnet", "r160_in1k"), ("test_vit", "r160_in1k"), ("vit_tiny_patch16_224", "augreg_in21k_ft_in1k")],
 )
-def test_timms_cached_weights_need_no_network(name, tag, no_network, tmp_path):
+def test_timms_cached_weights_need_no_network(name, tag, no_network, cache_on_hub):
     reference = timm.create_model(name)
-    cache_on_hub(tmp_path, f"{name}.{tag}", reference.state_dict())
+    cache_on_hub(f"{name}.{tag}", reference.state_dict())
     model = zoo.create_model(f"timm:{name}", pretrained=True)
     assert same_tensors(model, reference)
     assert "file" not in model.pretrained_cfg
     upstream.fetch(f"timm:{name}")
 
 
-def test_a_damaged_file_of_the_hub_is_not_read(no_network, tmp_path):
-    blob = cache_on_hub(tmp_path, "test_resnet.r160_in1k", timm.create_model("test_resnet").state_dict())
+def test_a_damaged_file_of_the_hub_is_not_read(no_network, cache_on_hub):
+    blob = cache_on_hub("test_resnet.r160_in1k", timm.create_model("test_resnet").state_dict())
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)

@@ -5,6 +5,8 @@ import signal
 
 import numpy as np
 import pytest
+import timm
+import torch
 from typer.testing import CliRunner
 
 from compress.cli import app
@@ -177,3 +179,22 @@ def test_a_resumed_run_to_a_latency_measures_nothing_again(dense, machine, monke
     assert bits[0] == bits[1]
     records = [read_config(tmp_path / name).lineage[-1]["latency"] for name in ("whole", "again")]
     assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(("name", "tag"), [("test_resnet", "r160_in1k"), ("test_vit", "r160_in1k")])
+def test_a_pretrained_model_of_timm_without_data(name, tag, cache_on_hub, tmp_path):
+    """Cut and saved as it is, and read again: fewer MACs, and the classes that it had."""
+    reference = timm.create_model(name)
+    cache_on_hub(f"{name}.{tag}", reference.state_dict())
+    argv = ["prune", f"timm:{name}", "--macs", "0.7", "--round-to", "4", "--recover", "0", "--out", str(tmp_path / "x")]
+    done = run(app, argv)
+    assert done.exit_code == 0, done.output
+    loaded = load_model(tmp_path / "x")
+    assert loaded.config.architecture == f"timm:{name}"
+    size = loaded.config.input_size
+    assert 0.5 <= count_macs(loaded.model, size) / count_macs(reference, size) <= 0.7
+    assert loaded.model(torch.zeros(2, *size)).shape == (2, 1000)
+    done = run(app, [*argv[:6], "--data", "digits", "--out", str(tmp_path / "y")])
+    assert isinstance(done.exception, UsageError)
+    assert "`slimzoo fit digits` first" in str(done.exception)
+    assert not (tmp_path / "y").exists()
