@@ -19,7 +19,7 @@ from compress.prune.budget import Cost
 from compress.prune.groups import Grouping, find_groups
 from compress.prune.importance import CRITERIA, Importance, Random, Taylor
 from compress.prune.latency import latency_table, measured_ms
-from compress.prune.recalibrate import recalibrate_
+from compress.prune.reconstruct import reconstruct_
 from compress.prune.recover import recipe_after_cut
 from compress.prune.recover import recover as train_back
 from compress.prune.sensitivity import Sensitivity
@@ -174,7 +174,10 @@ def prune(
             uncut, network = network, pruned.model
             if pixels is None or source is None:
                 continue
-            recalibrate_(network, uncut, pruned.cuts, pixels.train, loaded.config.preprocess, seed=seed)
+            reconstruct_(
+                network, uncut, pruned.cuts, pixels.train, loaded.config.preprocess,
+                weights=not is_sparse(loaded.config.lineage), seed=seed,
+            )  # fmt: skip
             if epochs := _epochs(recover, number, choice.rounds):
                 recipe = recipe_after_cut(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
                 network, notes = train_back(

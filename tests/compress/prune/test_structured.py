@@ -16,10 +16,11 @@ from compress.prune.allocate import (
     local_ranking,
 )
 from compress.prune.budget import Cost
+from compress.prune.cut import cut_copy
 from compress.prune.groups import find_groups
 from compress.prune.importance import Random, Taylor, bn_scale, l1_norm, l2_norm
-from compress.prune.recalibrate import recalibrate_
-from compress.prune.structured import prune_channels
+from compress.prune.reconstruct import reconstruct_
+from compress.prune.structured import Cut, prune_channels
 from transfer.data.loader import LabelledPixels
 from zoo.cost import count_macs
 from zoo.errors import UsageError
@@ -133,13 +134,90 @@ def test_recalibration_keeps_each_channels_distribution():
     data = LabelledPixels(pixels, np.zeros(64, dtype=np.int64))
     preprocess = Preprocess(size=size[1:])
     pruned = prune_channels(model, size, macs=0.5, round_to=2)
-    recalibrate_(pruned.model, model, pruned.cuts, data, preprocess)
+    weights = {name: p.clone() for name, p in pruned.model.named_parameters()}
+    reconstruct_(pruned.model, model, pruned.cuts, data, preprocess, weights=False)
+    assert all(torch.equal(p, weights[name]) for name, p in pruned.model.named_parameters())
     images = torch.from_numpy(preprocess.normalize(pixels))
     kept = {cut.group.name: cut.keep for cut in pruned.cuts}
     before, after = (outputs_of(m, "layer1.0.bn1", images) for m in (model, pruned.model))
     before = before[:, kept["layer1.0.conv1"]]
     for moment in (torch.mean, torch.std):
         np.testing.assert_allclose(moment(after, (0, 2, 3)), moment(before, (0, 2, 3)), rtol=1e-3, atol=1e-3)
+
+
+class Twice(nn.Module):
+    """A convolution before a cut, one behind it, and one that runs twice."""
+
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1, bias=bias)
+        self.second = nn.Conv2d(16, 6, (3, 1), stride=2, padding=(1, 0), dilation=(2, 1), bias=bias)
+        self.again = nn.Conv2d(6, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(self.again(self.again(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_behind_a_cut_are_the_least_squares_fit(bias):
+    """Against ridge regression over a loop of patches, by the normal equations of numpy."""
+    torch.manual_seed(0)
+    model, size = Twice(bias=bias).eval(), (3, 9, 9)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3), dtype=np.uint8)
+    data, preprocess = LabelledPixels(pixels, np.zeros(40, dtype=np.int64)), Preprocess(size=size[1:])
+    grouping = find_groups(model, torch.zeros(1, *size))
+    keeps = [np.arange(1, group.width) if group.name != "first" else np.arange(0, 16, 2) for group in grouping.groups]
+    pruned = cut_copy(model, grouping, keeps)
+    start = copy.deepcopy(pruned)
+    cuts = [Cut(group, keep) for group, keep in zip(grouping.groups, keeps, strict=True)]
+    reconstruct_(pruned, model, cuts, data, preprocess)
+
+    images = torch.from_numpy(preprocess.normalize(pixels))
+    assert torch.equal(pruned.first.weight, start.first.weight)  # nothing is missing there
+    assert torch.equal(pruned.again.weight, start.again.weight)  # it has two jobs
+    left = dict(zip([group.name for group in grouping.groups], keeps, strict=True))
+    kept = left.get("second", np.arange(6))
+    wanted, inputs = outputs_of(model, "second", images)[:, kept], torch.relu(outputs_of(start, "first", images))
+    padded = np.pad(inputs.numpy(), ((0, 0), (0, 0), (1, 1), (0, 0)))
+    rows, targets = [], []
+    for image in range(40):
+        for y in range(wanted.shape[2]):
+            for x in range(wanted.shape[3]):
+                rows.append(padded[image, :, 2 * y : 2 * y + 5 : 2, 2 * x].reshape(-1))
+                targets.append(wanted[image, :, y, x].numpy())
+    seen, aim = np.array(rows, dtype=np.float64), np.array(targets, dtype=np.float64)
+    if bias:
+        mean_seen, mean_aim = seen.mean(0), aim.mean(0)
+        seen, aim = seen - mean_seen, aim - mean_aim
+    old = start.second.weight.detach().flatten(1).numpy().astype(np.float64)
+    gram = seen.T @ seen
+    gram += 0.01 * np.diag(gram).mean() * np.eye(len(gram))
+    expected = old + np.linalg.solve(gram, seen.T @ (aim - seen @ old.T)).T
+    np.testing.assert_allclose(pruned.second.weight.detach().flatten(1).numpy(), expected, atol=2e-5)
+    if bias:
+        np.testing.assert_allclose(pruned.second.bias.detach(), mean_aim - expected @ mean_seen, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny", "mobilenet_v2", "densenet121"])
+def test_reconstruction_brings_the_answers_nearer(name):
+    """Of a trained or untrained network alike: the cut one's logits come nearer to the uncut one's."""
+    torch.manual_seed(0)
+    model, size = tiny(name)
+    shake_(model)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (128, *size[1:], 3), dtype=np.uint8)
+    data, preprocess = LabelledPixels(pixels, np.zeros(128, dtype=np.int64)), Preprocess(size=size[1:])
+    pruned = prune_channels(model, size, macs=0.6, round_to=2)
+    others = torch.from_numpy(preprocess.normalize(rng.integers(0, 256, (64, *size[1:], 3), dtype=np.uint8)))
+    errors = []
+    for weights in (False, True):
+        network = copy.deepcopy(pruned.model)
+        reconstruct_(network, model, pruned.cuts, data, preprocess, weights=weights)
+        with torch.no_grad():
+            errors.append(float((network(others) - model(others)).square().mean()))
+    assert errors[1] < 0.8 * errors[0]
 
 
 def outputs_of(model: nn.Module, name: str, images: torch.Tensor) -> torch.Tensor:
