@@ -220,6 +220,22 @@ def test_reconstruction_brings_the_answers_nearer(name):
     assert errors[1] < 0.8 * errors[0]
 
 
+def test_reconstruction_of_a_layer_that_nothing_reaches():
+    """All of its inputs that are left are 0: there is nothing to fit by, and nothing becomes NaN."""
+    model, size = Twice(bias=True).eval(), (3, 9, 9)
+    with torch.no_grad():
+        model.first.bias[::2] = -1e6
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), dtype=np.uint8)
+    data = LabelledPixels(pixels, np.zeros(8, dtype=np.int64))
+    grouping = find_groups(model, torch.zeros(1, *size))
+    keeps = [np.arange(0, group.width, 2 if group.name == "first" else 1) for group in grouping.groups]
+    pruned = cut_copy(model, grouping, keeps)
+    cuts = [Cut(group, keep) for group, keep in zip(grouping.groups, keeps, strict=True)]
+    reconstruct_(pruned, model, cuts, data, Preprocess(size=size[1:]))
+    assert torch.equal(pruned.second.weight, model.second.weight[:, ::2])
+    assert all(p.isfinite().all() for p in pruned.parameters())
+
+
 def outputs_of(model: nn.Module, name: str, images: torch.Tensor) -> torch.Tensor:
     seen = []
     handle = model.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
