@@ -267,8 +267,7 @@ def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
             cells.append(cell)
     if wins < 4:
         missed.append(f"better in {wins} of 6 cells, 4 wanted")
-    plain = [{k: v for k, v in run.items() if k != "correct"} for run in runs]
-    return {"cells": cells, "better_in": wins, "missed": missed, "runs": plain}
+    return {"cells": cells, "better_in": wins, "missed": missed, "runs": runs}
 
 
 def flags(rows: list[dict[str, Any]]) -> Any:
@@ -276,4 +275,4 @@ def flags(rows: list[dict[str, Any]]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main([int(seed) for seed in sys.argv[1:]] or [0, 1, 2]))
+    sys.exit(main([int(seed) for seed in sys.argv[1:]] or list(range(6))))
