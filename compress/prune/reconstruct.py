@@ -164,9 +164,11 @@ def _fit_(layer: nn.Module, seen: Tensor, wanted: Tensor) -> bool:
         mean_seen, mean_wanted = seen.mean(0), wanted.mean(0)
         seen, wanted = seen - mean_seen, wanted - mean_wanted
     missing = wanted - seen @ weight.T
+    if missing.square().sum() <= EXACT * wanted.square().sum():
+        return False
     gram = (seen.T @ seen).double()
     power = gram.diagonal().mean()
-    if missing.square().sum() <= EXACT * wanted.square().sum() or power == 0:  # nothing comes in
+    if power == 0:  # nothing comes in
         return False
     gram.diagonal().add_(RIDGE * power)
     change = torch.linalg.solve(gram, (seen.T @ missing).double()).T.float()

@@ -140,7 +140,7 @@ def test_pretrained_with_an_unknown_tag(no_network):
     ("name", "tag"),
     [("test_resnet", "r160_in1k"), ("test_vit", "r160_in1k"), ("vit_tiny_patch16_224", "augreg_in21k_ft_in1k")],
 )
-def test_timms_cached_weights_need_no_network(name, tag, no_network, cache_on_hub):
+def test_timms_cached_weights_need_no_network(name, tag, cache_on_hub):
     reference = timm.create_model(name)
     cache_on_hub(f"{name}.{tag}", reference.state_dict())
     model = zoo.create_model(f"timm:{name}", pretrained=True)
@@ -149,7 +149,7 @@ def test_timms_cached_weights_need_no_network(name, tag, no_network, cache_on_hu
     upstream.fetch(f"timm:{name}")
 
 
-def test_a_damaged_file_of_the_hub_is_not_read(no_network, cache_on_hub):
+def test_a_damaged_file_of_the_hub_is_not_read(cache_on_hub):
     blob = cache_on_hub("test_resnet.r160_in1k", timm.create_model("test_resnet").state_dict())
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
