@@ -155,10 +155,18 @@ def _held(part: Path) -> Iterator[io.FileIO]:
     while True:
         with part.open("ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            if _is(part, file):
                 yield file
                 return
             # who held it has renamed or removed it
+
+
+def _is(part: Path, file: io.FileIO) -> bool:
+    """Whether the open file is the one of that name: others may rename or remove it between any two looks."""
+    try:
+        return os.path.samestat(part.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _fill(file: io.FileIO, url: str, name: str, progress: Progress | None) -> None:

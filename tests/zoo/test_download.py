@@ -191,6 +191,32 @@ def test_two_at_a_time_fetch_it_once(site, path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_part_of_another_process_vanishes_between_two_looks(site, path, monkeypatch):
+    part = path.with_name(path.name + ".part")
+    flock, stat = download.fcntl.flock, Path.stat
+    theirs: list[int] = []
+
+    def another_process(file, how):  # finished the one that we wait for, and began one more
+        flock(file, how)
+        if not theirs:
+            part.rename(path.with_name("old"))
+            part.touch()
+            theirs.append(stat(part).st_ino)
+
+    def look(self, **options):
+        found = stat(self, **options)
+        if found.st_ino in theirs:
+            theirs[0] = -1
+            self.unlink()
+        return found
+
+    monkeypatch.setattr(download.fcntl, "flock", another_process)
+    monkeypatch.setattr(Path, "stat", look)
+    download.download(site.url, path, sha256=SHA256)
+    assert theirs == [-1]
+    assert path.read_bytes() == CONTENT
+
+
 def test_whether_an_address_can_be_reached(site, monkeypatch):
     assert download.reachable(site.url)
     assert download.reachable(site.url + "/nothing")  # it answered
