@@ -7,8 +7,8 @@ validation, each moved a little in eight ways; every choice is made by these. Th
 dense network of each seed, trained on the labels, is the baseline; what is made of it learns from the labels and from a
 better network of that seed; where it is shown elastically bent digits, a dense network that is shown them too is
 measured beside it. Then, from one point of the curve to the next: fewer weights by a cubic schedule; units that nothing
-feeds or reads removed, the others sorted; weights shared and the shared values trained, twice, and the better one
-taken; one file written. What is measured is the model that the file gives back.
+feeds or reads removed, the others sorted; weights shared and the shared values trained; one file written. What is
+measured is the model that the file gives back.
 
 The chosen point is the last, from the first and largest on, before one whose validation accuracy over the seeds is more
 than 0.1 points below the dense networks'. The curve goes on past it, to where it breaks. WORK keeps every stage, so
@@ -105,8 +105,7 @@ TEMPERATURE = 2.0  # that its answers are softened by; LeNet-5 of 10,000 weights
 BIT_POWER = 2.0  # see `Unstructured`
 BIAS_VALUES = 4  # that the biases of a layer share
 BIT_PRICE = 0.006  # see `share_`
-SHARING_EPOCHS = 60
-SHARINGS = 2  # of which the best is taken
+SHARING_EPOCHS = 120
 VIEWS = 8  # of each digit for validation
 MOVED = Augment(rotate_deg=3, scale=0.03, shift=0.03, flip=False, colour=0, grey=0)
 TASKS = {
@@ -117,13 +116,14 @@ TASKS = {
         teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.5,
         narrow_epochs=30, weights=(10000, 6500, 4200), epochs=(120, 30), values=(16, 8, 6, 16),
     ),
-    # of the wide LeNet-5 it learns less: one trial lost a point of validation. Sparse, 7,900 weights, seeds 0 and 1:
-    # 98.4 and 98.3% of the validation digits, 98.7 and 98.9% where they are bent by a pixel.
+    # of the wide LeNet-5 it learns less: one trial lost a point of validation. Sparse, 7,900 weights, seeds 0 and 2:
+    # 98.6 and 98.2% of the validation digits after 200 epochs, 99.0 and 98.8% after 400. With 8 and 4 values instead of
+    # 16 and 8 sharing takes 0.5 points of seed 2, not 0.1.
     "lenet_300_100": Task(
         teacher="lenet5_caffe", dense_pct=97.5, rate=160.0,
         augment=Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0),
-        dense_epochs=40, optimizer="sgd", lr=0.1, elastic=0.036, weights=(7900, 6000, 4600, 3200), epochs=(200, 40),
-        values=(8, 4, 16),
+        dense_epochs=40, optimizer="sgd", lr=0.1, elastic=0.036, weights=(7000, 5000, 3400), epochs=(400, 60),
+        values=(16, 8, 16),
     ),
 }  # fmt: skip
 NETWORKS = [name for name, task in TASKS.items() if task.teacher]
@@ -186,10 +186,8 @@ class Run:
     def answers(self, model: nn.Module) -> dict[str, Any]:
         """`val`: the share of right answers. `test`: one character an image, "1" where the answer is right."""
         test = answered_right(model, self.digits.test)
-        return {"val": self.val_top1(model), "test": "".join("01"[int(right)] for right in test)}
-
-    def val_top1(self, model: nn.Module) -> float:
-        return round(float(answered_right(model, self.digits.val).mean()), 6)
+        val = float(answered_right(model, self.digits.val).mean())
+        return {"val": round(val, 6), "test": "".join("01"[int(right)] for right in test)}
 
     def taught(self, teacher: nn.Module) -> LossFn:
         return taught_by(teacher, temperature=TEMPERATURE, weight=TAUGHT)
@@ -254,15 +252,11 @@ class Run:
             values = {}
             for name, count in zip(sparse_layers(sparse), self.task.values, strict=True):
                 values |= {f"{name}.weight": count, f"{name}.bias": BIAS_VALUES}
-            recipe = self.recipe(SHARING_EPOCHS, lr=self.task.lr / 4, backbone_lr=self.task.lr / 4)
-            found = [
-                share_weights(
-                    sparse, self.data, replace(recipe, seed=self.seed + weights + n), values, bit_price=BIT_PRICE,
-                    loss_fn=taught, progress=self.console.progress,
-                )
-                for n in range(1, 1 + SHARINGS)
-            ]  # fmt: skip
-            return max(found, key=self.val_top1)
+            rate = self.task.lr / 4
+            recipe = self.recipe(SHARING_EPOCHS, lr=rate, backbone_lr=rate, seed=self.seed + weights + 1)
+            return share_weights(
+                sparse, self.data, recipe, values, bit_price=BIT_PRICE, loss_fn=taught, progress=self.console.progress
+            )
 
         shared = self.stage(f"shared-{weights}", make_shared)
         content = encode(shared, self.config)
