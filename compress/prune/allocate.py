@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.prune.budget import Cost
-from compress.prune.group import Group, Grouping, Indices
+from compress.prune.group import CLASSES, Group, Grouping, Indices
 from zoo.errors import UsageError
 
 Scores = Sequence[NDArray[np.float64]]
@@ -281,8 +281,12 @@ def _check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> 
         asked, stays = f"{share * cost.total:.3g} ms", f"about {least:.3g} ms"
     else:
         asked, stays = f"{share:.0%} of the {cost.unit}", f"at least {least / cost.total:.1%}"
+    layers = [f"{layer} is left whole ({why})" for layer, why in cost.grouping.whole.items() if why != CLASSES]
+    whole = f", since {layers[0]}" if layers else ""
+    more = f" and {len(layers) - 1} more" if layers[1:] else ""
     raise UsageError(
-        f"{asked} is below what these groups can reach: {stays} stays; ask for more, or start from a smaller model"
+        f"{asked} is below what these groups can reach: {stays} stays{whole}{more}; ask for more, or start from a "
+        "smaller model"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.prune.group import Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
+from compress.prune.group import CLASSES, Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
 from compress.prune.labels import Array, Labels, Marks, along
 from compress.prune.trace import DoesNotRun, Named, Record
 
@@ -123,7 +123,7 @@ class Families:
             kind = self.kind(members)
             why = self._why(int(members[0]))
             if layer == self.classifier:
-                why = "its outputs are the classes"
+                why = CLASSES
             if not why and len(members) == 1:
                 why = "all its channels are needed together"
             taken[layer, kind] += 1
