@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from record import write_result
 
 from compress.report.statistics import ratio_interval
@@ -53,7 +52,7 @@ def main() -> int:
         sizes = {name: (out / name / "model.onnx").stat().st_size for name in models}
         verdict = (out / "report.md").read_text().split("\n\n")[1]
         dense, chosen = models["finetuned"], models["pruned-int8"]
-        drop = paired_drop(*(np.array(list(m["test"]["correct"]), dtype=int) for m in (dense, chosen)))
+        drop = paired_drop(dense["test"]["correct"], chosen["test"]["correct"])
         speed = ratio_interval(rounds_ms(bench, "finetuned"), rounds_ms(bench, "pruned-int8"))
     figures = {
         "seconds": round(seconds, 1),

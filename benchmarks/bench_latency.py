@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_prune import NOT_WORSE, STEPS, figures_of, fitted, flags
+from bench_prune import NOT_WORSE, STEPS, answers, figures_of, fitted
 from record import Rows, write_result
 
 from compress.deploy.benchmark import bench
@@ -120,7 +120,7 @@ def _as_slow(loaded: LoadedModel, pixels: Pixels, other: Any, seed: int) -> floa
 
 
 def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    drop = paired_drop(*(flags([run[kind] for run in runs]) for kind in ("uniform", "latency")))
+    drop = paired_drop(*(answers([run[kind] for run in runs]) for kind in ("uniform", "latency")))
     unseen = next(run["unseen"] for run in runs if "unseen" in run)
     noise = max(run["side_by_side"]["noise"]["floor_pct"] for run in runs)
     chosen = [abs(run["latency"]["predicted_ms"] / run["latency"]["measured_ms"] - 1) for run in runs]

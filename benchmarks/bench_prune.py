@@ -30,7 +30,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from record import Rows, write_result
 from torch import nn
@@ -247,7 +246,7 @@ def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
             cell["dense_top1_pct"] = round(statistics.mean(run["test_top1_pct"] for run in dense), 2)
             for method, rows in by.items():
                 top1 = [run["test_top1_pct"] for run in rows]
-                drop = paired_drop(flags(rows), flags(by["slimzoo"]))
+                drop = paired_drop(answers(rows), answers(by["slimzoo"]))
                 cell[method] = {
                     "top1_pct": round(statistics.mean(top1), 2),
                     "top1_lowest_highest_pct": [min(top1), max(top1)],
@@ -270,8 +269,8 @@ def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"cells": cells, "better_in": wins, "missed": missed, "runs": runs}
 
 
-def flags(rows: list[dict[str, Any]]) -> Any:
-    return np.array([int(c) for run in rows for c in run["correct"]])
+def answers(rows: list[dict[str, Any]]) -> str:
+    return "".join(run["correct"] for run in rows)
 
 
 if __name__ == "__main__":

@@ -190,8 +190,7 @@ def _compare(task: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ours = by_method["auto"]
     rows, missed = {}, []
     for method, peers in by_method.items():
-        flags = ["".join(run["correct"] for run in side) for side in (peers, ours)]
-        drop = paired_drop(*(np.array([int(c) for c in flag]) for flag in flags))
+        drop = paired_drop(*("".join(run["correct"] for run in side) for side in (peers, ours)))
         ratios = [mine["seconds"] / peer["seconds"] for mine, peer in zip(ours, peers, strict=True)]
         top1 = [run["top1_pct"] for run in peers]
         rows[method] = {

@@ -23,22 +23,21 @@ SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of one split: shares in 0..1; `correct` is (N,) of 0 and 1, or None where the answers were not kept."""
+    """Of one split: shares in 0..1; `correct` is a digit an image, 1 where the answer is right; None: not kept."""
 
     top1: float
     top1_ci: tuple[float, float] | None
     n: int | None
-    correct: np.ndarray[Any, Any] | None
+    correct: str | None
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Accuracy | None:
         if record.get("top1") is None:
             return None
-        text, n, ci = record.get("correct"), record.get("n"), record.get("top1_ci")
-        correct = None if not text else np.array([character == "1" for character in text])
+        n, ci = record.get("n"), record.get("top1_ci")
         if ci is None and n:
             ci = wilson(round(record["top1"] * n), n)
-        return cls(record["top1"], None if ci is None else (ci[0], ci[1]), n, correct)
+        return cls(record["top1"], None if ci is None else (ci[0], ci[1]), n, record.get("correct") or None)
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def compare(variant: Variant, baseline: Variant, floor_pct: float | None) -> Com
         if before is None or after is None:
             continue
         points[split] = 100 * (before.top1 - after.top1)
-        if before.correct is not None and after.correct is not None and len(before.correct) == len(after.correct):
+        if before.correct and after.correct and len(before.correct) == len(after.correct):
             paired[split] = paired_drop(before.correct, after.correct)
             points[split] = paired[split].points
     speed_up, old, new = None, baseline.onnx_row, variant.onnx_row

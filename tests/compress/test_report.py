@@ -154,7 +154,7 @@ def test_numbers_are_those_of_the_lineage(out):
 
 
 def test_verdict_is_one_sentence_with_every_interval(out):
-    drop = paired_drop(*([c == "1" for c in one["test"]["correct"]] for one in (FIT, INT8)))
+    drop = paired_drop(FIT["test"]["correct"], INT8["test"]["correct"])
     ratio = ratio_interval(ROUNDS["fit"], ROUNDS["int8"])
     lo, hi = drop.ci_points
     assert build_report(out).verdict == (

@@ -70,14 +70,15 @@ def _wilson(share: float, n: float) -> tuple[float, float]:
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
-def paired_drop(before: ArrayLike, after: ArrayLike) -> PairedDrop:
+def paired_drop(before: ArrayLike | str, after: ArrayLike | str) -> PairedDrop:
     """The drop in accuracy between two models on the same images.
 
     The interval is Tango's score interval (Tango 1998, Statistics in Medicine 17:891-908). Unlike a bootstrap or Wald's
     it keeps its width where few answers flipped, or none did: 359 images without a flip leave +-1.06 points open.
 
     Args:
-        before, after: (N,) of 0 and 1, one an image in the same order, 1 where the answer is right.
+        before, after: (N,) of 0 and 1, one an image in the same order, 1 where the answer is right; or a string of N
+            such digits, as a model's metrics hold them ("correct").
     """
     first, second = _flags(before), _flags(after)
     if first.shape != second.shape:
@@ -89,8 +90,8 @@ def paired_drop(before: ArrayLike, after: ArrayLike) -> PairedDrop:
     return PairedDrop(100 * (lost - won) / n, (100 * lo, 100 * hi), p, n, lost + won)
 
 
-def _flags(answers: ArrayLike) -> NDArray[np.bool_]:
-    values = np.asarray(answers)
+def _flags(answers: ArrayLike | str) -> NDArray[np.bool_]:
+    values = np.asarray([*map(int, answers)] if isinstance(answers, str) else answers)
     if values.ndim != 1 or values.size == 0 or not np.isin(values, (0, 1)).all():
         raise ValueError(f"answers of shape {values.shape}: wanted (N,) of 0 and 1, at least one")
     return values.astype(bool)

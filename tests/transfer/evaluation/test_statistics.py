@@ -102,6 +102,12 @@ def test_interval_covers_as_often_as_it_says():
     assert 0.93 <= covered / total <= 0.98
 
 
+def test_answers_as_digits():
+    before, after = answers(7, 3, 50)
+    digits = ["".join(str(int(right)) for right in flags) for flags in (before, after)]
+    assert paired_drop(*digits) == paired_drop(before, after)
+
+
 def test_answers_must_be_of_the_same_images():
     with pytest.raises(ValueError, match="3 answers before, 2 after"):
         paired_drop([1, 0, 1], [1, 0])
