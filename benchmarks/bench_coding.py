@@ -74,7 +74,7 @@ class Task:
     Attributes:
         dense_pct, rate: what must be reached, on the test digits.
         optimizer, lr: of the networks that are made of the dense one; sharing takes a quarter of the rate.
-        elastic: how far the digits that they learn from are bent, see `Augment`; those of the baseline are not.
+        augment, bent: how the digits are moved that the baseline learns from, and how those that the others learn from.
         macs, narrow_epochs: share of the MACs that whole channels keep, first, which makes all that follows cheap, and
             what it takes to recover; 1 cuts none.
         weights: living weights at each point of the curve.
@@ -85,10 +85,10 @@ class Task:
     """
 
     augment: Augment
+    bent: Augment | None = None
     dense_epochs: int
     optimizer: OptimizerName = "adamw"
     lr: float = 2e-3
-    elastic: float = 0.0
     dense_pct: float = 0.0
     rate: float = 1.0
     model_args: Mapping[str, Any] = field(default_factory=dict)
@@ -108,22 +108,25 @@ BIT_PRICE = 0.006  # see `share_`
 SHARING_EPOCHS = 120
 VIEWS = 8  # of each digit for validation
 MOVED = Augment(rotate_deg=3, scale=0.03, shift=0.03, flip=False, colour=0, grey=0)
+MORE_MOVED = Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0)
 TASKS = {
     "lenet5": Task(
         augment=augment_for(mirror=False), dense_epochs=60, model_args={"width": 3, "dropout": 0.3}
     ),
+    # sparse, 9,000 weights, validation loss of seed 0 after 240 epochs: 0.122 from digits moved as the baseline's,
+    # 0.120 from digits moved less, 0.116 where these are bent; seed 1, bent: 0.123 after 240 epochs, 0.116 after 480.
     "lenet5_caffe": Task(
-        teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False), dense_epochs=30, macs=0.5,
-        narrow_epochs=30, weights=(10000, 6500, 4200), epochs=(120, 30), values=(16, 8, 6, 16),
+        teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False),
+        bent=replace(MORE_MOVED, elastic=0.025), dense_epochs=30, macs=0.5, narrow_epochs=30,
+        weights=(8800, 6000, 4000), epochs=(480, 90), values=(16, 16, 12, 16),
     ),
     # of the wide LeNet-5 it learns less: one trial lost a point of validation. Sparse, 7,900 weights, seeds 0 and 2:
     # 98.6 and 98.2% of the validation digits after 200 epochs, 99.0 and 98.8% after 400. With 8 and 4 values instead of
     # 16 and 8 sharing takes 0.5 points of seed 2, not 0.1.
     "lenet_300_100": Task(
         teacher="lenet5_caffe", dense_pct=97.5, rate=160.0,
-        augment=Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0),
-        dense_epochs=40, optimizer="sgd", lr=0.1, elastic=0.036, weights=(7000, 5000, 3400), epochs=(400, 60),
-        values=(16, 8, 16),
+        augment=MORE_MOVED, bent=replace(MORE_MOVED, elastic=0.036), dense_epochs=40, optimizer="sgd", lr=0.1,
+        weights=(7000, 5000, 3400), epochs=(400, 60), values=(16, 8, 16),
     ),
 }  # fmt: skip
 NETWORKS = [name for name, task in TASKS.items() if task.teacher]
@@ -179,7 +182,7 @@ class Run:
         plain = Recipe(
             epochs=epochs, batch=32, optimizer=self.task.optimizer, lr=self.task.lr, backbone_lr=self.task.lr,
             weight_decay=0.0, label_smoothing=0.0, warmup=0.1, freeze_statistics=False,
-            augment=replace(self.task.augment, elastic=self.task.elastic), seed=self.seed,
+            augment=self.task.bent or self.task.augment, seed=self.seed,
         )  # fmt: skip
         return replace(plain, **changes)
 
@@ -284,7 +287,7 @@ class Run:
                 f"{self.name} {self.seed}: {points[-1]['rate']}x, {point['bytes']} bytes, "
                 f"validation {point['answers']['val']:.2%}"
             )
-        bent = {"dense_bent": self.answers(self.dense(bent=True))} if self.task.elastic else {}
+        bent = {"dense_bent": self.answers(self.dense(bent=True))} if self.task.bent else {}
         return {
             "seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense), **bent,
             "teacher": self.answers(teacher), "points": points,
