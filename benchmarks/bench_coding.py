@@ -121,8 +121,9 @@ TASKS = {
         weights=(8800, 6000, 4000), epochs=(480, 90), values=(16, 16, 12, 16),
     ),
     # of the wide LeNet-5 it learns less: one trial lost a point of validation. Sparse, 7,900 weights, seeds 0 and 2:
-    # 98.6 and 98.2% of the validation digits after 200 epochs, 99.0 and 98.8% after 400. With 8 and 4 values instead of
-    # 16 and 8 sharing takes 0.5 points of seed 2, not 0.1.
+    # 98.6 and 98.2% of the validation digits after 200 epochs, 99.0 and 98.8% after 400. Sharing took 0.5 points of
+    # seed 2 with 8 and 4 values and 90 epochs, 0.1 with 16 and 8, 120 epochs and half the price of bits: which of these
+    # did it was not tried.
     "lenet_300_100": Task(
         teacher="lenet5_caffe", dense_pct=97.5, rate=160.0,
         augment=MORE_MOVED, bent=replace(MORE_MOVED, elastic=0.036), dense_epochs=40, optimizer="sgd", lr=0.1,

@@ -15,6 +15,7 @@ import numpy as np
 
 from compress.report.statistics import Ratio, Verdict, ratio_interval
 from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
+from zoo.artifact import CONFIG
 from zoo.errors import UsageError
 
 SPLITS = ("val", "test")
@@ -32,8 +33,11 @@ class Accuracy:
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Accuracy | None:
+        """Raises: UsageError: `correct` is not one of its digits an image."""
         if record.get("top1") is None:
             return None
+        if odd := set(record.get("correct") or "") - {"0", "1"}:
+            raise UsageError(f"`correct` holds {min(odd)!r}: wanted 1 for a right answer, 0 for a wrong one")
         n, ci = record.get("n"), record.get("top1_ci")
         if ci is None and n:
             ci = wilson(round(record["top1"] * n), n)
@@ -102,7 +106,7 @@ def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
     """
     rows = [] if bench is None else bench["rows"]
     found = []
-    for config in sorted(out.glob("*/config.json")):
+    for config in sorted(out.glob(f"*/{CONFIG}")):
         ours = json.loads(config.read_text(encoding="utf-8")).get("slimzoo")
         if ours is not None and not config.parent.name.endswith(".partial"):
             found.append(_variant(config.parent, ours, [row for row in rows if row["model"] == config.parent.name]))
@@ -118,7 +122,10 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
     size_bytes = metrics.get("size_bytes")
     if size_bytes is None and (directory / primary).is_file():
         size_bytes = (directory / primary).stat().st_size
-    accuracy = {split: Accuracy.read(metrics.get(split) or {}) for split in SPLITS}
+    try:
+        accuracy = {split: Accuracy.read(metrics.get(split) or {}) for split in SPLITS}
+    except UsageError as err:
+        raise UsageError(f"{directory / CONFIG}: {err}; make it again, or leave it out of {directory.parent}") from err
     return Variant(
         name=directory.name,
         directory=directory,

@@ -255,6 +255,14 @@ def test_drops_of_different_images_are_not_paired(out):
     assert variant["val_drop_points"] == pytest.approx(100 * (FIT["val"]["top1"] - 1))
 
 
+def test_answers_that_are_no_digits_are_refused_with_their_file(out):
+    other = metrics("1" * N, "1" * N, params=1, macs=1, size_bytes=1)
+    other["test"] |= {"correct": "1" * (N - 1) + "x"}
+    write(out, "other", [record("fit", FIT), record("prune", other)])
+    with pytest.raises(UsageError, match=r"other/config.json: `correct` holds 'x': wanted 1 .* leave it out of "):
+        build_report(out)
+
+
 def test_steps_of_the_baseline_are_told_once(out):
     page, _ = read(build_report(out))
     steps = page[page.index("Steps") : page.index("How it was measured")]
