@@ -40,6 +40,7 @@ from torch import nn
 
 import zoo
 from compress.coding.export import check_decodes, encode
+from compress.distill.distillation import Distillation
 from compress.distill.loss import taught_by
 from compress.prune.importance import Taylor
 from compress.prune.structured import prune_channels
@@ -47,7 +48,7 @@ from compress.share.cluster import share_weights
 from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import nonzeros, sparse_layers
 from compress.sparse.order import in_order_of_weights
-from compress.sparse.sparsify import Unstructured, sparsify
+from compress.sparse.sparsify import Unstructured, sparsify_weights
 from transfer.data.loader import LabelledPixels, batches
 from transfer.evaluation.statistics import paired_drop
 from transfer.training.augment import Augment, augment_batch, augment_for
@@ -194,7 +195,7 @@ class Run:
         return {"val": round(val, 6), "test": "".join("01"[int(right)] for right in test)}
 
     def taught(self, teacher: nn.Module) -> LossFn:
-        return taught_by(teacher, temperature=TEMPERATURE, weight=TAUGHT)
+        return taught_by(teacher, Distillation(temperature=TEMPERATURE, weight=TAUGHT))
 
     def stage(self, name: str, make: Any) -> nn.Module:
         """The model of a stage: from WORK, or made and kept there."""
@@ -247,7 +248,7 @@ class Run:
             total = sum(layer.weight.numel() for layer in sparse_layers(model).values())
             pattern = Unstructured(density=weights / total, every=64, free=32, bit_power=BIT_POWER)
             recipe = self.recipe(epochs, seed=self.seed + weights)
-            sparse = sparsify(model, self.data, recipe, pattern, loss_fn=taught, progress=self.console.progress)
+            sparse = sparsify_weights(model, self.data, recipe, pattern, loss_fn=taught, progress=self.console.progress)
             return in_order_of_weights(remove_dead_units(sparse, self.config.input_size), self.config.input_size)
 
         sparse = self.stage(f"sparse-{weights}", make_sparse)

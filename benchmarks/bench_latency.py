@@ -3,9 +3,9 @@
     python benchmarks/bench_latency.py [SEED...]
 
 tf_efficientnet_lite0 at 64 px on emoji, cut to half of its latency in onnxruntime (batch 1, one thread a core) by
-`slimzoo prune --latency`; and by `--allocation local`, the same share of every group, to the share of the MACs at which
-it takes as long (bisection over measured latencies). Both recover for as many steps; at the end both are measured side
-by side, in turns. The data are found by SLIMZOO_DATA (default ../shared/data).
+`slimzoo prune --latency`; and by `--allocation uniform`, the same share of every group, to the share of the MACs at
+which it takes as long (bisection over measured latencies). Both recover for as many steps; at the end both are measured
+side by side, in turns. The data are found by SLIMZOO_DATA (default ../shared/data).
 
 Predictions are compared with measurements of networks that the table has not seen: of random widths, and the ones that
 `--latency` chose. Rows are kept as they come in results/latency.runs.json, and what is there is not run again.
@@ -63,11 +63,11 @@ def main(seeds: list[int]) -> int:
             epochs = STEPS // -(-len(pixels.train) // BATCH)
             wanted = SHARE * float(table.ms[0])
             by = Path(folder, f"{seed}-latency")
-            step = prune(dense, data=data, choice={"latency_ms": wanted}, recover=epochs, out=by, seed=seed)
+            step = prune(dense, data=data, latency=wanted, recover=epochs, out=by, seed=seed)
             row["latency"] = figures_of(step.record["metrics"]["after"]) | step.record["latency"]
             share = _as_slow(loaded, pixels, step.pruned.model, seed)
-            out, choice = Path(folder, f"{seed}-uniform"), {"macs": share, "allocation": "local"}
-            uniform = prune(dense, data=data, choice=choice, recover=epochs, out=out, seed=seed)
+            out = Path(folder, f"{seed}-uniform")
+            uniform = prune(dense, data=data, macs=share, allocation="uniform", recover=epochs, out=out, seed=seed)
             row["uniform"] = figures_of(uniform.record["metrics"]["after"])
             for directory in (by, out):
                 export(directory)
@@ -109,7 +109,7 @@ def _as_slow(loaded: LoadedModel, pixels: Pixels, other: Any, seed: int) -> floa
     tried: list[tuple[float, float]] = []  # times as long as the other, share
     for _ in range(TRIES):
         share = (low * high) ** 0.5
-        choice = Choice(macs=share, allocation="local")
+        choice = Choice(macs=share, allocation="uniform")
         cut = Cutter(loaded, pixels, choice, seed=seed).cut(loaded.model).model
         ms, goal = measured_ms([cut, other], loaded.config.input_size)
         tried.append((ms / goal, share))

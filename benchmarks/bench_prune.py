@@ -92,7 +92,7 @@ def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
     for share in shares:
         out, cell = folder / f"{task}-{seed}-{share}", {"task": task, "seed": seed, "share": share}
         began = time.monotonic()
-        step = prune(dense, data=data, choice={"macs": share}, recover=epochs, out=out, seed=seed)
+        step = prune(dense, data=data, macs=share, recover=epochs, out=out, seed=seed)
         seconds = round(time.monotonic() - began, 1)
         if not rows.find(**cell, method="slimzoo"):
             keep(rows, **cell, method="slimzoo", seconds=seconds, **figures_of(step.record["metrics"]["after"]))

@@ -12,6 +12,7 @@ _HOME = {
     "build_report": "report.report",
     "cluster": "share.step",
     "demo": "demo",
+    "distill": "distill.step",
     "export": "deploy.export",
     "export_coded": "coding.export",
     "find_groups": "prune.groups",
@@ -21,8 +22,8 @@ _HOME = {
     "quantize": "quantize.step",
     "quantize_static": "quantize.ptq",
     "share_weights": "share.cluster",
-    "sparsify": "sparse.sparsify",
-    "sparsify_directory": "sparse.step",
+    "sparsify": "sparse.step",
+    "sparsify_weights": "sparse.sparsify",
 }
 __all__ = sorted(_HOME)
 keep_functions(__name__, _HOME)

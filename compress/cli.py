@@ -12,9 +12,11 @@ import typer
 
 import transfer.cli
 import zoo.cli
-from compress.coding.cli import app as coding_app
+from compress.distill.distillation import Distillation
 from compress.prune.cli import app as prune_app
-from compress.say import say_before_and_after
+from compress.say import Features, Patience, Temperature, Weight, say_before_and_after
+from compress.share.cli import app as share_app
+from compress.sparse.cli import app as sparse_app
 from transfer.cli import describe_metrics
 from zoo.console import Console, DirArgument, DryRun, Json, Offline, Out, Overwrite, Seed
 
@@ -26,7 +28,8 @@ app = typer.Typer(
 app.add_typer(zoo.cli.app)
 app.add_typer(transfer.cli.app)
 app.add_typer(prune_app)
-app.add_typer(coding_app)
+app.add_typer(sparse_app)
+app.add_typer(share_app)
 
 
 @app.command()
@@ -37,8 +40,10 @@ def distill(
     out: Out,
     epochs: Annotated[int | None, typer.Option(min=0, help="Passes over the training images.")] = None,
     size: Annotated[int | None, typer.Option(min=8, help="Side of the input of a student that is a name.")] = None,
-    temperature: Annotated[float, typer.Option(help="That both sides' logits are divided by.")] = 4.0,
-    weight: Annotated[float, typer.Option(min=0, max=1, help="Share of the teacher; labels have the rest.")] = 0.9,
+    temperature: Temperature = Distillation.temperature,
+    weight: Weight = Distillation.weight,
+    features: Features = 0.0,
+    patience: Patience = 0,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
@@ -48,15 +53,15 @@ def distill(
     from compress.distill.step import distill as run
 
     with Console(as_json=json) as console:
-        how = {"temperature": temperature, "weight": weight}
         step = run(
-            student, teacher=teacher, data=data, out=out, epochs=epochs, size=size, how=how, seed=seed,
-            overwrite=overwrite, progress=console.progress,
+            student, teacher=teacher, data=data, out=out, epochs=epochs, size=size, temperature=temperature,
+            weight=weight, features=features, patience=patience, seed=seed, overwrite=overwrite,
+            progress=console.progress,
         )  # fmt: skip
-        metrics = step.record["metrics"]
-        console.say(f"teacher: {describe_metrics(metrics['before'])}")
-        console.say(f"student: {describe_metrics(metrics['after'])}")
-        shares = [metrics["after"][key] / metrics["before"][key] for key in ("macs", "params")]
+        teacher_metrics, after = step.record["teacher"], step.record["metrics"]["after"]
+        console.say(f"teacher: {describe_metrics(teacher_metrics)}")
+        console.say(f"student: {describe_metrics(after)}")
+        shares = [after[key] / teacher_metrics[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters")
         console.next(["slimzoo", "export", out], ["slimzoo", "bench", teacher, out])
         console.document({"out": str(out), **step.record})
@@ -185,7 +190,7 @@ def resume(
     from compress.distill.step import distill as distill_step
     from compress.prune.step import prune as prune_step
     from compress.share.step import cluster
-    from compress.sparse.step import sparsify_directory
+    from compress.sparse.step import sparsify
     from transfer.fit import fit as fit_step
     from transfer.training.distributed import is_main, processes, world_size
     from zoo.directory import RUN, partial_of
@@ -204,7 +209,7 @@ def resume(
             "fit": (partial(fit_step, tell=console.say), "data"),
             "prune": (partial(prune_step, tell=console.say), "directory"),
             "distill": (distill_step, "student"),
-            "sparsify": (sparsify_directory, "directory"),
+            "sparsify": (sparsify, "directory"),
             "cluster": (cluster, "directory"),
         }
         if run["verb"] not in steps:

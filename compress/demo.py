@@ -66,7 +66,7 @@ def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = 
     tell()
     export(out / "finetuned", progress=show)
     tell()
-    prune(out / "finetuned", data=DATA, choice={"macs": MACS}, recover=RECOVER, out=out / "pruned", progress=show)
+    prune(out / "finetuned", data=DATA, macs=MACS, recover=RECOVER, out=out / "pruned", progress=show)
     tell()
     export(out / "pruned", progress=show)
     for source, target in (("finetuned", "int8"), ("pruned", "pruned-int8")):

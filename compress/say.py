@@ -14,7 +14,20 @@ from zoo.errors import UsageError
 if TYPE_CHECKING:
     from compress.step import Step
 
+Temperature = Annotated[float, typer.Option(help="That the logits of teacher and student are divided by.")]
+Weight = Annotated[float, typer.Option(min=0, max=1, help="Share of the teacher in the loss; labels have the rest.")]
+Features = Annotated[
+    float, typer.Option(min=0, help="Weight of a loss on which images look alike to the teacher; 0 is none.")
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Stop after this many epochs without a better validation accuracy, and take the best; 0 never stops.",
+    ),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Print what would go, and what it costs, and stop.")]
+DataOption = Annotated[str, typer.Option("--data", help="The data of the fit.")]
 OutUnlessExplained = Annotated[
     Path | None, typer.Option("--out", help="The directory to write; it appears when the work is done.")
 ]

@@ -113,7 +113,7 @@ def _fitting(recipe: Recipe, epoch_s: float | None, deadline: float | None) -> i
 def _found_rate(
     network: nn.Module, data: TrainingData, recipe: Recipe, folder: Path, progress: Progress | None
 ) -> float:
-    steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+    steps = recipe.steps(len(data.train))
     tested = range_test(network, data, recipe, steps=min(RANGE_STEPS, max(FEWEST_STEPS, steps // 4)), progress=progress)
     if is_main():
         save_range(tested, folder / "range_test.png")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.distill.distillation import Distillation
 from transfer.data.loader import Progress
 from transfer.training.device import training_device
 from transfer.training.finetune import AfterStep, Finetuned, TrainingData, finetune
@@ -21,37 +21,6 @@ from transfer.training.step import LossFn, smoothed_cross_entropy
 from zoo.classifier import classifier
 from zoo.errors import UsageError
 from zoo.preprocess import Preprocess
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """How much of what is learned from the teacher.
-
-    Attributes:
-        temperature: that both sides' logits are divided by (Hinton, Vinyals and Dean 2015, arXiv 1503.02531, sec. 2);
-            4 is what Cho and Hariharan 2019 (arXiv 1910.01348, sec. 3) and Tian et al. 2020 (arXiv 1910.10699, sec. 6)
-            use.
-        weight: the teacher's share of the loss on logits; the labels have the rest. 0.9, ibid.
-        features: weight of the similarity-preserving loss on what enters the classifier (Tung and Mori 2019, arXiv
-            1907.09682, eq. 4, with 3,000 for batches of 128), which asks nothing of the widths of the two; 0 is none.
-            ResNet-20 on digits, cut to a quarter, 288 steps of 32 images: 97.5, 96.7 and 93.3% with 0, 300 and 3,000.
-
-    Raises:
-        UsageError: a value out of its range.
-    """
-
-    temperature: float = 4.0
-    weight: float = 0.9
-    features: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, holds, wanted in (
-            ("temperature", 0 < self.temperature < float("inf"), "above 0"),
-            ("weight", 0 <= self.weight <= 1, "in [0, 1]"),
-            ("features", 0 <= self.features < float("inf"), "at least 0"),
-        ):
-            if not holds:
-                raise UsageError(f"{name}={getattr(self, name)} must be {wanted}")
 
 
 def train_student(
@@ -107,8 +76,7 @@ def _distilling(
         features = students.seen
         with torch.no_grad():
             wanted = master(translate(inputs)).float()
-        softened = softened_divergence(logits, wanted, how.temperature)
-        loss = (1 - how.weight) * on_labels(logits, targets, inputs) + how.weight * softened
+        loss = _mixed(on_labels(logits, targets, inputs), logits, wanted, how)
         if how.features:
             assert features is not None
             assert teachers.seen is not None
@@ -122,22 +90,23 @@ def _distilling(
         students.seen = teachers.seen = None
 
 
-def taught_by(teacher: nn.Module, *, temperature: float = 4.0, weight: float = 0.7) -> LossFn:
-    """The loss on logits alone: (1 - weight) x cross-entropy + weight x T^2 x KL of the softened answers.
+def taught_by(teacher: nn.Module, how: Distillation | None = None) -> LossFn:
+    """The loss on labels and logits alone, for a student that is its teacher with zeros or shared values.
 
-    For a student that is its teacher with zeros or shared values. The teacher is copied, and sees the very inputs that
-    the student sees; labels are not smoothed.
+    The teacher is copied, and sees the very inputs that the student sees; labels are not smoothed.
     """
-    master = _ready(teacher)
+    master, how = _ready(teacher), how or Distillation()
 
     def loss_fn(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = master(inputs).float()
-        return (1 - weight) * F.cross_entropy(logits, targets) + weight * softened_divergence(
-            logits, wanted, temperature
-        )
+        return _mixed(F.cross_entropy(logits, targets), logits, wanted, how)
 
     return loss_fn
+
+
+def _mixed(on_labels: Tensor, logits: Tensor, wanted: Tensor, how: Distillation) -> Tensor:
+    return (1 - how.weight) * on_labels + how.weight * softened_divergence(logits, wanted, how.temperature)
 
 
 def _ready(teacher: nn.Module) -> nn.Module:

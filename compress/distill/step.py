@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.distill.loss import Distillation, train_student
+from compress.distill.distillation import Distillation
+from compress.distill.loss import train_student
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
 from compress.step import Step
@@ -34,7 +36,10 @@ def distill(
     out: str | Path,
     epochs: int | None = None,
     size: int | None = None,
-    how: Distillation | dict[str, float] | None = None,
+    temperature: float = Distillation.temperature,
+    weight: float = Distillation.weight,
+    features: float = 0.0,
+    patience: int = 0,
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
@@ -48,18 +53,19 @@ def distill(
         teacher: a model directory.
         data: what the teacher was fitted to; trained on are the images that it was trained on.
         epochs: by default those of the recipe for so many images.
-        how: what `Distillation` takes, or one.
         size: side of the student's input, where it is a name; by default as `fit` chooses it.
+        temperature, weight, features: see `Distillation`.
+        patience: see `Recipe`.
 
     Raises:
         UsageError: other classes, an int8 model, a student fitted on another split of the data.
         SlimzooError: see `finetune`.
     """
-    out, how = Path(out), how if isinstance(how, Distillation) else Distillation(**how or {})
+    out, how = Path(out), Distillation(temperature=temperature, weight=weight, features=features)
     check_free(out, overwrite=overwrite, resume=resume)
     arguments = {
         "student": located(student), "teacher": located(teacher), "data": located(data), "out": str(out),
-        "epochs": epochs, "size": size, "how": vars(how), "seed": seed,
+        "epochs": epochs, "size": size, **vars(how), "patience": patience, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     master = load_model(teacher)
@@ -74,7 +80,13 @@ def distill(
             source, master.config.preprocess, progress
         )  # fmt: skip
         recipe = recipe_for(
-            pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs, seed=seed
+            pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs, seed=seed,
+        )  # fmt: skip
+        recipe = replace(recipe, patience=patience)
+        before = (
+            measure(predictor_of(network, config), network, config, pixels, progress)
+            if is_model_directory(Path(student))
+            else None
         )
         sparse = is_sparse(config.lineage)
         if sparse:
@@ -85,13 +97,11 @@ def distill(
             checkpoints=work / CHECKPOINTS, progress=progress,
         )  # fmt: skip
         detach_masks_(found.model)
-        before, after = (
-            measure(predictor_of(model, its), model, its, images, progress)
-            for model, its, images in ((master.model, master.config, seen), (found.model, config, pixels))
-        )
+        its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, progress)
+        after = measure(predictor_of(found.model, config), found.model, config, pixels, progress)
         record = lineage.step(
             "distill", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, recipe=recipe.to_dict(),
+            after=after, teacher=its, recipe=recipe.to_dict(),
         )  # fmt: skip
         config = save_model(work, found.model, config.with_step(record))
     return Step(out, config, record)

@@ -108,7 +108,7 @@ def allocate(
 
     limit = share * cost.total
     low, high = 0, len(thresholds)
-    _check_reachable(cost, keep_at(high), share)
+    check_reachable(cost, keep_at(high), share)
     while low < high:  # the lowest threshold that satisfies the budget
         middle = (low + high) // 2
         if cost.after(keep_at(middle)) <= limit:
@@ -160,7 +160,7 @@ class _Greedy:
         self.rungs = [sorted(loss, reverse=True) for loss in losses]  # the widths, widest first
         self.units = units_of(grouping.groups)
         self.places = [len(self.rungs[unit[0]]) - 1 for unit in self.units]
-        _check_reachable(cost, self.keeps(), share)
+        check_reachable(cost, self.keeps(), share)
         self.places = [0] * len(self.units)
         self.spending = cost.spend(self.keeps())
 
@@ -273,26 +273,29 @@ def units_of(groups: Sequence[Group]) -> list[list[int]]:
     return [*([i] for i, group in enumerate(groups) if group.tied is None), *ties_of(groups)]
 
 
-def _check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> None:
+def check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> None:
+    """Raises:
+    UsageError: groups this narrow cost more than that share of the network's; which layers are whole is told.
+    """
     least = cost.after(narrowest)
     if least <= share * cost.total:
         return
     if cost.unit == "ms":
-        asked, stays = f"{share * cost.total:.3g} ms", f"about {least:.3g} ms"
+        asked, stays = f"{share * cost.total:.4g} ms", f"about {least:.3g} ms"
     else:
-        asked, stays = f"{share:.0%} of the {cost.unit}", f"at least {least / cost.total:.1%}"
+        asked, stays = f"{100 * share:.4g}% of the {cost.unit}", f"at least {100 * least / cost.total:.4g}%"
     layers = [f"{layer} is left whole ({why})" for layer, why in cost.grouping.whole.items() if why != CLASSES]
     whole = f", since {layers[0]}" if layers else ""
     more = f" and {len(layers) - 1} more" if layers[1:] else ""
     raise UsageError(
-        f"{asked} is below what these groups can reach: {stays} stays{whole}{more}; ask for more, or start from a "
-        "smaller model"
+        f"{asked} is below what these groups can reach: {stays} stays{whole}{more}; ask for more, allow "
+        "narrower groups with a lower floor, or start from a smaller model"
     )
 
 
 ALLOCATIONS: dict[str, Allocation] = {
     "global": allocate,
-    "local": partial(allocate, ranking=local_ranking),
+    "uniform": partial(allocate, ranking=local_ranking),
     "isomorphic": partial(allocate, ranking=isomorphic_ranking),
     "cost": allocate_by_importance,
 }

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compress.say import Explain, OutUnlessExplained, needed, say_before_and_after
+from compress.distill.distillation import Distillation
+from compress.say import (
+    Explain,
+    Features,
+    OutUnlessExplained,
+    Patience,
+    Temperature,
+    Weight,
+    needed,
+    say_before_and_after,
+)
 from zoo.console import Console, Json, Offline, Overwrite, Seed
 from zoo.errors import UsageError
 
@@ -52,7 +62,7 @@ def prune(
         str | None,
         typer.Option(
             help="cost: what loses least importance for what it saves; sensitivity: the same, by measured loss; "
-            "global: one threshold for all; local: the same share of every group; isomorphic: one threshold for each "
+            "global: one threshold for all; uniform: the same share of every group; isomorphic: one threshold for each "
             "shape of layer. Unless given, cost with taylor, else isomorphic."
         ),
     ] = None,
@@ -62,9 +72,15 @@ def prune(
     ] = 0,
     penalty: Annotated[str, typer.Option(help="What shrinks in them: group-lasso or bn-scale.")] = "group-lasso",
     round_to: Annotated[int, typer.Option(min=1, help="Widths become multiples of this.")] = 8,
+    floor: Annotated[float, typer.Option(min=0, max=1, help="Share of its width that every group keeps.")] = 0.1,
     normalized: Annotated[
         bool, typer.Option("--normalized", help="Also cut widths that a LayerNorm or GroupNorm normalizes over.")
     ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the latency; one a physical core.")] = None,
+    temperature: Temperature = Distillation.temperature,
+    weight: Weight = Distillation.weight,
+    features: Features = 0.0,
+    patience: Patience = 0,
     seed: Seed = 0,
     explain: Explain = False,
     overwrite: Overwrite = False,
@@ -76,17 +92,18 @@ def prune(
         from compress.prune.step import Choice
         from compress.prune.step import prune as run
 
-        choice = Choice(
-            macs=macs, latency_ms=milliseconds(latency), criterion=criterion, allocation=allocation, rounds=rounds,
-            round_to=round_to, normalized=normalized,
-        )  # fmt: skip
+        choice: dict[str, Any] = {
+            "macs": macs, "latency": milliseconds(latency), "criterion": criterion, "allocation": allocation,
+            "rounds": rounds, "round_to": round_to, "floor": floor, "normalized": normalized, "threads": threads,
+        }  # fmt: skip
         if explain:
-            _explain(console, directory, data, choice, seed)
+            _explain(console, directory, data, Choice(**choice), seed, sparse_epochs)
             return
         out = needed(out)
         step = run(
-            directory, data=data, choice=choice, sparse_epochs=sparse_epochs, penalty=penalty,  # type: ignore[arg-type]
-            recover=recover, out=out, seed=seed, overwrite=overwrite, progress=console.progress, tell=console.say,
+            directory, data=data, out=out, recover=recover, **choice, sparse_epochs=sparse_epochs,
+            penalty=penalty, temperature=temperature, weight=weight, features=features,  # type: ignore[arg-type]
+            patience=patience, seed=seed, overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         say_before_and_after(console, step)
         if found := step.record.get("latency"):
@@ -106,9 +123,10 @@ def prune(
         console.document({"out": str(out), **step.record})
 
 
-def _explain(console: Console, directory: str, data: str | None, choice: Choice, seed: int) -> None:
+def _explain(console: Console, directory: str, data: str | None, choice: Choice, seed: int, sparse_epochs: int) -> None:
     """The first round's cut: group by group what it loses in importance and saves in MACs and milliseconds alone."""
     from compress.prune.budget import Cost
+    from compress.prune.group import describe_whole
     from compress.prune.latency import latency_table
     from compress.prune.step import Cutter
     from transfer.data.dataset import open_for
@@ -120,7 +138,10 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
     if data is not None:
         source = open_for(loaded.config, data)
         pixels = read_pixels(source, loaded.config.preprocess, console.progress)
-    pruned = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress).cut(loaded.model)
+    cutter = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress)
+    for line in describe_whole(cutter.grouping_of(loaded.model).whole):
+        console.say(line)  # first: they are why a budget cannot be met
+    pruned = cutter.cut(loaded.model)
     table = latency_table(
         loaded.model, loaded.config.input_size, pruned.grouping, threads=choice.threads, round_to=choice.round_to,
         floor=choice.floor, progress=console.progress,
@@ -128,6 +149,10 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
     keeps = [cut.keep for cut in pruned.cuts]
     saved_macs = Cost.macs(pruned.grouping).saved_alone(keeps)
     saved_ms = table.cost.saved_alone(keeps)
+    when = f"the first of {choice.rounds} rounds" if choice.rounds > 1 else ""
+    when += (" as the model is before sparse training" if when else "before sparse training") if sparse_epochs else ""
+    if when:
+        console.say(f"shown is {when}")
     console.say(" width    kept  importance      MACs        ms   group (each cut alone)")
     rows: list[dict[str, Any]] = []
     for cut, macs, ms in zip(pruned.cuts, saved_macs, saved_ms, strict=True):
@@ -141,8 +166,6 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
                 "importance_lost": cut.lost, "macs_saved": macs, "ms_saved": ms,
             }
         )  # fmt: skip
-    for layer, reason in pruned.whole.items():
-        console.say(f"        whole  {layer}: {reason}")
     before_ms, after_ms = float(table.ms[0]), table.cost.after(keeps)
     console.say(
         f"MACs {pruned.macs_before:,} -> {pruned.macs_after:,}; about {before_ms:.2f} -> {after_ms:.2f} ms in "

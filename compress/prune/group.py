@@ -8,7 +8,7 @@ heads times widths of a head: either can be cut. A `Group` says so in plain name
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -20,6 +20,7 @@ Axis = Literal["out", "in"]
 Indices = NDArray[np.intp]
 
 CLASSES = "its outputs are the classes"  # why the classifier stays whole
+NAMED = 3  # layers of a list that would be too long
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,3 +171,15 @@ def flags(groups: Sequence[Group], keeps: Sequence[Indices]) -> list[NDArray[np.
     for flag, keep in zip(kept, keeps, strict=True):
         flag[keep] = True
     return kept
+
+
+def describe_whole(whole: Mapping[str, str]) -> list[str]:
+    """A line for each reason why layers are left whole, the first of them named; but for the classifier."""
+    layers: dict[str, list[str]] = {}
+    for layer, reason in whole.items():
+        layers.setdefault(reason, []).append(layer)
+    return [
+        f"left whole: {', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if names[NAMED:] else ''}: {reason}"
+        for reason, names in layers.items()
+        if reason != CLASSES
+    ]

@@ -32,7 +32,8 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             others, and so the function, by more than a mask would.
 
     Raises:
-        UsageError: the model has auxiliary heads, which run in training only and would keep their old widths.
+        UsageError: the model has auxiliary heads, which run in training only and would keep their old widths; or it
+            does not run on such inputs, and where it stopped is told.
     """
     heads_of_training = auxiliary_names(model)
     if heads_of_training:

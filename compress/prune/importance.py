@@ -21,7 +21,7 @@ Importance = Callable[[nn.Module, Group], Tensor]  # (model, group) -> (width,)
 
 
 def l2_norm(model: nn.Module, group: Group) -> Tensor:
-    """Mean over the group's weights of the L2 norm of each channel's slice, divided by the group's mean (width,).
+    """Mean over the group's weights of the L2 norm of each channel's slice, divided by the tensor's mean norm (width,).
 
     Li et al. 2017 (arXiv 1608.08710) with the L2 norm, over coupled layers as in Fang et al. 2023, eq. 4. The division
     makes scores of different groups comparable, so that one ranking can serve the whole network.

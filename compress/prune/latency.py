@@ -31,6 +31,7 @@ from transfer.data.loader import Progress
 from zoo.errors import SlimzooError, UsageError
 from zoo.lineage import versions
 
+VERSION = 1  # of what is cut and how it is measured
 NETWORKS = 24  # measured, the whole one among them
 ROUNDS, SECONDS_PER_ROUND = 7, 0.05
 WIDTHS_PER_BENCH = 8  # networks that wait in memory at a time
@@ -98,7 +99,8 @@ def latency_table(
     key = content_key(
         [f"{name} {tuple(tensor.shape)}" for name, tensor in model.state_dict().items()],
         [f"{group.name} {group.width}" for group in grouping.groups],
-        f"{input_size} {threads} {networks} {round_to} {floor} {seed} {machine['processor']} {machine['flags']}",
+        f"{VERSION} {input_size} {threads} {networks} {round_to} {floor} {seed}",
+        f"{machine['processor']} {machine['flags']}",
         str(versions()),
     )
     ms = np.array(cached_array("tables", key, shape=(networks,), dtype=np.float64, make=measure))

@@ -50,11 +50,11 @@ def elementwise(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> No
 
 
 def unknown(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    """What enters an operator without a rule stays whole."""
+    """What enters an operator without a rule stays whole; the module that uses it is told."""
     for t in torch.utils._pytree.tree_leaves((args, kwargs)):
         if isinstance(t, Tensor):
             for mark in trace.of(t):
-                trace.coupling.fix(mark, f"no rule for the operator {func.overloadpacket}")
+                trace.coupling.fix(mark, f"{trace.described} uses {func.overloadpacket}, which has no rule")
 
 
 def nothing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:

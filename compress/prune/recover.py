@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from compress.distill.loss import Distillation, train_student
-from compress.recipe import last_fit, recovery_recipe
+from compress.distill.distillation import Distillation
+from compress.distill.loss import train_student
+from compress.recipe import from_scratch, recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels
@@ -31,7 +32,7 @@ def recipe_after_cut(config: ModelConfig, *, mirror: bool, epochs: int, seed: in
     """`recovery_recipe`, but faster, and BatchNorm learns the statistics of the smaller network."""
     recipe = recovery_recipe(config, mirror=mirror, epochs=epochs, seed=seed)
     usual = STANDARD_RATES[recipe.optimizer].at(recipe.batch)
-    lr = FASTER * (usual.scratch_lr if last_fit(config).get("method") == "scratch" else usual.lr)
+    lr = FASTER * (usual.scratch_lr if from_scratch(config) else usual.lr)
     return replace(recipe, lr=lr, backbone_lr=lr, freeze_statistics=False)
 
 
@@ -41,7 +42,7 @@ def recover(
     pixels: Pixels,
     recipe: Recipe,
     *,
-    how: Distillation | None = None,
+    how: Distillation,
     sparse: bool = False,
     checkpoints: Path,
     progress: Progress | None = None,
@@ -51,6 +52,7 @@ def recover(
 
     Args:
         taught_by: the model before it was cut.
+        how: what is learned from it.
         sparse: whether what is zero stays zero.
         checkpoints: where this training's are kept.
     """
@@ -62,7 +64,7 @@ def recover(
         attach_masks_(network)
     trained = train_student(
         network, data, recipe, teacher=taught_by.model, seen_by_teacher=taught_by.config.preprocess,
-        how=how or Distillation(), after_step=hold_zeros if sparse else None, checkpoints=checkpoints,
+        how=how, after_step=hold_zeros if sparse else None, checkpoints=checkpoints,
         progress=progress, title="recovery",
     ).model  # fmt: skip
     detach_masks_(trained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.distill.distillation import Distillation
 from compress.gradient_batches import gradient_batches
-from compress.prune.allocate import ALLOCATIONS, Allocation, Scores, check_share
+from compress.prune.allocate import ALLOCATIONS, Allocation, Scores, check_reachable, check_share, narrowed
 from compress.prune.budget import Cost
+from compress.prune.group import describe_whole
 from compress.prune.groups import Grouping, find_groups
 from compress.prune.importance import CRITERIA, Importance, Random, Taylor
 from compress.prune.latency import latency_table, measured_ms
@@ -27,7 +29,8 @@ from compress.prune.shrink import Penalty, Shrink, check_penalty
 from compress.prune.structured import Pruned, cut_channels, scored
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
-from compress.sparse.step import is_sparse
+from compress.sparse.rank import in_pattern
+from compress.sparse.step import is_sparse, pattern_of
 from compress.step import Step
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
@@ -50,12 +53,12 @@ class Choice:
     """What is cut.
 
     Attributes:
-        macs: share of the multiply-accumulates to keep, in (0, 1]; one half unless `latency_ms` says otherwise.
-        latency_ms: the most that one image may take in onnxruntime on this machine.
+        macs: share of the multiply-accumulates to keep, in (0, 1]; one half unless `latency` says otherwise.
+        latency: the most milliseconds that one image may take in onnxruntime on this machine.
         criterion: a name in `CRITERIA`, or "taylor", the default where there are images.
         allocation: a name in `ALLOCATIONS` or "sensitivity". By default "cost" for Taylor's scores, which estimate the
             loss; "isomorphic" for the others, which cannot be compared between layers of other shapes. (ResNet-20 on
-            digits to 1/2 by L2, not recovered: cost 32%, global 46%, isomorphic 59%, local 61%; EfficientNet-Lite0 on
+            digits to 1/2 by L2, not recovered: cost 32%, global 46%, isomorphic 59%, uniform 61%; EfficientNet-Lite0 on
             emoji: 23, 37, 38, 38%.)
         rounds: cuts, each recovered from before the next.
         round_to, floor: see `allocate`; with several rounds each has its floor.
@@ -67,7 +70,7 @@ class Choice:
     """
 
     macs: float | None = None
-    latency_ms: float | None = None
+    latency: float | None = None
     criterion: str | None = None
     allocation: str | None = None
     rounds: int = 1
@@ -77,12 +80,12 @@ class Choice:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.macs is not None and self.latency_ms is not None:
+        if self.macs is not None and self.latency is not None:
             raise UsageError("wanted a share of the MACs or a latency, not both: leave one of them out")
         if self.macs is not None:
             check_share(self.macs)
-        if self.latency_ms is not None and not 0 < self.latency_ms < float("inf"):
-            raise UsageError(f"a latency of {self.latency_ms:g} ms must be above 0 and finite")
+        if self.latency is not None and not 0 < self.latency < float("inf"):
+            raise UsageError(f"a latency of {self.latency:g} ms must be above 0 and finite")
         for name, value, known in (
             ("criterion", self.criterion, (*CRITERIA, "taylor")),
             ("allocation", self.allocation, (*ALLOCATIONS, "sensitivity")),
@@ -106,11 +109,23 @@ def prune(
     directory: str | Path,
     *,
     data: str | Path | None = None,
-    choice: Choice | dict[str, Any] | None = None,
+    out: str | Path,
+    macs: float | None = None,
+    latency: float | None = None,
+    recover: int = 8,
+    criterion: str | None = None,
+    allocation: str | None = None,
+    rounds: int = 1,
     sparse_epochs: int = 0,
     penalty: Penalty = "group-lasso",
-    recover: int = 8,
-    out: str | Path,
+    round_to: int = 8,
+    floor: float = 0.1,
+    normalized: bool = False,
+    threads: int | None = None,
+    temperature: float = Distillation.temperature,
+    weight: float = Distillation.weight,
+    features: float = 0.0,
+    patience: int = 0,
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
@@ -119,26 +134,35 @@ def prune(
 ) -> PrunedStep:
     """Cut channels, measure BatchNorm afresh, train again for `recover` epochs, and write `out`.
 
-    Recovery learns from the labels and from what the unpruned model answers (see compress/distill/loss.py).
+    Recovery learns from the labels and from what the unpruned model answers.
 
     Args:
         directory: a model directory, or, without `data` and with recover=0, "timm:NAME" or "torchvision:NAME".
         data: the data of the fit; needed to train and for accuracies.
-        choice: what is cut; half of the MACs by default.
-        sparse_epochs: of training before the cut in which a penalty draws channels to zero (compress/prune/shrink.py).
+        macs, latency, criterion, allocation, rounds, round_to, floor, normalized, threads: what is cut, see `Choice`;
+            half of the MACs by default.
         recover: epochs after the cut, of all rounds together.
-        tell: told what the preflight of recovery found.
+        sparse_epochs: before the cut, in which a `penalty` draws channels to zero (compress/prune/shrink.py).
+        temperature, weight, features: what recovery learns from the unpruned model, see `Distillation`.
+        patience: see `Recipe`. By default recovery goes on to its end, where its rate is lowest.
+        tell: told what was left whole and what the preflight of recovery found.
 
     Raises:
-        UsageError: a budget that cannot be met, data of other classes, an int8 model.
+        UsageError: a budget that cannot be met or that the model meets already; data of other classes; an int8 model;
+            a model of N:M sparsity, whose pattern the cut breaks.
         SlimzooError: the cut had no effect, or the model does not survive it.
     """
-    out, choice = Path(out), choice if isinstance(choice, Choice) else Choice(**choice or {})
+    out = Path(out)
+    choice = Choice(
+        macs=macs, latency=latency, criterion=criterion, allocation=allocation, rounds=rounds, round_to=round_to,
+        floor=floor, normalized=normalized, threads=threads,
+    )  # fmt: skip
+    how = Distillation(temperature=temperature, weight=weight, features=features)
     check_free(out, overwrite=overwrite, resume=resume)
-    _check_epochs(choice, data, sparse_epochs, penalty, recover)
+    _check(choice, data, sparse_epochs, penalty, recover)
     arguments = {
-        "directory": located(directory), "data": located(data), "choice": vars(choice), "sparse_epochs": sparse_epochs,
-        "penalty": penalty, "recover": recover, "out": str(out), "seed": seed,
+        "directory": located(directory), "data": located(data), "out": str(out), "recover": recover, **vars(choice),
+        "sparse_epochs": sparse_epochs, "penalty": penalty, **vars(how), "patience": patience, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
@@ -155,8 +179,7 @@ def prune(
         network = loaded.model
         if sparse_epochs and pixels is not None and source is not None:
             recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=sparse_epochs, seed=seed)
-            steps = recipe.epochs * -(-len(pixels.train) // recipe.batch)
-            shrink = Shrink(network, cutter.grouping_of(network), penalty, steps=steps)
+            shrink = Shrink(network, cutter.grouping_of(network), penalty, steps=recipe.steps(len(pixels.train)))
             start, sparse = copy_of(network), is_sparse(loaded.config.lineage)
             if sparse:
                 attach_masks_(start)
@@ -170,7 +193,11 @@ def prune(
         for number in range(1, choice.rounds + 1):
             stage = work / CHECKPOINTS / f"round-{number}"
             pruned = cutter.cut(network, number, decided=stage / DECIDED)
-            whole_macs = whole_macs or pruned.macs_before
+            if whole_macs is None:
+                whole_macs = pruned.macs_before
+                _check_pattern(loaded, pruned.model)
+                for line in describe_whole(pruned.whole):
+                    tell(line)
             uncut, network = network, pruned.model
             if pixels is None or source is None:
                 continue
@@ -181,8 +208,8 @@ def prune(
             if epochs := _epochs(recover, number, choice.rounds):
                 recipe = recipe_after_cut(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
                 network, notes = train_back(
-                    network, loaded, pixels, recipe, sparse=is_sparse(loaded.config.lineage), progress=progress,
-                    checkpoints=stage, tell=tell,
+                    network, loaded, pixels, replace(recipe, patience=patience), how=how,
+                    sparse=is_sparse(loaded.config.lineage), progress=progress, checkpoints=stage, tell=tell,
                 )  # fmt: skip
         before["macs"] = whole_macs
         after: dict[str, Any] = {"params": count_parameters(network), "macs": pruned.macs_after}
@@ -190,7 +217,8 @@ def prune(
             after = measure(predictor_of(network, loaded.config), network, loaded.config, pixels, progress)
         record = lineage.step(
             "prune", arguments, seed=seed, seconds=time.monotonic() - began,
-            data=None if source is None else source.record(), before=before, after=after, **notes, **cutter.notes,
+            data=None if source is None else source.record(), before=before, after=after, whole=pruned.whole, **notes,
+            **cutter.notes,
         )  # fmt: skip
         config = save_model(work, network, loaded.config.with_step(record))
     return PrunedStep(out, config, record, pruned)
@@ -204,8 +232,10 @@ def _both(first: AfterStep, second: AfterStep) -> AfterStep:
     return after_step
 
 
-def _check_epochs(choice: Choice, data: str | Path | None, sparse_epochs: int, penalty: str, recover: int) -> None:
+def _check(choice: Choice, data: str | Path | None, sparse_epochs: int, penalty: str, recover: int) -> None:
     check_penalty(penalty)
+    if choice.threads is not None and choice.latency is None:
+        raise UsageError(f"{choice.threads} threads of what? They are of a latency: name one, or leave them out")
     if data is None and recover:
         raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
     if data is None and sparse_epochs:
@@ -214,6 +244,17 @@ def _check_epochs(choice: Choice, data: str | Path | None, sparse_epochs: int, p
         raise UsageError(
             f"{choice.rounds} rounds share {recover} epochs of recovery: wanted at least one for each, --recover "
             f"{choice.rounds}"
+        )
+
+
+def _check_pattern(loaded: LoadedModel, smaller: nn.Module) -> None:
+    if (pattern := pattern_of(loaded.config.lineage)) is None:
+        return
+    broken = in_pattern(loaded.model, pattern.n, pattern.m) - in_pattern(smaller, pattern.n, pattern.m)
+    if broken:
+        raise UsageError(
+            f"the model is {pattern.n}:{pattern.m} sparse, and the cut breaks its runs of {pattern.m} in "
+            f"{min(broken)}: prune first, then `slimzoo sparsify --pattern {pattern.n}:{pattern.m}`"
         )
 
 
@@ -264,7 +305,7 @@ class Cutter:
             keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
             return cut_channels(network, self.config.input_size, grouping, keeps, scores)
         done = number / self.choice.rounds
-        by = self._cut_to_macs if self.choice.latency_ms is None else self._cut_to_latency
+        by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
         pruned = by(network, grouping, scores, done)
         if decided is not None:
             decided.parent.mkdir(parents=True, exist_ok=True)
@@ -275,15 +316,26 @@ class Cutter:
     def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
         choice = self.choice
         cost = Cost.macs(grouping)
-        self._whole = self._whole or cost.total
-        share = (0.5 if choice.macs is None else choice.macs) ** done * self._whole / cost.total
+        wanted = 0.5 if choice.macs is None else choice.macs
+        if self._whole is None:
+            self._whole = cost.total
+            self._check_reachable(grouping, cost, wanted)
+        share = wanted**done * self._whole / cost.total
         keeps = self._allocation(network)(
             grouping, scores, share=min(1.0, share), cost=cost, round_to=choice.round_to, floor=choice.floor
         )
         pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
         if pruned.macs_after > share * pruned.macs_before * (1 + 1e-9):
-            raise SlimzooError(f"wanted {share:.0%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
+            raise SlimzooError(f"wanted {share:.2%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
+        if done == 1 and pruned.macs_after == self._whole:
+            raise UsageError(f"{100 * wanted:.4g}% of the MACs keeps every channel: nothing to cut; ask for less")
         return pruned
+
+    def _check_reachable(self, grouping: Grouping, cost: Cost, share: float) -> None:
+        """Of all rounds together, before the first: each has its floor."""
+        floor = self.choice.floor**self.choice.rounds
+        narrowest = narrowed(grouping, np.zeros(len(grouping.groups)), round_to=self.choice.round_to, floor=floor)
+        check_reachable(cost, narrowest, share)
 
     def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
         """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
@@ -292,18 +344,23 @@ class Cutter:
             network, size, grouping, threads=choice.threads, round_to=choice.round_to, floor=choice.floor,
             progress=self.progress,
         )  # fmt: skip
-        assert choice.latency_ms is not None
-        self._whole = self._whole or float(table.ms[0])
-        if self._whole <= choice.latency_ms:
-            raise UsageError(
-                f"the model takes {self._whole:.2f} ms here, which is below {choice.latency_ms:g} ms: nothing to cut"
-            )
-        wanted = self._whole * (choice.latency_ms / self._whole) ** done
+        assert choice.latency is not None
+        if self._whole is None:
+            self._whole = float(table.ms[0])
+            if self._whole <= choice.latency:
+                raise UsageError(
+                    f"the model takes {self._whole:.2f} ms here, which is below {choice.latency:g} ms: nothing to cut"
+                )
+            self._check_reachable(grouping, table.cost, choice.latency / table.cost.total)
+        wanted = self._whole * (choice.latency / self._whole) ** done
         target, least = LATENCY_MARGIN * wanted, float("inf")
+        narrowest = table.cost.after(
+            narrowed(grouping, np.zeros(len(grouping.groups)), round_to=choice.round_to, floor=choice.floor)
+        )
         for _ in range(LATENCY_TRIES):
             keeps = self._allocation(network)(
-                grouping, scores, share=min(1.0, target / table.cost.total), cost=table.cost, round_to=choice.round_to,
-                floor=choice.floor,
+                grouping, scores, share=min(1.0, max(target, narrowest * (1 + 1e-9)) / table.cost.total),
+                cost=table.cost, round_to=choice.round_to, floor=choice.floor,
             )  # fmt: skip
             pruned = cut_channels(network, size, grouping, keeps, scores)
             predicted = table.cost.after(keeps)
@@ -320,7 +377,7 @@ class Cutter:
             least = min(least, ms)
             target *= LATENCY_MARGIN * wanted / ms
         raise SlimzooError(
-            f"wanted {wanted:.2f} ms, and {LATENCY_TRIES} cuts took {least:.2f} ms at best: ask for more"
+            f"wanted {wanted:.4g} ms, and {LATENCY_TRIES} cuts took {least:.4g} ms at best: ask for more"
         )
 
     @property

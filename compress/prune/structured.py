@@ -16,7 +16,8 @@ from compress.prune.budget import Cost
 from compress.prune.group import Group, Grouping, Indices
 from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
-from zoo.cost import count_macs
+from compress.prune.trace import line_of
+from zoo.cost import count_macs, count_parameters
 from zoo.errors import SlimzooError
 
 
@@ -108,10 +109,13 @@ def cut_channels(
         after = count_macs(smaller, input_size)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise SlimzooError(f"the pruned model does not run: {reason}; its forward fixes a shape") from error
+        raise SlimzooError(
+            f"the pruned model does not run: {reason}{line_of(error)}; its forward fixes a shape there"
+        ) from error
     narrower = any(len(keep) < group.width for keep, group in zip(keeps, grouping.groups, strict=True))
-    if narrower and after >= before:
-        raise SlimzooError(f"channels were cut and the model has {after:,} MACs, {before:,} before: no effect")
+    for unit, had, has in (("MACs", before, after), ("parameters", count_parameters(model), count_parameters(smaller))):
+        if narrower and has >= had:
+            raise SlimzooError(f"channels were cut and the model has {has:,} {unit}, {had:,} before: no effect")
     cuts = tuple(
         Cut(group, keep, _lost(score, keep)) for group, keep, score in zip(grouping.groups, keeps, scores, strict=True)
     )

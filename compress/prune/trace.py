@@ -39,7 +39,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Product:
+class LabelledProduct:
     """MACs of one operator: `constant` times the sizes of dimensions that may shrink."""
 
     constant: int
@@ -63,7 +63,7 @@ class Record:
     moved: list[Moved] = field(default_factory=list)
     joint: list[Array] = field(default_factory=list)  # labels that one reshaping laid out over several dimensions
     parts: list[tuple[Array, ...]] = field(default_factory=list)  # labels of parts that have to stay equally wide
-    products: list[Product] = field(default_factory=list)
+    products: list[LabelledProduct] = field(default_factory=list)
     scaled: list[Scaled] = field(default_factory=list)
     norms: list[tuple[str, Shape, Marks]] = field(default_factory=list)  # module, normalized shape, marks
     lists: list[tuple[str, tuple[tuple[int, Marks], ...]]] = field(default_factory=list)  # module, (size, marks) a part
@@ -95,7 +95,7 @@ def trace(
         raise
     except Exception as error:  # the forward's own checks
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DoesNotRun(mode.labels_of(mode.last), mode.module, f"{reason[0]}{_line_of(error)}") from error
+        raise DoesNotRun(mode.labels_of(mode.last), mode.module, f"{reason[0]}{line_of(error)}") from error
     for tensor in tree_leaves(output):
         if isinstance(tensor, Tensor):
             for array in mode.of(tensor):
@@ -161,6 +161,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def module(self) -> str:
         return self.running[-1]
 
+    @property
+    def described(self) -> str:
+        """The module that is running: "Block `layer1.0`"."""
+        kind = type(dict(self.modules)[self.module]).__name__
+        return f"{kind} `{self.module}`" if self.module else kind
+
     def labels_of(self, tensors: Any) -> Array:
         """All labels of the tensors in a structure."""
         marks = [m.ravel() for t in tree_leaves(tensors) if isinstance(t, Tensor) for m in self.of(t)]
@@ -221,7 +227,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.record.scaled.append(Scaled(number, marks, line_of_forward()))
 
     def note_product(self, constant: int, *factors: tuple[int, Marks]) -> None:
-        self.record.products.append(Product(constant, factors))
+        self.record.products.append(LabelledProduct(constant, factors))
 
 
 def _own_shape(tensor: Tensor) -> Shape:
@@ -229,7 +235,7 @@ def _own_shape(tensor: Tensor) -> Shape:
     return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def _line_of(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """ " (file:line)" of the innermost line outside torch that an error came through."""
     found, step = "", error.__traceback__
     while step is not None:

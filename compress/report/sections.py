@@ -24,7 +24,7 @@ from compress.report.figures import (
 )
 from compress.report.variants import Comparison, Variant
 
-POSITIONAL = {"fit": ("data",), "eval": ("model", "dir", "data")}  # of the commands; the others take a model
+POSITIONAL = {"fit": ("data",), "distill": ("student",), "eval": ("model", "dir", "data")}  # the others take a model
 MODEL = ("model", "dir", "directory", "source")
 
 
@@ -237,16 +237,21 @@ def commands(variants: Sequence[Variant], bench: dict[str, Any] | None, out: str
 
 
 def command(record: dict[str, Any]) -> str:
-    """The command line of a lineage record: its arguments have the options' names."""
+    """The command line of a lineage record: its arguments have the options' names, but for two of `fit`."""
     verb, given = record["verb"], dict(record.get("arguments") or {})
     words = ["slimzoo", verb]
     words += [str(given.pop(name)) for name in POSITIONAL.get(verb, MODEL) if given.get(name) is not None]
     if record.get("seed") is not None and verb != "export":
         given.setdefault("seed", record["seed"])
+    if given.get("time_s") is not None:
+        given["time"] = f"{given.pop('time_s'):g}s"
+    given["set"] = [f"{name}={value}" for name, value in (given.pop("settings", None) or {}).items()]
     for name, value in given.items():
         option = "--" + name.replace("_", "-")
         if value is True:
             words.append(option)
+        elif value is False and name == "flip":
+            words.append("--no-flip")
         elif value is not None and value is not False:
             values = value if isinstance(value, list | tuple) else [value]
             words += [word for one in values for word in (option, str(one))]

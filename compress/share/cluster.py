@@ -74,7 +74,7 @@ def share_weights(
         see `finetune`.
     """
     shared = copy.deepcopy(model)
-    steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+    steps = recipe.steps(len(data.train))
     share_(shared, values, bit_price=bit_price)
     if steps:
         sharing = Sharing(bit_price, round(ADAPTING * steps))

@@ -1,7 +1,7 @@
 """Masks: which weights are zero for good. While a model trains they are buffers beside the weights.
 
 They are saved with every checkpoint, so that holding the zeros is a function of the model alone. A finished model has
-no masks: its zeros are its masks, and `mask_zeros_` finds them again.
+no masks: its zeros are its masks, and `attach_masks_` finds them again.
 """
 
 from __future__ import annotations

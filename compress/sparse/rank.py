@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from compress.sparse.masks import sparse_layers
 from compress.sparse.scores import Scores
 from zoo.errors import UsageError
 
@@ -53,6 +54,14 @@ def n_of_m(scores: Scores, n: int, m: int) -> dict[str, Tensor]:
         keep = torch.zeros_like(runs, dtype=torch.bool).scatter_(1, runs.topk(n, dim=1).indices, True)
         masks[name] = keep.view(rows.shape).movedim(-1, 1)
     return masks
+
+
+def in_pattern(model: nn.Module, n: int, m: int) -> set[str]:
+    """Names of the layers in which no run of m weights along the inputs has more than n that are not zero."""
+    found = {name: layer.weight.detach().abs() for name, layer in sparse_layers(model).items()}
+    fits = {name for name, weight in found.items() if weight.shape[1] % m == 0}
+    masks = n_of_m({name: found[name] for name in fits}, n, m)
+    return {name for name in fits if not found[name][~masks[name]].any()}
 
 
 def kept_count(total: int, density: float) -> int:

@@ -16,7 +16,6 @@ from compress.sparse.masks import (
     detach_masks_,
     hold_,
     hold_zeros,
-    masks_of,
     nonzeros,
     set_masks_,
 )
@@ -68,7 +67,7 @@ class NOfM:
 Pattern = Unstructured | NOfM
 
 
-def sparsify(
+def sparsify_weights(
     model: nn.Module,
     data: TrainingData,
     recipe: Recipe,
@@ -95,7 +94,7 @@ def sparsify(
         set_masks_(sparse, cut_at_once(sparse, pattern)[1])
         hold_(sparse)
     else:
-        steps = recipe.epochs * -(-len(data.train) // recipe.batch)
+        steps = recipe.steps(len(data.train))
         cutting = max(1, round(CUTTING * steps))
         schedule = Cubic(density(sparse), pattern.density, cutting, min(pattern.every, cutting))
         may_live = {name: flags for name, flags in nonzeros(model).items() if not flags.all()}
@@ -104,7 +103,6 @@ def sparsify(
         sparse, data, recipe, loss_fn=loss_fn, after_step=after_step, checkpoints=checkpoints, progress=progress,
         title=title,
     ).model  # fmt: skip
-    check_zeros(trained, masks_of(trained))
     detach_masks_(trained)
     check_zeros(trained, nonzeros(model))
     return trained
@@ -120,8 +118,9 @@ def cut_at_once(model: nn.Module, pattern: Pattern) -> tuple[Scores, dict[str, T
         scores = magnitude(model)
         masks = n_of_m(scores, pattern.n, pattern.m)
         if all(mask.all() for mask in masks.values()):
+            why = "it keeps all" if pattern.n == pattern.m else f"no layer has inputs that {pattern.m} divides"
             raise UsageError(
-                f"no layer has inputs that {pattern.m} divides: {pattern.n}:{pattern.m} would change nothing"
+                f"{pattern.n}:{pattern.m} would change nothing: {why}; 2:4 keeps two of every four weights"
             )
         return scores, masks
     check_density(density(model), pattern.density)

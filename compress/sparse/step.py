@@ -15,7 +15,7 @@ from compress.sparse.masks import density as density_of
 from compress.sparse.masks import nonzeros
 from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
-from compress.sparse.sparsify import NOfM, Pattern, Unstructured, cut_at_once, sparsify
+from compress.sparse.sparsify import NOfM, Pattern, Unstructured, cut_at_once, sparsify_weights
 from compress.step import Step
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
@@ -26,19 +26,20 @@ from zoo.artifact import ModelConfig, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
+DENSITY = 0.1
 CRITERIA = ("lamp", "magnitude", "taylor")
 RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
 
 
-def sparsify_directory(
+def sparsify(
     directory: str | Path,
     *,
     data: str | Path,
     out: str | Path,
-    density: float = 0.1,
+    density: float | None = None,
     pattern: str | None = None,
-    criterion: str = "lamp",
-    ranking: str = "network",
+    criterion: str | None = None,
+    ranking: str | None = None,
     epochs: int = 12,
     seed: int = 0,
     overwrite: bool = False,
@@ -50,10 +51,10 @@ def sparsify_directory(
     Args:
         directory: a model directory.
         data: the data of the fit.
-        density: share of the weights of convolutions and linear layers that stay, in (0, 1].
-        pattern: "2:4", or any N:M; it sets the density.
-        criterion: "lamp", "magnitude" or "taylor".
-        ranking: over the "network", or the same density for each "layer".
+        density: share of the weights of convolutions and linear layers that stay, in (0, 1]; a tenth by default.
+        pattern: instead, "2:4", or any N:M, in every layer whose inputs M divides, by magnitude.
+        criterion: "lamp", the default, "magnitude" or "taylor".
+        ranking: over the "network", the default, or the same density for each "layer".
         epochs: of the one training loop.
 
     Raises:
@@ -76,20 +77,20 @@ def sparsify_directory(
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
         wanted = _pattern(density, pattern, criterion, ranking, pixels.train, loaded.config, seed)
-        sparse = sparsify(
+        recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
+        sparse = sparsify_weights(
             loaded.model, TrainingData(pixels.train, pixels.val, loaded.config.preprocess),
-            recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed), wanted,
-            loss_fn=taught_by(loaded.model), checkpoints=work / CHECKPOINTS, progress=progress,
+            recipe, wanted, loss_fn=taught_by(loaded.model), checkpoints=work / CHECKPOINTS, progress=progress,
         )  # fmt: skip
         reached = density_of(sparse)
-        if not reached < density_of(loaded.model) and density < 1:
+        if not reached < density_of(loaded.model) and density != 1:
             raise SlimzooError(f"{directory}: no weight became zero; its density stays {reached:.2%}")
         after = measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress)
         before["density"] = density_of(loaded.model)
         after["density"] = reached
         record = lineage.step(
             "sparsify", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after,
+            after=after, recipe=recipe.to_dict(),
         )  # fmt: skip
         config = save_model(work, sparse, loaded.config.with_step(record))
     return Step(out, config, record)
@@ -114,17 +115,17 @@ def explain(
     directory: str | Path,
     *,
     data: str | Path,
-    density: float = 0.1,
+    density: float | None = None,
     pattern: str | None = None,
-    criterion: str = "lamp",
-    ranking: str = "network",
+    criterion: str | None = None,
+    ranking: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Thinned]:
     """`slimzoo sparsify --explain`: each layer's part in a cut made at once; nothing is written.
 
     Raises:
-        see `sparsify_directory`.
+        see `sparsify`.
     """
     _check(density, pattern, criterion, ranking)
     loaded = load_model(directory)
@@ -146,25 +147,51 @@ def is_sparse(records: list[dict[str, Any]]) -> bool:
     return any(record["verb"] == "sparsify" for record in records)
 
 
-def _check(density: float, pattern: str | None, criterion: str, ranking: str) -> None:
-    kept_count(1, density)
+def pattern_of(records: list[dict[str, Any]]) -> NOfM | None:
+    """The N:M pattern that the model of this lineage was given last; None without one."""
+    sparse = [record for record in records if record["verb"] == "sparsify"]
+    given = sparse[-1]["arguments"]["pattern"] if sparse else None
+    return None if given is None else parse_pattern(given)
+
+
+def _check(density: float | None, pattern: str | None, criterion: str | None, ranking: str | None) -> None:
+    if density is not None:
+        kept_count(1, density)
     for name, value, known in (("criterion", criterion, CRITERIA), ("ranking", ranking, tuple(RANKINGS))):
-        if value not in known:
+        if value is not None and value not in known:
             near = did_you_mean(value, known, "it must be one of " + ", ".join(known))
             raise UsageError(f"unknown {name} {value!r}; {near}")
-    if pattern is not None and not re.fullmatch(r"\d+:\d+", pattern):
-        raise UsageError(f"pattern={pattern!r} must be N:M, such as 2:4 for two of every four weights")
+    if pattern is not None:
+        parse_pattern(pattern)
+        for name, given in (("density", density), ("criterion", criterion), ("ranking", ranking)):
+            if given is not None:
+                raise UsageError(
+                    f"--pattern {pattern} says which weights stay, the largest of each run: leave out --{name} {given}"
+                )
+
+
+def parse_pattern(text: str) -> NOfM:
+    """ "2:4" as a pattern.
+
+    Raises:
+        UsageError: it is no such text.
+    """
+    if not re.fullmatch(r"\d+:\d+", text):
+        raise UsageError(f"pattern={text!r} must be N:M, such as 2:4 for two of every four weights")
+    n, _, m = text.partition(":")
+    return NOfM(n=int(n), m=int(m))
 
 
 def _pattern(
-    density: float, pattern: str | None, criterion: str, ranking: str, train: LabelledPixels, config: ModelConfig,
-    seed: int,
+    density: float | None, pattern: str | None, criterion: str | None, ranking: str | None, train: LabelledPixels,
+    config: ModelConfig, seed: int,
 ) -> Pattern:  # fmt: skip
     if pattern is not None:
-        n, _, m = pattern.partition(":")
-        return NOfM(n=int(n), m=int(m))
+        return parse_pattern(pattern)
     if criterion == "taylor":
         chosen: Criterion = Taylor(gradient_batches(train, config.preprocess, seed))
     else:
-        chosen = {"lamp": lamp, "magnitude": magnitude}[criterion]
-    return Unstructured(density=density, criterion=chosen, ranking=RANKINGS[ranking])
+        chosen = {"lamp": lamp, "magnitude": magnitude}[criterion or "lamp"]
+    return Unstructured(
+        density=DENSITY if density is None else density, criterion=chosen, ranking=RANKINGS[ranking or "network"]
+    )

@@ -11,15 +11,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
+from compress.coding.export import export_coded
+from compress.prune.cut import cut_copy
+from compress.prune.step import prune
 from compress.quantize.ptq import zero_weights
 from compress.share.shared import different_values
 from compress.share.step import cluster
+from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import density, nonzeros, sparse_layers
-from compress.sparse.step import is_sparse, sparsify_directory
+from compress.sparse.order import in_order_of_weights
+from compress.sparse.step import is_sparse, sparsify
 from transfer.fit import fit
-from zoo.artifact import load_model, read_config
+from zoo.artifact import load_model, read_config, save_model
 from zoo.coded.file import load_coded
-from zoo.directory import RUN, partial_of
+from zoo.directory import RUN, new_directory, partial_of
 from zoo.errors import Interrupted, UsageError
 
 run = CliRunner().invoke
@@ -61,9 +66,11 @@ def test_sparsify_has_its_effect_and_says_so(folder):
 
 def test_cluster_keeps_zeros_and_shares(folder):
     record = newest(folder / "shared", "cluster")
-    sparse, shared = (load_model(folder / name).model for name in ("sparse", "shared"))
+    sparse, shared = load_model(folder / "sparse"), load_model(folder / "shared").model
+    size = sparse.config.input_size
+    living = nonzeros(in_order_of_weights(remove_dead_units(sparse.model, size), size))
     for name, alive in nonzeros(shared).items():
-        assert not (alive & ~nonzeros(sparse)[name]).any()
+        assert not (alive & ~living[name]).any()
     for name, layer in sparse_layers(shared).items():
         assert different_values(layer.weight) == record["values"][f"{name}.weight"] <= 256
     assert record["metrics"]["after"]["val"]["top1"] >= record["metrics"]["before"]["val"]["top1"] - 0.05
@@ -106,11 +113,15 @@ def test_eval_and_predict_take_the_coded_file(folder, tmp_path):
         ({"criterion": "lammp"}, "did you mean 'lamp'"),
         ({"ranking": "global"}, "must be one of network, layer"),
         ({"epochs": 0}, "wanted at least 1 epoch"),
+        ({"pattern": "4:4"}, "4:4 would change nothing: it keeps all"),
+        ({"pattern": "9973:9974"}, "would change nothing: no layer has inputs that 9974 divides"),
+        ({"pattern": "2:4", "density": 0.5}, r"--pattern 2:4 says which weights stay.* leave out --density 0\.5"),
+        ({"pattern": "2:4", "criterion": "lamp"}, "leave out --criterion lamp"),
     ],
 )
 def test_bad_input_to_sparsify(folder, tmp_path, options, said):
     with pytest.raises(UsageError, match=said):
-        sparsify_directory(folder / "dense", data="digits", out=tmp_path / "x", **options)
+        sparsify(folder / "dense", data="digits", out=tmp_path / "x", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +129,7 @@ def test_bad_input_to_cluster(folder, tmp_path):
     with pytest.raises(UsageError, match=r"bits=0\.5 cannot be reached"):
         cluster(folder / "sparse", data="digits", bits=0.5, out=tmp_path / "x")
     with pytest.raises(UsageError, match=r"density cannot grow from 0\.09|cannot grow from 0\.1"):
-        sparsify_directory(folder / "sparse", data="digits", density=0.5, epochs=1, out=tmp_path / "x")
+        sparsify(folder / "sparse", data="digits", density=0.5, epochs=1, out=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,18 +166,44 @@ def test_cluster_explains_itself(folder):
 
 def test_two_of_four(folder, tmp_path):
     """Linear layers in runs of four; the convolutions see 1 and 6 channels, which four does not divide."""
-    sparsify_directory(folder / "dense", data="digits", pattern="2:4", epochs=1, out=tmp_path / "x")
+    sparsify(folder / "dense", data="digits", pattern="2:4", epochs=1, out=tmp_path / "x")
     for layer in sparse_layers(load_model(tmp_path / "x").model).values():
         alive = layer.weight != 0
         if isinstance(layer, torch.nn.Linear):
             assert (alive.reshape(-1, 4).sum(dim=1) == 2).all()
         else:
             assert alive.all()
+    record = newest(tmp_path / "x", "sparsify")
+    assert (record["arguments"]["pattern"], record["arguments"]["density"]) == ("2:4", None)
+    assert record["recipe"]["epochs"] == 1
+    with pytest.raises(UsageError, match=r"2:4 sparse, and the cut breaks its runs of 4 in .*: prune first, then"):
+        prune(tmp_path / "x", macs=0.8, recover=0, out=tmp_path / "y")
+    assert not (tmp_path / "y").exists()
+
+
+def test_cluster_takes_dead_units_out(folder, tmp_path):
+    """Two hidden units whose weights are all zero, and whose bias is: nothing changes but the width."""
+    loaded = load_model(folder / "sparse")
+    before = {name: layer.weight.shape for name, layer in sparse_layers(loaded.model).items()}
+    with torch.no_grad():
+        loaded.model.fc1.weight[:2] = 0
+        loaded.model.fc1.bias[:2] = 0
+    with new_directory(tmp_path / "dead", run={}) as work:
+        save_model(work, loaded.model, loaded.config)
+    step = cluster(tmp_path / "dead", data="digits", bits=8.0, epochs=0, out=tmp_path / "x")
+    after = sparse_layers(load_model(tmp_path / "x").model)
+    assert after["fc1"].weight.shape[0] <= before["fc1"][0] - 2
+    assert after["fc1"].weight.shape[0] == after["fc2"].weight.shape[1]
+    metrics = step.record["metrics"]
+    assert metrics["after"]["params"] < metrics["before"]["params"]
+    assert metrics["after"]["test"]["top1"] == pytest.approx(metrics["before"]["test"]["top1"], abs=0.02)
+    coded = export_coded(tmp_path / "x")["metrics"]["after"]["size_bytes"]
+    assert coded == pytest.approx(metrics["after"]["coded_bytes"], abs=1000)  # its lineage is in the file, too
 
 
 @pytest.mark.parametrize(("verb", "source"), [("sparsify", "dense"), ("cluster", "sparse")])
 def test_interrupted_and_resumed_it_ends_with_the_same_bits(folder, tmp_path, verb, source):
-    step = {"sparsify": sparsify_directory, "cluster": cluster}[verb]
+    step = {"sparsify": sparsify, "cluster": cluster}[verb]
     step(folder / source, data="digits", epochs=1, out=tmp_path / "whole")
 
     def stop(title, done, total, note):
@@ -188,16 +225,15 @@ def test_zeros_stay_through_int8_pruning_and_distillation(folder, tmp_path):
     sparse = load_model(folder / "sparse").model
     for argv in (
         ["quantize", folder / "sparse", *given, "--out", tmp_path / "int8"],
-        [
-            "prune", folder / "sparse", *given, "--macs", "0.8", "--sparse-epochs", "1", "--recover", "1",
-            "--out", tmp_path / "pruned",
-        ],
         ["distill", folder / "sparse", "--teacher", folder / "dense", *given, "--epochs", "1", "--out", tmp_path / "d"],
     ):  # fmt: skip
         done = run(app, [str(word) for word in argv])
         assert done.exit_code == 0, done.output
     assert newest(tmp_path / "int8", "quantize")["metrics"]["after"]["density"] <= density(sparse) + 1e-6
-    assert density(load_model(tmp_path / "pruned").model) < 0.3  # channels that were cut were the emptier ones
+    step = prune(folder / "sparse", data="digits", macs=0.8, sparse_epochs=1, recover=1, out=tmp_path / "pruned")
+    kept = nonzeros(cut_copy(sparse, step.pruned.grouping, [cut.keep for cut in step.pruned.cuts]))
+    for name, alive in nonzeros(load_model(tmp_path / "pruned").model).items():
+        assert not (alive & ~kept[name]).any()
     taught = load_model(tmp_path / "d").model
     assert density(taught) == pytest.approx(density(sparse), rel=1e-3)
     for name, alive in nonzeros(taught).items():

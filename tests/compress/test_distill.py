@@ -15,7 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.distill.loss import Distillation, Translation, similarity_loss, softened_divergence, train_student
+from compress.distill.distillation import Distillation
+from compress.distill.loss import Translation, similarity_loss, softened_divergence, train_student
 from compress.distill.step import distill
 from transfer.data.loader import LabelledPixels
 from transfer.fit import fit
@@ -126,12 +127,14 @@ def test_a_model_by_name_learns_from_a_directory(teacher, tmp_path):
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
     assert record["verb"] == "distill"
-    assert record["metrics"]["before"]["params"] == 431_080  # the teacher's
+    assert record["teacher"]["params"] == 431_080
+    assert record["metrics"]["before"] is None
     assert record["metrics"]["after"]["params"] == 266_610
     assert record["metrics"]["after"]["test"]["top1"] > 0.85
     assert load_model(tmp_path / "small").config.classes == load_model(teacher).config.classes
     again = distill(tmp_path / "small", teacher=teacher, data="digits", epochs=1, out=tmp_path / "again")
     assert [step["verb"] for step in again.config.lineage] == ["distill", "distill"]
+    assert again.record["metrics"]["before"] == record["metrics"]["after"]
 
 
 def test_students_that_cannot_be(teacher, tmp_path):

@@ -152,6 +152,10 @@ class Recipe:
                 near = did_you_mean(str(value), known, "it must be one of " + ", ".join(known))
                 raise UsageError(f"unknown {name} {value!r}; {near}")
 
+    def steps(self, images: int) -> int:
+        """How many its epochs take over that many images."""
+        return self.epochs * -(-images // self.batch)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for run.json and checkpoints."""
         return asdict(self)

@@ -59,6 +59,17 @@ def test_normalized_widths(name, assert_cut_is_mask):
     assert len(norms[-1].weight) < max(len(m.weight) for m in model.modules() if isinstance(m, torch.nn.LayerNorm))
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_group_norms(norm, assert_cut_is_mask):
+    """Whole groups of a GroupNorm go, or channels from all of them alike; the mask normalizes over what is kept."""
+    torch.manual_seed(0)
+    model, size = shake_(create_model("resnet20", norm=norm).eval()), (3, 16, 16)
+    smaller = assert_cut_is_mask(model, size, normalized=True)
+    norms = [m for m in smaller.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert all(m.num_channels == len(m.weight) and m.num_channels % m.num_groups == 0 for m in norms)
+    assert norms[0].num_channels < 16
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in list_models() if model_entry(n).kind != "sequence"])
 def test_every_name(name, assert_cut_is_mask):

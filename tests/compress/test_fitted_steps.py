@@ -1,0 +1,42 @@
+"""prune, sparsify, cluster and distill take whatever directory fit writes, by whichever method of its."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress import cluster, distill, prune, sparsify
+from transfer.fit import fit
+from zoo.artifact import load_model
+from zoo.cost import count_macs
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """60 images of 3 colours, with noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 160, (60, 32, 32, 3))
+    images[np.arange(60), :, :, labels] += 95
+    file = tmp_path_factory.mktemp("data") / "three.npz"
+    np.savez(file, images=images.astype(np.uint8), labels=labels)
+    return file
+
+
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("probe", "finetune", "scratch")]
+
+
+@pytest.mark.parametrize("method", ["prototype", *SLOW])
+def test_every_step_takes_it(three, method, tmp_path):
+    epochs = {} if method == "prototype" else {"epochs": 2}
+    fit(three, model="resnet20", method=method, size=32, **epochs, out=tmp_path / "dense")
+    given = {"data": three, "epochs": 1}
+    prune(tmp_path / "dense", data=three, macs=0.5, recover=1, out=tmp_path / "pruned")
+    sparsify(tmp_path / "pruned", density=0.5, **given, out=tmp_path / "sparse")
+    cluster(tmp_path / "sparse", bits=5.0, **given, out=tmp_path / "shared")
+    step = distill(tmp_path / "shared", teacher=tmp_path / "dense", **given, out=tmp_path / "taught")
+    assert [record["verb"] for record in step.config.lineage] == ["fit", "prune", "sparsify", "cluster", "distill"]
+    dense, last = load_model(tmp_path / "dense"), load_model(tmp_path / "taught")
+    size = dense.config.input_size
+    assert count_macs(last.model, size) <= 0.5 * count_macs(dense.model, size)
+    assert step.record["metrics"]["after"]["test"]["n"] == dense.config.lineage[0]["metrics"]["after"]["test"]["n"]
