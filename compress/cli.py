@@ -75,6 +75,10 @@ def quantize(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="Points of validation accuracy that may be lost.")
     ] = None,
+    ranges: Annotated[
+        str,
+        typer.Option(help="Of activations: minmax, percentile or mse; auto takes what is nearest to the float model."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
@@ -85,13 +89,15 @@ def quantize(
 
     with Console(as_json=json) as console:
         step = run(
-            directory, data=data, out=out, max_drop=max_drop, seed=seed, overwrite=overwrite, progress=console.progress
-        )
-        bits = "7-bit weights, since this processor saturates on 8" if step.quantized.reduce_range else "8-bit weights"
+            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, seed=seed, overwrite=overwrite,
+            progress=console.progress,
+        )  # fmt: skip
         say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]
-        layers = f"{step.quantized.int8_layers} of {step.quantized.layers} layers in int8"
-        console.say(f"{out}: {layers}, {bits}, {size / 1e6:.2f} MB")
+        found = step.quantized
+        share = f"{found.int8_layers} of {found.layers} layers, {found.int8_macs:.1%} of the MACs, run in int8"
+        why = ", since this processor saturates on 8" if found.scheme.bits < 8 else ""
+        console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges; {size / 1e6:.2f} MB")
         console.next(["slimzoo", "bench", directory, out], ["slimzoo", "predict", out / "model.onnx", "IMAGE"])
         console.document({"out": str(out), **step.record})
 

@@ -1,4 +1,4 @@
-"""Static post-training quantization of an ONNX network: QDQ, activations unsigned, weights signed per channel."""
+"""Static post-training quantization of an ONNX network: QDQ, by the scheme that this processor gets right."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import logging
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from compress.deploy.preprocessing import INPUT
-from compress.quantize.cpu import needs_reduced_range
-from zoo.errors import SlimzooError
+from compress.quantize.calibrate import METHODS, Histogram, check_method, watch
+from compress.quantize.cpu import Scheme, best_scheme
+from compress.quantize.fidelity import divergence, logits_of
+from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer
+from zoo.errors import SlimzooError, UsageError, did_you_mean
 
-CALIBRATION_BATCH = 16
-PRODUCTS = ("Conv", "Gemm", "MatMul")
+NORMALIZED = ("LayerNormalization", "Softmax")  # a network with these is a transformer, or built like one
 
 
 @dataclass(frozen=True)
@@ -29,49 +30,109 @@ class Quantized:
     """An int8 network and what became of it.
 
     Attributes:
-        reduce_range: 7-bit weights, because this processor saturates on 8.
+        scheme: types of activations and weights, and how many bits of the weights are used.
+        ranges: how the activations' ranges were found, a name in `METHODS`.
+        kept: names of the layers that were kept in float.
         int8_layers, layers: how many of the convolutions and matrix products run in int8.
+        int8_macs: share of the multiply-accumulates that do.
         nodes: operators of the graph and their counts.
         density: share of the weights of these layers that are not zero; zeros of the float network stay zeros.
     """
 
     network: onnx.ModelProto
-    reduce_range: bool
+    scheme: Scheme
+    ranges: str
+    kept: tuple[str, ...]
     int8_layers: int
     layers: int
+    int8_macs: float
     nodes: dict[str, int]
     density: float
 
 
 def quantize_static(
-    network: onnx.ModelProto, calibration: NDArray[np.float32], *, reduce_range: bool | None = None
+    network: onnx.ModelProto,
+    images: Iterable[NDArray[np.float32]] | None = None,
+    *,
+    histograms: Mapping[str, Histogram] | None = None,
+    ranges: str = "minmax",
+    keep: Collection[str] = (),
+    scheme: Scheme | None = None,
 ) -> Quantized:
-    """Quantize convolutions and matrix products with activation ranges seen on `calibration` (N, C, H, W).
+    """Quantize a network, with the ranges that its activations took on calibration images.
+
+    Weights are quantized by output channel. In a network with LayerNormalization or Softmax only convolutions and
+    matrix products are quantized, and what runs between them stays in float.
 
     Args:
-        network: float32, BatchNorm folded, with the input "input".
-        reduce_range: 7-bit weights; by default what this processor needs.
+        network: float32, BatchNorm folded, with one input.
+        images: (B, C, H, W) batches, run through the network once.
+        histograms: of its activations, instead: what `watch` found.
+        ranges: a name in `METHODS`.
+        keep: names of nodes that stay in float.
+        scheme: by default the fastest that this processor gets right.
 
     Raises:
-        SlimzooError: nothing was quantized, the file did not become smaller, or zeros were lost.
+        UsageError: an unknown method or layer.
+        SlimzooError: images that are not finite; nothing runs in int8 here, the file did not become smaller, or zeros
+            were lost.
     """
-    if reduce_range is None:
-        reduce_range = needs_reduced_range()
-    if not np.isfinite(calibration).all():
-        raise SlimzooError("the calibration images hold values that are not finite; check the Preprocess")
+    check_method(ranges)
+    layers = macs_by_layer(network)
+    if unknown := set(keep) - {node.name for node in network.graph.node}:
+        name = min(unknown)
+        raise UsageError(
+            f"the network has no layer {name!r}; {did_you_mean(name, layers, 'its layers have other names')}"
+        )
+    scheme = scheme or best_scheme()
+    if histograms is None:
+        histograms = watch(network, activations(network), [] if images is None else images)
     before = network.ByteSize()
-    quantized = _quantize(network, calibration, reduce_range)
-    layers, int8_layers = _layers(quantized)
-    nodes = Counter(node.op_type for node in quantized.graph.node)
-    if int8_layers == 0 or quantized.ByteSize() >= before:
+    quantized = _quantize(network, histograms, ranges, keep, scheme)
+    int8 = integer_layers(quantized) & layers.keys()
+    if undone := int8 & set(keep):
+        raise SlimzooError(f"{min(undone)} was to stay in float, and onnxruntime runs it on integers")
+    if not int8 or quantized.ByteSize() >= before:
         raise SlimzooError(
-            f"asked for int8, got {int8_layers} of {layers} layers in int8 and {quantized.ByteSize():,} bytes "
+            f"asked for int8, got {len(int8)} of {len(layers)} layers in int8 and {quantized.ByteSize():,} bytes "
             f"from {before:,}"
         )
     (zeros, weights), (zeros_before, _) = zero_weights(quantized), zero_weights(network)
     if zeros < zeros_before:
         raise SlimzooError(f"quantization lost zeros: {zeros:,} of {zeros_before:,} are left")
-    return Quantized(quantized, reduce_range, int8_layers, layers, dict(nodes), 1 - zeros / max(1, weights))
+    return Quantized(
+        quantized, scheme, ranges, tuple(sorted(keep)), len(int8), len(layers),
+        sum(layers[name] for name in int8) / sum(layers.values()),
+        dict(Counter(node.op_type for node in quantized.graph.node)), 1 - zeros / max(1, weights),
+    )  # fmt: skip
+
+
+def best_ranges(
+    network: onnx.ModelProto,
+    histograms: Mapping[str, Histogram],
+    images: Iterable[NDArray[np.float32]],
+    *,
+    scheme: Scheme | None = None,
+) -> dict[str, float]:
+    """Of each method in `METHODS` how far its answers are from the float network's on `images`; the best first.
+
+    Args:
+        images: (B, C, H, W) batches, gone through once for each method and once more; not those of the calibration.
+    """
+    expected = logits_of(network, images)
+    found = {}
+    for ranges in METHODS:
+        quantized = quantize_static(network, histograms=histograms, ranges=ranges, scheme=scheme).network
+        found[ranges] = divergence(expected, logits_of(quantized, images))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def activations(network: onnx.ModelProto) -> list[str]:
+    """Names of the float tensors that flow through a network, its input first."""
+    graph = onnx.shape_inference.infer_shapes(network).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    flowing = [*(value.name for value in graph.input), *(name for node in graph.node for name in node.output)]
+    return [name for name in flowing if kinds.get(name) == TensorProto.FLOAT]
 
 
 def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
@@ -97,34 +158,61 @@ def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
     return zeros, weights
 
 
-def _quantize(network: onnx.ModelProto, calibration: NDArray[np.float32], reduce_range: bool) -> onnx.ModelProto:
+def _quantize(
+    network: onnx.ModelProto, histograms: Mapping[str, Histogram], ranges: str, keep: Collection[str], scheme: Scheme
+) -> onnx.ModelProto:
     from onnxruntime import quantization
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            starts = range(0, len(calibration), CALIBRATION_BATCH)
-            self.batches = iter([{INPUT: calibration[s : s + CALIBRATION_BATCH]} for s in starts])
-
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            return next(self.batches, None)
-
+    bounds = {name: METHODS[ranges](histogram) for name, histogram in histograms.items()}
+    data = {
+        name: quantization.TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in bounds.items()
+    }
+    copied = onnx.ModelProto()
+    copied.CopyFrom(network)
+    types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
-        onnx.save(network, source)
-        quantization.quantize_static(
-            source, target, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-            reduce_range=reduce_range, activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8, calibrate_method=quantization.CalibrationMethod.MinMax,
+        quantizer = quantization.QDQQuantizer(
+            copied, per_channel=True, reduce_range=scheme.bits < 8, weight_qType=types[scheme.weights],
+            activation_qType=types[scheme.activations],
+            tensors_range=quantization.TensorsData(quantization.CalibrationMethod.MinMax, data),
+            nodes_to_quantize=[], nodes_to_exclude=list(keep), op_types_to_quantize=_operators(network),
+            extra_options={"ActivationSymmetric": scheme.activations == "int8"},
         )  # fmt: skip
-        return onnx.load(target)
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(str(Path(folder, "int8.onnx")), False)
+        quantized = onnx.load(Path(folder, "int8.onnx"))
+    _part_from_integers_(quantized, keep)
+    return quantized
 
 
-def _layers(model: onnx.ModelProto) -> tuple[int, int]:
-    """How many convolutions and matrix products there are, and how many read dequantized weights and activations."""
-    producers = {output: node.op_type for node in model.graph.node for output in node.output}
-    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
-    int8 = [n for n in products if all(producers.get(name) == "DequantizeLinear" for name in n.input[:2])]
-    return len(products), len(int8)
+def _part_from_integers_(quantized: onnx.ModelProto, keep: Collection[str]) -> None:
+    """Put a node that does nothing between a layer that stays in float and the DequantizeLinear before it.
+
+    Since 1.21 onnxruntime quantizes the weights of any Conv or Gemm that it finds between DequantizeLinear and
+    QuantizeLinear when it loads a file (its WeightBiasQuantization), whatever was excluded from quantization. The
+    largest of one tensor is a copy that it does not optimize away.
+    """
+    makers = {output: node.op_type for node in quantized.graph.node for output in node.output}
+    nodes = []
+    for node in quantized.graph.node:
+        if node.name in keep and node.op_type in PRODUCTS and makers.get(node.input[0]) == "DequantizeLinear":
+            apart = f"{node.name}/float"
+            nodes.append(helper.make_node("Max", [node.input[0]], [apart], name=apart))
+            node.input[0] = apart
+        nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(copies)
+
+
+def _operators(network: onnx.ModelProto) -> list[str]:
+    """Which kinds of operator are quantized: all that can be, but in a transformer only products."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    if any(node.op_type in NORMALIZED for node in network.graph.node):
+        return list(PRODUCTS)
+    return sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 
 @contextlib.contextmanager

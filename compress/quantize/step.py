@@ -12,7 +12,8 @@ import onnx
 
 from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
 from compress.deploy.parity import compare
-from compress.quantize.ptq import Quantized, quantize_static
+from compress.quantize.calibrate import Images, check_method, watch
+from compress.quantize.ptq import Quantized, activations, best_ranges, quantize_static
 from compress.step import Step
 from transfer.data.dataset import open_for
 from transfer.data.loader import Progress
@@ -25,6 +26,7 @@ from zoo.errors import GateError
 from zoo.predictor import OnnxPredictor, TorchPredictor
 
 CALIBRATION_IMAGES = 256
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def quantize(
     data: str | Path,
     out: str | Path,
     max_drop: float | None = None,
+    ranges: str = AUTO,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -48,6 +51,8 @@ def quantize(
         directory: a model directory with float weights.
         data: the data of its fit.
         max_drop: refuse a model that loses more points of validation accuracy than this.
+        ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
+            one whose answers are nearest to the float network's on training images that did not calibrate.
 
     Raises:
         GateError: the accuracy fell by more than `max_drop`; nothing is written.
@@ -55,8 +60,11 @@ def quantize(
     """
     out = Path(out)
     check_free(out, overwrite=overwrite)
+    if ranges != AUTO:
+        check_method(ranges)
     arguments = {
-        "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop, "seed": seed,
+        "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop,
+        "ranges": ranges, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
@@ -65,11 +73,17 @@ def quantize(
     with new_directory(out, run={"verb": "quantize", "arguments": arguments}, overwrite=overwrite) as work:
         pixels = read_pixels(source, config.preprocess, progress)
         before = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, progress)
-        chosen = np.random.default_rng(seed).permutation(len(pixels.train))[:CALIBRATION_IMAGES]
+        shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
+        chosen, others = shuffled[:CALIBRATION_IMAGES], shuffled[CALIBRATION_IMAGES:][:CALIBRATION_IMAGES]
         if progress is not None:
             progress("quantizing", 0, 1, "")
         network = export_network(loaded.model, config.input_size)
-        quantized = quantize_static(network, config.preprocess.normalize(pixels.train.pixels[chosen]))
+        histograms = watch(network, activations(network), Images(pixels.train.pixels[chosen], config.preprocess))
+        tried: dict[str, float] = {}
+        if ranges == AUTO:
+            unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
+            tried = best_ranges(network, histograms, unseen)
+        quantized = quantize_static(network, histograms=histograms, ranges=next(iter(tried), ranges))
         predictor = in_memory(finish(quantized.network, config, None))
         after = measure(predictor, loaded.model, config, pixels, progress)
         _check_gate(before, after, max_drop)
@@ -82,8 +96,9 @@ def quantize(
         after["density"] = quantized.density
         record = lineage.step(
             "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, parity=parity, reduce_range=quantized.reduce_range,
-            int8_layers=[quantized.int8_layers, quantized.layers],
+            after=after, parity=parity, scheme=vars(quantized.scheme), ranges=quantized.ranges,
+            ranges_divergence=tried or None, int8_layers=[quantized.int8_layers, quantized.layers],
+            int8_macs=quantized.int8_macs,
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())

@@ -4,17 +4,13 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
 from compress.deploy.export import export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.deploy.preprocessing import network_of
-from compress.quantize import cpu
-from compress.quantize.ptq import quantize_static
 from zoo.artifact import ModelConfig
-from zoo.errors import SlimzooError
 from zoo.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
@@ -116,54 +112,3 @@ def test_batchnorm_is_folded_and_the_network_comes_out_again(network):
     assert [node.op_type for node in again.graph.node] == [node.op_type for node in network.graph.node]
     onnx.checker.check_model(again, full_check=True)
     assert again.graph.input[0].name == "input"
-
-
-def test_int8_runs_in_int8_and_is_near(model, network):
-    settings = config(Preprocess(size=(32, 32)))
-    pixels = np.random.default_rng(2).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
-    quantized = quantize_static(network, settings.preprocess.normalize(pixels))
-    assert quantized.int8_layers == quantized.layers > 0
-    assert quantized.nodes["QuantizeLinear"] > 0
-    predictor = in_memory(finish(quantized.network, settings, None))
-    parity = compare(TorchPredictor(model, settings.preprocess, CLASSES), predictor, pixels)
-    assert parity["sqnr_db"] > 15
-    weights = [onnx.numpy_helper.to_array(t) for t in quantized.network.graph.initializer if t.data_type == 3]
-    assert max(np.abs(w.astype(int)).max() for w in weights) <= (64 if cpu.needs_reduced_range() else 128)
-
-
-def test_bias_of_a_nearly_dead_channel_survives():
-    """A channel with weights of 1e-9 and a bias of 3 gives out 3, also in int8 (onnxruntime once clipped the bias)."""
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.ReLU(), torch.nn.Conv2d(64, 32, 3)).eval()
-    with torch.no_grad():
-        for conv in (model[0], model[2]):
-            conv.weight[1] *= 1e-9
-            conv.bias[1] = 3.0
-            conv.weight[2] = 0.0
-            conv.bias[2] = 1.5
-    images = torch.randn(16, 3, 16, 16)
-    quantized = quantize_static(export_network(model, (3, 16, 16)), images.numpy())
-    session = onnxruntime.InferenceSession(quantized.network.SerializeToString())
-    got = session.run(None, {"input": images.numpy()})[0]
-    expected = model(images).detach().numpy()
-    np.testing.assert_allclose(got[:, 1:3], expected[:, 1:3], atol=0.05)
-    assert np.square(got - expected).mean() < 1e-2 * np.square(expected).mean()
-
-
-def test_calibration_with_nan(network):
-    broken = np.full((4, 3, 32, 32), np.nan, dtype=np.float32)
-    with pytest.raises(SlimzooError, match="not finite"):
-        quantize_static(network, broken)
-
-
-def test_seven_bits_never_saturate():
-    assert cpu.convolution_at_full_scale(63) == cpu.exact_at_full_scale(63)
-
-
-def test_self_test_decides(monkeypatch):
-    """A processor whose sums are exact keeps 8 bits; one that loses half of a sum does not."""
-    for answer, reduced in ((cpu.exact_at_full_scale(127), False), (127, True)):
-        cpu.needs_reduced_range.cache_clear()
-        monkeypatch.setattr(cpu, "convolution_at_full_scale", lambda weight, answer=answer: answer)
-        assert cpu.needs_reduced_range() is reduced
-    cpu.needs_reduced_range.cache_clear()

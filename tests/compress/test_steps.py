@@ -95,12 +95,12 @@ def test_gate(folder, tmp_path, monkeypatch):
     """A model that guesses after quantization is refused, and nothing is written."""
     from compress.quantize import step
 
-    original = step.quantize_static
+    original = step.watch
 
-    def ruined(network, calibration):
-        return original(network, calibration * 1e-6)  # ranges that clip everything
+    def ruined(network, tensors, images):
+        return original(network, tensors, [batch * 1e-6 for batch in images])  # ranges that clip everything
 
-    monkeypatch.setattr(step, "quantize_static", ruined)
+    monkeypatch.setattr(step, "watch", ruined)
     with pytest.raises(GateError, match=r"int8 loses [0-9.]+ points on the val images, --max-drop allows 1\.0"):
         quantize(folder / "dense", data="digits", max_drop=1.0, out=tmp_path / "int8")
     assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,7 @@ def test_tapped_is_pruned_saved_loaded_and_quantized(tmp_path):
     images = torch.randn(8, *SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(loaded(images), pruned.model(images))
-    quantized = quantize_static(export_network(loaded, SIZE), images.numpy())
+    quantized = quantize_static(export_network(loaded, SIZE), [images.numpy()])
     assert quantized.int8_layers == quantized.layers > 10
 
 

@@ -1,0 +1,36 @@
+"""How near a quantized network's answers are to the float network's: without labels, on any images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+
+def logits_of(network: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """(N, K) of a network with one input and one output, in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = network.graph.input[0].name
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches]).astype(np.float64)
+
+
+def divergence(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
+    """Mean KL divergence of the answers `got` from the `expected`, in nats an image.
+
+    Args:
+        expected, got: (N, K) logits of the same images.
+    """
+    first, second = _log_softmax(expected), _log_softmax(got)
+    return float((np.exp(first) * (first - second)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
