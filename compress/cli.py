@@ -96,8 +96,9 @@ def quantize(
         size = step.record["metrics"]["after"]["size_bytes"]
         found = step.quantized
         share = f"{found.int8_layers} of {found.layers} layers, {found.int8_macs:.1%} of the MACs, run in int8"
+        changes = "".join(f", {change}" for change in step.found.taken)
         why = ", since this processor saturates on 8" if found.scheme.bits < 8 else ""
-        console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges; {size / 1e6:.2f} MB")
+        console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges{changes}; {size / 1e6:.2f} MB")
         console.next(["slimzoo", "bench", directory, out], ["slimzoo", "predict", out / "model.onnx", "IMAGE"])
         console.document({"out": str(out), **step.record})
 

@@ -6,7 +6,10 @@ import math
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 # what onnxruntime makes of a product between QuantizeLinear and DequantizeLinear
@@ -32,6 +35,32 @@ def macs_by_layer(network: onnx.ModelProto) -> dict[str, int]:
         for node in inferred.node
         if node.op_type in PRODUCTS
     }
+
+
+def weights_by_layer(network: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """The stored weight of each convolution and matrix product, by the node's name; of an int8 network as it acts."""
+    stored = {tensor.name: tensor for tensor in network.graph.initializer}
+    makers = {output: node for node in network.graph.node for output in node.output}
+    found = {}
+    for node in network.graph.node:
+        if node.op_type not in PRODUCTS:
+            continue
+        name = node.input[1]
+        if name in stored:
+            found[node.name] = numpy_helper.to_array(stored[name])
+        elif name in makers and makers[name].op_type == "DequantizeLinear" and makers[name].input[0] in stored:
+            found[node.name] = _dequantized(makers[name], stored)
+    return found
+
+
+def _dequantized(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> NDArray[np.float32]:
+    values, scale, *point = (numpy_helper.to_array(stored[name]) for name in node.input)
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    zero = point[0] if point else np.zeros_like(scale, dtype=values.dtype)
+    if scale.size > 1:
+        shape = [-1 if d == axis % values.ndim else 1 for d in range(values.ndim)]
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    return np.asarray((values.astype(np.int32) - zero.astype(np.int32)) * scale, np.float32)
 
 
 def _inner(node: onnx.NodeProto, shapes: list[tuple[int, ...]]) -> int:

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from compress.quantize.calibrate import METHODS, Histogram, check_method, watch
 from compress.quantize.cpu import Scheme, best_scheme
-from compress.quantize.fidelity import divergence, logits_of
-from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer
+from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer, weights_by_layer
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
 NORMALIZED = ("LayerNormalization", "Softmax")  # a network with these is a transformer, or built like one
@@ -107,26 +106,6 @@ def quantize_static(
     )  # fmt: skip
 
 
-def best_ranges(
-    network: onnx.ModelProto,
-    histograms: Mapping[str, Histogram],
-    images: Iterable[NDArray[np.float32]],
-    *,
-    scheme: Scheme | None = None,
-) -> dict[str, float]:
-    """Of each method in `METHODS` how far its answers are from the float network's on `images`; the best first.
-
-    Args:
-        images: (B, C, H, W) batches, gone through once for each method and once more; not those of the calibration.
-    """
-    expected = logits_of(network, images)
-    found = {}
-    for ranges in METHODS:
-        quantized = quantize_static(network, histograms=histograms, ranges=ranges, scheme=scheme).network
-        found[ranges] = divergence(expected, logits_of(quantized, images))
-    return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
 def activations(network: onnx.ModelProto) -> list[str]:
     """Names of the float tensors that flow through a network, its input first."""
     graph = onnx.shape_inference.infer_shapes(network).graph
@@ -137,25 +116,8 @@ def activations(network: onnx.ModelProto) -> list[str]:
 
 def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
     """How many weights of convolutions and matrix products are zero, and how many there are; of floats or int8."""
-    stored = {tensor.name: tensor for tensor in network.graph.initializer}
-    makers = {output: node for node in network.graph.node for output in node.output}
-    zeros = weights = 0
-    for node in network.graph.node:
-        if node.op_type not in PRODUCTS:
-            continue
-        name, zero, axis = node.input[1], np.zeros(()), 1
-        if name in makers and makers[name].op_type == "DequantizeLinear":
-            maker = makers[name]
-            name, _, *point = maker.input
-            axis = next((attribute.i for attribute in maker.attribute if attribute.name == "axis"), 1)
-            zero = numpy_helper.to_array(stored[point[0]]) if point and point[0] in stored else zero
-        if name in stored:
-            values = numpy_helper.to_array(stored[name])
-            if zero.size > 1:  # one zero point an output channel
-                zero = zero.reshape([-1 if d == axis % values.ndim else 1 for d in range(values.ndim)])
-            zeros += int((values == zero).sum())
-            weights += values.size
-    return zeros, weights
+    weights = weights_by_layer(network).values()
+    return sum(int((weight == 0).sum()) for weight in weights), sum(weight.size for weight in weights)
 
 
 def _quantize(

@@ -12,8 +12,9 @@ import onnx
 
 from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
 from compress.deploy.parity import compare
-from compress.quantize.calibrate import Images, check_method, watch
-from compress.quantize.ptq import Quantized, activations, best_ranges, quantize_static
+from compress.quantize.calibrate import METHODS, Images, check_method
+from compress.quantize.nearest import Nearest, nearest
+from compress.quantize.ptq import Quantized
 from compress.step import Step
 from transfer.data.dataset import open_for
 from transfer.data.loader import Progress
@@ -31,7 +32,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class QuantizedStep(Step):
-    quantized: Quantized
+    found: Nearest
+
+    @property
+    def quantized(self) -> Quantized:
+        return self.found.quantized
 
 
 def quantize(
@@ -46,6 +51,8 @@ def quantize(
     progress: Progress | None = None,
 ) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
+
+    Weights are equalized and biases corrected where that brings the answers nearer to the float network's.
 
     Args:
         directory: a model directory with float weights.
@@ -78,12 +85,13 @@ def quantize(
         if progress is not None:
             progress("quantizing", 0, 1, "")
         network = export_network(loaded.model, config.input_size)
-        histograms = watch(network, activations(network), Images(pixels.train.pixels[chosen], config.preprocess))
-        tried: dict[str, float] = {}
-        if ranges == AUTO:
-            unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
-            tried = best_ranges(network, histograms, unseen)
-        quantized = quantize_static(network, histograms=histograms, ranges=next(iter(tried), ranges))
+        found = nearest(
+            network,
+            Images(pixels.train.pixels[chosen], config.preprocess),
+            Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess),
+            ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
+        )
+        quantized = found.quantized
         predictor = in_memory(finish(quantized.network, config, None))
         after = measure(predictor, loaded.model, config, pixels, progress)
         _check_gate(before, after, max_drop)
@@ -97,12 +105,12 @@ def quantize(
         record = lineage.step(
             "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
             after=after, parity=parity, scheme=vars(quantized.scheme), ranges=quantized.ranges,
-            ranges_divergence=tried or None, int8_layers=[quantized.int8_layers, quantized.layers],
-            int8_macs=quantized.int8_macs,
+            divergence=dict(found.tried), taken=list(found.taken),
+            int8_layers=[quantized.int8_layers, quantized.layers], int8_macs=quantized.int8_macs,
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())
-    return QuantizedStep(out, config, record, quantized)
+    return QuantizedStep(out, config, record, found)
 
 
 def _check_gate(before: dict[str, Any], after: dict[str, Any], max_drop: float | None) -> None:

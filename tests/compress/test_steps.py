@@ -93,14 +93,14 @@ def test_int8_directories_can_be_evaluated_but_not_changed(folder, tmp_path):
 
 def test_gate(folder, tmp_path, monkeypatch):
     """A model that guesses after quantization is refused, and nothing is written."""
-    from compress.quantize import step
+    from compress.quantize import nearest
 
-    original = step.watch
+    original = nearest.watch
 
     def ruined(network, tensors, images):
         return original(network, tensors, [batch * 1e-6 for batch in images])  # ranges that clip everything
 
-    monkeypatch.setattr(step, "watch", ruined)
+    monkeypatch.setattr(nearest, "watch", ruined)
     with pytest.raises(GateError, match=r"int8 loses [0-9.]+ points on the val images, --max-drop allows 1\.0"):
         quantize(folder / "dense", data="digits", max_drop=1.0, out=tmp_path / "int8")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from compress.deploy.export import export_network
 from compress.quantize.calibrate import Images, watch
 from compress.quantize.cpu import U8S8, U8S8_7BIT
 from compress.quantize.fidelity import divergence, logits_of
-from compress.quantize.ptq import activations, best_ranges, quantize_static
+from compress.quantize.ptq import activations, quantize_static
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
@@ -55,21 +55,18 @@ def test_images_come_again_in_batches_of_any_size():
         np.testing.assert_array_equal(np.concatenate(batches), Preprocess(size=(256, 256)).normalize(pixels))
 
 
-def test_an_outlier_ruins_the_extremes_alone(network, images):
+def test_an_outlier_ruins_the_extremes(network, images):
     """One value of each tensor, 30 times the others. Least squares may hold it: one square outweighs many roundings."""
     histograms = watch(network, activations(network), images)
     for histogram in histograms.values():
         histogram.add(np.array([30 * histogram.high], np.float32))
     expected = logits_of(network, images)
     found = {
-        ranges: divergence(expected, logits_of(
-            quantize_static(network, histograms=histograms, ranges=ranges).network, images
-        ))
-        for ranges in ("minmax", "percentile", "mse")
-    }  # fmt: skip
-    tried = best_ranges(network, histograms, images)
-    assert tried == pytest.approx(found)
-    assert next(iter(tried)) == "percentile"
+        ranges: divergence(
+            expected, logits_of(quantize_static(network, histograms=histograms, ranges=ranges).network, images)
+        )
+        for ranges in ("minmax", "percentile")
+    }
     assert found["percentile"] < 0.5 * found["minmax"]
 
 
