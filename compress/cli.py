@@ -79,6 +79,9 @@ def quantize(
         str,
         typer.Option(help="Of activations: minmax, percentile or mse; auto takes what is nearest to the float model."),
     ] = "auto",
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER", help="A layer that stays in float; can be given again.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
@@ -89,8 +92,8 @@ def quantize(
 
     with Console(as_json=json) as console:
         step = run(
-            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, seed=seed, overwrite=overwrite,
-            progress=console.progress,
+            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, keep=keep or (), seed=seed,
+            overwrite=overwrite, progress=console.progress,
         )  # fmt: skip
         say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]

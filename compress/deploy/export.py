@@ -61,9 +61,20 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
         raise SlimzooError("the exported graph has a fixed batch: the model's forward uses the batch size as a number")
     for node in network.graph.node:
         del node.metadata_props[:]  # stack traces of this machine
+    _name_layers_(network)
     for value in (*network.graph.input, *network.graph.output, *network.graph.value_info):
         del value.metadata_props[:]
     return network
+
+
+def _name_layers_(network: onnx.ModelProto) -> None:
+    """A node that multiplies by a module's weight gets the module's name, where no other node has it."""
+    taken = {node.name for node in network.graph.node}
+    for node in network.graph.node:
+        name = node.input[1].removesuffix(".weight") if len(node.input) > 1 else ""
+        if name and name != node.input[1] and name not in taken:
+            taken.add(name)
+            node.name = name
 
 
 def finish(network: onnx.ModelProto, config: ModelConfig, parity: dict[str, Any] | None) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +29,15 @@ class Nearest:
     Attributes:
         tried: ranges or change -> divergence with it, in nats an image, in the order in which they were tried.
         taken: the changes that paid.
+        exact: the float network, with these changes.
+        histograms: of its activations.
     """
 
     quantized: Quantized
     tried: Mapping[str, float]
     taken: tuple[str, ...]
+    exact: onnx.ModelProto
+    histograms: Mapping[str, Histogram]
 
 
 def nearest(
@@ -42,6 +46,7 @@ def nearest(
     unseen: Batches,
     *,
     ranges: Sequence[str] = tuple(METHODS),
+    keep: Collection[str] = (),
     scheme: Scheme | None = None,
 ) -> Nearest:
     """Quantize by each of `ranges`; then equalize, and correct biases, where that brings the answers nearer.
@@ -50,6 +55,7 @@ def nearest(
         calibration: (B, C, H, W) batches that ranges and means are taken from; gone through up to three times.
         unseen: others, on which the answers are compared; gone through once for each trial.
         ranges: names in `METHODS`.
+        keep: names of layers that stay in float.
 
     Raises:
         see `quantize_static`.
@@ -58,7 +64,7 @@ def nearest(
     tried: dict[str, float] = {}
 
     def attempt(name: str, exact: onnx.ModelProto, histograms: Mapping[str, Histogram], by: str) -> Quantized:
-        quantized = quantize_static(exact, histograms=histograms, ranges=by, scheme=scheme)
+        quantized = quantize_static(exact, histograms=histograms, ranges=by, keep=keep, scheme=scheme)
         tried[name] = divergence(expected, logits_of(quantized.network, unseen))
         return quantized
 
@@ -76,6 +82,6 @@ def nearest(
     corrected = correct_biases(exact, best.network, input_means(exact, calibration))
     found = attempt(CORRECTED, corrected, histograms, by)
     if tried[CORRECTED] < (1 - PAYS) * least:
-        best = found
+        best, exact = found, corrected
         taken.append(CORRECTED)
-    return Nearest(best, tried, tuple(taken))
+    return Nearest(best, tried, tuple(taken), exact, histograms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from compress.deploy.parity import compare
 from compress.quantize.calibrate import METHODS, Images, check_method
 from compress.quantize.nearest import Nearest, nearest
 from compress.quantize.ptq import Quantized
+from compress.quantize.sensitivity import Blame, blame
 from compress.step import Step
 from transfer.data.dataset import open_for
 from transfer.data.loader import Progress
@@ -28,6 +30,7 @@ from zoo.predictor import OnnxPredictor, TorchPredictor
 
 CALIBRATION_IMAGES = 256
 AUTO = "auto"
+WORST = 3  # layers that are named where int8 loses too much
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def quantize(
     out: str | Path,
     max_drop: float | None = None,
     ranges: str = AUTO,
+    keep: Sequence[str] = (),
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -60,9 +64,11 @@ def quantize(
         max_drop: refuse a model that loses more points of validation accuracy than this.
         ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
             one whose answers are nearest to the float network's on training images that did not calibrate.
+        keep: names of layers that stay in float.
 
     Raises:
-        GateError: the accuracy fell by more than `max_drop`; nothing is written.
+        GateError: the accuracy fell by more than `max_drop`, and which layers are to blame; nothing is written.
+        UsageError: the network has no layer of that name.
         SlimzooError: int8 was asked for and had no effect.
     """
     out = Path(out)
@@ -71,7 +77,7 @@ def quantize(
         check_method(ranges)
     arguments = {
         "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop,
-        "ranges": ranges, "seed": seed,
+        "ranges": ranges, "keep": list(keep), "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
@@ -85,16 +91,18 @@ def quantize(
         if progress is not None:
             progress("quantizing", 0, 1, "")
         network = export_network(loaded.model, config.input_size)
+        unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
         found = nearest(
             network,
             Images(pixels.train.pixels[chosen], config.preprocess),
-            Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess),
+            unseen,
             ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
+            keep=keep,
         )
         quantized = found.quantized
         predictor = in_memory(finish(quantized.network, config, None))
         after = measure(predictor, loaded.model, config, pixels, progress)
-        _check_gate(before, after, max_drop)
+        _check_gate(before, after, max_drop, lambda: _blamed(found, unseen, keep, progress))
         shown = pixels.val or pixels.test or pixels.train
         reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
         parity = {"images": "real", **compare(reference, predictor, shown.pixels[:PARITY_IMAGES])}
@@ -113,13 +121,26 @@ def quantize(
     return QuantizedStep(out, config, record, found)
 
 
-def _check_gate(before: dict[str, Any], after: dict[str, Any], max_drop: float | None) -> None:
+def _check_gate(
+    before: dict[str, Any], after: dict[str, Any], max_drop: float | None, blamed: Callable[[], list[Blame]]
+) -> None:
     part = VAL if VAL in after else TEST
     if max_drop is None or part not in after:
         return
     drop = 100 * (before[part]["top1"] - after[part]["top1"])
     if drop > max_drop:
+        worst = [each for each in blamed() if each.share > 0][:WORST]
+        named = ", ".join(f"{each.layer} ({each.share:.0%} of the difference)" for each in worst)
+        kept = "".join(f" --keep {each.layer}" for each in worst)
+        cure = f"to blame are {named}: keep them in float with{kept}" if worst else "keep the float model"
         raise GateError(
             f"int8 loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was "
-            "written; keep the float model, or allow more"
+            f"written; {cure}, or allow more"
         )
+
+
+def _blamed(found: Nearest, unseen: Images, keep: Sequence[str], progress: Progress | None) -> list[Blame]:
+    return blame(
+        found.exact, found.histograms, unseen, ranges=found.quantized.ranges, scheme=found.quantized.scheme,
+        keep=keep, progress=progress,
+    )  # fmt: skip

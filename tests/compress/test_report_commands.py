@@ -47,7 +47,7 @@ def test_fit(tmp_path):
         ),
         (sparsify, {"density": 0.3, "epochs": 1, "ranking": "layer", "seed": 3}),
         (cluster, {"bits": 3.0, "bit_price": 0.006, "epochs": 1}),
-        (quantize, {"max_drop": 50.0}),
+        (quantize, {"max_drop": 50.0, "ranges": "mse", "keep": ["conv2"]}),
     ],
 )
 def test_a_step(dense, tmp_path, verb, options):

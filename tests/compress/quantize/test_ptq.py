@@ -100,8 +100,8 @@ def test_what_cannot_be_quantized_is_refused(network, images):
         quantize_static(network, [np.full((4, *SIZE), np.nan, dtype=np.float32)])
     with pytest.raises(UsageError, match="unknown ranges 'mean'; it must be one of minmax, percentile, mse"):
         quantize_static(network, images, ranges="mean")
-    with pytest.raises(UsageError, match="the network has no layer 'conv1'"):
-        quantize_static(network, images, keep=["conv1"])
+    with pytest.raises(UsageError, match="the network has no layer 'conv9'; did you mean 'conv1'"):
+        quantize_static(network, images, keep=["conv9"])
     everything = [node.name for node in network.graph.node]
     with pytest.raises(SlimzooError, match="asked for int8, got 0 of 10 layers in int8"):
         quantize_static(network, images, keep=everything)

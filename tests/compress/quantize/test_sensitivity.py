@@ -1,0 +1,57 @@
+"""Blame: the layer that was made hard to round comes first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.deploy.export import export_network
+from compress.quantize.calibrate import watch
+from compress.quantize.fidelity import divergence, logits_of
+from compress.quantize.ptq import activations, quantize_static
+from compress.quantize.sensitivity import blame, sqnr_db
+from zoo.cost import count_macs
+
+SIZE = (3, 16, 16)
+
+
+def chain():
+    """conv, ReLU three times, mean, linear."""
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(inputs, 48, 3, padding=1) for inputs in (3, 48, 48)]
+    layers = [layer for conv in convs for layer in (conv, nn.ReLU())]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 3)).eval()
+
+
+@pytest.mark.parametrize(("before", "bad"), [(0, 2), (4, 8)])
+def test_the_bad_layer_is_to_blame(before, bad):
+    """One weight of each of its rows is 100 times the others and always meets a zero: the others have no steps left."""
+    model = chain()
+    with torch.no_grad():
+        model[8].weight.mul_(100)
+        model[before].weight[0] = model[before].bias[0] = 0
+        model[bad].weight[:, 0] = 100 * model[bad].weight.abs().max()
+    network = export_network(model, SIZE)
+    images = [[np.random.default_rng(seed).normal(size=(32, *SIZE)).astype(np.float32)] for seed in range(2)]
+    histograms = watch(network, activations(network), images[0])
+    steps = []
+    found = blame(network, histograms, images[1], progress=lambda *step: steps.append(step))
+    name = str(bad)
+    assert found[0].layer == name
+    assert found[0].share > 0.5 > found[1].share
+    assert sum(each.macs for each in found) == count_macs(model, SIZE)
+    assert len(steps) == len(found) == 4
+    kept = quantize_static(network, histograms=histograms, keep=[name]).network
+    left = divergence(logits_of(network, images[1]), logits_of(kept, images[1]))
+    assert found[0].divergence == pytest.approx(left)
+
+
+def test_sqnr_of_a_rounding_is_six_decibels_a_bit():
+    """Of uniform numbers: the noise is a twelfth of a step squared (Bennett 1948)."""
+    values = np.random.default_rng(0).uniform(-1, 1, 100_000).astype(np.float32)
+    found = [sqnr_db(values, np.round(values * 2**bits) / 2**bits) for bits in (5, 6)]
+    assert found[1] - found[0] == pytest.approx(20 * np.log10(2), abs=0.1)
+    assert found[0] == pytest.approx(10 * np.log10((1 / 3) / (2.0**-10 / 12)), abs=0.1)
+    assert sqnr_db(values, values) == np.inf
