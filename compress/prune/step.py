@@ -235,7 +235,7 @@ def _both(first: AfterStep, second: AfterStep) -> AfterStep:
 def _check(choice: Choice, data: str | Path | None, sparse_epochs: int, penalty: str, recover: int) -> None:
     check_penalty(penalty)
     if choice.threads is not None and choice.latency is None:
-        raise UsageError(f"{choice.threads} threads of what? They are of a latency: name one, or leave them out")
+        raise UsageError(f"threads={choice.threads} are for measuring a latency: name one, or leave them out")
     if data is None and recover:
         raise UsageError("recovery needs images: name the model's with --data, or skip it with --recover 0")
     if data is None and sparse_epochs:

@@ -68,7 +68,7 @@ def test_to_a_latency(dense, machine, tmp_path):
         (["--latency", "1000ms"], "which is below 1000 ms: nothing to cut"),
         (["--latency", "0.001ms"], r"^0\.001 ms is below what these groups can reach: about 0\.[0-9]+ ms stays"),
         (["--macs", "1"], "100% of the MACs keeps every channel: nothing to cut"),
-        (["--threads", "1"], "1 threads of what"),
+        (["--threads", "1"], "threads=1 are for measuring a latency: name one"),
         (["--floor", "1"], r"^50% of the MACs is below .*: at least 100% stays; ask for more, allow narrower groups"),
         (["--latency", "1ms", "--macs", "0.5"], "a share of the MACs or a latency, not both"),
         (["--macs", "0"], "must be above 0 and at most 1"),
