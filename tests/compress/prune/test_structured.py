@@ -358,8 +358,9 @@ def test_operators_without_a_rule_are_named():
     assert "uses aten.sort, which has no rule (" in grouping.whole["first"]
 
 
-def test_recurrent_layers_stay_whole():
-    model, size = tiny("lstm")
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_recurrent_layers_stay_whole(name):
+    model, size = tiny(name)
     grouping = find_groups(model, torch.zeros(1, *size))
     assert any("recurrent" in reason for reason in grouping.whole.values()), grouping.whole
     assert not any("weight_hh" in s.tensor for group in grouping.groups for s in group.slices)
