@@ -22,6 +22,7 @@ BINS = 4096
 NARROWEST = -120  # exponent of a bin's width; of zeros alone
 CLIPPED = 1e-4  # share of the values that `percentile` leaves out, half of them at either end
 STEPS = 255  # of a byte
+AUTO = "auto"  # whichever of METHODS is nearest to the float network, see nearest.py
 BATCH_PIXELS = 1 << 16  # that are in a network at a time, whose activations are all held
 
 
@@ -182,5 +183,5 @@ def check_method(name: str) -> None:
     UsageError: `METHODS` has no such name.
     """
     if name not in METHODS:
-        near = did_you_mean(name, METHODS, "it must be one of " + ", ".join(METHODS))
+        near = did_you_mean(name, (AUTO, *METHODS), "it must be one of " + ", ".join((AUTO, *METHODS)))
         raise UsageError(f"unknown ranges {name!r}; {near}")

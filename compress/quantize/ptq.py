@@ -21,6 +21,7 @@ from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer, weights_by_layer
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
+NAMED = 4  # layers of a list that would be too long
 NORMALIZED = ("LayerNormalization", "Softmax")  # a network with these is a transformer, or built like one
 
 
@@ -79,10 +80,10 @@ def quantize_static(
     check_method(ranges)
     layers = macs_by_layer(network)
     if unknown := set(keep) - {node.name for node in network.graph.node}:
-        name = min(unknown)
-        raise UsageError(
-            f"the network has no layer {name!r}; {did_you_mean(name, layers, 'its layers have other names')}"
-        )
+        first, more = list(layers)[:NAMED], len(layers) - NAMED
+        some = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+        near = did_you_mean(min(unknown), layers, f"its layers are {some}")
+        raise UsageError(f"the network has no layer {min(unknown)!r}; {near}")
     scheme = scheme or best_scheme()
     if histograms is None:
         histograms = watch(network, activations(network), [] if images is None else images)

@@ -13,7 +13,7 @@ import onnx
 
 from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
 from compress.deploy.parity import compare
-from compress.quantize.calibrate import METHODS, Images, check_method
+from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
 from compress.quantize.nearest import Nearest, nearest
 from compress.quantize.ptq import Quantized
 from compress.quantize.sensitivity import Blame, blame
@@ -29,7 +29,6 @@ from zoo.errors import GateError
 from zoo.predictor import OnnxPredictor, TorchPredictor
 
 CALIBRATION_IMAGES = 256
-AUTO = "auto"
 WORST = 3  # layers that are named where int8 loses too much
 
 

@@ -98,10 +98,12 @@ def test_bias_of_a_nearly_dead_channel_survives():
 def test_what_cannot_be_quantized_is_refused(network, images):
     with pytest.raises(SlimzooError, match="the calibration images hold values that are not finite"):
         quantize_static(network, [np.full((4, *SIZE), np.nan, dtype=np.float32)])
-    with pytest.raises(UsageError, match="unknown ranges 'mean'; it must be one of minmax, percentile, mse"):
+    with pytest.raises(UsageError, match="unknown ranges 'mean'; it must be one of auto, minmax, percentile, mse"):
         quantize_static(network, images, ranges="mean")
     with pytest.raises(UsageError, match="the network has no layer 'conv9'; did you mean 'conv1'"):
         quantize_static(network, images, keep=["conv9"])
+    with pytest.raises(UsageError, match=r"no layer 'x'; its layers are conv1, layer1\.0\.conv1, .* and 6 more"):
+        quantize_static(network, images, keep=["x"])
     everything = [node.name for node in network.graph.node]
     with pytest.raises(SlimzooError, match="asked for int8, got 0 of 10 layers in int8"):
         quantize_static(network, images, keep=everything)
