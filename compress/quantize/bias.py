@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from compress.quantize.layers import weights_by_layer
+from compress.quantize.run import tensors_of
 
 CORRECTED = ("Conv", "Gemm")
 
@@ -26,23 +27,12 @@ def input_means(network: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]
     Args:
         batches: (B, C, H, W), run through the network once.
     """
-    import onnxruntime
-
     layers = {node.name: node.input[0] for node in network.graph.node if node.op_type in CORRECTED}
-    watched = onnx.ModelProto()
-    watched.CopyFrom(network)
-    given = network.graph.input[0].name
-    names = sorted(set(layers.values()) - {given})
-    del watched.graph.output[:]
-    watched.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     sums: dict[str, NDArray[np.float64]] = {}
     images = 0
-    for batch in batches:
-        images += len(batch)
-        for name, values in ((given, batch), *zip(names, session.run(names, {given: batch}), strict=True)):
+    for found in tensors_of(network, sorted(set(layers.values())), batches):
+        images += len(found[network.graph.input[0].name])
+        for name, values in found.items():
             places = tuple(range(2, values.ndim))
             sums[name] = sums.get(name, 0) + values.mean(axis=places, dtype=np.float64).sum(axis=0)
     return {layer: sums[name] / images for layer, name in layers.items()}

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
+from compress.quantize.run import tensors_of
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.preprocess import Preprocess
 
@@ -105,20 +105,9 @@ def watch(
     Raises:
         SlimzooError: a batch holds, or a tensor takes, a value that is not finite; its name is told.
     """
-    import onnxruntime
-
-    watched = onnx.ModelProto()
-    watched.CopyFrom(network)
     given = network.graph.input[0].name
-    names = [name for name in tensors if name != given]
-    del watched.graph.output[:]
-    watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     histograms = {name: Histogram() for name in tensors}
-    for batch in batches:
-        found = dict(zip(names, session.run(names, {given: batch}), strict=True)) | {given: batch}
+    for found in tensors_of(network, tensors, batches):
         for name, histogram in histograms.items():
             try:
                 histogram.add(found[name])

@@ -1,0 +1,31 @@
+"""Run an ONNX network over batches and see the tensors inside."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+Batches = Iterable[NDArray[np.float32]]
+
+
+def tensors_of(
+    network: onnx.ModelProto, names: Collection[str], batches: Batches
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """For each (B, C, H, W) batch the float tensors of these names, in onnxruntime; the input may be one of them."""
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(network)
+    given = network.graph.input[0].name
+    inner = [name for name in names if name != given]
+    del watched.graph.output[:]
+    watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inner)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for batch in batches:
+        yield dict(zip(inner, session.run(inner, {given: batch}), strict=True)) | {given: batch}
