@@ -73,12 +73,14 @@ def quantize(
     data: Annotated[str, typer.Option(help="The data of the fit; training images calibrate.")],
     out: Out,
     max_drop: Annotated[
-        float | None, typer.Option(min=0, help="Points of validation accuracy that may be lost.")
+        float | None,
+        typer.Option(min=0, help="Points of validation accuracy that may be lost; float layers see to it."),
     ] = None,
     ranges: Annotated[
         str,
         typer.Option(help="Of activations: minmax, percentile or mse; auto takes what is nearest to the float model."),
     ] = "auto",
+    bits: Annotated[int, typer.Option(min=2, max=8, help="Of the weights; with 4 the file halves again.")] = 8,
     keep: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer that stays in float; can be given again.")
     ] = None,
@@ -92,15 +94,17 @@ def quantize(
 
     with Console(as_json=json) as console:
         step = run(
-            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, keep=keep or (), seed=seed,
-            overwrite=overwrite, progress=console.progress,
+            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, bits=bits, keep=keep or (),
+            seed=seed, overwrite=overwrite, progress=console.progress,
         )  # fmt: skip
         say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]
         found = step.quantized
         share = f"{found.int8_layers} of {found.layers} layers, {found.int8_macs:.1%} of the MACs, run in int8"
         changes = "".join(f", {change}" for change in step.found.taken)
-        why = ", since this processor saturates on 8" if found.scheme.bits < 8 else ""
+        if found.kept:
+            console.say(f"in float: {', '.join(found.kept)}")
+        why = ", since this processor saturates on 8" if found.scheme.bits < bits else ""
         console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges{changes}; {size / 1e6:.2f} MB")
         console.next(["slimzoo", "bench", directory, out], ["slimzoo", "predict", out / "model.onnx", "IMAGE"])
         console.document({"out": str(out), **step.record})

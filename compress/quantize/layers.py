@@ -48,13 +48,19 @@ def weights_by_layer(network: onnx.ModelProto) -> dict[str, NDArray[np.float32]]
         name = node.input[1]
         if name in stored:
             found[node.name] = numpy_helper.to_array(stored[name])
-        elif name in makers and makers[name].op_type == "DequantizeLinear" and makers[name].input[0] in stored:
-            found[node.name] = _dequantized(makers[name], stored)
+        elif name in makers and makers[name].op_type == "DequantizeLinear":
+            whole = makers[name].input[0]
+            kept = makers[whole].input[0] if whole in makers and makers[whole].op_type == "Cast" else whole
+            if kept in stored:
+                found[node.name] = _dequantized(stored[kept], makers[name], stored)
     return found
 
 
-def _dequantized(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> NDArray[np.float32]:
-    values, scale, *point = (numpy_helper.to_array(stored[name]) for name in node.input)
+def _dequantized(
+    tensor: onnx.TensorProto, node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]
+) -> NDArray[np.float32]:
+    values = numpy_helper.to_array(tensor)
+    scale, *point = (numpy_helper.to_array(stored[name]) for name in node.input[1:])
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
     zero = point[0] if point else np.zeros_like(scale, dtype=values.dtype)
     if scale.size > 1:

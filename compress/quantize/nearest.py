@@ -9,15 +9,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.quantize.adaround import adaround
 from compress.quantize.bias import correct_biases, input_means
 from compress.quantize.calibrate import METHODS, Histogram, watch
-from compress.quantize.cpu import Scheme
-from compress.quantize.equalize import equalize
+from compress.quantize.cpu import Scheme, best_scheme
+from compress.quantize.equalize import equalize, without_ceilings
 from compress.quantize.fidelity import divergence, logits_of
 from compress.quantize.ptq import Quantized, activations, quantize_static
+from compress.quantize.rounding import Roundings, round_to_nearest, with_weights
+from transfer.data.loader import Progress
 
 PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance
-EQUALIZED, CORRECTED = "equalized", "biases corrected"
+TO_BLAME = 0.25  # share of the divergence that rounded weights alone have to have, before their rounding is learned
+EQUALIZED, WITHOUT_CEILINGS = "equalized", "equalized, ReLU for ReLU6"
+ROUNDED, CORRECTED = "rounding learned", "biases corrected"
 
 Batches = Iterable[NDArray[np.float32]]
 
@@ -27,17 +32,25 @@ class Nearest:
     """The int8 network that was nearest, and how it was found.
 
     Attributes:
-        tried: ranges or change -> divergence with it, in nats an image, in the order in which they were tried.
+        divergence: of its answers from the float network's, in nats an image.
+        tried: ranges or change -> divergence with it, in the order in which they were tried.
         taken: the changes that paid.
         exact: the float network, with these changes.
         histograms: of its activations.
+        roundings: of its weights.
     """
 
     quantized: Quantized
+    divergence: float
     tried: Mapping[str, float]
     taken: tuple[str, ...]
     exact: onnx.ModelProto
     histograms: Mapping[str, Histogram]
+    roundings: Roundings
+
+    def or_better(self, other: Nearest) -> Nearest:
+        """The other, where it pays."""
+        return other if other.divergence < (1 - PAYS) * self.divergence else self
 
 
 def nearest(
@@ -48,11 +61,15 @@ def nearest(
     ranges: Sequence[str] = tuple(METHODS),
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
+    progress: Progress | None = None,
 ) -> Nearest:
-    """Quantize by each of `ranges`; then equalize, and correct biases, where that brings the answers nearer.
+    """Quantize by each of `ranges`; then equalize, learn the rounding and correct biases, each where it pays.
+
+    A change pays where the answers come nearer to the float network's. The rounding of weights, which takes longest, is
+    learned where rounded weights alone make much of the difference: with few bits, hardly ever with eight.
 
     Args:
-        calibration: (B, C, H, W) batches that ranges and means are taken from; gone through up to three times.
+        calibration: (B, C, H, W) batches that ranges, means and roundings are taken from; gone through several times.
         unseen: others, on which the answers are compared; gone through once for each trial.
         ranges: names in `METHODS`.
         keep: names of layers that stay in float.
@@ -60,28 +77,29 @@ def nearest(
     Raises:
         see `quantize_static`.
     """
+    scheme = scheme or best_scheme()
     expected = logits_of(network, unseen)
     tried: dict[str, float] = {}
 
-    def attempt(name: str, exact: onnx.ModelProto, histograms: Mapping[str, Histogram], by: str) -> Quantized:
-        quantized = quantize_static(exact, histograms=histograms, ranges=by, keep=keep, scheme=scheme)
+    def attempt(
+        name: str, exact: onnx.ModelProto, seen: Mapping[str, Histogram], to: Roundings, by: str, *before: str
+    ) -> Nearest:
+        quantized = quantize_static(exact, histograms=seen, ranges=by, keep=keep, scheme=scheme, roundings=to)
         tried[name] = divergence(expected, logits_of(quantized.network, unseen))
-        return quantized
+        taken = () if name in METHODS else (*before, name)
+        return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
 
-    histograms = watch(network, activations(network), calibration)
-    candidates = {name: attempt(name, network, histograms, name) for name in ranges}
-    by = min(candidates, key=lambda name: tried[name])
-    best, least, taken, exact = candidates[by], tried[by], [], network
-    equal, pairs = equalize(exact)
-    if pairs:
-        seen = watch(equal, activations(equal), calibration)
-        found = attempt(EQUALIZED, equal, seen, by)
-        if tried[EQUALIZED] < (1 - PAYS) * least:
-            best, least, exact, histograms = found, tried[EQUALIZED], equal, seen
-            taken.append(EQUALIZED)
-    corrected = correct_biases(exact, best.network, input_means(exact, calibration))
-    found = attempt(CORRECTED, corrected, histograms, by)
-    if tried[CORRECTED] < (1 - PAYS) * least:
-        best, exact = found, corrected
-        taken.append(CORRECTED)
-    return Nearest(best, tried, tuple(taken), exact, histograms)
+    seen, to = watch(network, activations(network), calibration), round_to_nearest(network, scheme.bits)
+    best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)
+    by = best.quantized.ranges
+    for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
+        equal, pairs = equalize(start) if start is not None else (network, [])
+        if pairs:
+            seen, to = watch(equal, activations(equal), calibration), round_to_nearest(equal, scheme.bits)
+            best = best.or_better(attempt(name, equal, seen, to, by))
+    rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
+    if divergence(expected, logits_of(rounded, unseen)) > TO_BLAME * best.divergence:
+        to = adaround(best.exact, best.roundings, calibration, progress=progress)
+        best = best.or_better(attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
+    corrected = correct_biases(best.exact, best.quantized.network, input_means(best.exact, calibration))
+    return best.or_better(attempt(CORRECTED, corrected, best.histograms, best.roundings, by, *best.taken))

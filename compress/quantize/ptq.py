@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from compress.quantize.calibrate import METHODS, Histogram, check_method, watch
 from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer, weights_by_layer
+from compress.quantize.rounding import Roundings, round_to_nearest, with_weights
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
 NAMED = 4  # layers of a list that would be too long
+HALF_BYTE = 4  # bits
+HALF_BYTE_OPSET = 21  # the first that knows them
 NORMALIZED = ("LayerNormalization", "Softmax")  # a network with these is a transformer, or built like one
 
 
@@ -58,10 +61,12 @@ def quantize_static(
     ranges: str = "minmax",
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
+    roundings: Roundings | None = None,
 ) -> Quantized:
     """Quantize a network, with the ranges that its activations took on calibration images.
 
-    Weights are quantized by output channel. In a network with LayerNormalization or Softmax only convolutions and
+    Weights are quantized by output channel; of 4 bits and fewer two are stored in a byte, and become bytes when
+    onnxruntime opens the file. In a network with LayerNormalization or Softmax only convolutions and
     matrix products are quantized, and what runs between them stays in float.
 
     Args:
@@ -71,6 +76,7 @@ def quantize_static(
         ranges: a name in `METHODS`.
         keep: names of nodes that stay in float.
         scheme: by default the fastest that this processor gets right.
+        roundings: the weights as they are stored; by default the nearest.
 
     Raises:
         UsageError: an unknown method or layer.
@@ -88,7 +94,9 @@ def quantize_static(
     if histograms is None:
         histograms = watch(network, activations(network), [] if images is None else images)
     before = network.ByteSize()
-    quantized = _quantize(network, histograms, ranges, keep, scheme)
+    if roundings is None:
+        roundings = round_to_nearest(network, scheme.bits)
+    quantized = _quantize(network, histograms, ranges, keep, scheme, roundings)
     int8 = integer_layers(quantized) & layers.keys()
     if undone := int8 & set(keep):
         raise SlimzooError(f"{min(undone)} was to stay in float, and onnxruntime runs it on integers")
@@ -122,7 +130,12 @@ def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
 
 
 def _quantize(
-    network: onnx.ModelProto, histograms: Mapping[str, Histogram], ranges: str, keep: Collection[str], scheme: Scheme
+    network: onnx.ModelProto,
+    histograms: Mapping[str, Histogram],
+    ranges: str,
+    keep: Collection[str],
+    scheme: Scheme,
+    roundings: Roundings,
 ) -> onnx.ModelProto:
     from onnxruntime import quantization
 
@@ -131,25 +144,33 @@ def _quantize(
         name: quantization.TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in bounds.items()
     }
-    copied = onnx.ModelProto()
-    copied.CopyFrom(network)
+    floats = {node.input[1] for node in network.graph.node if node.name in keep and node.op_type in PRODUCTS}
+    roundings = {name: rounded for name, rounded in roundings.items() if name not in floats}
+    zero = 0 if scheme.weights == "int8" else 1 << 7
+    overrides = {
+        name: [{"axis": r.grid.axis, "scale": scale, "zero_point": zero} for scale in r.grid.scale]
+        for name, r in roundings.items()
+    }
     types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
     with tempfile.TemporaryDirectory() as folder, _quiet():
         quantizer = quantization.QDQQuantizer(
-            copied, per_channel=True, reduce_range=scheme.bits < 8, weight_qType=types[scheme.weights],
+            with_weights(network, {name: r.weight for name, r in roundings.items()}),
+            per_channel=True, reduce_range=scheme.bits < 8, weight_qType=types[scheme.weights],
             activation_qType=types[scheme.activations],
             tensors_range=quantization.TensorsData(quantization.CalibrationMethod.MinMax, data),
             nodes_to_quantize=[], nodes_to_exclude=list(keep), op_types_to_quantize=_operators(network),
-            extra_options={"ActivationSymmetric": scheme.activations == "int8"},
+            extra_options={"ActivationSymmetric": scheme.activations == "int8", "TensorQuantOverrides": overrides},
         )  # fmt: skip
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(Path(folder, "int8.onnx")), False)
         quantized = onnx.load(Path(folder, "int8.onnx"))
-    _part_from_integers_(quantized, keep)
+    part_from_integers_(quantized, keep)
+    if scheme.bits <= HALF_BYTE:
+        _store_in_half_bytes_(quantized, roundings)
     return quantized
 
 
-def _part_from_integers_(quantized: onnx.ModelProto, keep: Collection[str]) -> None:
+def part_from_integers_(quantized: onnx.ModelProto, keep: Collection[str]) -> None:
     """Put a node that does nothing between a layer that stays in float and the DequantizeLinear before it.
 
     Since 1.21 onnxruntime quantizes the weights of any Conv or Gemm that it finds between DequantizeLinear and
@@ -167,6 +188,35 @@ def _part_from_integers_(quantized: onnx.ModelProto, keep: Collection[str]) -> N
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del quantized.graph.node[:]
     quantized.graph.node.extend(copies)
+
+
+def _store_in_half_bytes_(quantized: onnx.ModelProto, roundings: Roundings) -> None:
+    """Weights of 4 bits as INT4, with a Cast to INT8 that onnxruntime does once, when it opens the file.
+
+    A DequantizeLinear of INT4 itself runs on floats there, for convolutions: five times slower (1.31.1, 64 channels).
+    """
+    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    casts = []
+    for name in roundings:
+        whole = stored.get(f"{name}_quantized")
+        if whole is None:
+            continue
+        values, half = numpy_helper.to_array(whole), f"{name}_int4"
+        casts.append(helper.make_node("Cast", [half], [whole.name], name=half, to=TensorProto.INT8))
+        whole.CopyFrom(helper.make_tensor(half, TensorProto.INT4, values.shape, _packed(values), raw=True))
+    nodes = [*casts, *(onnx.NodeProto.FromString(node.SerializeToString()) for node in quantized.graph.node)]
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(nodes)
+    for opset in quantized.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            opset.version = max(opset.version, HALF_BYTE_OPSET)
+
+
+def _packed(values: NDArray[np.int8]) -> bytes:
+    """Two in a byte, the first in its lower half."""
+    halves = values.ravel().view(np.uint8) & 0xF
+    even = np.pad(halves, (0, halves.size % 2))
+    return bytes((even[::2] | even[1::2] << 4).tobytes())
 
 
 def _operators(network: onnx.ModelProto) -> list[str]:

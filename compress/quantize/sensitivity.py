@@ -6,8 +6,11 @@ is its own. That counts what rounding errors do to each other, which quantizing 
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,9 +19,14 @@ from numpy.typing import NDArray
 from compress.quantize.calibrate import Histogram
 from compress.quantize.cpu import Scheme
 from compress.quantize.fidelity import divergence, logits_of
-from compress.quantize.layers import macs_by_layer, weights_by_layer
-from compress.quantize.ptq import quantize_static
+from compress.quantize.layers import PRODUCTS, macs_by_layer, weights_by_layer
+from compress.quantize.ptq import part_from_integers_, quantize_static
+from compress.quantize.rounding import Roundings
+from compress.quantize.run import tensors_of
+from compress.quantize.times import layer_ms
 from transfer.data.loader import Progress
+
+BEFORE_ROUNDING = "_QuantizeLinear_Input"  # what onnxruntime's quantizer appends to the name of a graph's output
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class Blame:
         layer: the node's name.
         macs: for one image.
         weight_sqnr_db: power of the weights over the power of their rounding, in dB; None without a stored weight.
+        output_sqnr_db: power of its outputs over the power of what all rounding up to there does to them, in dB.
+        saved_ms: by which int8 is faster for one image, by the runtime's profile; below 0 where it is slower.
         divergence: of the network's answers with this layer in float, in nats an image.
         share: of the divergence with all layers in int8, how much goes with it; below 0 where its rounding helped.
     """
@@ -36,8 +46,17 @@ class Blame:
     layer: str
     macs: int
     weight_sqnr_db: float | None
+    output_sqnr_db: float
+    saved_ms: float | None
     divergence: float
     share: float
+
+    def record(self) -> dict[str, Any]:
+        """For the lineage: JSON, which knows no infinity."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
 
 def blame(
@@ -48,6 +67,7 @@ def blame(
     ranges: str = "minmax",
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
+    roundings: Roundings | None = None,
     progress: Progress | None = None,
 ) -> list[Blame]:
     """Every layer's, the worst first.
@@ -58,28 +78,100 @@ def blame(
         unseen: (B, C, H, W) batches that did not calibrate; gone through once a layer.
         ranges: a name in `METHODS`.
         keep: names of layers that stay in float whatever comes; they are not judged.
+        roundings: see `quantize_static`.
     """
     macs = macs_by_layer(network)
     expected = logits_of(network, unseen)
-    whole = quantize_static(network, histograms=histograms, ranges=ranges, keep=keep, scheme=scheme).network
+    whole = quantize_static(
+        network, histograms=histograms, ranges=ranges, keep=keep, scheme=scheme, roundings=roundings
+    ).network
     all_in_int8 = divergence(expected, logits_of(whole, unseen))
     exact, rounded = weights_by_layer(network), weights_by_layer(whole)
+    outputs, (ms_before, ms_after) = output_sqnrs(network, whole, unseen), layer_ms(network, whole)
     judged = [layer for layer in macs if layer not in keep]
     found = []
     for done, layer in enumerate(judged):
         if progress is not None:
             progress("sensitivity", done, len(judged), layer)
-        without = quantize_static(
-            network, histograms=histograms, ranges=ranges, keep=[*keep, layer], scheme=scheme
-        ).network
-        left = divergence(expected, logits_of(without, unseen))
+        left = divergence(expected, logits_of(with_float(whole, network, layer), unseen))
         sqnr = sqnr_db(exact[layer], rounded[layer]) if layer in exact and layer in rounded else None
-        found.append(Blame(layer, macs[layer], sqnr, left, 1 - left / all_in_int8 if all_in_int8 else 0.0))
+        timed = layer in ms_before and layer in ms_after
+        found.append(
+            Blame(
+                layer=layer,
+                macs=macs[layer],
+                weight_sqnr_db=sqnr,
+                output_sqnr_db=outputs[layer],
+                saved_ms=ms_before[layer] - ms_after[layer] if timed else None,
+                divergence=left,
+                share=1 - left / all_in_int8 if all_in_int8 else 0.0,
+            )
+        )
     return sorted(found, key=lambda each: each.divergence)
+
+
+def with_float(quantized: onnx.ModelProto, network: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+    """The quantized network with one layer as the float network has it, as if that had been kept.
+
+    What it shares with others stays rounded: not the network's input where the layer alone reads it, nor its output. A
+    layer that is really kept also frees what lies between it and others in float, which matters little.
+    """
+    partly = onnx.ModelProto()
+    partly.CopyFrom(quantized)
+    makers = {output: node for node in partly.graph.node for output in node.output}
+    readers = Counter(name for node in partly.graph.node for name in node.input)
+    exact = next(node for node in network.graph.node if node.name == layer)
+    node = next(node for node in partly.graph.node if node.name == layer)
+    given = network.graph.input[0].name
+    for place, name in enumerate(exact.input):
+        stored = next((tensor for tensor in network.graph.initializer if tensor.name == name), None)
+        if stored is not None:
+            kept = partly.graph.initializer.add()
+            kept.CopyFrom(stored)
+            kept.name = f"{layer}/{place}/float"
+            node.input[place] = kept.name
+        elif name == given and readers[node.input[place]] == 1 and node.input[place] in makers:
+            node.input[place] = given
+    rounded = node.output[0]
+    if exact.output[0] in {value.name for value in network.graph.output} and rounded != exact.output[0]:
+        node.output[0] = exact.output[0]
+        left = [each for each in partly.graph.node if each is node or not _rounds(each, rounded, exact.output[0])]
+        nodes = [onnx.NodeProto.FromString(each.SerializeToString()) for each in left]
+        del partly.graph.node[:]
+        partly.graph.node.extend(nodes)
+    part_from_integers_(partly, [layer])
+    return partly
+
+
+def _rounds(node: onnx.NodeProto, tensor: str, result: str) -> bool:
+    """Whether it is one of the two nodes that round this tensor to that one."""
+    return bool(node.input[0] == tensor or node.output[0] == result)
+
+
+def output_sqnrs(
+    network: onnx.ModelProto, quantized: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]
+) -> dict[str, float]:
+    """Of each layer's outputs, after a ReLU that is one with it there, before they are rounded; in dB."""
+    theirs = {node.name: node.output[0] for node in quantized.graph.node if node.op_type in PRODUCTS}
+    ours = {layer: name.removesuffix(BEFORE_ROUNDING) for layer, name in theirs.items()}
+    power, noise = dict.fromkeys(ours, 0.0), dict.fromkeys(ours, 0.0)
+    runs = tensors_of(network, list(ours.values()), batches), tensors_of(quantized, list(theirs.values()), batches)
+    for exact, rounded in zip(*runs, strict=True):
+        for layer in ours:
+            signal, noisy = exact[ours[layer]], rounded[theirs[layer]]
+            power[layer] += float(np.square(signal, dtype=np.float64).sum())
+            noise[layer] += float(np.square(signal - noisy, dtype=np.float64).sum())
+    return {layer: _in_db(power[layer], noise[layer]) for layer in ours}
 
 
 def sqnr_db(signal: NDArray[np.float32], rounded: NDArray[np.float32]) -> float:
     """Signal power over the power of the difference, in decibels; infinite where there is none."""
-    noise = float(np.square(signal.astype(np.float64) - rounded).mean())
-    power = float(np.square(signal.astype(np.float64)).mean())
-    return float("inf") if noise == 0 else 10 * float(np.log10(power / noise))
+    return _in_db(
+        float(np.square(signal, dtype=np.float64).sum()), float(np.square(signal - rounded, dtype=np.float64).sum())
+    )
+
+
+def _in_db(power: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(power / noise) if power > 0 else -math.inf

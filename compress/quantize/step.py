@@ -14,21 +14,25 @@ import onnx
 from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
+from compress.quantize.cpu import best_scheme
+from compress.quantize.mixed import cheapest_first, fewest
 from compress.quantize.nearest import Nearest, nearest
-from compress.quantize.ptq import Quantized
+from compress.quantize.ptq import Quantized, quantize_static
 from compress.quantize.sensitivity import Blame, blame
 from compress.step import Step
 from transfer.data.dataset import open_for
-from transfer.data.loader import Progress
+from transfer.data.loader import LabelledPixels, Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
 from transfer.data.split import TEST, VAL
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, load_model
+from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
 from zoo.directory import check_free, new_directory, write_json
-from zoo.errors import GateError
+from zoo.errors import GateError, UsageError
 from zoo.predictor import OnnxPredictor, TorchPredictor
 
 CALIBRATION_IMAGES = 256
+RANKING_IMAGES = 64
+ROUNDING = 1e-9  # of shares of right answers
 WORST = 3  # layers that are named where int8 loses too much
 
 
@@ -48,6 +52,7 @@ def quantize(
     out: str | Path,
     max_drop: float | None = None,
     ranges: str = AUTO,
+    bits: int = 8,
     keep: Sequence[str] = (),
     seed: int = 0,
     overwrite: bool = False,
@@ -55,18 +60,21 @@ def quantize(
 ) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
 
-    Weights are equalized and biases corrected where that brings the answers nearer to the float network's.
+    Weights are equalized, their rounding learned and biases corrected where that brings the answers nearer to the float
+    network's (compress/quantize/nearest.py).
 
     Args:
         directory: a model directory with float weights.
         data: the data of its fit.
-        max_drop: refuse a model that loses more points of validation accuracy than this.
+        max_drop: points of validation accuracy that may be lost. Where all layers in int8 lose more, those that do the
+            most harm for the milliseconds that they save stay in float; where that is not enough, it is refused.
         ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
             one whose answers are nearest to the float network's on training images that did not calibrate.
+        bits: of the weights, 2 to 8; activations have 8. 4 and fewer take half the bytes in the file, and no less time.
         keep: names of layers that stay in float.
 
     Raises:
-        GateError: the accuracy fell by more than `max_drop`, and which layers are to blame; nothing is written.
+        GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
         UsageError: the network has no layer of that name.
         SlimzooError: int8 was asked for and had no effect.
     """
@@ -74,9 +82,13 @@ def quantize(
     check_free(out, overwrite=overwrite)
     if ranges != AUTO:
         check_method(ranges)
+    if not 2 <= bits <= 8:
+        raise UsageError(f"bits={bits}: weights can have 2 to 8")
+    scheme = best_scheme()
+    scheme = replace(scheme, bits=min(bits, scheme.bits))
     arguments = {
         "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop,
-        "ranges": ranges, "keep": list(keep), "seed": seed,
+        "ranges": ranges, "bits": bits, "keep": list(keep), "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
@@ -97,11 +109,18 @@ def quantize(
             unseen,
             ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
             keep=keep,
+            scheme=scheme,
+            progress=progress,
         )
+        ranking = _ranking(found, Images(unseen.pixels[:RANKING_IMAGES], config.preprocess), keep, progress)
+        val = pixels.val
+        if max_drop is not None and val is not None:
+            least = before[VAL]["top1"] - max_drop / 100
+            found = _within(found, ranking, keep, lambda network: _top1(network, config, val) >= least - ROUNDING)
         quantized = found.quantized
         predictor = in_memory(finish(quantized.network, config, None))
         after = measure(predictor, loaded.model, config, pixels, progress)
-        _check_gate(before, after, max_drop, lambda: _blamed(found, unseen, keep, progress))
+        _check_gate(before, after, max_drop, ranking)
         shown = pixels.val or pixels.test or pixels.train
         reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
         parity = {"images": "real", **compare(reference, predictor, shown.pixels[:PARITY_IMAGES])}
@@ -112,7 +131,8 @@ def quantize(
         record = lineage.step(
             "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
             after=after, parity=parity, scheme=vars(quantized.scheme), ranges=quantized.ranges,
-            divergence=dict(found.tried), taken=list(found.taken),
+            divergence=dict(found.tried), taken=list(found.taken), kept=list(quantized.kept),
+            ranking=[each.record() for each in ranking],
             int8_layers=[quantized.int8_layers, quantized.layers], int8_macs=quantized.int8_macs,
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
@@ -120,26 +140,52 @@ def quantize(
     return QuantizedStep(out, config, record, found)
 
 
+def _ranking(found: Nearest, unseen: Images, keep: Sequence[str], progress: Progress | None) -> list[Blame]:
+    return blame(
+        found.exact, found.histograms, unseen, ranges=found.quantized.ranges, scheme=found.quantized.scheme,
+        roundings=found.roundings, keep=keep, progress=progress,
+    )  # fmt: skip
+
+
+def _within(
+    found: Nearest, ranking: Sequence[Blame], keep: Sequence[str], holds: Callable[[onnx.ModelProto], bool]
+) -> Nearest:
+    """The same, with as many layers in float as the accuracy needs; as it is, where that does not help either."""
+    made: dict[tuple[str, ...], Quantized] = {}
+
+    def holds_with(layers: tuple[str, ...]) -> bool:
+        if len(layers) == len(ranking):  # nothing would be quantized
+            return False
+        made[layers] = quantize_static(
+            found.exact, histograms=found.histograms, ranges=found.quantized.ranges, keep=[*keep, *layers],
+            scheme=found.quantized.scheme, roundings=found.roundings,
+        )  # fmt: skip
+        return holds(made[layers].network)
+
+    order = cheapest_first(ranking)
+    if holds(found.quantized.network) or not order:
+        return found
+    layers = fewest(order, holds_with)
+    return found if layers is None else replace(found, quantized=made[layers])
+
+
+def _top1(network: onnx.ModelProto, config: ModelConfig, part: LabelledPixels) -> float:
+    answers = in_memory(finish(network, config, None)).logits(part.pixels).argmax(1)
+    return float((answers == part.labels).mean())
+
+
 def _check_gate(
-    before: dict[str, Any], after: dict[str, Any], max_drop: float | None, blamed: Callable[[], list[Blame]]
+    before: dict[str, Any], after: dict[str, Any], max_drop: float | None, ranking: Sequence[Blame]
 ) -> None:
     part = VAL if VAL in after else TEST
     if max_drop is None or part not in after:
         return
     drop = 100 * (before[part]["top1"] - after[part]["top1"])
-    if drop > max_drop:
-        worst = [each for each in blamed() if each.share > 0][:WORST]
+    if drop > max_drop + 100 * ROUNDING:
+        worst = [each for each in ranking if each.share > 0][:WORST]
         named = ", ".join(f"{each.layer} ({each.share:.0%} of the difference)" for each in worst)
-        kept = "".join(f" --keep {each.layer}" for each in worst)
-        cure = f"to blame are {named}: keep them in float with{kept}" if worst else "keep the float model"
+        blamed = f"most to blame are {named}, and the harmful layers in float do not help; " if worst else ""
         raise GateError(
             f"int8 loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was "
-            f"written; {cure}, or allow more"
+            f"written; {blamed}keep the float model, or allow more"
         )
-
-
-def _blamed(found: Nearest, unseen: Images, keep: Sequence[str], progress: Progress | None) -> list[Blame]:
-    return blame(
-        found.exact, found.histograms, unseen, ranges=found.quantized.ranges, scheme=found.quantized.scheme,
-        keep=keep, progress=progress,
-    )  # fmt: skip

@@ -1,6 +1,7 @@
 """From one model directory to the next: prune, quantize, export, bench, report, as functions and as commands."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -101,10 +102,30 @@ def test_gate(folder, tmp_path, monkeypatch):
         return original(network, tensors, [batch * 1e-6 for batch in images])  # ranges that clip everything
 
     monkeypatch.setattr(nearest, "watch", ruined)
-    said = r"int8 loses [0-9.]+ points on the val images, --max-drop allows 1\.0; nothing was written; (to blame|keep)"
+    said = r"int8 loses [0-9.]+ points on the val images, --max-drop allows 1\.0; nothing was written; (most|keep)"
     with pytest.raises(GateError, match=said):
         quantize(folder / "dense", data="digits", max_drop=1.0, out=tmp_path / "int8")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_stay_in_float_where_int8_loses_too_much(folder, tmp_path, monkeypatch):
+    """One layer's weights are rounded to nothing: it is the one that goes back."""
+    from compress.quantize import nearest
+    from compress.quantize.rounding import Rounded, round_to_nearest
+
+    def without_one(network, bits):
+        found = round_to_nearest(network, bits)
+        lost = found["conv2.weight"]
+        return found | {"conv2.weight": Rounded(0 * lost.weight, lost.grid)}
+
+    monkeypatch.setattr(nearest, "round_to_nearest", without_one)
+    monkeypatch.setattr(nearest, "TO_BLAME", math.inf)  # else the rounding would be learned, and the layer come back
+    step = quantize(folder / "dense", data="digits", max_drop=0.5, out=tmp_path / "int8")
+    assert step.record["kept"] == ["conv2"]
+    assert step.record["ranking"][0]["layer"] == "conv2"
+    before, after = (step.record["metrics"][when]["val"]["top1"] for when in ("before", "after"))
+    assert before - after <= 0.005
+    assert step.quantized.int8_layers == step.quantized.layers - 1
 
 
 def test_data_of_other_classes(folder, tmp_path):

@@ -43,7 +43,7 @@ def test_int8_is_near_to_float(network, images, scheme):
     expected, got = logits_of(network, images), logits_of(quantized.network, images)
     assert np.square(got - expected).mean() < 0.03 * np.square(expected).mean()
     weights = [numpy_helper.to_array(t) for t in quantized.network.graph.initializer if t.data_type == 3]
-    assert max(np.abs(w.astype(int)).max() for w in weights) == {8: 127, 7: 64}[scheme.bits]
+    assert max(np.abs(w.astype(int)).max() for w in weights) == {8: 127, 7: 63}[scheme.bits]
 
 
 def test_images_come_again_in_batches_of_any_size():

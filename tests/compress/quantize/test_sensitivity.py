@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from compress.deploy.export import export_network
 from compress.quantize.calibrate import watch
 from compress.quantize.fidelity import divergence, logits_of
 from compress.quantize.ptq import activations, quantize_static
-from compress.quantize.sensitivity import blame, sqnr_db
+from compress.quantize.rounding import with_weights
+from compress.quantize.sensitivity import blame, output_sqnrs, sqnr_db
 from zoo.cost import count_macs
 
 SIZE = (3, 16, 16)
@@ -43,9 +45,15 @@ def test_the_bad_layer_is_to_blame(before, bad):
     assert found[0].share > 0.5 > found[1].share
     assert sum(each.macs for each in found) == count_macs(model, SIZE)
     assert len(steps) == len(found) == 4
-    kept = quantize_static(network, histograms=histograms, keep=[name]).network
-    left = divergence(logits_of(network, images[1]), logits_of(kept, images[1]))
-    assert found[0].divergence == pytest.approx(left)
+    expected = logits_of(network, images[1])
+    whole = divergence(expected, logits_of(quantize_static(network, histograms=histograms).network, images[1]))
+    for each in found:
+        kept = quantize_static(network, histograms=histograms, keep=[each.layer]).network
+        left = divergence(expected, logits_of(kept, images[1]))
+        assert each.divergence == pytest.approx(left, abs=0.02 * whole)
+    worst = next(each for each in found if each.layer == name)
+    assert worst.weight_sqnr_db == min(each.weight_sqnr_db for each in found)
+    assert all(each.saved_ms is not None for each in found)
 
 
 def test_sqnr_of_a_rounding_is_six_decibels_a_bit():
@@ -55,3 +63,17 @@ def test_sqnr_of_a_rounding_is_six_decibels_a_bit():
     assert found[1] - found[0] == pytest.approx(20 * np.log10(2), abs=0.1)
     assert found[0] == pytest.approx(10 * np.log10((1 / 3) / (2.0**-10 / 12)), abs=0.1)
     assert sqnr_db(values, values) == np.inf
+
+
+def test_sqnr_of_outputs_that_are_a_tenth_off_is_twenty_decibels():
+    network = export_network(chain(), SIZE)
+    images = [np.random.default_rng(0).normal(size=(4, *SIZE)).astype(np.float32) for _ in range(2)]
+    assert set(output_sqnrs(network, network, images).values()) == {np.inf}
+    first = {
+        tensor.name: np.float32(1.1) * numpy_helper.to_array(tensor)
+        for tensor in network.graph.initializer
+        if tensor.name in ("0.weight", "0.bias")
+    }
+    found = output_sqnrs(network, with_weights(network, first), images)
+    assert found["0"] == pytest.approx(20, abs=1e-3)
+    assert all(np.isfinite(found[layer]) for layer in ("2", "4", "8"))
