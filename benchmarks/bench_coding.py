@@ -105,7 +105,7 @@ TAUGHT = 0.9  # the teacher's share of the loss
 TEMPERATURE = 2.0  # that its answers are softened by; LeNet-5 of 10,000 weights, one seed: 99.1% with 4, 99.3% with 2
 BIT_POWER = 2.0  # see `Unstructured`
 BIAS_VALUES = 4  # that the biases of a layer share
-BIT_PRICE = 0.006  # see `share_`
+BIT_PRICE = 0.006  # see `share_`; doubled until the first point's file is as small as it must be
 SHARING_EPOCHS = 120
 VIEWS = 8  # of each digit for validation
 MOVED = Augment(rotate_deg=3, scale=0.03, shift=0.03, flip=False, colour=0, grey=0)
@@ -244,7 +244,7 @@ class Run:
         return self.stage("narrow", make)
 
     def point(
-        self, model: nn.Module, teacher: nn.Module, weights: int, epochs: int
+        self, model: nn.Module, teacher: nn.Module, weights: int, epochs: int, most_bytes: float
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The next model of the curve, and what its file is worth."""
         taught = self.taught(teacher)
@@ -265,18 +265,23 @@ class Run:
             rate = self.task.lr / 4
             recipe = self.recipe(SHARING_EPOCHS, lr=rate, backbone_lr=rate, seed=self.seed + weights + 1)
             return share_weights(
-                sparse, self.data, recipe, values, bit_price=BIT_PRICE, loss_fn=taught, progress=self.console.progress
+                sparse, self.data, recipe, values, bit_price=price, loss_fn=taught, progress=self.console.progress
             )
 
-        shared = self.stage(f"shared-{weights}", make_shared)
-        content = encode(shared, self.config)
-        check_decodes(content, LoadedModel(shared, self.config))
+        price, content = BIT_PRICE, b""
+        while not content or len(content) > most_bytes:
+            dearer = "" if price == BIT_PRICE else f"-price-{price:g}"
+            shared = self.stage(f"shared-{weights}{dearer}", make_shared)
+            content = encode(shared, self.config)
+            check_decodes(content, LoadedModel(shared, self.config))
+            price *= 2
         (self.work / f"{self.name}-{self.seed}-{weights}.slim").write_bytes(content)
         living = sum(int(flags.sum()) for flags in nonzeros(shared).values())
         return sparse, {
             "weights": living,
             "shapes": [list(layer.weight.shape) for layer in sparse_layers(shared).values()],
             "bytes": len(content),
+            "bit_price": price / 2,
             "bits_per_weight": round(8 * len(content) / living, 2),
             "lzma_bytes": lzma_bytes(shared),
             "answers": self.answers(decode(content).model),
@@ -288,7 +293,8 @@ class Run:
         fp32_bytes = sum(4 * p.numel() for p in dense.parameters())
         model, points = self.narrow(dense, teacher), []
         for number, weights in enumerate(self.task.weights):
-            model, point = self.point(model, teacher, weights, self.task.epochs[min(number, 1)])
+            epochs = self.task.epochs[min(number, 1)]
+            model, point = self.point(model, teacher, weights, epochs, fp32_bytes / self.task.rate)
             points.append({**point, "rate": round(fp32_bytes / point["bytes"], 1)})
             self.console.say(
                 f"{self.name} {self.seed}: {points[-1]['rate']}x, {point['bytes']} bytes, "
