@@ -106,7 +106,9 @@ def quantize(
             console.say(f"in float: {', '.join(found.kept)}")
         why = ", since this processor saturates on 8" if found.scheme.bits < bits else ""
         console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges{changes}; {size / 1e6:.2f} MB")
-        console.next(["slimzoo", "bench", directory, out], ["slimzoo", "predict", out / "model.onnx", "IMAGE"])
+        parity = step.record["parity"]
+        console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
+        console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
 
 
@@ -118,7 +120,7 @@ def export(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write DIR/model.onnx: pixels in, logits out, with class names and preprocessing inside."""
+    """Write DIR/model.onnx: pixels in, probabilities out, class names inside; and DIR/deploy/, which runs anywhere."""
     from compress.deploy.export import export as run
 
     with Console(as_json=json) as console:
@@ -134,7 +136,7 @@ def export(
             f"at most {parity['max_abs']:.1e} (their standard deviation is {parity['logits_std']:.2f}), "
             f"top-1 agrees on {parity['top1_agreement']:.1%}"
         )
-        console.next(["slimzoo", "predict", path, "IMAGE"], ["slimzoo", "bench", directory])
+        console.next(["python", Path(directory, "deploy", "infer.py"), "IMAGE"], ["slimzoo", "bench", directory])
         console.document({"out": str(path), **record})
 
 

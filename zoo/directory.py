@@ -6,6 +6,7 @@ Work goes on in DIR.partial/, which is flushed to the disk and renamed at the en
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -183,6 +184,7 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
     replacements = {name + ".new": content for name, content in files.items()}
     try:
         for name, content in replacements.items():
+            (directory / name).parent.mkdir(exist_ok=True)
             (directory / name).write_bytes(content)
             fsync(directory / name)
         _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(both)))
@@ -191,6 +193,8 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
     except BaseException:
         for name in replacements:
             (directory / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that holds anything else stays
+                (directory / name).parent.rmdir()
         raise
     final = {name: digests for name, digests in hashes.items() if name not in fresh}
     pairs = [(digest, name) for name, digests in final.items() for digest in digests]

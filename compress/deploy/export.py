@@ -1,4 +1,4 @@
-"""Export: one ONNX file, pixels in and logits out, with class names, preprocessing and a parity record inside."""
+"""Export: one ONNX file, pixels in and probabilities out, that says what it is; and what runs it, in deploy/."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+import zoo.image
 from compress.deploy import preprocessing
+from compress.deploy.card import KEY, card
 from compress.deploy.parity import compare
 from transfer.data.dataset import reopen
 from transfer.data.loader import Progress
@@ -27,6 +29,7 @@ from zoo.upstream import is_upstream
 
 OPSET = 20
 PARITY_IMAGES = 64
+DEPLOY, INFER = "deploy", "infer.py"
 FP32_TOLERANCE = 1e-4  # of the logits' standard deviation
 
 
@@ -77,20 +80,30 @@ def _name_layers_(network: onnx.ModelProto) -> None:
             node.name = name
 
 
-def finish(network: onnx.ModelProto, config: ModelConfig, parity: dict[str, Any] | None) -> onnx.ModelProto:
-    """Prepend the preprocessing; write classes, preprocessing and parity into the metadata as JSON, key "slimzoo"."""
-    model = preprocessing.with_preprocessing(network, config.preprocess)
-    record = {
-        "architecture": config.architecture,
-        "classes": None if config.classes is None else list(config.classes),
-        "preprocess": config.preprocess.to_dict(),
-        "parity": parity,
-        "versions": lineage.versions(),
-    }
+def finish(
+    network: onnx.ModelProto,
+    config: ModelConfig,
+    parity: dict[str, Any] | None,
+    *,
+    metrics: dict[str, Any] | None = None,
+) -> onnx.ModelProto:
+    """Pixels in, logits and probabilities out, and what the file says of itself (compress/deploy/card.py)."""
+    model = preprocessing.with_probabilities(preprocessing.with_preprocessing(network, config.preprocess))
+    said = card(network, config, parity=parity, metrics=metrics)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {"slimzoo": json.dumps(record)})
+    onnx.helper.set_model_props(model, {KEY: json.dumps(said)})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def deployment(model: bytes) -> dict[str, bytes]:
+    """What runs the file without slimzoo, by name: on onnxruntime, NumPy and Pillow alone."""
+    here, image = Path(__file__).with_name(INFER), Path(zoo.image.__file__)
+    return {
+        f"{DEPLOY}/{ONNX}": model,
+        f"{DEPLOY}/{INFER}": here.read_bytes(),
+        f"{DEPLOY}/{image.name}": image.read_bytes(),
+    }
 
 
 def network_of(path: str | Path) -> onnx.ModelProto:
@@ -99,10 +112,11 @@ def network_of(path: str | Path) -> onnx.ModelProto:
 
 
 def export(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """`slimzoo export`: add model.onnx to a model directory and a record to its lineage, atomically.
+    """`slimzoo export`: add model.onnx and deploy/ to a model directory and a record to its lineage, atomically.
 
-    The file is compared with the torch model on up to 64 real images (noise, if the data cannot be opened), in the form
-    in which it will be used: pixels in, logits out.
+    deploy/ is a copy of the file with a script that runs it without slimzoo, on onnxruntime, NumPy and Pillow. The file
+    is compared with the torch model on up to 64 real images (noise, if the data cannot be opened), in the form in which
+    it will be used: pixels in, logits out, in a process of its own.
 
     Returns:
         The lineage record.
@@ -122,7 +136,7 @@ def export(directory: str | Path, *, progress: Progress | None = None) -> dict[s
     network = export_network(loaded.model, loaded.config.input_size)
     images, raw, kind = parity_images(loaded.config)
     reference = TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
-    exported = in_memory(finish(network, loaded.config, None))
+    exported = finish(network, loaded.config, None).SerializeToString()
     parity = {"images": kind, **compare(reference, exported, images, raw)}
     _tell(progress, "exporting", 1)
     if not parity["max_abs"] <= FP32_TOLERANCE * parity["logits_std"]:
@@ -136,7 +150,7 @@ def export(directory: str | Path, *, progress: Progress | None = None) -> dict[s
         after={"size_bytes": len(content)}, parity=parity,
     )  # fmt: skip
     config = json.dumps(loaded.config.with_step(record).to_json(), indent=1, ensure_ascii=False) + "\n"
-    replace_files(directory, {ONNX: content, CONFIG: config.encode("utf-8")})
+    replace_files(directory, {ONNX: content, CONFIG: config.encode("utf-8"), **deployment(content)})
     return record
 
 

@@ -1,6 +1,6 @@
-"""Preprocess as ONNX nodes: RGB bytes of any size in, what the network takes out.
+"""Around the network, as ONNX nodes: RGB bytes of any size in, logits and their probabilities out.
 
-Every node is named "preprocess/...", so that `network_of` can take the network out again.
+Every node is named "preprocess/..." or "postprocess/...", so that `network_of` can take the network out again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from zoo.preprocess import Preprocess
 
 PIXELS = "pixels"  # uint8 (batch, height, width, 3)
 INPUT = "input"  # float32 (batch, C, H, W)
+PROBABILITIES = "probabilities"  # float32 (batch, K)
 PREFIX = "preprocess/"
+AROUND = (PREFIX, "postprocess/")
 
 
 def with_preprocessing(network: onnx.ModelProto, preprocess: Preprocess) -> onnx.ModelProto:
@@ -40,17 +42,31 @@ def with_preprocessing(network: onnx.ModelProto, preprocess: Preprocess) -> onnx
     return model
 
 
+def with_probabilities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a second output: the softmax of its first."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    logits = whole.graph.output[0]
+    softmax = helper.make_node("Softmax", [logits.name], [PROBABILITIES], name=f"{AROUND[1]}softmax", axis=-1)
+    whole.graph.node.append(softmax)
+    output = whole.graph.output.add()
+    output.CopyFrom(logits)
+    output.name = PROBABILITIES
+    return whole
+
+
 def network_of(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network without its preprocessing nodes, its input the float tensor again; a foreign file stays as it is."""
+    """The network alone, its input the float tensor again and the logits its output; a foreign file stays as it is."""
     network = onnx.ModelProto()
     network.CopyFrom(model)
     graph = network.graph
-    kept = [node for node in graph.node if not node.name.startswith(PREFIX)]
+    kept = [node for node in graph.node if not node.name.startswith(AROUND)]
     if len(kept) == len(graph.node):
         return network
     channels, height, width = _input_shape(model)
     initializers = [tensor for tensor in graph.initializer if not tensor.name.startswith(PREFIX)]
-    for field, values in ((graph.node, kept), (graph.initializer, initializers)):
+    outputs = [value for value in graph.output if value.name != PROBABILITIES]
+    for field, values in ((graph.node, kept), (graph.initializer, initializers), (graph.output, outputs)):
         del field[:]
         field.extend(values)
     del graph.input[:]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.deploy.export import PARITY_IMAGES, export_network, finish, in_memory
+from compress.deploy.export import DEPLOY, PARITY_IMAGES, deployment, export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
 from compress.quantize.cpu import best_scheme
@@ -123,8 +123,12 @@ def quantize(
         _check_gate(before, after, max_drop, ranking)
         shown = pixels.val or pixels.test or pixels.train
         reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
-        parity = {"images": "real", **compare(reference, predictor, shown.pixels[:PARITY_IMAGES])}
-        onnx.save(finish(quantized.network, config, parity), work / ONNX)
+        unsaid = finish(quantized.network, config, None).SerializeToString()
+        parity = {"images": "real", **compare(reference, unsaid, shown.pixels[:PARITY_IMAGES])}
+        content = finish(quantized.network, config, parity, metrics=after).SerializeToString()
+        (work / DEPLOY).mkdir()
+        for name, part in {ONNX: content, **deployment(content)}.items():
+            (work / name).write_bytes(part)
         OnnxPredictor(work / ONNX)  # what was written opens
         after["size_bytes"] = (work / ONNX).stat().st_size
         after["density"] = quantized.density

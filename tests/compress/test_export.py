@@ -1,16 +1,20 @@
 """Exported files: the same function, the same pixels, and what they say of themselves."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
+from compress.deploy.card import card, weights_sha256
 from compress.deploy.export import export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.deploy.preprocessing import network_of
 from zoo.artifact import ModelConfig
+from zoo.errors import SlimzooError
 from zoo.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
@@ -95,6 +99,68 @@ def test_parity_and_metadata(model, network):
     assert parity["n"] == 12
     assert parity["max_abs"] <= 1e-4 * parity["logits_std"]
     assert parity["top1_agreement"] == 1.0
+
+
+def test_what_a_file_says_of_itself(model, network):
+    """The hash is that of the weights as they are; nothing names a folder of this machine."""
+    fit = {
+        "verb": "fit", "arguments": {"data": "/somewhere/photos"}, "seed": 3, "versions": {"torch": "2"},
+        "method": "probe", "data": {"name": "/somewhere/photos", "fingerprint": "abc"},
+        "metrics": {"before": None, "after": {"test": {"top1": 0.9, "top1_ci": [0.8, 0.95], "n": 40, "correct": "1"}}},
+    }  # fmt: skip
+    settings = replace(config(Preprocess(size=(32, 32))), architecture="tf_efficientnet_lite0", lineage=[fit])
+    said = card(network, settings)
+    assert said["metrics"] == {"test": {"top1": 0.9, "top1_ci": [0.8, 0.95], "n": 40}}
+    assert said["lineage"] == [{"verb": "fit", "seed": 3, "versions": {"torch": "2"}, "data": "abc"}]
+    assert "/somewhere" not in json.dumps(said)
+    assert said["licence"] == "Apache-2.0"
+    scratch = replace(settings, lineage=[fit | {"method": "scratch"}])
+    assert card(network, scratch)["licence"] is None
+    changed = onnx.ModelProto()
+    changed.CopyFrom(network)
+    values = onnx.numpy_helper.to_array(changed.graph.initializer[0]).copy()
+    values.flat[0] += 1
+    changed.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(values, changed.graph.initializer[0].name))
+    assert card(changed, settings)["weights_sha256"] != said["weights_sha256"]
+    file = finish(network, settings, None)
+    assert weights_sha256(network_of(file)) == said["weights_sha256"]
+
+
+def test_probabilities_are_the_softmax_of_the_logits(network):
+    session = onnxruntime.InferenceSession(finish(network, config(Preprocess(size=(32, 32))), None).SerializeToString())
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 20, 50, 3), dtype=np.uint8)
+    logits, probabilities = session.run(["logits", "probabilities"], {"pixels": pixels})
+    np.testing.assert_allclose(probabilities, torch.from_numpy(logits).softmax(1), rtol=1e-5)
+
+
+def test_flips_are_named(model, network):
+    """Two classes changed places in the file: the images of either flip, and no others."""
+    settings = config(Preprocess(size=(32, 32)))
+    swapped = onnx.ModelProto()
+    swapped.CopyFrom(network)
+    for tensor in swapped.graph.initializer:
+        if tensor.name in ("fc.weight", "fc.bias"):
+            values = onnx.numpy_helper.to_array(tensor)[[1, 0, 2]]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    reference = TorchPredictor(model, settings.preprocess, CLASSES)
+    record = compare(reference, finish(swapped, settings, None).SerializeToString(), pixels)
+    logits = reference.logits(pixels)
+    expected = [i for i, best in enumerate(logits.argmax(1)) if best != 2]
+    assert record["fresh_process"]
+    assert [flip["image"] for flip in record["flips"]] == expected
+    assert all({flip["before"], flip["after"]} <= {0, 1, 2} for flip in record["flips"])
+    for flip in record["flips"]:
+        best, second = np.sort(logits[flip["image"]])[::-1][:2]
+        assert flip["margin"] == pytest.approx(best - second, rel=1e-4)
+    assert record["top1_agreement"] == pytest.approx(1 - len(expected) / 12)
+
+
+def test_a_file_that_does_not_open_elsewhere_is_told(model):
+    settings = config(Preprocess(size=(32, 32)))
+    pixels = np.zeros((1, 32, 32, 3), np.uint8)
+    with pytest.raises(SlimzooError, match="does not run in a fresh process"):
+        compare(TorchPredictor(model, settings.preprocess, CLASSES), b"not a model", pixels)
 
 
 def test_parity_sees_a_difference(model, network):

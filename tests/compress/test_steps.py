@@ -2,6 +2,9 @@
 
 import json
 import math
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -76,9 +79,28 @@ def test_export_answers_as_the_directory_does(folder, tmp_path):
     assert record["parity"]["max_abs"] <= 1e-4 * record["parity"]["logits_std"]
 
 
+@pytest.mark.parametrize("name", ["dense", "int8"])
+def test_the_deployed_folder_runs_by_itself(folder, tmp_path, name):
+    """On another machine there is nothing but this folder, onnxruntime, NumPy and Pillow."""
+    shutil.copytree(folder / name / "deploy", tmp_path / "there")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 31, 3), dtype=np.uint8)).save(picture)
+    (tmp_path / "odd.png").write_bytes(b"not an image")
+    command = [sys.executable, "-X", "importtime", str(tmp_path / "there" / "infer.py"), "odd.png", str(picture)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "odd.png: not an image" in done.stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert {"onnxruntime", "numpy", "PIL", "image"} <= imported
+    assert not imported & {"torch", "onnx", "zoo", "transfer", "compress", "timm"}
+    expected = json.loads(run(app, ["predict", str(folder / name / "model.onnx"), str(picture), "--json"]).stdout)
+    said = "".join(f"  {each['label']} {each['score']:.1%}" for each in expected["predictions"][0]["top"])
+    assert done.stdout == f"{picture}:{said}\n"
+
+
 def test_inputs_are_left_alone(folder):
     """Only export adds to a directory, and it keeps the manifest true."""
-    assert {p.name for p in (folder / "int8").iterdir()} == {"config.json", "model.onnx", "MANIFEST.sha256"}
+    assert {p.name for p in (folder / "int8").iterdir()} == {"config.json", "model.onnx", "MANIFEST.sha256", "deploy"}
     assert not list(folder.glob("*.partial"))
     for name in ("dense", "pruned", "int8"):
         read_config(folder / name)  # verifies every hash
