@@ -60,21 +60,27 @@ class OnnxPredictor:
         """From a file, or from the bytes of one."""
         import onnxruntime
 
+        from zoo.onnx_file import load_onnx
+
         path = "the exported graph" if isinstance(model, bytes) else model
+        content = model if isinstance(model, bytes) else load_onnx(model).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads  # 0: onnxruntime's own choice, one per core
         options.log_severity_level = 3
         try:
-            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own unnamed kinds
             reason = str(error).strip().splitlines()[0]
             raise SlimzooError(f"{path} cannot be opened by onnxruntime: {reason}") from error
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "slimzoo" not in metadata:
             raise UsageError(f"{path} says nothing of its preprocessing and classes; export it with `slimzoo export`")
-        record = json.loads(metadata["slimzoo"])
-        self.preprocess = Preprocess.from_dict(record["preprocess"])
-        self.classes = None if record["classes"] is None else tuple(record["classes"])
+        try:
+            record = json.loads(metadata["slimzoo"])
+            self.preprocess = Preprocess.from_dict(record["preprocess"])
+            self.classes = None if record["classes"] is None else tuple(map(str, record["classes"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if pixels.shape[-1] == 1:  # grey as the network takes it; the graph starts from RGB
@@ -107,7 +113,7 @@ def open_predictor(source: str | Path) -> Predictor:
             raise UsageError(f"{path} does not exist; `slimzoo export DIR` writes DIR/model.onnx")
         loaded = load_model(source)
         return TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix == ".slim":
             from zoo.coded.file import load_coded
 

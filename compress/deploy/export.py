@@ -24,6 +24,7 @@ from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, load_model, read_config
 from zoo.directory import replace_files
 from zoo.errors import SlimzooError, UsageError
+from zoo.onnx_file import load_onnx
 from zoo.predictor import OnnxPredictor, TorchPredictor
 from zoo.upstream import is_upstream
 
@@ -108,7 +109,7 @@ def deployment(model: bytes) -> dict[str, bytes]:
 
 def network_of(path: str | Path) -> onnx.ModelProto:
     """The network inside an exported file, without preprocessing: what is quantized and timed."""
-    return preprocessing.network_of(onnx.load(path))
+    return preprocessing.network_of(load_onnx(path))
 
 
 def export(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
