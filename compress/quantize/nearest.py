@@ -20,7 +20,8 @@ from compress.quantize.rounding import Roundings, round_to_nearest, with_weights
 from transfer.data.loader import Progress
 
 PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance
-TO_BLAME = 0.25  # share of the divergence that rounded weights alone have to have, before their rounding is learned
+# what rounded weights alone have to do before their rounding is learned: a share of the divergence, and nats an image
+TO_BLAME, WORTH_LEARNING = 0.25, 1e-3
 EQUALIZED, WITHOUT_CEILINGS = "equalized", "equalized, ReLU for ReLU6"
 ROUNDED, CORRECTED = "rounding learned", "biases corrected"
 
@@ -98,7 +99,7 @@ def nearest(
             seen, to = watch(equal, activations(equal), calibration), round_to_nearest(equal, scheme.bits)
             best = best.or_better(attempt(name, equal, seen, to, by))
     rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
-    if divergence(expected, logits_of(rounded, unseen)) > TO_BLAME * best.divergence:
+    if divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING):
         to = adaround(best.exact, best.roundings, calibration, progress=progress)
         best = best.or_better(attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
     corrected = correct_biases(best.exact, best.quantized.network, input_means(best.exact, calibration))

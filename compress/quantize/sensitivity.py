@@ -26,8 +26,6 @@ from compress.quantize.run import tensors_of
 from compress.quantize.times import layer_ms
 from transfer.data.loader import Progress
 
-BEFORE_ROUNDING = "_QuantizeLinear_Input"  # what onnxruntime's quantizer appends to the name of a graph's output
-
 
 @dataclass(frozen=True)
 class Blame:
@@ -151,9 +149,11 @@ def _rounds(node: onnx.NodeProto, tensor: str, result: str) -> bool:
 def output_sqnrs(
     network: onnx.ModelProto, quantized: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]
 ) -> dict[str, float]:
-    """Of each layer's outputs, after a ReLU that is one with it there, before they are rounded; in dB."""
-    theirs = {node.name: node.output[0] for node in quantized.graph.node if node.op_type in PRODUCTS}
-    ours = {layer: name.removesuffix(BEFORE_ROUNDING) for layer, name in theirs.items()}
+    """Of each layer's sums: before an activation function, and before they are rounded; in dB."""
+    ours, theirs = (
+        {node.name: node.output[0] for node in each.graph.node if node.op_type in PRODUCTS}
+        for each in (network, quantized)
+    )
     power, noise = dict.fromkeys(ours, 0.0), dict.fromkeys(ours, 0.0)
     runs = tensors_of(network, list(ours.values()), batches), tensors_of(quantized, list(theirs.values()), batches)
     for exact, rounded in zip(*runs, strict=True):
