@@ -53,6 +53,10 @@ def count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
+def decibels(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1f} dB"
+
+
 def megabytes(size_bytes: float | None) -> str:
     """1 MB = 1e6 bytes."""
     if size_bytes is None:

@@ -43,6 +43,12 @@ class Report:
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
+BLAMED = (
+    "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
+    "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
+)
+
+
 def build_report(out: Path, *, max_drop: float = 1.0) -> Report:
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
@@ -92,6 +98,7 @@ def _sections(
     *,
     has_chart: bool,
 ) -> list[Section]:
+    blamed = sections.blame_table(variants)
     parts = [
         Section("Models", table=sections.comparison_table(variants[0], chosen, pairs, split)),
         Section(
@@ -99,6 +106,7 @@ def _sections(
             ["The area of a circle is the size of the file."] if has_chart else [],
             picture=has_chart,
         ),
+        Section("Which layers int8 costs most", [BLAMED] if blamed.rows else [], blamed),
         Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
         Section("How it was measured", sections.method_text(bench)),
         Section("Machine and versions", table=sections.machine_table(variants, bench)),

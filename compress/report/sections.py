@@ -14,6 +14,7 @@ from compress.report.figures import (
     arguments,
     change,
     count,
+    decibels,
     interval,
     megabytes,
     milliseconds,
@@ -24,6 +25,7 @@ from compress.report.figures import (
 )
 from compress.report.variants import Comparison, Variant
 
+MOST_BLAMED = 5  # layers of each quantized model
 POSITIONAL = {"fit": ("data",), "distill": ("student",), "eval": ("model", "dir", "data")}  # the others take a model
 MODEL = ("model", "dir", "directory", "source")
 
@@ -212,6 +214,28 @@ def lineage_table(variants: Sequence[Variant]) -> Table:
             )
     head = ["model", "step", "arguments", "seed", "took", "validation", "test", "parameters", "MACs", "size"]
     return Table(head, rows, words=3)
+
+
+def blame_table(variants: Sequence[Variant]) -> Table:
+    """Of each quantized model, the layers whose rounding takes its answers furthest from the float model's."""
+    rows = []
+    for variant in variants:
+        record = next((r for r in reversed(variant.lineage) if r.get("ranking")), None)
+        for number, layer in enumerate((record or {}).get("ranking", [])[:MOST_BLAMED]):
+            kept = record is not None and layer["layer"] in record.get("kept", [])
+            saved = layer["saved_ms"]
+            rows.append(
+                [
+                    Cell(quoted(variant.name) if number == 0 else ""),
+                    Cell(quoted(layer["layer"]), ["in float"] if kept else []),
+                    Cell(percent(layer["share"])),
+                    Cell(count(layer["macs"])),
+                    *(Cell(decibels(layer[key])) for key in ("weight_sqnr_db", "output_sqnr_db")),
+                    Cell(MISSING if saved is None else f"{signed(1000 * saved)} µs"),
+                ]
+            )
+    head = ["model", "layer", "of the difference", "MACs", "SQNR, weights", "SQNR, sums", "saved by int8"]
+    return Table(head, rows, words=2)
 
 
 def data_text(variants: Sequence[Variant]) -> str:

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from compress.report.figures import count, megabytes, milliseconds, percent, signed, times
+from compress.report.figures import MINUS, MISSING, count, megabytes, milliseconds, percent, signed, times
 from compress.report.report import build_report
 from compress.report.sections import command
 from compress.report.statistics import ratio_interval
@@ -135,6 +135,22 @@ def test_chosen_is_the_fastest_within_the_budget(out):
     assert (report.baseline, report.chosen, report.met) == ("fit", "int8", True)
     assert [variant["name"] for variant in report.variants] == ["fit", "broken", "int8", "pruned"]
     assert build_report(out, max_drop=10).chosen == "broken"
+
+
+def test_layers_to_blame_are_told(out):
+    file = out / "int8" / "config.json"
+    config = json.loads(file.read_text())
+    layer = {"macs": 1200, "weight_sqnr_db": 41.23, "output_sqnr_db": None, "saved_ms": -0.0125, "divergence": 0.1}
+    config["slimzoo"]["lineage"][-1] |= {
+        "kept": ["stem"],
+        "ranking": [{"layer": "stem", "share": 0.471, **layer}, {"layer": "a<b>", "share": -0.02, **layer}],
+    }
+    file.write_text(json.dumps(config))
+    page = build_report(out, max_drop=1).markdown.read_text()
+    rows = [line for line in page.splitlines() if "41.2 dB" in line]
+    assert len(rows) == 2
+    assert all(said in rows[0] for said in ("`stem`", "in float", "47.1%", "1.20 k", MISSING, f"{MINUS}12.5 µs")), rows
+    assert "in float" not in rows[1]
 
 
 def test_numbers_are_those_of_the_lineage(out):
