@@ -18,6 +18,7 @@ PIXELS = "pixels"  # uint8 (batch, height, width, 3)
 INPUT = "input"  # float32 (batch, C, H, W)
 PROBABILITIES = "probabilities"  # float32 (batch, K)
 PREFIX = "preprocess/"
+SIZED = "sized_shape"
 AROUND = (PREFIX, "postprocess/")
 
 
@@ -75,9 +76,9 @@ def network_of(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """(C, H, W), kept as an initializer that no node reads at run time."""
-    shape = next(tensor for tensor in model.graph.initializer if tensor.name == PREFIX + "shape")
-    channels, height, width = numpy_helper.to_array(shape).tolist()
+    """(C, H, W), by the last of the preprocessing's shapes."""
+    shape = next(tensor for tensor in model.graph.initializer if tensor.name == PREFIX + SIZED)
+    _, channels, height, width = numpy_helper.to_array(shape).tolist()
     return channels, height, width
 
 
@@ -108,10 +109,8 @@ class _Builder:
         shape = (1, p.channels, 1, 1)
         mean = self.constant("mean", (np.array(p.mean) * 255).reshape(shape))
         std = self.constant("std", (np.array(p.std) * 255).reshape(shape))
-        self.constant("shape", [p.channels, *p.size])
-        x = self.node(
-            "Reshape", [x, self.constant("sized_shape", [0, p.channels, *p.size])], "sized"
-        )  # dynamic sizes end here
+        sized = self.constant(SIZED, [0, p.channels, *p.size])
+        x = self.node("Reshape", [x, sized], "sized")  # dynamic sizes end here
         self.node("Div", [self.node("Sub", [x, mean], "centred"), std], "normalized", INPUT)
 
     def _fit(self, x: str, p: Preprocess) -> str:

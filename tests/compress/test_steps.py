@@ -91,6 +91,7 @@ def test_the_deployed_folder_runs_by_itself(folder, tmp_path, name):
     assert done.returncode == 3
     assert "odd.png: not an image" in done.stderr
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert not any("onnxruntime" in line for line in done.stderr.splitlines() if "|" not in line)  # no warnings of its
     assert {"onnxruntime", "numpy", "PIL", "image"} <= imported
     assert not imported & {"torch", "onnx", "zoo", "transfer", "compress", "timm"}
     expected = json.loads(run(app, ["predict", str(folder / name / "model.onnx"), str(picture), "--json"]).stdout)
