@@ -105,7 +105,8 @@ TAUGHT = 0.9  # the teacher's share of the loss
 TEMPERATURE = 2.0  # that its answers are softened by; LeNet-5 of 10,000 weights, one seed: 99.1% with 4, 99.3% with 2
 BIT_POWER = 2.0  # see `Unstructured`
 BIAS_VALUES = 4  # that the biases of a layer share
-BIT_PRICE = 0.006  # see `share_`; doubled until the first point's file is as small as it must be
+BIT_PRICE = 0.006  # see `share_`
+DEARER = 1.25  # times the price, until the first point's file is as small as it must be
 SHARING_EPOCHS = 120
 VIEWS = 8  # of each digit for validation
 MOVED = Augment(rotate_deg=3, scale=0.03, shift=0.03, flip=False, colour=0, grey=0)
@@ -274,14 +275,14 @@ class Run:
             shared = self.stage(f"shared-{weights}{dearer}", make_shared)
             content = encode(shared, self.config)
             check_decodes(content, LoadedModel(shared, self.config))
-            price *= 2
+            price *= DEARER
         (self.work / f"{self.name}-{self.seed}-{weights}.slim").write_bytes(content)
         living = sum(int(flags.sum()) for flags in nonzeros(shared).values())
         return sparse, {
             "weights": living,
             "shapes": [list(layer.weight.shape) for layer in sparse_layers(shared).values()],
             "bytes": len(content),
-            "bit_price": price / 2,
+            "bit_price": price / DEARER,
             "bits_per_weight": round(8 * len(content) / living, 2),
             "lzma_bytes": lzma_bytes(shared),
             "answers": self.answers(decode(content).model),
