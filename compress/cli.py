@@ -158,6 +158,14 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each runtime.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 15,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, torch-compile or torch-cuda; "
+            "can be given again. [default: what the model is meant for]",
+        ),
+    ] = None,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -173,7 +181,9 @@ def bench(
             f"{absent[0]} does not exist; wanted model directories, .onnx files, timm:NAME or torchvision:NAME"
         )
     with Console(as_json=json) as console:
-        result = run(models, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress)
+        result = run(
+            models, runtimes=runtime, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress
+        )
         console.say(format_rows(result))
         console.document(result)
 

@@ -1,12 +1,13 @@
-"""One interface over what runs a network: torch in eager mode, on the CPU and on CUDA, and onnxruntime on the CPU.
+"""One interface over what runs a network: torch, eager and compiled, onnxruntime with its providers, and OpenVINO.
 
-Each runs the network alone, from prepared tensors to logits. The onnxruntime side imports no torch: start-up and memory
-would otherwise be torch's.
+Each runs the network alone, from prepared tensors to logits. Those that run ONNX import no torch: start-up and memory
+would otherwise be torch's. What would silently run elsewhere than it was asked to is an error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,9 +43,11 @@ class Runtime(Protocol):
 
 
 class TorchRuntime:
-    """torch in eager mode, channels last."""
+    """torch in eager mode, or compiled by its own compiler for one shape; channels last."""
 
-    def __init__(self, name: str, path: str | Path, *, threads: int, device: str, precision: str) -> None:
+    def __init__(
+        self, name: str, path: str | Path, *, threads: int, device: str, precision: str, compiled: bool = False
+    ) -> None:
         import torch
 
         from zoo.artifact import load_model
@@ -59,7 +62,8 @@ class TorchRuntime:
         self.device = torch.cuda.get_device_name() if device == "cuda" else device
         self.input_shape = loaded.config.input_size
         self._dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
-        self._model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=torch.channels_last)
+        model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=torch.channels_last)
+        self._model = torch.compile(model, dynamic=False) if compiled else model
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
@@ -73,21 +77,23 @@ class TorchRuntime:
 
 
 class OnnxRuntime:
-    """onnxruntime on the CPU, its options at their defaults except for the threads."""
+    """onnxruntime with one of its providers, its options at their defaults except for the threads."""
 
-    name, device = "onnxruntime", "cpu"
-
-    def __init__(self, network: str | bytes, *, threads: int, precision: str) -> None:
+    def __init__(
+        self, name: str, network: str | bytes, *, provider: str, device: str, threads: int, precision: str
+    ) -> None:
         import onnxruntime
 
+        if provider not in onnxruntime.get_available_providers():
+            raise SlimzooError(f"this onnxruntime has no {provider}: pip install onnxruntime-gpu")
+        self.name, self.device = name, device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: warnings on stderr belong to nobody here
-        wanted = ["CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(network, options, providers=wanted)
-        if (got := self._session.get_providers()) != wanted:
-            raise SlimzooError(f"onnxruntime runs on {got}, wanted {wanted}")
+        self._session = onnxruntime.InferenceSession(network, options, providers=[provider])
+        if (got := self._session.get_providers())[0] != provider:
+            raise SlimzooError(f"onnxruntime fell back to {got[0]}, wanted {provider}")
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             shapes = [x.shape for x in inputs]
@@ -106,10 +112,39 @@ class OnnxRuntime:
         return logits
 
 
-def open_torch(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
+class OpenVino:
+    """OpenVINO on the CPU, for latency; in the precision of the file, where it would take bfloat16 by itself."""
+
+    name, device = "openvino", "cpu"
+
+    def __init__(self, network: str | bytes, *, threads: int, precision: str) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise SlimzooError("OpenVINO is not installed: pip install 'slimzoo[openvino]'") from error
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }  # fmt: skip
+        self._compiled = core.compile_model(core.read_model(network), "CPU", settings)
+        shape = self._compiled.input(0).get_partial_shape()
+        if len(shape) != 4 or any(shape[i].is_dynamic for i in (1, 2, 3)):
+            raise UsageError(f"input of shape {shape}: channels, height and width must be fixed")
+        self.input_shape = tuple(shape[i].get_length() for i in (1, 2, 3))
+        self.precision = precision
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self._compiled(batch)[0]
+        return logits
+
+
+def open_torch(
+    path: str | Path, *, threads: int = 1, precision: str | None = None, name: str = "torch", compiled: bool = False
+) -> Runtime:
     if precision not in (None, "fp32"):
         raise UsageError(f"torch on the CPU is measured in fp32, not {precision}")
-    return TorchRuntime("torch", path, threads=threads, device="cpu", precision="fp32")
+    return TorchRuntime(name, path, threads=threads, device="cpu", precision="fp32", compiled=compiled)
 
 
 def open_torch_cuda(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
@@ -117,7 +152,9 @@ def open_torch_cuda(path: str | Path, *, threads: int = 1, precision: str | None
     return TorchRuntime("torch-cuda", path, threads=threads, device="cuda", precision=precision or "fp32")
 
 
-def open_onnxruntime(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
+def open_onnxruntime(
+    path: str | Path, *, threads: int = 1, precision: str | None = None, name: str = "onnxruntime"
+) -> Runtime:
     """Open a model directory or an ONNX file.
 
     Args:
@@ -126,17 +163,37 @@ def open_onnxruntime(path: str | Path, *, threads: int = 1, precision: str | Non
         precision: what the caller knows of a file that is the network alone, written by `bare_network`: it is then not
             read again, and the memory of this process is onnxruntime's. None: the file is read.
     """
+    network, precision = _bare(path, precision)
+    provider, device = PROVIDERS[name]
+    return OnnxRuntime(name, network, provider=provider, device=device, threads=threads, precision=precision)
+
+
+def open_openvino(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
+    """See `open_onnxruntime`."""
+    network, precision = _bare(path, precision)
+    return OpenVino(network, threads=threads, precision=precision)
+
+
+def _bare(path: str | Path, precision: str | None) -> tuple[str | bytes, str]:
     if precision is not None:
-        return OnnxRuntime(str(path), threads=threads, precision=precision)
+        return str(path), precision
     network = _network(Path(path))
-    return OnnxRuntime(network.SerializeToString(), threads=threads, precision=precision_of(network))
+    return network.SerializeToString(), precision_of(network)
 
 
+PROVIDERS = {
+    "onnxruntime": ("CPUExecutionProvider", "cpu"),
+    "onnxruntime-cuda": ("CUDAExecutionProvider", "cuda"),
+    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "cuda"),
+}
 RUNTIMES: dict[str, Callable[..., Runtime]] = {
-    "onnxruntime": open_onnxruntime,
+    **{name: functools.partial(open_onnxruntime, name=name) for name in PROVIDERS},
+    "openvino": open_openvino,
     "torch": open_torch,
+    "torch-compile": functools.partial(open_torch, name="torch-compile", compiled=True),
     "torch-cuda": open_torch_cuda,
 }
+OF_ONNX = (*PROVIDERS, "openvino")  # those that run an ONNX file
 
 
 def bare_network(path: Path, out: Path) -> str:
