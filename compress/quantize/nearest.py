@@ -16,7 +16,7 @@ from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.equalize import equalize, without_ceilings
 from compress.quantize.fidelity import divergence, logits_of
 from compress.quantize.ptq import Quantized, activations, quantize_static
-from compress.quantize.rounding import Roundings, round_to_nearest, with_weights
+from compress.quantize.rounding import Rounded, Roundings, round_to_nearest, with_weights
 from transfer.data.loader import Progress
 
 PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance
@@ -90,13 +90,17 @@ def nearest(
         taken = () if name in METHODS else (*before, name)
         return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
 
-    seen, to = watch(network, activations(network), calibration), round_to_nearest(network, scheme.bits)
+    def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
+        floats = {node.input[1] for node in exact.graph.node if node.name in keep and len(node.input) > 1}
+        return {name: each for name, each in round_to_nearest(exact, scheme.bits).items() if name not in floats}
+
+    seen, to = watch(network, activations(network), calibration), rounded_weights(network)
     best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)
     by = best.quantized.ranges
     for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
         equal, pairs = equalize(start) if start is not None else (network, [])
         if pairs:
-            seen, to = watch(equal, activations(equal), calibration), round_to_nearest(equal, scheme.bits)
+            seen, to = watch(equal, activations(equal), calibration), rounded_weights(equal)
             best = best.or_better(attempt(name, equal, seen, to, by))
     rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
     if divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING):
