@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from compress.report.variants import current_metrics
 from zoo import lineage
 from zoo.artifact import ModelConfig
 from zoo.upstream import is_upstream
@@ -28,7 +29,7 @@ def card(
 
     Args:
         network: the network alone.
-        metrics: of this file; by default those of the newest step that has any.
+        metrics: of this file; by default what the lineage says of the model as it is now.
 
     Returns:
         architecture; classes; preprocess; licence of the weights that it began with; metrics: top-1 and its interval by
@@ -40,7 +41,7 @@ def card(
         "classes": None if config.classes is None else list(config.classes),
         "preprocess": config.preprocess.to_dict(),
         "licence": licence(config),
-        "metrics": _accuracy(metrics or _newest(config)),
+        "metrics": _accuracy(metrics or current_metrics(config.lineage)),
         "lineage": [_short(step) for step in config.lineage],
         "weights_sha256": weights_sha256(network),
         "parity": parity,
@@ -66,11 +67,6 @@ def weights_sha256(network: onnx.ModelProto) -> str:
         digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)}\n".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
-
-
-def _newest(config: ModelConfig) -> dict[str, Any]:
-    found = [step["metrics"]["after"] for step in config.lineage if step["metrics"]["after"]]
-    return next((metrics for metrics in reversed(found) if {"val", "test"} & metrics.keys()), {})
 
 
 def _accuracy(metrics: dict[str, Any]) -> dict[str, Any]:

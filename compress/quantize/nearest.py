@@ -16,7 +16,7 @@ from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.equalize import equalize, without_ceilings
 from compress.quantize.fidelity import divergence, logits_of
 from compress.quantize.ptq import Quantized, activations, quantize_static
-from compress.quantize.rounding import Rounded, Roundings, round_to_nearest, with_weights
+from compress.quantize.rounding import Rounded, Roundings, round_to_nearest, with_weights, without
 from transfer.data.loader import Progress
 
 PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance
@@ -91,8 +91,7 @@ def nearest(
         return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
 
     def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
-        floats = {node.input[1] for node in exact.graph.node if node.name in keep and len(node.input) > 1}
-        return {name: each for name, each in round_to_nearest(exact, scheme.bits).items() if name not in floats}
+        return without(round_to_nearest(exact, scheme.bits), exact, keep)
 
     seen, to = watch(network, activations(network), calibration), rounded_weights(network)
     best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)

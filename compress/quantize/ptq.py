@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.quantize.calibrate import METHODS, Histogram, check_method, watch
 from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer, weights_by_layer
-from compress.quantize.rounding import Roundings, round_to_nearest, with_weights
+from compress.quantize.rounding import Roundings, round_to_nearest, with_weights, without
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
 NAMED = 4  # layers of a list that would be too long
@@ -144,8 +144,7 @@ def _quantize(
         name: quantization.TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in bounds.items()
     }
-    floats = {node.input[1] for node in network.graph.node if node.name in keep and node.op_type in PRODUCTS}
-    roundings = {name: rounded for name, rounded in roundings.items() if name not in floats}
+    roundings = without(roundings, network, keep)
     zero = 0 if scheme.weights == "int8" else 1 << 7
     overrides = {
         name: [{"axis": r.grid.axis, "scale": scale, "zero_point": zero} for scale in r.grid.scale]
@@ -165,7 +164,7 @@ def _quantize(
         quantizer.model.save_model_to_file(str(Path(folder, "int8.onnx")), False)
         quantized = onnx.load(Path(folder, "int8.onnx"))
     part_from_integers_(quantized, keep)
-    if scheme.bits <= HALF_BYTE:
+    if scheme.bits <= HALF_BYTE and scheme.weights == "int8":  # unsigned ones lie around 128
         _store_in_half_bytes_(quantized, roundings)
     return quantized
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,12 @@ def round_to_nearest(network: onnx.ModelProto, bits: int, *, by_channel: bool = 
         for name, weight, axis in products(network)
         for grid in [fit_grid(weight, axis, bits, by_channel=by_channel)]
     }
+
+
+def without(roundings: Roundings, network: onnx.ModelProto, keep: Collection[str]) -> dict[str, Rounded]:
+    """Those that no layer named in `keep` multiplies by."""
+    floats = {node.input[1] for node in network.graph.node if node.name in keep and node.op_type in PRODUCTS}
+    return {name: rounded for name, rounded in roundings.items() if name not in floats}
 
 
 def products(network: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32], int]]:

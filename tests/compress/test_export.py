@@ -113,6 +113,14 @@ def test_what_a_file_says_of_itself(model, network):
     assert said["metrics"] == {"test": {"top1": 0.9, "top1_ci": [0.8, 0.95], "n": 40}}
     assert said["lineage"] == [{"verb": "fit", "seed": 3, "versions": {"torch": "2"}, "data": "abc"}]
     assert "/somewhere" not in json.dumps(said)
+    cut = {
+        "verb": "prune",
+        "arguments": {},
+        "seed": 0,
+        "versions": {},
+        "metrics": {"before": None, "after": {"params": 9}},
+    }
+    assert card(network, replace(settings, lineage=[fit, cut]))["metrics"] == {}  # of another model
     assert said["licence"] == "Apache-2.0"
     scratch = replace(settings, lineage=[fit | {"method": "scratch"}])
     assert card(network, scratch)["licence"] is None

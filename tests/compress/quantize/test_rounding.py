@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.deploy.export import export_network
 from compress.quantize.cpu import Scheme
+from compress.quantize.layers import weights_by_layer
 from compress.quantize.ptq import quantize_static
 from compress.quantize.rounding import fit_grid, round_to_nearest
 from zoo.registry import create_model
@@ -94,3 +95,7 @@ def test_half_a_byte_acts_as_a_byte():
     weights = sum(each.weight.size for each in four.values())
     assert in_bytes.network.ByteSize() - in_halves.network.ByteSize() > 0.4 * weights
     assert in_halves.density == in_bytes.density
+    unsigned = quantize_static(network, images, scheme=Scheme("uint8", "uint8", bits=4), roundings=four).network
+    (signed_by_layer, unsigned_by_layer) = weights_by_layer(in_bytes.network), weights_by_layer(unsigned)
+    for layer, weight in signed_by_layer.items():
+        np.testing.assert_allclose(unsigned_by_layer[layer], weight, atol=1e-6)
