@@ -81,6 +81,9 @@ def quantize(
         typer.Option(help="Of activations: minmax, percentile or mse; auto takes what is nearest to the float model."),
     ] = "auto",
     bits: Annotated[int, typer.Option(min=2, max=8, help="Of the weights; with 4 the file halves again.")] = 8,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Of training with rounded weights and activations; needs the extra qat.")
+    ] = 0,
     keep: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer that stays in float; can be given again.")
     ] = None,
@@ -94,8 +97,8 @@ def quantize(
 
     with Console(as_json=json) as console:
         step = run(
-            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, bits=bits, keep=keep or (),
-            seed=seed, overwrite=overwrite, progress=console.progress,
+            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, bits=bits, epochs=epochs,
+            keep=keep or (), seed=seed, overwrite=overwrite, progress=console.progress,
         )  # fmt: skip
         say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]
@@ -215,6 +218,7 @@ def resume(
     """Continue an interrupted step that trains; it ends as if it had never been interrupted."""
     from compress.distill.step import distill as distill_step
     from compress.prune.step import prune as prune_step
+    from compress.quantize.step import quantize as quantize_step
     from compress.share.step import cluster
     from compress.sparse.step import sparsify
     from transfer.fit import fit as fit_step
@@ -237,6 +241,7 @@ def resume(
             "distill": (distill_step, "student"),
             "sparsify": (sparsify, "directory"),
             "cluster": (cluster, "directory"),
+            "quantize": (quantize_step, "directory"),
         }
         if run["verb"] not in steps:
             raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")

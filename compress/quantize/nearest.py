@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -23,7 +23,7 @@ PAYS = 0.05  # share of the divergence that a change has to take away: below, it
 # what rounded weights alone have to do before their rounding is learned: a share of the divergence, and nats an image
 TO_BLAME, WORTH_LEARNING = 0.25, 1e-3
 EQUALIZED, WITHOUT_CEILINGS = "equalized", "equalized, ReLU for ReLU6"
-ROUNDED, CORRECTED = "rounding learned", "biases corrected"
+ROUNDED, CORRECTED, TRAINED = "rounding learned", "biases corrected", "trained with rounding"
 
 Batches = Iterable[NDArray[np.float32]]
 
@@ -62,6 +62,7 @@ def nearest(
     ranges: Sequence[str] = tuple(METHODS),
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
+    trained: Roundings | None = None,
     progress: Progress | None = None,
 ) -> Nearest:
     """Quantize by each of `ranges`; then equalize, learn the rounding and correct biases, each where it pays.
@@ -74,6 +75,7 @@ def nearest(
         unseen: others, on which the answers are compared; gone through once for each trial.
         ranges: names in `METHODS`.
         keep: names of layers that stay in float.
+        trained: weights that training brought onto their grids; then nothing is changed, ranges alone are tried.
 
     Raises:
         see `quantize_static`.
@@ -91,11 +93,13 @@ def nearest(
         return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
 
     def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
-        return without(round_to_nearest(exact, scheme.bits), exact, keep)
+        return without({**round_to_nearest(exact, scheme.bits), **(trained or {})}, exact, keep)
 
     seen, to = watch(network, activations(network), calibration), rounded_weights(network)
     best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)
     by = best.quantized.ranges
+    if trained is not None:
+        return replace(best, taken=(TRAINED,))
     for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
         equal, pairs = equalize(start) if start is not None else (network, [])
         if pairs:

@@ -84,12 +84,8 @@ def quantize_static(
             were lost.
     """
     check_method(ranges)
+    check_layers(network, keep)
     layers = macs_by_layer(network)
-    if unknown := set(keep) - {node.name for node in network.graph.node}:
-        first, more = list(layers)[:NAMED], len(layers) - NAMED
-        some = ", ".join(first) + (f" and {more} more" if more > 0 else "")
-        near = did_you_mean(min(unknown), layers, f"its layers are {some}")
-        raise UsageError(f"the network has no layer {min(unknown)!r}; {near}")
     scheme = scheme or best_scheme()
     if histograms is None:
         histograms = watch(network, activations(network), [] if images is None else images)
@@ -113,6 +109,18 @@ def quantize_static(
         sum(layers[name] for name in int8) / sum(layers.values()),
         dict(Counter(node.op_type for node in quantized.graph.node)), 1 - zeros / max(1, weights),
     )  # fmt: skip
+
+
+def check_layers(network: onnx.ModelProto, names: Collection[str]) -> None:
+    """Raises:
+    UsageError: the network has no node of such a name.
+    """
+    if unknown := set(names) - {node.name for node in network.graph.node}:
+        layers = [node.name for node in network.graph.node if node.op_type in PRODUCTS]
+        more = len(layers) - NAMED
+        some = ", ".join(layers[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        near = did_you_mean(min(unknown), layers, f"its layers are {some}")
+        raise UsageError(f"the network has no layer {min(unknown)!r}; {near}")
 
 
 def activations(network: onnx.ModelProto) -> list[str]:

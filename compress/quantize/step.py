@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +18,20 @@ from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
 from compress.quantize.cpu import best_scheme
 from compress.quantize.mixed import cheapest_first, fewest
 from compress.quantize.nearest import Nearest, nearest
-from compress.quantize.ptq import Quantized, quantize_static
+from compress.quantize.ptq import Quantized, check_layers, quantize_static
+from compress.quantize.rounding import Roundings
 from compress.quantize.sensitivity import Blame, blame
+from compress.recipe import recovery_recipe
 from compress.step import Step
-from transfer.data.dataset import open_for
+from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
 from transfer.data.split import TEST, VAL
+from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
-from zoo.directory import check_free, new_directory, write_json
+from zoo.artifact import CONFIG, ONNX, LoadedModel, ModelConfig, load_model
+from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import GateError, UsageError
 from zoo.predictor import OnnxPredictor, TorchPredictor
 
@@ -53,15 +58,18 @@ def quantize(
     max_drop: float | None = None,
     ranges: str = AUTO,
     bits: int = 8,
+    epochs: int = 0,
     keep: Sequence[str] = (),
     seed: int = 0,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
 
     Weights are equalized, their rounding learned and biases corrected where that brings the answers nearer to the float
-    network's (compress/quantize/nearest.py).
+    network's (compress/quantize/nearest.py); or the network is trained with its weights and activations rounded, taught
+    by itself as it was (compress/quantize/qat.py).
 
     Args:
         directory: a model directory with float weights.
@@ -71,37 +79,46 @@ def quantize(
         ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
             one whose answers are nearest to the float network's on training images that did not calibrate.
         bits: of the weights, 2 to 8; activations have 8. 4 and fewer take half the bytes in the file, and no less time.
+        epochs: of training with rounded weights and activations; needs the extra qat.
         keep: names of layers that stay in float.
 
     Raises:
         GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
-        UsageError: the network has no layer of that name.
+        UsageError: the network has no layer of that name; torchao is not installed.
         SlimzooError: int8 was asked for and had no effect.
     """
     out = Path(out)
-    check_free(out, overwrite=overwrite)
+    check_free(out, overwrite=overwrite, resume=resume)
     if ranges != AUTO:
         check_method(ranges)
     if not 2 <= bits <= 8:
         raise UsageError(f"bits={bits}: weights can have 2 to 8")
+    if epochs and importlib.util.find_spec("torchao") is None:
+        raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
     scheme = best_scheme()
     scheme = replace(scheme, bits=min(bits, scheme.bits))
     arguments = {
-        "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop,
-        "ranges": ranges, "bits": bits, "keep": list(keep), "seed": seed,
+        "directory": located(directory), "data": located(data), "out": str(out), "max_drop": max_drop,
+        "ranges": ranges, "bits": bits, "epochs": epochs, "keep": list(keep), "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
     config = loaded.config
     source = open_for(config, data)
-    with new_directory(out, run={"verb": "quantize", "arguments": arguments}, overwrite=overwrite) as work:
+    run = {"verb": "quantize", "arguments": arguments}
+    with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(source, config.preprocess, progress)
         before = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, progress)
         shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
         chosen, others = shuffled[:CALIBRATION_IMAGES], shuffled[CALIBRATION_IMAGES:][:CALIBRATION_IMAGES]
         if progress is not None:
             progress("quantizing", 0, 1, "")
-        network = export_network(loaded.model, config.input_size)
+        network, trained, notes = export_network(loaded.model, config.input_size), None, {}
+        if epochs:
+            check_layers(network, keep)
+            recipe = recovery_recipe(config, mirror=source.mirror, epochs=epochs, seed=seed)
+            network, trained = _train(loaded, pixels, recipe, scheme.bits, keep, work / CHECKPOINTS, progress)
+            notes = {"recipe": recipe.to_dict()}
         unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
         found = nearest(
             network,
@@ -110,6 +127,7 @@ def quantize(
             ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
             keep=keep,
             scheme=scheme,
+            trained=trained,
             progress=progress,
         )
         ranking = _ranking(found, Images(unseen.pixels[:RANKING_IMAGES], config.preprocess), keep, progress)
@@ -126,7 +144,7 @@ def quantize(
         unsaid = finish(quantized.network, config, None).SerializeToString()
         parity = {"images": "real", **compare(reference, unsaid, shown.pixels[:PARITY_IMAGES])}
         content = finish(quantized.network, config, parity, metrics=after).SerializeToString()
-        (work / DEPLOY).mkdir()
+        (work / DEPLOY).mkdir(exist_ok=True)
         for name, part in {ONNX: content, **deployment(content)}.items():
             (work / name).write_bytes(part)
         OnnxPredictor(work / ONNX)  # what was written opens
@@ -137,11 +155,30 @@ def quantize(
             after=after, parity=parity, scheme=vars(quantized.scheme), ranges=quantized.ranges,
             divergence=dict(found.tried), taken=list(found.taken), kept=list(quantized.kept),
             ranking=[each.record() for each in ranking],
-            int8_layers=[quantized.int8_layers, quantized.layers], int8_macs=quantized.int8_macs,
+            int8_layers=[quantized.int8_layers, quantized.layers], int8_macs=quantized.int8_macs, **notes,
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())
     return QuantizedStep(out, config, record, found)
+
+
+def _train(
+    loaded: LoadedModel,
+    pixels: Pixels,
+    recipe: Recipe,
+    bits: int,
+    keep: Sequence[str],
+    checkpoints: Path,
+    progress: Progress | None,
+) -> tuple[onnx.ModelProto, Roundings]:
+    from compress.quantize.qat import train_quantized  # imports torchao
+
+    data = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
+    trained = train_quantized(
+        loaded.model, data, recipe, bits=bits, keep=keep, checkpoints=checkpoints, progress=progress
+    )
+    network = export_network(trained.model, loaded.config.input_size)
+    return network, trained.roundings(network)
 
 
 def _ranking(found: Nearest, unseen: Images, keep: Sequence[str], progress: Progress | None) -> list[Blame]:

@@ -104,6 +104,8 @@ def freeze_stages_(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _peak_rates(model: nn.Module, recipe: Recipe) -> dict[nn.Parameter, float]:
+    if recipe.lr == recipe.backbone_lr and recipe.layer_decay == 1:
+        return dict.fromkeys(model.parameters(), recipe.lr)  # of models without stages too
     *backbone, head = stages(model)
     rates = dict.fromkeys(head.parameters, recipe.lr)
     for depth, stage in enumerate(reversed(backbone)):
