@@ -12,6 +12,7 @@ from compress.deploy.export import export_network
 from compress.quantize.calibrate import Images, watch
 from compress.quantize.cpu import U8S8, U8S8_7BIT
 from compress.quantize.fidelity import divergence, logits_of
+from compress.quantize.layers import integer_layers
 from compress.quantize.ptq import activations, quantize_static
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
@@ -107,3 +108,13 @@ def test_what_cannot_be_quantized_is_refused(network, images):
     everything = [node.name for node in network.graph.node]
     with pytest.raises(SlimzooError, match="asked for int8, got 0 of 10 layers in int8"):
         quantize_static(network, images, keep=everything)
+
+
+def test_logits_are_not_rounded(network, images):
+    """They take more values than a byte has, and the layer that makes them still runs on integers."""
+    found = quantize_static(network, images)
+    [last] = [node for node in found.network.graph.node if network.graph.output[0].name in node.output]
+    assert last.op_type == "Gemm"
+    assert last.name in integer_layers(found.network)
+    many = np.random.default_rng(0).normal(size=(400, *SIZE)).astype(np.float32)
+    assert len(np.unique(logits_of(found.network, [many])[:, 0])) > 256
