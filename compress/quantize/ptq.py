@@ -151,7 +151,7 @@ def _quantize(
         for name, r in roundings.items()
     }
     types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         quantizer = quantization.QDQQuantizer(
             with_weights(network, {name: r.weight for name, r in roundings.items()}),
             per_channel=True, reduce_range=scheme.bits < 8, weight_qType=types[scheme.weights],
@@ -228,7 +228,7 @@ def _operators(network: onnx.ModelProto) -> list[str]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """onnxruntime's quantizer recommends, through the root logger, a pre-processing step that the export has done."""
     logging.disable(logging.WARNING)
     try:
