@@ -66,8 +66,10 @@ def quantize_static(
     """Quantize a network, with the ranges that its activations took on calibration images.
 
     Weights are quantized by output channel; of 4 bits and fewer two are stored in a byte, and become bytes when
-    onnxruntime opens the file. In a network with LayerNormalization or Softmax only convolutions and
-    matrix products are quantized, and what runs between them stays in float.
+    onnxruntime opens the file. In a network with LayerNormalization or Softmax only convolutions and matrix products
+    are quantized, and what runs between them stays in float: so do the results of matrix products, summed on integers.
+    Rounded, they cost three times the divergence (ViT-Tiny fitted to digits, 5e-4 nats an image against 1.6e-4, and
+    1e-2 with all operators in int8), most of it in attention's scores.
 
     Args:
         network: float32, BatchNorm folded, with one input.
@@ -145,6 +147,8 @@ def _quantize(
         for name, (low, high) in bounds.items()
     }
     roundings = without(roundings, network, keep)
+    operators = _operators(network)
+    float_results = [kind for kind in PRODUCTS if kind != "Conv"] if operators == list(PRODUCTS) else []
     zero = 0 if scheme.weights == "int8" else 1 << 7
     overrides = {
         name: [{"axis": r.grid.axis, "scale": scale, "zero_point": zero} for scale in r.grid.scale]
@@ -157,8 +161,11 @@ def _quantize(
             per_channel=True, reduce_range=scheme.bits < 8, weight_qType=types[scheme.weights],
             activation_qType=types[scheme.activations],
             tensors_range=quantization.TensorsData(quantization.CalibrationMethod.MinMax, data),
-            nodes_to_quantize=[], nodes_to_exclude=list(keep), op_types_to_quantize=_operators(network),
-            extra_options={"ActivationSymmetric": scheme.activations == "int8", "TensorQuantOverrides": overrides},
+            nodes_to_quantize=[], nodes_to_exclude=list(keep), op_types_to_quantize=operators,
+            extra_options={
+                "ActivationSymmetric": scheme.activations == "int8", "TensorQuantOverrides": overrides,
+                "OpTypesToExcludeOutputQuantization": float_results,
+            },
         )  # fmt: skip
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(Path(folder, "int8.onnx")), False)

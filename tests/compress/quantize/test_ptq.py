@@ -107,3 +107,22 @@ def test_what_cannot_be_quantized_is_refused(network, images):
     everything = [node.name for node in network.graph.node]
     with pytest.raises(SlimzooError, match="asked for int8, got 0 of 10 layers in int8"):
         quantize_static(network, images, keep=everything)
+
+
+def test_results_of_a_transformers_products_stay_in_float(images):
+    """Scores of attention that reach far, rounded to 255 steps, would be lost: softmax raises e to them."""
+    torch.manual_seed(0)
+    model = create_model("vit_tiny", image_size=32, num_classes=10, depth=2).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(20)
+        for block in model.blocks:
+            block.attn.qkv.weight[: 2 * 192].mul_(6)
+    network = export_network(model, SIZE)
+    quantized = quantize_static(network, images)
+    assert quantized.int8_macs == 1
+    made = {node.output[0]: node.op_type for node in quantized.network.graph.node}
+    rounded = [made.get(n.input[0]) for n in quantized.network.graph.node if n.op_type == "QuantizeLinear"]
+    assert rounded
+    assert not {"MatMul", "Gemm"} & set(rounded)
+    expected, got = logits_of(network, images), logits_of(quantized.network, images)
+    assert divergence(expected, got) < 0.025
