@@ -6,7 +6,7 @@ import json as json_module
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from compress.share.cli import app as share_app
 from compress.sparse.cli import app as sparse_app
 from transfer.cli import describe_metrics
 from zoo.console import Console, DirArgument, DryRun, Json, Offline, Out, Overwrite, Seed
+
+if TYPE_CHECKING:
+    from compress.quantize.nearest import Nearest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,6 +75,14 @@ def quantize(
     directory: DirArgument,
     data: Annotated[str, typer.Option(help="The data of the fit; training images calibrate.")],
     out: Out,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="int8; int8-dynamic, for matrix products and LSTMs, ranges found at run time; fp16; or bf16, stored "
+            "in half the bytes and computed in float.",
+        ),
+    ] = "int8",
     max_drop: Annotated[
         float | None,
         typer.Option(min=0, help="Points of validation accuracy that may be lost; float layers see to it."),
@@ -92,27 +103,33 @@ def quantize(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Make an int8 ONNX model, calibrated on training images."""
+    """Make an int8 ONNX model, calibrated on training images, or one in another format."""
+    from compress.quantize.converted import Converted
     from compress.quantize.step import quantize as run
 
     with Console(as_json=json) as console:
         step = run(
-            directory, data=data, out=out, max_drop=max_drop, ranges=ranges, bits=bits, epochs=epochs,
+            directory, data=data, out=out, to=to, max_drop=max_drop, ranges=ranges, bits=bits, epochs=epochs,
             keep=keep or (), seed=seed, overwrite=overwrite, progress=console.progress,
         )  # fmt: skip
         say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]
-        found = step.quantized
-        share = f"{found.int8_layers} of {found.layers} layers, {found.int8_macs:.1%} of the MACs, run in int8"
-        changes = "".join(f", {change}" for change in step.found.taken)
-        if found.kept:
-            console.say(f"in float: {', '.join(found.kept)}")
-        why = ", since this processor saturates on 8" if found.scheme.bits < bits else ""
-        console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges{changes}; {size / 1e6:.2f} MB")
+        if step.quantized.kept:
+            console.say(f"in float: {', '.join(step.quantized.kept)}")
+        said = str(step.found) if isinstance(step.found, Converted) else _said_of_int8(step.found, bits)
+        console.say(f"{out}: {said}; {size / 1e6:.2f} MB")
         parity = step.record["parity"]
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
+
+
+def _said_of_int8(found: Nearest, bits: int) -> str:
+    made = found.quantized
+    why = ", since this processor saturates on 8" if made.scheme.bits < bits else ""
+    changes = "".join(f", {change}" for change in found.taken)
+    share = f"{made.int8_layers} of {made.layers} layers, {made.int8_macs:.1%} of the MACs, run in int8"
+    return f"{share}; {made.scheme}{why}; {made.ranges} ranges{changes}"
 
 
 @app.command()

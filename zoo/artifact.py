@@ -35,7 +35,7 @@ class ModelConfig:
         architecture: a registered name, "timm:NAME" or "torchvision:NAME".
         model_args: the builder's arguments, `num_classes` among them.
         classes: names in the order of the logits; None where they are not known.
-        primary: the file that is the model. An int8 directory's is model.onnx: it cannot be trained or pruned.
+        primary: the file that is the model. A quantized directory's is model.onnx: it cannot be trained or pruned.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
     """
@@ -147,7 +147,7 @@ def load_model(source: str | Path) -> LoadedModel:
     """Load a model directory, or an upstream model with its pretrained weights: build, operate, load. Eval mode, CPU.
 
     Raises:
-        UsageError: no such directory, or it holds an int8 ONNX file, which torch does not run.
+        UsageError: no such directory, or it holds a quantized ONNX file, which torch does not run.
         SlimzooError: a damaged file.
     """
     from safetensors.torch import load_file
@@ -161,14 +161,20 @@ def load_model(source: str | Path) -> LoadedModel:
     config = read_config(directory)
     if config.primary != SAFETENSORS:
         raise UsageError(
-            f"{directory} holds an int8 ONNX model, which cannot be trained, pruned or quantized again; "
-            "use the directory that it was made from"
+            f"{directory} holds only the {_format_of(config)} ONNX model, which cannot be trained, pruned or quantized "
+            "again; use the directory that it was made from"
         )
     tensors = load_file(directory / SAFETENSORS)
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
     model.load_state_dict(tensors, strict=True)
     return LoadedModel(model.eval(), config)
+
+
+def _format_of(config: ModelConfig) -> str:
+    """Of an ONNX model, by what made it."""
+    to = [step["arguments"].get("to") for step in config.lineage if step["verb"] == "quantize"]
+    return (to and to[-1]) or "int8"
 
 
 def _upstream(name: str) -> LoadedModel:

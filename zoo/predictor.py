@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zoo.artifact import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
 from zoo.errors import SlimzooError, UsageError
+from zoo.onnx_session import open_session
 from zoo.preprocess import Preprocess
 from zoo.upstream import is_upstream
 
@@ -67,11 +68,7 @@ class OnnxPredictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads  # 0: onnxruntime's own choice, one per core
         options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own unnamed kinds
-            reason = str(error).strip().splitlines()[0]
-            raise SlimzooError(f"{path} cannot be opened by onnxruntime: {reason}") from error
+        self.session = open_session(content, options, what=path)
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "slimzoo" not in metadata:
             raise UsageError(f"{path} says nothing of its preprocessing and classes; export it with `slimzoo export`")

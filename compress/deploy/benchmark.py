@@ -23,7 +23,7 @@ import numpy as np
 
 from compress.deploy.benchmark_process import WorkerProcess
 from compress.deploy.machine import default_threads, describe_machine, gpu_names
-from compress.deploy.runtimes import OF_ONNX, ONNX_FILE, RUNTIMES, bare_network
+from compress.deploy.runtimes import OF_CUDA, OF_ONNX, ONNX_FILE, RUNTIMES, bare_network
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
 from zoo.errors import SlimzooError, UsageError, did_you_mean
@@ -176,7 +176,7 @@ def _rows(model: str | Path, name: str, runtimes: Sequence[str] | None) -> list[
         cuda = runtime == "torch-cuda"
         if cuda and reason is None and not gpu_names():
             reason = "no CUDA device"
-        for precision in ("fp32", "fp16") if cuda and reason is None else (None,):
+        for precision in OF_CUDA if cuda and reason is None else (None,):
             rows.append(_Row(name, str(model), runtime, file, precision, reason))
     return rows
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import SlimzooError, UsageError
+from zoo.onnx_session import ONNX_RUNTIMES, open_session, refusal
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +32,7 @@ class Runtime(Protocol):
     Attributes:
         name: its key in RUNTIMES.
         device: "cpu", or the GPU's name.
-        precision: of the weights: "fp32", "fp16", "int8".
+        precision: "fp32", "tf32", "fp16", "bf16", "int8" or "int8-dynamic"; of an ONNX file, that of its weights.
         input_shape: (C, H, W) of one prepared image.
     """
 
@@ -61,7 +64,11 @@ class TorchRuntime:
         self.name, self.precision, self._torch, self._target = name, precision, torch, torch.device(device)
         self.device = torch.cuda.get_device_name() if device == "cuda" else device
         self.input_shape = loaded.config.input_size
-        self._dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+        self._dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+        if device == "cuda":  # by itself torch takes tf32 for convolutions and not for products
+            backends: Any = torch.backends  # whose modules make their attributes as they are asked for
+            backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+            backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision
         model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=torch.channels_last)
         self._model = torch.compile(model, dynamic=False) if compiled else model
 
@@ -91,7 +98,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: warnings on stderr belong to nobody here
-        self._session = onnxruntime.InferenceSession(network, options, providers=[provider])
+        self._session = open_session(network, options, runtime=name, provider=provider)
         if (got := self._session.get_providers())[0] != provider:
             raise SlimzooError(f"onnxruntime fell back to {got[0]}, wanted {provider}")
         inputs = self._session.get_inputs()
@@ -127,7 +134,10 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }  # fmt: skip
-        self._compiled = core.compile_model(core.read_model(network), "CPU", settings)
+        try:
+            self._compiled = core.compile_model(core.read_model(network), "CPU", settings)
+        except RuntimeError as error:
+            raise refusal(error, self.name) from error
         shape = self._compiled.input(0).get_partial_shape()
         if len(shape) != 4 or any(shape[i].is_dynamic for i in (1, 2, 3)):
             raise UsageError(f"input of shape {shape}: channels, height and width must be fixed")
@@ -149,6 +159,8 @@ def open_torch(
 
 def open_torch_cuda(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
     """The copies to and from the device are part of a run."""
+    if precision not in (None, *OF_CUDA):
+        raise UsageError(f"torch-cuda is measured in {', '.join(OF_CUDA)}, not {precision}")
     return TorchRuntime("torch-cuda", path, threads=threads, device="cuda", precision=precision or "fp32")
 
 
@@ -181,6 +193,7 @@ def _bare(path: str | Path, precision: str | None) -> tuple[str | bytes, str]:
     return network.SerializeToString(), precision_of(network)
 
 
+OF_CUDA = ("fp32", "tf32", "fp16", "bf16")  # precisions of torch-cuda
 PROVIDERS = {
     "onnxruntime": ("CPUExecutionProvider", "cpu"),
     "onnxruntime-cuda": ("CUDAExecutionProvider", "cuda"),
@@ -193,7 +206,7 @@ RUNTIMES: dict[str, Callable[..., Runtime]] = {
     "torch-compile": functools.partial(open_torch, name="torch-compile", compiled=True),
     "torch-cuda": open_torch_cuda,
 }
-OF_ONNX = (*PROVIDERS, "openvino")  # those that run an ONNX file
+OF_ONNX = ONNX_RUNTIMES
 
 
 def bare_network(path: Path, out: Path) -> str:
@@ -207,11 +220,16 @@ def precision_of(network: onnx.ModelProto) -> str:
     """By what is in the graph, not by what was asked for."""
     from onnx import TensorProto
 
-    if any("QLinear" in node.op_type or node.op_type == "QuantizeLinear" for node in network.graph.node):
+    kinds = {node.op_type for node in network.graph.node}
+    if any("QLinear" in kind or kind == "QuantizeLinear" for kind in kinds):
         return "int8"
-    halves = sum(tensor.data_type == TensorProto.FLOAT16 for tensor in network.graph.initializer)
-    floats = sum(tensor.data_type == TensorProto.FLOAT for tensor in network.graph.initializer)
-    return "fp16" if halves > floats else "fp32"
+    if kinds & {"DynamicQuantizeLinear", "DynamicQuantizeLSTM"}:
+        return "int8-dynamic"
+    values: Counter[int] = Counter()
+    for tensor in network.graph.initializer:
+        values[tensor.data_type] += math.prod(tensor.dims)
+    names = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+    return max(names.items(), key=lambda named: values[named[0]])[1]
 
 
 def _network(path: Path) -> Any:

@@ -8,19 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.utils
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from zoo.onnx_session import open_session
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-# what onnxruntime makes of a product between QuantizeLinear and DequantizeLinear
+RECURRENT = ("GRU", "LSTM", "RNN")
+# what onnxruntime makes of a product between QuantizeLinear and DequantizeLinear, or whose input it quantizes itself
 INTEGER = (
-    "ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QLinearConv",
-    "QLinearMatMul",
+    "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
+    "QLinearConv", "QLinearMatMul",
 )  # fmt: skip
 
 
 def macs_by_layer(network: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulates of each convolution and matrix product for one image, by the node's name."""
+    """Multiply-accumulates of convolutions, matrix products and recurrent layers for one image, by the node's name."""
     single = onnx.ModelProto()
     single.CopyFrom(network)
     for value in (*single.graph.input, *single.graph.output):
@@ -31,10 +36,32 @@ def macs_by_layer(network: onnx.ModelProto) -> dict[str, int]:
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
     return {
-        node.name: math.prod(shapes[node.output[0]]) * _inner(node, [shapes.get(name, ()) for name in node.input])
+        node.name: _macs(node, [shapes.get(name, ()) for name in node.input], shapes.get(node.output[0], ()))
         for node in inferred.node
-        if node.op_type in PRODUCTS
+        if node.op_type in (*PRODUCTS, *RECURRENT)
     }
+
+
+def weight_names(node: onnx.NodeProto) -> list[str]:
+    """Of the weights that a layer multiplies by, stored or not; a recurrent one's are for its input and its state."""
+    return list(node.input[1 : 3 if node.op_type in RECURRENT else 2])
+
+
+def with_stored_weights(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, recurrent layers' weights stored as they are multiplied: torch exports slices that order the gates."""
+    stored = {tensor.name for tensor in network.graph.initializer}
+    layers = [node for node in network.graph.node if node.op_type in RECURRENT]
+    if not (made := sorted({name for node in layers for name in weight_names(node)} - stored)):
+        return network
+    inputs, outputs = ([value.name for value in each] for each in (network.graph.input, network.graph.output))
+    makers = onnx.utils.Extractor(network).extract_model([], made)
+    if set(inputs) & {name for node in makers.graph.node for name in node.input}:
+        return network  # they depend on the image
+    whole = onnx.utils.Extractor(network).extract_model([*inputs, *made], outputs)
+    del whole.graph.input[len(inputs) :]
+    values = ReferenceEvaluator(makers).run(None, {})
+    whole.graph.initializer.extend(map(numpy_helper.from_array, values, made))
+    return whole
 
 
 def weights_by_layer(network: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
@@ -69,12 +96,14 @@ def _dequantized(
     return np.asarray((values.astype(np.int32) - zero.astype(np.int32)) * scale, np.float32)
 
 
-def _inner(node: onnx.NodeProto, shapes: list[tuple[int, ...]]) -> int:
-    """How many products one output element sums."""
+def _macs(node: onnx.NodeProto, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
+    """From the shapes of the inputs and of the first output."""
+    if node.op_type in RECURRENT:  # every element of the sequence meets both weights
+        return math.prod(shapes[0][:2]) * (math.prod(shapes[1]) + math.prod(shapes[2]))
     if node.op_type == "Conv":
-        return math.prod(shapes[1][1:])
+        return math.prod(output) * math.prod(shapes[1][1:])
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return shapes[0][-2 if transposed else -1]
+    return math.prod(output) * shapes[0][-2 if transposed else -1]
 
 
 def integer_layers(network: onnx.ModelProto) -> set[str]:
@@ -82,6 +111,16 @@ def integer_layers(network: onnx.ModelProto) -> set[str]:
 
     A product between QuantizeLinear and DequantizeLinear is not one of them until it is fused with these.
     """
+    return {node.name for node in _optimized(network).node if node.op_type in INTEGER}
+
+
+def integer_inputs(network: onnx.ModelProto) -> set[str]:
+    """Names of the tensors that enter these products: of weights too, which keep theirs where a layer does not."""
+    return {name for node in _optimized(network).node if node.op_type in INTEGER for name in node.input}
+
+
+def _optimized(network: onnx.ModelProto) -> onnx.GraphProto:
+    """What onnxruntime runs."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -90,6 +129,5 @@ def integer_layers(network: onnx.ModelProto) -> set[str]:
         # not all: layouts of the last level get other nodes
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
-        onnxruntime.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        optimized = onnx.load(options.optimized_model_filepath)
-    return {node.name for node in optimized.graph.node if node.op_type in INTEGER}
+        open_session(network.SerializeToString(), options)
+        return onnx.load(options.optimized_model_filepath).graph

@@ -9,6 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from zoo.onnx_session import open_session
+
 Batches = Iterable[NDArray[np.float32]]
 
 
@@ -29,6 +31,6 @@ def tensors_of(
     watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inner)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(watched.SerializeToString(), options)
     for batch in batches:
         yield dict(zip(inner, session.run(inner, {given: batch}), strict=True)) | {given: batch}

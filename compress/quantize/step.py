@@ -1,4 +1,4 @@
-"""`slimzoo quantize`: from a model directory to a directory whose model is an int8 ONNX file."""
+"""`slimzoo quantize`: from a model directory to a directory whose model is an ONNX file of int8 or another format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import onnx
 from compress.deploy.export import DEPLOY, PARITY_IMAGES, deployment, export_network, finish, in_memory
 from compress.deploy.parity import compare
 from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
+from compress.quantize.converted import Converted
 from compress.quantize.cpu import best_scheme
+from compress.quantize.fidelity import divergence, logits_of
+from compress.quantize.formats import FORMATS, INT8, check_format
 from compress.quantize.mixed import cheapest_first, fewest
 from compress.quantize.nearest import Nearest, nearest
 from compress.quantize.ptq import Quantized, check_layers, quantize_static
@@ -43,11 +46,11 @@ WORST = 3  # layers that are named where int8 loses too much
 
 @dataclass(frozen=True)
 class QuantizedStep(Step):
-    found: Nearest
+    found: Nearest | Converted
 
     @property
-    def quantized(self) -> Quantized:
-        return self.found.quantized
+    def quantized(self) -> Quantized | Converted:
+        return self.found.quantized if isinstance(self.found, Nearest) else self.found
 
 
 def quantize(
@@ -55,6 +58,7 @@ def quantize(
     *,
     data: str | Path,
     out: str | Path,
+    to: str = INT8,
     max_drop: float | None = None,
     ranges: str = AUTO,
     bits: int = 8,
@@ -67,13 +71,15 @@ def quantize(
 ) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
 
-    Weights are equalized, their rounding learned and biases corrected where that brings the answers nearer to the float
-    network's (compress/quantize/nearest.py); or the network is trained with its weights and activations rounded, taught
-    by itself as it was (compress/quantize/qat.py).
+    In int8, weights are equalized, their rounding learned and biases corrected where that brings the answers nearer to
+    the float network's (compress/quantize/nearest.py); or the network is trained with its weights and activations
+    rounded, taught by itself as it was (compress/quantize/qat.py).
 
     Args:
         directory: a model directory with float weights.
         data: the data of its fit.
+        to: "int8", whose activations' ranges are calibrated; "int8-dynamic", whose are found at run time; "fp16" or
+            "bf16" (compress/quantize/formats.py). `ranges`, `bits` and `keep` are for the first.
         max_drop: points of validation accuracy that may be lost. Where all layers in int8 lose more, those that do the
             most harm for the milliseconds that they save stay in float; where that is not enough, it is refused.
         ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
@@ -84,11 +90,14 @@ def quantize(
 
     Raises:
         GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
-        UsageError: the network has no layer of that name; torchao is not installed.
-        SlimzooError: int8 was asked for and had no effect.
+        UsageError: there is no such format, or it has no such option; the network has no layer of that name; torchao is
+            not installed.
+        SlimzooError: the format was asked for and had no effect.
     """
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
+    given = {"--ranges": ranges != AUTO, "--bits": bits != 8, "--epochs": epochs > 0, "--keep": bool(keep)}
+    check_format(to, calibrated=given)
     if ranges != AUTO:
         check_method(ranges)
     if not 2 <= bits <= 8:
@@ -98,7 +107,7 @@ def quantize(
     scheme = best_scheme()
     scheme = replace(scheme, bits=min(bits, scheme.bits))
     arguments = {
-        "directory": located(directory), "data": located(data), "out": str(out), "max_drop": max_drop,
+        "directory": located(directory), "data": located(data), "out": str(out), "to": to, "max_drop": max_drop,
         "ranges": ranges, "bits": bits, "epochs": epochs, "keep": list(keep), "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
@@ -120,25 +129,35 @@ def quantize(
             network, trained = _train(loaded, pixels, recipe, scheme.bits, keep, work / CHECKPOINTS, progress)
             notes = {"recipe": recipe.to_dict()}
         unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
-        found = nearest(
-            network,
-            Images(pixels.train.pixels[chosen], config.preprocess),
-            unseen,
-            ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
-            keep=keep,
-            scheme=scheme,
-            trained=trained,
-            progress=progress,
-        )
-        ranking = _ranking(found, Images(unseen.pixels[:RANKING_IMAGES], config.preprocess), keep, progress)
-        val = pixels.val
-        if max_drop is not None and val is not None:
-            least = before[VAL]["top1"] - max_drop / 100
-            found = _within(found, ranking, keep, lambda network: _top1(network, config, val) >= least - ROUNDING)
-        quantized = found.quantized
+        calibration = Images(pixels.train.pixels[chosen], config.preprocess)
+        found: Nearest | Converted
+        quantized: Quantized | Converted
+        ranking: list[Blame] = []
+        if to != INT8:
+            quantized = found = FORMATS[to](network, calibration)
+            details = found.record() | {
+                "divergence": {to: divergence(logits_of(network, unseen), logits_of(found.network, unseen))}
+            }
+        else:
+            found = nearest(
+                network,
+                calibration,
+                unseen,
+                ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
+                keep=keep,
+                scheme=scheme,
+                trained=trained,
+                progress=progress,
+            )
+            ranking = _ranking(found, Images(unseen.pixels[:RANKING_IMAGES], config.preprocess), keep, progress)
+            val = pixels.val
+            if max_drop is not None and val is not None:
+                least = before[VAL]["top1"] - max_drop / 100
+                found = _within(found, ranking, keep, lambda network: _top1(network, config, val) >= least - ROUNDING)
+            quantized, details = found.quantized, _details(found, ranking) | notes
         predictor = in_memory(finish(quantized.network, config, None))
         after = measure(predictor, loaded.model, config, pixels, progress)
-        _check_gate(before, after, max_drop, ranking)
+        _check_gate(before, after, max_drop, ranking, to)
         shown = pixels.val or pixels.test or pixels.train
         reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
         unsaid = finish(quantized.network, config, None).SerializeToString()
@@ -152,10 +171,7 @@ def quantize(
         after["density"] = quantized.density
         record = lineage.step(
             "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, parity=parity, scheme=vars(quantized.scheme), ranges=quantized.ranges,
-            divergence=dict(found.tried), taken=list(found.taken), kept=list(quantized.kept),
-            ranking=[each.record() for each in ranking],
-            int8_layers=[quantized.int8_layers, quantized.layers], int8_macs=quantized.int8_macs, **notes,
+            after=after, parity=parity, **details,
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())
@@ -179,6 +195,16 @@ def _train(
     )
     network = export_network(trained.model, loaded.config.input_size)
     return network, trained.roundings(network)
+
+
+def _details(found: Nearest, ranking: Sequence[Blame]) -> dict[str, Any]:
+    """Of int8, for the lineage."""
+    quantized = found.quantized
+    return {
+        "scheme": vars(quantized.scheme), "ranges": quantized.ranges, "divergence": dict(found.tried),
+        "taken": list(found.taken), "kept": list(quantized.kept), "ranking": [each.record() for each in ranking],
+        "int8_layers": [quantized.int8_layers, quantized.layers], "int8_macs": quantized.int8_macs,
+    }  # fmt: skip
 
 
 def _ranking(found: Nearest, unseen: Images, keep: Sequence[str], progress: Progress | None) -> list[Blame]:
@@ -216,7 +242,7 @@ def _top1(network: onnx.ModelProto, config: ModelConfig, part: LabelledPixels) -
 
 
 def _check_gate(
-    before: dict[str, Any], after: dict[str, Any], max_drop: float | None, ranking: Sequence[Blame]
+    before: dict[str, Any], after: dict[str, Any], max_drop: float | None, ranking: Sequence[Blame], to: str
 ) -> None:
     part = VAL if VAL in after else TEST
     if max_drop is None or part not in after:
@@ -227,6 +253,6 @@ def _check_gate(
         named = ", ".join(f"{each.layer} ({each.share:.0%} of the difference)" for each in worst)
         blamed = f"most to blame are {named}, and the harmful layers in float do not help; " if worst else ""
         raise GateError(
-            f"int8 loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was "
+            f"{to} loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was "
             f"written; {blamed}keep the float model, or allow more"
         )

@@ -71,7 +71,9 @@ class Variant:
     def precision(self) -> str:
         if self.onnx_row is not None and self.onnx_row["precision"]:
             return str(self.onnx_row["precision"])
-        return "int8" if self.primary == "model.onnx" else "fp32"
+        made: dict[str, Any] = next((r for r in reversed(self.lineage) if r.get("verb") == "quantize"), {})
+        to = (made.get("arguments") or {}).get("to", "int8")
+        return str(to) if self.primary == "model.onnx" else "fp32"
 
 
 @dataclass(frozen=True)

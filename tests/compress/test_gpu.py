@@ -17,5 +17,5 @@ def test_fit_and_bench_on_cuda(tmp_path):
     fitted = fit("digits", model="lenet5", method="scratch", epochs=3, out=out)
     assert fitted.record["metrics"]["after"]["test"]["top1"] > 0.8
     rows = [row for row in bench([out], runtimes=["torch-cuda"], rounds=3)["rows"] if row["device"] == "cuda"]
-    assert {row["precision"] for row in rows} >= {"fp32", "fp16"}
+    assert {row["precision"] for row in rows} >= {"fp32", "tf32", "fp16", "bf16"}
     assert all(row["median_ms"] > 0 for row in rows)

@@ -150,7 +150,7 @@ def test_directory_of_another_library_is_refused(lenet):
 
 def test_int8_directory_is_not_loaded_as_a_network(lenet):
     rewrite_config(lenet, lambda document: document["slimzoo"].update(primary="model.onnx"))
-    with pytest.raises(UsageError, match="holds an int8 ONNX model"):
+    with pytest.raises(UsageError, match="holds only the int8 ONNX model"):
         load_model(lenet)
 
 

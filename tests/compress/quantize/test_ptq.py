@@ -118,3 +118,22 @@ def test_logits_are_not_rounded(network, images):
     assert last.name in integer_layers(found.network)
     many = np.random.default_rng(0).normal(size=(400, *SIZE)).astype(np.float32)
     assert len(np.unique(logits_of(found.network, [many])[:, 0])) > 256
+
+
+def test_results_of_a_transformers_products_stay_in_float(images):
+    """Scores of attention that reach far, rounded to 255 steps, would be lost: softmax raises e to them."""
+    torch.manual_seed(0)
+    model = create_model("vit_tiny", image_size=32, num_classes=10, depth=2).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(20)
+        for block in model.blocks:
+            block.attn.qkv.weight[: 2 * 192].mul_(6)
+    network = export_network(model, SIZE)
+    quantized = quantize_static(network, images)
+    assert quantized.int8_macs == 1
+    made = {node.output[0]: node.op_type for node in quantized.network.graph.node}
+    rounded = [made.get(n.input[0]) for n in quantized.network.graph.node if n.op_type == "QuantizeLinear"]
+    assert rounded
+    assert not {"MatMul", "Gemm"} & set(rounded)
+    expected, got = logits_of(network, images), logits_of(quantized.network, images)
+    assert divergence(expected, got) < 0.025
