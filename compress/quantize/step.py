@@ -1,4 +1,4 @@
-"""`slimzoo quantize`: from a model directory to a directory whose model is an int8 ONNX file."""
+"""`slimzoo quantize`: from a float model, wherever it comes from, to a directory whose model is an int8 ONNX file."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.deploy.export import DEPLOY, PARITY_IMAGES, deployment, export_network, finish, in_memory
+from compress.deploy.export import DEPLOY, PARITY_IMAGES, deployment, finish, in_memory
+from compress.deploy.float_model import open_float_model
 from compress.deploy.parity import compare
 from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
 from compress.quantize.cpu import best_scheme
+from compress.quantize.data import open_calibration
 from compress.quantize.mixed import cheapest_first, fewest
 from compress.quantize.nearest import Nearest, nearest
 from compress.quantize.ptq import Quantized, quantize_static
 from compress.quantize.sensitivity import Blame, blame
 from compress.step import Step
-from transfer.data.dataset import open_for
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.parts import read_pixels
 from transfer.data.split import TEST, VAL
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, ModelConfig, load_model
+from zoo.artifact import CONFIG, ONNX, ModelConfig
 from zoo.directory import check_free, new_directory, write_json
 from zoo.errors import GateError, UsageError
-from zoo.predictor import OnnxPredictor, TorchPredictor
+from zoo.predictor import OnnxPredictor
 
 CALIBRATION_IMAGES = 256
 RANKING_IMAGES = 64
@@ -54,6 +55,8 @@ def quantize(
     ranges: str = AUTO,
     bits: int = 8,
     keep: Sequence[str] = (),
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -64,18 +67,21 @@ def quantize(
     network's (compress/quantize/nearest.py).
 
     Args:
-        directory: a model directory with float weights.
-        data: the data of its fit.
+        directory: a model directory with float weights, "timm:NAME", "torchvision:NAME" or a float32 ONNX file.
+        data: the data of its fit, or others of its classes. Images of other classes, or of none, only calibrate: how
+            near the answers stay to the float model's is said, and no accuracy.
         max_drop: points of validation accuracy that may be lost. Where all layers in int8 lose more, those that do the
             most harm for the milliseconds that they save stay in float; where that is not enough, it is refused.
         ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
             one whose answers are nearest to the float network's on training images that did not calibrate.
         bits: of the weights, 2 to 8; activations have 8. 4 and fewer take half the bytes in the file, and no less time.
         keep: names of layers that stay in float.
+        preprocess, classes: of an ONNX file from elsewhere, see `compress.deploy.float_model.open_float_model`.
 
     Raises:
         GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
-        UsageError: the network has no layer of that name.
+        UsageError: the network has no layer of that name; `max_drop` with images that cannot measure it; see also
+            `open_float_model`.
         SlimzooError: int8 was asked for and had no effect.
     """
     out = Path(out)
@@ -89,22 +95,24 @@ def quantize(
     arguments = {
         "directory": str(directory), "data": str(data), "out": str(out), "max_drop": max_drop,
         "ranges": ranges, "bits": bits, "keep": list(keep), "seed": seed,
+        **{k: str(value) for k, value in (("preprocess", preprocess), ("classes", classes)) if value is not None},
     }  # fmt: skip
     began = time.monotonic()
-    loaded = load_model(directory)
-    config = loaded.config
-    source = open_for(config, data)
+    model = open_float_model(directory, preprocess=preprocess, classes=classes)
+    config = model.config
+    calibration = open_calibration(config, data, max_drop=max_drop, most=2 * CALIBRATION_IMAGES, seed=seed)
+    source = calibration.data
     with new_directory(out, run={"verb": "quantize", "arguments": arguments}, overwrite=overwrite) as work:
         pixels = read_pixels(source, config.preprocess, progress)
-        before = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, progress)
+        measured = pixels if calibration.unmeasured is None else None
+        before = model.metrics(model.predictor, measured, progress)
         shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
         chosen, others = shuffled[:CALIBRATION_IMAGES], shuffled[CALIBRATION_IMAGES:][:CALIBRATION_IMAGES]
         if progress is not None:
             progress("quantizing", 0, 1, "")
-        network = export_network(loaded.model, config.input_size)
         unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
         found = nearest(
-            network,
+            model.network,
             Images(pixels.train.pixels[chosen], config.preprocess),
             unseen,
             ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
@@ -119,12 +127,12 @@ def quantize(
             found = _within(found, ranking, keep, lambda network: _top1(network, config, val) >= least - ROUNDING)
         quantized = found.quantized
         predictor = in_memory(finish(quantized.network, config, None))
-        after = measure(predictor, loaded.model, config, pixels, progress)
+        after = model.metrics(predictor, measured, progress)
         _check_gate(before, after, max_drop, ranking)
-        shown = pixels.val or pixels.test or pixels.train
-        reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
+        held_out = pixels.val or pixels.test
+        shown = unseen.pixels if held_out is None else held_out.pixels
         unsaid = finish(quantized.network, config, None).SerializeToString()
-        parity = {"images": "real", **compare(reference, unsaid, shown.pixels[:PARITY_IMAGES])}
+        parity = {"images": "real", **compare(model.reference, unsaid, shown[:PARITY_IMAGES])}
         content = finish(quantized.network, config, parity, metrics=after).SerializeToString()
         (work / DEPLOY).mkdir()
         for name, part in {ONNX: content, **deployment(content)}.items():
@@ -138,6 +146,7 @@ def quantize(
             divergence=dict(found.tried), taken=list(found.taken), kept=list(quantized.kept),
             ranking=[each.record() for each in ranking],
             int8_layers=[quantized.int8_layers, quantized.layers], int8_macs=quantized.int8_macs,
+            unmeasured=calibration.unmeasured, **(model.notes or {}),
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())

@@ -71,7 +71,8 @@ class Variant:
     def precision(self) -> str:
         if self.onnx_row is not None and self.onnx_row["precision"]:
             return str(self.onnx_row["precision"])
-        return "int8" if self.primary == "model.onnx" else "fp32"
+        quantized = any(record.get("verb") == "quantize" for record in self.lineage)
+        return "int8" if quantized and self.primary == "model.onnx" else "fp32"
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,13 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
 def current_metrics(lineage: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What holds of the model now: after its last step, or before that if it only wrote the model in another form.
 
-    A step that changed the weights without measuring them leaves nothing: older figures are of another model.
+    A step that changed the weights without measuring them leaves nothing: older figures are of another model. An export
+    that is the first step made the directory, and says what there is to say.
     """
     for record in reversed(lineage):
         after: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
-        if record.get("verb") not in SAME_WEIGHTS or any(after.get(split) for split in SPLITS):
+        first = record is lineage[0]
+        if record.get("verb") not in SAME_WEIGHTS or first or any(after.get(split) for split in SPLITS):
             return after
     return {}
 
