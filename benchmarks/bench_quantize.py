@@ -128,16 +128,18 @@ def against_others(task: str, seed: int, folder: Path) -> dict[str, Any]:
     )
     peer = by_onnxruntime(network, calibration, folder)
     files = {"fp32": network, "slimzoo": network_of(int8 / "model.onnx"), "onnxruntime": peer}
+    if "vit" in task:
+        dynamic = quantize(dense, data=data, to="int8-dynamic", out=folder / f"{task}-{seed}-dynamic").out
+        files["dynamic"] = network_of(dynamic / "model.onnx")
     paths = {name: folder / f"{name}.onnx" for name in files}
     found: dict[str, Any] = {"taken": step.record["taken"], "ranges": step.record["ranges"]}
     for name, file in files.items():
         onnx.save(file, paths[name])
         found[f"{name}_bytes"] = paths[name].stat().st_size
         found[name] = answers(file, loaded.config, pixels.test.pixels, pixels.test.labels)
-    timed = bench(
-        [paths["onnxruntime"], paths["slimzoo"], paths["fp32"]], runtimes=["onnxruntime"], threads=1, rounds=ROUNDS
-    )
-    for name, row in zip(("onnxruntime", "slimzoo", "fp32"), timed["rows"], strict=True):
+    order = ("onnxruntime", *(name for name in files if name != "onnxruntime"))
+    timed = bench([paths[name] for name in order], runtimes=["onnxruntime"], threads=1, rounds=ROUNDS)
+    for name, row in zip(order, timed["rows"], strict=True):
         found[f"{name}_times_as_fast"], found[f"{name}_times_as_fast_ci"] = row["ratio"], row["ratio_ci"]
     in_openvino = against_nncf(paths["fp32"], paths["slimzoo"], calibration, loaded.config, pixels.test)
     return found | {"noise_floor_pct": timed["noise"]["floor_pct"], **in_openvino}
@@ -309,6 +311,9 @@ def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "int8_loses_ci_points": [round(edge, 2) for edge in lost.ci_points],
             "taken": [row["taken"] for row in rows],
         }
+        if "dynamic" in rows[0]:
+            cell["int8_dynamic_top1_pct"] = round(top1_pct("".join(row["dynamic"] for row in rows)), 2)
+            cell["int8_dynamic_times_as_fast_as_onnxruntime"] = median_of(rows, "dynamic_times_as_fast")
         if "vit" not in task and lost.points > MOST_LOST:
             missed.append(f"{task}: int8 loses {lost.points:.2f} points")
         for runtime, peer, ours, theirs in (

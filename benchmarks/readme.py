@@ -195,6 +195,49 @@ def coding(f: Figures) -> str:
     return "\n".join(lines)
 
 
+def quantize(f: Figures) -> str:
+    lines = [
+        "| task | fp32 | int8 | change, points | over onnxruntime's int8, points | over NNCF's | speed, to fp32 | to "
+        "onnxruntime's | in OpenVINO, to NNCF's |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for cell in f["cells"]:
+        low, high = cell["int8_loses_ci_points"]
+        gains, speeds = [], []
+        for peer in ("onnxruntime", "nncf"):
+            least, most = cell[f"gains_over_{peer}_ci_points"]
+            slow, fast = cell[f"times_as_fast_as_{peer}_ci"]
+            gains.append(f"{cell[f'gains_over_{peer}_points']:+.2f} ({least:+.2f} to {most:+.2f})")
+            speeds.append(f"{cell[f'times_as_fast_as_{peer}']:.2f} ({slow:.2f} to {fast:.2f})")
+        to_fp32 = cell["times_as_fast_as_onnxruntime"] / cell["fp32_times_as_fast_as_onnxruntime"]
+        lines.append(
+            f"| {cell['task']} | {cell['fp32_top1_pct']:.2f}% | {cell['slimzoo_top1_pct']:.2f}% "
+            f"| {-cell['int8_loses_points']:+.2f} ({-high:+.2f} to {-low:+.2f}) | {' | '.join(gains)} "
+            f"| {to_fp32:.2f} | {' | '.join(speeds)} |"
+        )
+    few = ["| bits of ResNet-20's weights, digits | to nearest | learned rounding | trained |", "|---:|---:|---:|---:|"]
+    for cell in f["few_bits"]:
+        ways = (f"{cell[f'{way}_top1_pct']:.2f}%" for way in ("nearest", "learned", "trained"))
+        few.append(f"| {cell['bits']} (fp32: {cell['fp32_top1_pct']:.2f}%) | {' | '.join(ways)} |")
+    apart, pixels, memory = f["far_apart"], f["preprocessing"], f["calibration_memory"]
+    vit = next(cell for cell in f["cells"] if "int8_dynamic_top1_pct" in cell)
+    faster = vit["int8_dynamic_times_as_fast_as_onnxruntime"] / vit["fp32_times_as_fast_as_onnxruntime"]
+    text = (
+        f"The transformer with `--to int8-dynamic`: {vit['int8_dynamic_top1_pct']:.2f}%, {faster:.2f} times as fast as "
+        "fp32. A MobileNetV2 whose channels were scaled up to three orders of magnitude apart, its function unchanged, "
+        f"has {apart['by_tensor_pct']:.1f}% with a scale for each tensor, {apart['equalized_pct']:.1f}% equalized, "
+        f"{apart['equalized_and_corrected_pct']:.1f}% with its biases corrected as well; with a scale for each "
+        f"channel, before it was scaled, {apart['by_channel_as_trained_pct']:.1f}%. Its weights in four bits with a "
+        f"scale for each tensor: {apart['four_bits_nearest_pct']:.1f}% to nearest, "
+        f"{apart['four_bits_learned_pct']:.1f}% learned. What an exported file feeds its network is within "
+        f"{pixels['worst_mean_levels']:.3f} of 255 grey levels of Pillow's resize in the mean ({pixels['sizes']} "
+        f"sizes, {pixels['modes']} modes; {pixels['largest_levels']:.0f} at most). Calibrating a ResNet-18 on "
+        f"{memory['images']:,} images of {memory['size']} pixels takes {memory['peak_bytes'] / 1e9:.2f} GB. What this "
+        f"processor computes right, by trial: {f['scheme']}."
+    )
+    return "\n".join([*lines, "", *few, "", text])
+
+
 def reload(f: Figures) -> str:
     lines = ["| model | MACs before | after | same bits in a fresh process |", "|---|---:|---:|---|"]
     for row in f["models"]:
@@ -260,7 +303,7 @@ def own_weights(f: Figures) -> str:
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo, "transfer": transfer, "data": data, "probe": probe, "loader": loader, "distributed": distributed,
-    "prune": prune, "prune_speed": prune_speed, "latency": latency, "coding": coding,
+    "prune": prune, "prune_speed": prune_speed, "latency": latency, "coding": coding, "quantize": quantize,
     "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights,
     "never_lost": never_lost,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from compress.say import Features, Patience, Temperature, Weight, say_before_and
 from compress.share.cli import app as share_app
 from compress.sparse.cli import app as sparse_app
 from transfer.cli import describe_metrics
-from zoo.console import Console, DirArgument, DryRun, Json, Offline, Out, Overwrite, Seed
+from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite, Seed
 
 if TYPE_CHECKING:
     from compress.quantize.nearest import Nearest
@@ -33,6 +33,27 @@ app.add_typer(transfer.cli.app)
 app.add_typer(prune_app)
 app.add_typer(sparse_app)
 app.add_typer(share_app)
+
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model directory, timm:NAME, torchvision:NAME, or a float32 .onnx file."),
+]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="P",
+        help="Of an .onnx file from elsewhere: a JSON file with the keys of config.json's `preprocess`, or a model "
+        "that shares it: timm:NAME, NAME or DIR.",
+    ),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes", metavar="FILE", help="Of an .onnx file from elsewhere: names, one a line, or a JSON list."
+    ),
+]
 
 
 @app.command()
@@ -72,8 +93,11 @@ def distill(
 
 @app.command()
 def quantize(
-    directory: DirArgument,
-    data: Annotated[str, typer.Option(help="The data of the fit; training images calibrate.")],
+    directory: Source,
+    data: Annotated[
+        str,
+        typer.Option(help="The data of the fit; training images calibrate. Others' images calibrate, unmeasured."),
+    ],
     out: Out,
     to: Annotated[
         str,
@@ -98,6 +122,8 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer that stays in float; can be given again.")
     ] = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
@@ -110,8 +136,10 @@ def quantize(
     with Console(as_json=json) as console:
         step = run(
             directory, data=data, out=out, to=to, max_drop=max_drop, ranges=ranges, bits=bits, epochs=epochs,
-            keep=keep or (), seed=seed, overwrite=overwrite, progress=console.progress,
+            keep=keep or (), preprocess=preprocess, classes=classes, seed=seed, overwrite=overwrite,
+            progress=console.progress,
         )  # fmt: skip
+        _say_changes(console, directory, step.record)
         say_before_and_after(console, step)
         size = step.record["metrics"]["after"]["size_bytes"]
         if step.quantized.kept:
@@ -119,6 +147,8 @@ def quantize(
         said = str(step.found) if isinstance(step.found, Converted) else _said_of_int8(step.found, bits)
         console.say(f"{out}: {said}; {size / 1e6:.2f} MB")
         parity = step.record["parity"]
+        if why := step.record["unmeasured"]:
+            console.say(f"accuracy is not measured: {why}; its answers are {step.divergence:.2g} nats apart")
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
@@ -134,30 +164,50 @@ def _said_of_int8(found: Nearest, bits: int) -> str:
 
 @app.command()
 def export(
-    directory: DirArgument,
+    directory: Source,
+    out: Annotated[
+        Path | None, typer.Option(help="A new model directory; for a MODEL that is no directory itself.")
+    ] = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     coded: Annotated[
         bool, typer.Option("--coded", help="Write DIR/model.slim instead: all of the model in few bytes.")
     ] = False,
+    overwrite: Overwrite = False,
+    offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Write DIR/model.onnx: pixels in, probabilities out, class names inside; and DIR/deploy/, which runs anywhere."""
     from compress.deploy.export import export as run
+    from zoo.errors import UsageError
 
     with Console(as_json=json) as console:
         if coded:
+            if out or preprocess or classes:
+                raise UsageError("--coded adds model.slim to a model directory: it takes no --out and no --preprocess")
             _export_coded(console, directory)
             return
-        record = run(directory, progress=console.progress)
+        record = run(
+            directory, out=out, preprocess=preprocess, classes=classes, overwrite=overwrite, progress=console.progress
+        )
+        _say_changes(console, directory, record)
         parity = record["parity"]
-        path = Path(directory, "model.onnx")
+        whole = directory if out is None else out
+        path = Path(whole, "model.onnx")
         size = record["metrics"]["after"]["size_bytes"]
         console.say(
             f"{path}: {size / 1e6:.2f} MB; on {parity['n']} {parity['images']} images the logits differ by "
             f"at most {parity['max_abs']:.1e} (their standard deviation is {parity['logits_std']:.2f}), "
             f"top-1 agrees on {parity['top1_agreement']:.1%}"
         )
-        console.next(["python", Path(directory, "deploy", "infer.py"), "IMAGE"], ["slimzoo", "bench", directory])
+        console.next(["python", Path(whole, "deploy", "infer.py"), "IMAGE"], ["slimzoo", "bench", whole])
         console.document({"out": str(path), **record})
+
+
+def _say_changes(console: Console, source: str, record: dict[str, Any]) -> None:
+    """What had to be changed of a network from elsewhere."""
+    for change in record.get("changes", ()):
+        console.say(f"{source}: {change}")
 
 
 def _export_coded(console: Console, directory: str) -> None:

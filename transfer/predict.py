@@ -30,6 +30,8 @@ def predict(source: str | Path, images: Sequence[str | Path], *, top: int = 5) -
     predictions = []
     for path in images:
         pixels = load_image(path, background=predictor.preprocess.background)
+        if pixels.shape[:2] == predictor.preprocess.size:  # else they would be taken for what is cut out already
+            pixels = predictor.preprocess.resize(pixels)
         logits = predictor.logits(pixels[None])[0].astype(np.float64)
         scores = np.exp(logits - logits.max())
         scores /= scores.sum()

@@ -25,6 +25,7 @@ FORMAT = 1
 CONFIG = "config.json"
 SAFETENSORS: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
+ELSEWHERE = "onnx:"  # before the name of a file that the model came as, for an architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,10 @@ class ModelConfig:
     """What config.json says.
 
     Attributes:
-        architecture: a registered name, "timm:NAME" or "torchvision:NAME".
+        architecture: a registered name, "timm:NAME" or "torchvision:NAME"; "onnx:FILE" of a network from elsewhere.
         model_args: the builder's arguments, `num_classes` among them.
         classes: names in the order of the logits; None where they are not known.
-        primary: the file that is the model. A quantized directory's is model.onnx: it cannot be trained or pruned.
+        primary: the file that is the model. Where it is model.onnx, quantized or from elsewhere, it cannot be trained.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
     """
@@ -52,6 +53,11 @@ class ModelConfig:
     def input_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of what enters the network."""
         return (self.preprocess.channels, *self.preprocess.size)
+
+    @property
+    def from_elsewhere(self) -> bool:
+        """Whether the model came as an ONNX file; it has no architecture that torch could build."""
+        return self.architecture.startswith(ELSEWHERE)
 
     def with_step(self, record: dict[str, Any]) -> ModelConfig:
         return replace(self, lineage=[*self.lineage, record])
@@ -121,7 +127,8 @@ def read_config(directory: Path) -> ModelConfig:
         SlimzooError: a file is damaged or of a newer format.
     """
     if not (directory / CONFIG).is_file():
-        what = "has no config.json" if directory.is_dir() else "does not exist"
+        what = "is a file" if directory.is_file() else "does not exist"
+        what = "has no config.json" if directory.is_dir() else what
         raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
     verify_manifest(directory)
     path = directory / CONFIG
@@ -147,7 +154,7 @@ def load_model(source: str | Path) -> LoadedModel:
     """Load a model directory, or an upstream model with its pretrained weights: build, operate, load. Eval mode, CPU.
 
     Raises:
-        UsageError: no such directory, or it holds a quantized ONNX file, which torch does not run.
+        UsageError: no such directory, or its model is an ONNX file, which torch does not run.
         SlimzooError: a damaged file.
     """
     from safetensors.torch import load_file
@@ -159,6 +166,11 @@ def load_model(source: str | Path) -> LoadedModel:
         return _upstream(str(source))
     directory = Path(source)
     config = read_config(directory)
+    if config.from_elsewhere and not any(step["verb"] == "quantize" for step in config.lineage):
+        raise UsageError(
+            f"{directory} holds an ONNX model from elsewhere, which cannot be trained, pruned or run by torch; "
+            "`slimzoo quantize` takes it"
+        )
     if config.primary != SAFETENSORS:
         raise UsageError(
             f"{directory} holds only the {_format_of(config)} ONNX model, which cannot be trained, pruned or quantized "

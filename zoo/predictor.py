@@ -34,7 +34,10 @@ class Predictor(Protocol):
     preprocess: Preprocess
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, h, w, 3) uint8 RGB of any one size to (B, classes) float32."""
+        """(B, h, w, 3) uint8 RGB of any one size to (B, classes) float32.
+
+        Pixels of the network's own size are taken as `Preprocess.resize` leaves them: nothing more is cut off.
+        """
 
 
 class TorchPredictor:
@@ -82,6 +85,7 @@ class OnnxPredictor:
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if pixels.shape[-1] == 1:  # grey as the network takes it; the graph starts from RGB
             pixels = np.repeat(pixels, 3, axis=-1)
+        pixels = _around(pixels, self.preprocess)
         outputs = [
             self.session.run(["logits"], {"pixels": pixels[start : start + BATCH]})[0]
             for start in range(0, len(pixels), BATCH)
@@ -96,6 +100,15 @@ def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.ui
     if not len(pixels):
         return np.empty((0, *preprocess.size, preprocess.channels), dtype=np.uint8)
     return np.stack([preprocess.resize(image) for image in pixels])
+
+
+def _around(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Pixels at the network's size with a margin that a graph which cuts out the centre takes off again, unscaled."""
+    if preprocess.resize_to is None or pixels.shape[1:3] != preprocess.size:
+        return pixels
+    before = [(preprocess.resize_to - side) // 2 for side in preprocess.size]
+    margins = [(b, preprocess.resize_to - side - b) for b, side in zip(before, preprocess.size, strict=True)]
+    return np.pad(pixels, [(0, 0), *margins, (0, 0)])
 
 
 def open_predictor(source: str | Path) -> Predictor:

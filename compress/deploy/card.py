@@ -50,7 +50,12 @@ def card(
 
 
 def licence(config: ModelConfig) -> str | None:
-    """Of the weights that the model was fitted from; None where it began with random ones, and is its maker's."""
+    """Of the weights that the model was fitted from; None where it began with random ones, and is its maker's.
+
+    Of a model that was a file of ours, what the file said.
+    """
+    if said := next((step["of"] for step in config.lineage if step.get("of")), None):
+        return None if said["licence"] is None else str(said["licence"])
     fits = [step for step in config.lineage if step["verb"] == "fit"]
     if any(step.get("method") == "scratch" for step in fits):
         return None

@@ -21,11 +21,11 @@ from transfer.data.dataset import reopen
 from transfer.data.loader import Progress
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, load_model, read_config
-from zoo.directory import replace_files
+from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, read_config, save_model
+from zoo.directory import check_free, new_directory, replace_files, write_json
 from zoo.errors import SlimzooError, UsageError
 from zoo.onnx_file import load_onnx
-from zoo.predictor import OnnxPredictor, TorchPredictor
+from zoo.predictor import OnnxPredictor
 from zoo.upstream import is_upstream
 
 OPSET = 20
@@ -65,13 +65,13 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
         raise SlimzooError("the exported graph has a fixed batch: the model's forward uses the batch size as a number")
     for node in network.graph.node:
         del node.metadata_props[:]  # stack traces of this machine
-    _name_layers_(network)
+    name_layers_(network)
     for value in (*network.graph.input, *network.graph.output, *network.graph.value_info):
         del value.metadata_props[:]
     return network
 
 
-def _name_layers_(network: onnx.ModelProto) -> None:
+def name_layers_(network: onnx.ModelProto) -> None:
     """A node that multiplies by a module's weight gets the module's name, where no other node has it."""
     taken = {node.name for node in network.graph.node}
     for node in network.graph.node:
@@ -112,46 +112,79 @@ def network_of(path: str | Path) -> onnx.ModelProto:
     return preprocessing.network_of(load_onnx(path))
 
 
-def export(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """`slimzoo export`: add model.onnx and deploy/ to a model directory and a record to its lineage, atomically.
+def export(
+    directory: str | Path,
+    *,
+    out: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """`slimzoo export`: model.onnx and deploy/, in the model directory or a new one, and a record in its lineage.
 
     deploy/ is a copy of the file with a script that runs it without slimzoo, on onnxruntime, NumPy and Pillow. The file
-    is compared with the torch model on up to 64 real images (noise, if the data cannot be opened), in the form in which
+    is compared with the model on up to 64 real images (noise, if the data cannot be opened), in the form in which
     it will be used: pixels in, logits out, in a process of its own.
+
+    Args:
+        directory: a model directory, to which the files are added; or "timm:NAME", "torchvision:NAME" or a float32
+            ONNX file, of which `out` becomes a model directory.
+        preprocess, classes: of an ONNX file from elsewhere, see `compress.deploy.float_model.open_float_model`.
 
     Returns:
         The lineage record.
 
     Raises:
-        UsageError: the directory's model is an ONNX file already.
+        UsageError: the directory's model is an ONNX file already; no `out` where one is needed, or one where it is not;
+            see also `open_float_model`.
         SlimzooError: the exported file gives other logits than the model; nothing is written.
     """
-    directory = Path(directory)
-    if is_upstream(directory):
-        raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo prune` makes one")
+    from compress.deploy.float_model import is_onnx_file, open_float_model  # which need `export_network`
+
     began = time.monotonic()
-    if is_model_directory(directory) and read_config(directory).primary == ONNX:
-        raise UsageError(f"{directory} is an ONNX model already: {directory / ONNX}")
-    loaded = load_model(directory)
+    anew = is_upstream(directory) or is_onnx_file(directory)
+    if anew and out is None:
+        raise UsageError(f"{directory} has no directory to write into; name a new one with --out DIR")
+    if not anew and out is not None and Path(directory).exists():
+        raise UsageError(f"{directory} is a model directory, to which export adds model.onnx; leave --out {out} out")
+    arguments = {"directory": str(directory)}
+    if out is not None:
+        check_free(Path(out), overwrite=overwrite)
+        arguments |= {"out": str(out)}
+        arguments |= {k: str(v) for k, v in (("preprocess", preprocess), ("classes", classes)) if v is not None}
+    elif is_model_directory(Path(directory)) and read_config(Path(directory)).primary == ONNX:
+        raise UsageError(f"{directory} is an ONNX model already: {Path(directory, ONNX)}")
     _tell(progress, "exporting", 0)
-    network = export_network(loaded.model, loaded.config.input_size)
-    images, raw, kind = parity_images(loaded.config)
-    reference = TorchPredictor(loaded.model, loaded.config.preprocess, loaded.config.classes)
-    exported = finish(network, loaded.config, None).SerializeToString()
-    parity = {"images": kind, **compare(reference, exported, images, raw)}
+    model = open_float_model(directory, preprocess=preprocess, classes=classes)
+    images, raw, kind = parity_images(model.config)
+    exported = finish(model.network, model.config, None).SerializeToString()
+    parity = {"images": kind, **compare(model.reference, exported, images, raw)}
     _tell(progress, "exporting", 1)
     if not parity["max_abs"] <= FP32_TOLERANCE * parity["logits_std"]:
         raise SlimzooError(
             f"the exported file differs from the model by {parity['max_abs']:.2g} (logits' standard deviation "
             f"{parity['logits_std']:.2g}); it was not written"
         )
-    content = finish(network, loaded.config, parity).SerializeToString()
+    content = finish(model.network, model.config, parity).SerializeToString()
+    after = {**(model.costs if anew else {}), "size_bytes": len(content)}
     record = lineage.step(
-        "export", {"directory": str(directory)}, seed=0, seconds=time.monotonic() - began,
-        after={"size_bytes": len(content)}, parity=parity,
-    )  # fmt: skip
-    config = json.dumps(loaded.config.with_step(record).to_json(), indent=1, ensure_ascii=False) + "\n"
-    replace_files(directory, {ONNX: content, CONFIG: config.encode("utf-8"), **deployment(content)})
+        "export", arguments, seed=0, seconds=time.monotonic() - began, after=after, parity=parity, **(model.notes or {})
+    )
+    config = model.config.with_step(record)
+    files = {ONNX: content, **deployment(content)}
+    if out is None:
+        written = json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n"
+        replace_files(Path(directory), {CONFIG: written.encode("utf-8"), **files})
+        return record
+    with new_directory(Path(out), run={"verb": "export", "arguments": arguments}, overwrite=overwrite) as work:
+        if model.loaded is None:
+            write_json(work / CONFIG, config.to_json())
+        else:
+            save_model(work, model.loaded.model, config)
+        (work / DEPLOY).mkdir()
+        for name, part in files.items():
+            (work / name).write_bytes(part)
     return record
 
 

@@ -28,10 +28,22 @@ BATCH_PIXELS = 1 << 16  # that are in a network at a time, whose activations are
 
 @dataclass(frozen=True)
 class Images:
-    """(N, H, W, C) pixels as batches that a network takes; they can be gone through again and again."""
+    """(N, H, W, C) pixels as batches that a network takes; they can be gone through again and again.
+
+    Raises:
+        UsageError: pixels of another type or size than the Preprocess gives out, or none.
+    """
 
     pixels: NDArray[np.uint8]
     preprocess: Preprocess
+
+    def __post_init__(self) -> None:
+        size = (*self.preprocess.size, self.preprocess.channels)
+        wanted = f"wanted uint8 ({', '.join(map(str, ('images', *size)))}), as Preprocess.resize gives them out"
+        if self.pixels.dtype != np.uint8:
+            raise UsageError(f"pixels of {self.pixels.dtype}; {wanted}")
+        if self.pixels.shape[1:] != size or not len(self.pixels):
+            raise UsageError(f"pixels of shape {self.pixels.shape}; {wanted}, at least one image")
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         height, width = self.pixels.shape[1:3]

@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from zoo.errors import UsageError
 from zoo.onnx_session import open_session
 
 Batches = Iterable[NDArray[np.float32]]
@@ -17,9 +18,14 @@ Batches = Iterable[NDArray[np.float32]]
 def tensors_of(
     network: onnx.ModelProto, names: Collection[str], batches: Batches
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """For each (B, C, H, W) batch the float tensors of these names, in onnxruntime; the input may be one of them."""
+    """For each (B, C, H, W) batch the float tensors of these names, in onnxruntime; the input may be one of them.
+
+    Raises:
+        UsageError: there is no batch, or one is not of the network's shape and type.
+    """
     import onnxruntime
 
+    batches = _checked(network, batches)
     watched = onnx.ModelProto()
     watched.CopyFrom(network)
     given = network.graph.input[0].name
@@ -34,3 +40,23 @@ def tensors_of(
     session = open_session(watched.SerializeToString(), options)
     for batch in batches:
         yield dict(zip(inner, session.run(inner, {given: batch}), strict=True)) | {given: batch}
+
+
+def _checked(network: onnx.ModelProto, batches: Batches) -> Batches:
+    """The same batches, each looked at before it is run."""
+    shape = [dim.dim_value or None for dim in network.graph.input[0].type.tensor_type.shape.dim]
+    wanted = f"wanted float32 ({', '.join(['batch', *(str(size or 'any') for size in shape[1:])])})"
+    batch = None
+    for batch in batches:
+        if not isinstance(batch, np.ndarray):
+            raise UsageError(f"images as {type(batch).__name__}; {wanted} arrays, as NumPy has them")
+        fits = batch.ndim == len(shape) and all(w in (None, g) for w, g in zip(shape[1:], batch.shape[1:], strict=True))
+        if not fits or not len(batch):
+            raise UsageError(f"images of shape {batch.shape}; {wanted}: prepare them by the model's Preprocess")
+        if batch.dtype != np.float32:
+            raise UsageError(
+                f"images of {batch.dtype}; {wanted}: prepare them by the model's Preprocess, or convert them"
+            )
+        yield batch
+    if batch is None:
+        raise UsageError(f"no images; {wanted}, at least one batch of them")

@@ -1,4 +1,5 @@
-"""`slimzoo quantize`: from a model directory to a directory whose model is an ONNX file of int8 or another format."""
+"""`slimzoo quantize`: from a float model, wherever it comes from, to a directory whose model is an int8 ONNX file, or
+one of another format."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ import numpy as np
 import onnx
 
 from compress.deploy.export import DEPLOY, PARITY_IMAGES, deployment, export_network, finish, in_memory
+from compress.deploy.float_model import FloatModel, open_float_model
 from compress.deploy.parity import compare
 from compress.quantize.calibrate import AUTO, METHODS, Images, check_method
 from compress.quantize.converted import Converted
-from compress.quantize.cpu import best_scheme
+from compress.quantize.cpu import Scheme, best_scheme
+from compress.quantize.data import open_calibration
 from compress.quantize.fidelity import divergence, logits_of
 from compress.quantize.formats import FORMATS, INT8, check_format
 from compress.quantize.mixed import cheapest_first, fewest
@@ -26,17 +29,17 @@ from compress.quantize.rounding import Roundings
 from compress.quantize.sensitivity import Blame, blame
 from compress.recipe import recovery_recipe
 from compress.step import Step
-from transfer.data.dataset import located, open_for
+from transfer.data.dataset import located
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, read_pixels
 from transfer.data.split import TEST, VAL
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, LoadedModel, ModelConfig, load_model
+from zoo.artifact import CONFIG, ONNX, ModelConfig
 from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import GateError, UsageError
-from zoo.predictor import OnnxPredictor, TorchPredictor
+from zoo.predictor import OnnxPredictor
 
 CALIBRATION_IMAGES = 256
 RANKING_IMAGES = 64
@@ -52,6 +55,11 @@ class QuantizedStep(Step):
     def quantized(self) -> Quantized | Converted:
         return self.found.quantized if isinstance(self.found, Nearest) else self.found
 
+    @property
+    def divergence(self) -> float:
+        """Of the answers from the float network's, on images that did not calibrate, in nats an image."""
+        return self.found.divergence if isinstance(self.found, Nearest) else sum(self.record["divergence"].values())
+
 
 def quantize(
     directory: str | Path,
@@ -64,6 +72,8 @@ def quantize(
     bits: int = 8,
     epochs: int = 0,
     keep: Sequence[str] = (),
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
@@ -76,22 +86,24 @@ def quantize(
     rounded, taught by itself as it was (compress/quantize/qat.py).
 
     Args:
-        directory: a model directory with float weights.
-        data: the data of its fit.
+        directory: a model directory with float weights, "timm:NAME", "torchvision:NAME" or a float32 ONNX file.
+        data: the data of its fit, or others of its classes. Images of other classes, or of none, only calibrate: how
+            near the answers stay to the float model's is said, and no accuracy.
         to: "int8", whose activations' ranges are calibrated; "int8-dynamic", whose are found at run time; "fp16" or
-            "bf16" (compress/quantize/formats.py). `ranges`, `bits` and `keep` are for the first.
+            "bf16" (compress/quantize/formats.py). `ranges`, `bits`, `epochs` and `keep` are for the first.
         max_drop: points of validation accuracy that may be lost. Where all layers in int8 lose more, those that do the
             most harm for the milliseconds that they save stay in float; where that is not enough, it is refused.
         ranges: of the activations: "minmax", "percentile" or "mse" (compress/quantize/calibrate.py); "auto" takes the
             one whose answers are nearest to the float network's on training images that did not calibrate.
         bits: of the weights, 2 to 8; activations have 8. 4 and fewer take half the bytes in the file, and no less time.
-        epochs: of training with rounded weights and activations; needs the extra qat.
+        epochs: of training with rounded weights and activations; needs the extra qat and a torch model.
         keep: names of layers that stay in float.
+        preprocess, classes: of an ONNX file from elsewhere, see `compress.deploy.float_model.open_float_model`.
 
     Raises:
         GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
-        UsageError: there is no such format, or it has no such option; the network has no layer of that name; torchao is
-            not installed.
+        UsageError: there is no such format, or it has no such option; the network has no layer of that name; `max_drop`
+            or `epochs` with images that have no labels of use; torchao is not installed; see also `open_float_model`.
         SlimzooError: the format was asked for and had no effect.
     """
     out = Path(out)
@@ -102,66 +114,60 @@ def quantize(
         check_method(ranges)
     if not 2 <= bits <= 8:
         raise UsageError(f"bits={bits}: weights can have 2 to 8")
-    if epochs and importlib.util.find_spec("torchao") is None:
-        raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
-    scheme = best_scheme()
-    scheme = replace(scheme, bits=min(bits, scheme.bits))
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "to": to, "max_drop": max_drop,
         "ranges": ranges, "bits": bits, "epochs": epochs, "keep": list(keep), "seed": seed,
+        **{k: located(value) for k, value in (("preprocess", preprocess), ("classes", classes)) if value is not None},
     }  # fmt: skip
     began = time.monotonic()
-    loaded = load_model(directory)
-    config = loaded.config
-    source = open_for(config, data)
+    model = open_float_model(directory, preprocess=preprocess, classes=classes)
+    config = model.config
+    calibration = open_calibration(config, data, max_drop=max_drop, most=2 * CALIBRATION_IMAGES, seed=seed)
+    if epochs:
+        _check_trainable(model, calibration.unmeasured)
     run = {"verb": "quantize", "arguments": arguments}
     with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
-        pixels = read_pixels(source, config.preprocess, progress)
-        before = measure(predictor_of(loaded.model, config), loaded.model, config, pixels, progress)
+        pixels = read_pixels(calibration.data, config.preprocess, progress)
+        measured = pixels if calibration.unmeasured is None else None
+        before = model.metrics(model.predictor, measured, progress)
         shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
         chosen, others = shuffled[:CALIBRATION_IMAGES], shuffled[CALIBRATION_IMAGES:][:CALIBRATION_IMAGES]
+        seen, unseen = (
+            Images(pixels.train.pixels[few], config.preprocess) for few in (chosen, others if len(others) else chosen)
+        )
         if progress is not None:
             progress("quantizing", 0, 1, "")
-        network, trained, notes = export_network(loaded.model, config.input_size), None, {}
-        if epochs:
-            check_layers(network, keep)
-            recipe = recovery_recipe(config, mirror=source.mirror, epochs=epochs, seed=seed)
-            network, trained = _train(loaded, pixels, recipe, scheme.bits, keep, work / CHECKPOINTS, progress)
-            notes = {"recipe": recipe.to_dict()}
-        unseen = Images(pixels.train.pixels[others if len(others) else chosen], config.preprocess)
-        calibration = Images(pixels.train.pixels[chosen], config.preprocess)
         found: Nearest | Converted
-        quantized: Quantized | Converted
         ranking: list[Blame] = []
-        if to != INT8:
-            quantized = found = FORMATS[to](network, calibration)
-            details = found.record() | {
-                "divergence": {to: divergence(logits_of(network, unseen), logits_of(found.network, unseen))}
-            }
-        else:
-            found = nearest(
-                network,
-                calibration,
-                unseen,
+        if to == INT8:
+            scheme = best_scheme()
+            int8 = _Int8(
+                scheme=replace(scheme, bits=min(bits, scheme.bits)),
                 ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
-                keep=keep,
-                scheme=scheme,
-                trained=trained,
+                keep=tuple(keep),
+                recipe=recovery_recipe(config, mirror=calibration.data.mirror, epochs=epochs, seed=seed)
+                if epochs
+                else None,
                 progress=progress,
             )
-            ranking = _ranking(found, Images(unseen.pixels[:RANKING_IMAGES], config.preprocess), keep, progress)
+            found = int8.of(model, pixels, seen, unseen, work / CHECKPOINTS)
+            ranking = int8.ranking(found, unseen)
             val = pixels.val
             if max_drop is not None and val is not None:
                 least = before[VAL]["top1"] - max_drop / 100
-                found = _within(found, ranking, keep, lambda network: _top1(network, config, val) >= least - ROUNDING)
-            quantized, details = found.quantized, _details(found, ranking) | notes
-        predictor = in_memory(finish(quantized.network, config, None))
-        after = measure(predictor, loaded.model, config, pixels, progress)
+                found = int8.within(found, ranking, lambda net: _top1(net, config, val) >= least - ROUNDING)
+            details = int8.record(found, ranking)
+        else:
+            found = FORMATS[to](model.network, seen)
+            apart = divergence(logits_of(model.network, unseen), logits_of(found.network, unseen))
+            details = {**found.record(), "divergence": {to: apart}}
+        quantized = found.quantized if isinstance(found, Nearest) else found
+        after = model.metrics(in_memory(finish(quantized.network, config, None)), measured, progress)
         _check_gate(before, after, max_drop, ranking, to)
-        shown = pixels.val or pixels.test or pixels.train
-        reference = TorchPredictor(loaded.model, config.preprocess, config.classes)
+        held_out = pixels.val or pixels.test
+        shown = unseen.pixels if held_out is None else held_out.pixels
         unsaid = finish(quantized.network, config, None).SerializeToString()
-        parity = {"images": "real", **compare(reference, unsaid, shown.pixels[:PARITY_IMAGES])}
+        parity = {"images": "real", **compare(model.reference, unsaid, shown[:PARITY_IMAGES])}
         content = finish(quantized.network, config, parity, metrics=after).SerializeToString()
         (work / DEPLOY).mkdir(exist_ok=True)
         for name, part in {ONNX: content, **deployment(content)}.items():
@@ -170,70 +176,99 @@ def quantize(
         after["size_bytes"] = (work / ONNX).stat().st_size
         after["density"] = quantized.density
         record = lineage.step(
-            "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, parity=parity, **details,
+            "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=calibration.data.record(),
+            before=before, after=after, parity=parity, **details, unmeasured=calibration.unmeasured,
+            **(model.notes or {}),
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])
         write_json(work / CONFIG, config.to_json())
     return QuantizedStep(out, config, record, found)
 
 
-def _train(
-    loaded: LoadedModel,
-    pixels: Pixels,
-    recipe: Recipe,
-    bits: int,
-    keep: Sequence[str],
-    checkpoints: Path,
-    progress: Progress | None,
-) -> tuple[onnx.ModelProto, Roundings]:
-    from compress.quantize.qat import train_quantized  # imports torchao
-
-    data = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
-    trained = train_quantized(
-        loaded.model, data, recipe, bits=bits, keep=keep, checkpoints=checkpoints, progress=progress
-    )
-    network = export_network(trained.model, loaded.config.input_size)
-    return network, trained.roundings(network)
+def _check_trainable(model: FloatModel, unlabelled: str | None) -> None:
+    if model.loaded is None:
+        raise UsageError(
+            f"--epochs trains in torch, and {model.config.architecture} is an ONNX file; leave out --epochs"
+        )
+    if unlabelled is not None:
+        raise UsageError(f"--epochs needs labelled images of the model's classes: {unlabelled}")
+    if importlib.util.find_spec("torchao") is None:
+        raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
 
 
-def _details(found: Nearest, ranking: Sequence[Blame]) -> dict[str, Any]:
-    """Of int8, for the lineage."""
-    quantized = found.quantized
-    return {
-        "scheme": vars(quantized.scheme), "ranges": quantized.ranges, "divergence": dict(found.tried),
-        "taken": list(found.taken), "kept": list(quantized.kept), "ranking": [each.record() for each in ranking],
-        "int8_layers": [quantized.int8_layers, quantized.layers], "int8_macs": quantized.int8_macs,
-    }  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class _Int8:
+    """How a network becomes int8.
 
+    Attributes:
+        recipe: of training with rounding; None does without.
+    """
 
-def _ranking(found: Nearest, unseen: Images, keep: Sequence[str], progress: Progress | None) -> list[Blame]:
-    return blame(
-        found.exact, found.histograms, unseen, ranges=found.quantized.ranges, scheme=found.quantized.scheme,
-        roundings=found.roundings, keep=keep, progress=progress,
-    )  # fmt: skip
+    scheme: Scheme
+    ranges: tuple[str, ...]
+    keep: tuple[str, ...]
+    recipe: Recipe | None
+    progress: Progress | None
 
-
-def _within(
-    found: Nearest, ranking: Sequence[Blame], keep: Sequence[str], holds: Callable[[onnx.ModelProto], bool]
-) -> Nearest:
-    """The same, with as many layers in float as the accuracy needs; as it is, where that does not help either."""
-    made: dict[tuple[str, ...], Quantized] = {}
-
-    def holds_with(layers: tuple[str, ...]) -> bool:
-        if len(layers) == len(ranking):  # nothing would be quantized
-            return False
-        made[layers] = quantize_static(
-            found.exact, histograms=found.histograms, ranges=found.quantized.ranges, keep=[*keep, *layers],
-            scheme=found.quantized.scheme, roundings=found.roundings,
+    def of(self, model: FloatModel, pixels: Pixels, seen: Images, unseen: Images, checkpoints: Path) -> Nearest:
+        network, trained = model.network, None
+        if self.recipe is not None:
+            network, trained = self._trained(model, pixels, self.recipe, checkpoints)
+        return nearest(
+            network, seen, unseen, ranges=self.ranges, keep=self.keep, scheme=self.scheme, trained=trained,
+            progress=self.progress,
         )  # fmt: skip
-        return holds(made[layers].network)
 
-    order = cheapest_first(ranking)
-    if holds(found.quantized.network) or not order:
-        return found
-    layers = fewest(order, holds_with)
-    return found if layers is None else replace(found, quantized=made[layers])
+    def _trained(
+        self, model: FloatModel, pixels: Pixels, recipe: Recipe, checkpoints: Path
+    ) -> tuple[onnx.ModelProto, Roundings]:
+        from compress.quantize.qat import train_quantized  # imports torchao
+
+        assert model.loaded is not None
+        check_layers(model.network, self.keep)
+        data = TrainingData(pixels.train, pixels.val, model.config.preprocess)
+        trained = train_quantized(
+            model.loaded.model, data, recipe, bits=self.scheme.bits, keep=self.keep, checkpoints=checkpoints,
+            progress=self.progress,
+        )  # fmt: skip
+        network = export_network(trained.model, model.config.input_size)
+        return network, trained.roundings(network)
+
+    def ranking(self, found: Nearest, unseen: Images) -> list[Blame]:
+        few = Images(unseen.pixels[:RANKING_IMAGES], unseen.preprocess)
+        return blame(
+            found.exact, found.histograms, few, ranges=found.quantized.ranges, scheme=self.scheme,
+            roundings=found.roundings, keep=self.keep, progress=self.progress,
+        )  # fmt: skip
+
+    def within(self, found: Nearest, ranking: Sequence[Blame], holds: Callable[[onnx.ModelProto], bool]) -> Nearest:
+        """The same, with as many layers in float as the accuracy needs; as it is, where that does not help either."""
+        made: dict[tuple[str, ...], Quantized] = {}
+
+        def holds_with(layers: tuple[str, ...]) -> bool:
+            if len(layers) == len(ranking):  # nothing would be quantized
+                return False
+            made[layers] = quantize_static(
+                found.exact, histograms=found.histograms, ranges=found.quantized.ranges, keep=[*self.keep, *layers],
+                scheme=self.scheme, roundings=found.roundings,
+            )  # fmt: skip
+            return holds(made[layers].network)
+
+        order = cheapest_first(ranking)
+        if holds(found.quantized.network) or not order:
+            return found
+        layers = fewest(order, holds_with)
+        return found if layers is None else replace(found, quantized=made[layers])
+
+    def record(self, found: Nearest, ranking: Sequence[Blame]) -> dict[str, Any]:
+        """For the lineage."""
+        quantized = found.quantized
+        recipe = {} if self.recipe is None else {"recipe": self.recipe.to_dict()}
+        return recipe | {
+            "scheme": vars(quantized.scheme), "ranges": quantized.ranges, "divergence": dict(found.tried),
+            "taken": list(found.taken), "kept": list(quantized.kept), "ranking": [each.record() for each in ranking],
+            "int8_layers": [quantized.int8_layers, quantized.layers], "int8_macs": quantized.int8_macs,
+        }  # fmt: skip
 
 
 def _top1(network: onnx.ModelProto, config: ModelConfig, part: LabelledPixels) -> float:

@@ -71,9 +71,10 @@ class Variant:
     def precision(self) -> str:
         if self.onnx_row is not None and self.onnx_row["precision"]:
             return str(self.onnx_row["precision"])
-        made: dict[str, Any] = next((r for r in reversed(self.lineage) if r.get("verb") == "quantize"), {})
-        to = (made.get("arguments") or {}).get("to", "int8")
-        return str(to) if self.primary == "model.onnx" else "fp32"
+        made: dict[str, Any] | None = next((r for r in reversed(self.lineage) if r.get("verb") == "quantize"), None)
+        if made is None or self.primary != "model.onnx":
+            return "fp32"
+        return str((made.get("arguments") or {}).get("to", "int8"))
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,13 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
 def current_metrics(lineage: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What holds of the model now: after its last step, or before that if it only wrote the model in another form.
 
-    A step that changed the weights without measuring them leaves nothing: older figures are of another model.
+    A step that changed the weights without measuring them leaves nothing: older figures are of another model. An export
+    that is the first step made the directory, and says what there is to say.
     """
     for record in reversed(lineage):
         after: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
-        if record.get("verb") not in SAME_WEIGHTS or any(after.get(split) for split in SPLITS):
+        first = record is lineage[0]
+        if record.get("verb") not in SAME_WEIGHTS or first or any(after.get(split) for split in SPLITS):
             return after
     return {}
 

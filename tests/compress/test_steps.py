@@ -12,9 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
+from compress.deploy.export import network_of
 from compress.prune import latency
 from compress.prune.recover import recipe_after_cut
 from compress.prune.step import prune
+from compress.quantize.layers import integer_layers, macs_by_layer
 from compress.quantize.step import quantize
 from compress.recipe import mirrored_as_fitted
 from transfer.fit import fit
@@ -64,6 +66,23 @@ def test_int8_is_near_and_a_quarter_of_the_size(folder):
     assert after["test"]["top1"] >= before["test"]["top1"] - 0.02
     assert after["size_bytes"] < 0.3 * (folder / "dense" / "model.onnx").stat().st_size
     assert record["int8_layers"] == [4, 4]
+
+
+def test_of_a_pruned_model_int8_has_both_effects(folder, tmp_path):
+    """Half of the MACs are gone from the file, and the rest runs on integers, in fewer bytes than either alone."""
+    quantize(folder / "pruned", data="digits", out=tmp_path / "both")
+    networks = {
+        name: network_of(folder / name / "model.onnx") if name != "both" else network_of(tmp_path / "both/model.onnx")
+        for name in ("dense", "pruned", "int8", "both")
+    }
+    macs = {name: sum(macs_by_layer(network).values()) for name, network in networks.items()}
+    assert macs["both"] == macs["pruned"] <= 0.5 * macs["dense"]
+    assert integer_layers(networks["both"]) == macs_by_layer(networks["pruned"]).keys()
+    sizes = {name: network.ByteSize() for name, network in networks.items()}
+    assert sizes["both"] < min(0.5 * sizes["pruned"], sizes["int8"])
+    record = newest(tmp_path / "both")
+    assert record["metrics"]["after"]["macs"] == macs["both"]
+    assert record["int8_macs"] == 1
 
 
 def test_export_answers_as_the_directory_does(folder, tmp_path):

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.data.duplicates import find_duplicates, group_ids
+from transfer.data.folder import class_folders, list_images
 from transfer.data.listing import Listing
-from transfer.data.sources import BUILT_IN, Data, index_listing, list_source, open_source
+from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source, open_source
 from transfer.data.split import TEST, TRAIN, VAL, stratified_split
 from zoo.artifact import ModelConfig
 from zoo.download import Progress
@@ -76,6 +77,30 @@ def open_labelled(source: str | Path, classes: Sequence[str]) -> Data:
     return _as_part(open_source(source), tuple(classes), TEST)
 
 
+def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:
+    """Some of a dataset's images, whatever their labels, as one "train" part; a folder needs none of a class's name.
+
+    Args:
+        source: see transfer.data.sources; where it names a training part, that alone.
+        most: how many images; by chance, by `seed`, where there are more.
+
+    Raises:
+        UsageError: nothing of that name.
+        DataError: no images.
+    """
+    path = Path(source)
+    data = index_listing(list_images(path, most=most, seed=seed) if path.is_dir() else list_source(source))
+    free = free_images(data)
+    indices = free if len(free) else np.arange(len(data.keys))
+    return _some(data, np.random.default_rng(seed).permutation(indices)[:most], TRAIN)
+
+
+def class_names_of(source: str | Path) -> tuple[str, ...]:
+    """The classes of a dataset, of which no image is opened; () of a folder of plain images."""
+    path = Path(source)
+    return class_folders(path) if path.is_dir() else class_names(list_source(source))
+
+
 def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) -> Data | None:
     """The data that a model was fitted to, with the same parts; None if there was no fit, or they cannot be opened.
 
@@ -123,6 +148,8 @@ def open_for(config: ModelConfig, source: str | Path) -> Data:
         UsageError: the data have other classes than the model.
     """
     data, classes = reopen(config.lineage, str(source)) or open_data(source), config.classes
+    if classes is not None and data.classes != classes and set(data.classes) == set(classes):
+        data = _renumbered(data, classes)
     if classes is None or data.classes != classes:
         known = "none that it names" if classes is None else f"{len(classes)}: {', '.join(list(classes)[:4])}"
         raise UsageError(
@@ -176,9 +203,27 @@ def _as_part(data: Data, classes: tuple[str, ...], part: str) -> Data:
     if unknown:
         near = did_you_mean(unknown[0], classes, f"known: {', '.join(classes[:8])}")
         raise DataError(f"{data.name}: class {unknown[0]!r} is not among the training classes; {near}")
+    return replace(_renumbered(data, classes), parts=np.full(len(data.keys), part, dtype="<U5"))
+
+
+def _renumbered(data: Data, classes: tuple[str, ...]) -> Data:
+    """The same, its labels in the order of `classes`, among which all of its own are."""
     number = np.array([classes.index(name) for name in data.classes])
-    parts = np.full(len(data.keys), part, dtype="<U5")
-    return replace(data, classes=classes, labels=number[data.labels], parts=parts)
+    return replace(data, classes=classes, labels=number[data.labels])
+
+
+def _some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
+    """These images alone, as one part."""
+    chosen = indices.tolist()
+    return replace(
+        data,
+        keys=tuple(data.keys[i] for i in chosen),
+        labels=data.labels[indices],
+        hashes=tuple(data.hashes[i] for i in chosen),
+        parts=np.full(len(chosen), part, dtype="<U5"),
+        read=lambda index: data.read(chosen[index]),
+        groups=tuple(data.groups[i] for i in chosen) if data.groups else (),
+    )
 
 
 def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, float]:

@@ -14,11 +14,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from transfer.data.listing import PART_NAMES, Ignored, Listing, Problem, list_files
+from transfer.data.split import TRAIN
 from zoo.errors import DataError
 from zoo.image import EXTENSIONS
 
 NAMES = ", ".join(sorted(EXTENSIONS))
+UNLABELLED = "unlabelled"
 
 
 def list_folder(root: Path) -> Listing:
@@ -38,6 +42,31 @@ def list_folder(root: Path) -> Listing:
             f"{root}: no images; wanted one folder a class with {NAMES} files inside, such as {root / 'cat' / '1.jpg'}"
         )
     return list_files(str(root), found, problems=problems, ignored=ignored)
+
+
+def list_images(root: Path, *, most: int, seed: int) -> Listing:
+    """Images below a folder, at any depth, as of one class; of train/ alone where there is one.
+
+    Args:
+        most: how many; by chance, by `seed`, where there are more, and no others are opened.
+
+    Raises DataError where there is no image at all.
+    """
+    ignored: list[Ignored] = []
+    trees = _trees(root, ignored)
+    found = [
+        path for part, tree in trees if part in ("", TRAIN) for path in sorted(_files(tree, ignored))
+    ]  # fmt: skip
+    if not found:
+        raise DataError(f"{root}: no images; wanted {NAMES} files, in any folders")
+    chosen = np.random.default_rng(seed).permutation(len(found))[:most].tolist()
+    return list_files(str(root), [(found[i], UNLABELLED, TRAIN) for i in chosen], ignored=ignored)
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """The names that `list_folder` would find, of the training part; nothing is opened."""
+    trees = [tree for part, tree in _trees(root, []) if part in ("", TRAIN)]
+    return tuple(sorted({folder.name for tree in trees for folder in _folders(tree, [])}))
 
 
 def _trees(root: Path, ignored: list[Ignored]) -> list[tuple[str, Path]]:

@@ -94,7 +94,7 @@ def test_what_is_not_offered(folder, tmp_path):
     assert "bf16 takes no --ranges or --keep" in refused(to="bf16", ranges="mse", keep=["conv2"])
     done = run(app, ["quantize", str(folder / "dense"), "--data", "digits", "--to", "bf61", "--out", "x"])
     assert "did you mean 'bf16'" in str(done.exception)
-    with pytest.raises(UsageError, match="holds only the bf16 ONNX model"):
+    with pytest.raises(UsageError, match="holds bfloat16 weights"):
         quantize(folder / "bf16", data="digits", out=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
