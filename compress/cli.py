@@ -135,7 +135,9 @@ def quantize(
         console.say(f"{out}: {share}; {found.scheme}{why}; {found.ranges} ranges{changes}; {size / 1e6:.2f} MB")
         parity = step.record["parity"]
         if why := step.record["unmeasured"]:
-            console.say(f"accuracy is not measured: {why}; its answers are {step.found.divergence:.2g} nats apart")
+            console.say(f"accuracy is not measured: {why}")
+            apart = f"{step.found.divergence:.2g} nats an image"
+            console.say(f"on images that did not calibrate its answers diverge from the float model's by {apart}")
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
