@@ -136,8 +136,7 @@ def quantize(
         parity = step.record["parity"]
         if why := step.record["unmeasured"]:
             console.say(f"accuracy is not measured: {why}")
-            apart = f"{step.found.divergence:.2g} nats an image"
-            console.say(f"on images that did not calibrate its answers diverge from the float model's by {apart}")
+            console.say(f"its answers diverge from the float model's by {step.found.divergence:.2g} nats an image")
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
