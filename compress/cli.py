@@ -148,7 +148,8 @@ def quantize(
         console.say(f"{out}: {said}; {size / 1e6:.2f} MB")
         parity = step.record["parity"]
         if why := step.record["unmeasured"]:
-            console.say(f"accuracy is not measured: {why}; its answers are {step.divergence:.2g} nats apart")
+            console.say(f"accuracy is not measured: {why}")
+            console.say(f"its answers diverge from the float model's by {step.divergence:.2g} nats an image")
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})

@@ -112,9 +112,11 @@ def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | 
             if value is not None:
                 raise UsageError(f"{option} {value}: {path} says that itself; leave {option} out")
         named = None if card["classes"] is None else tuple(map(str, card["classes"]))
+        beside = is_model_directory(path.parent) and path.name == ONNX
         config = ModelConfig(
             architecture=architecture, model_args={}, classes=named, primary=ONNX,
             preprocess=Preprocess.from_dict(card["preprocess"]),
+            lineage=read_config(path.parent).lineage if beside else [],  # which says what it was trained on
         )  # fmt: skip
         return _from_ours(path, config, {"of": {key: card.get(key) for key in ("architecture", "licence", "lineage")}})
     check_float(model, path)

@@ -57,4 +57,5 @@ def open_calibration(
 
 def _said(classes: tuple[str, ...]) -> str:
     more = ", ..." if len(classes) > NAMED else ""
-    return f"{len(classes)} class{'es' if len(classes) > 1 else ''} ({', '.join(classes[:NAMED])}{more})"
+    names = ", ".join(name.partition(",")[0] for name in classes[:NAMED])  # ImageNet's are lists of synonyms
+    return f"{len(classes)} class{'es' if len(classes) > 1 else ''} ({names}{more})"

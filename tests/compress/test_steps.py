@@ -134,6 +134,17 @@ def test_int8_directories_can_be_evaluated_but_not_changed(folder, tmp_path):
     assert "is an ONNX model already" in str(run(app, ["export", str(folder / "int8")]).exception)
 
 
+def test_an_exported_file_is_quantized_on_the_data_of_its_fit(folder, tmp_path):
+    """With the same parts: what it was trained on may not test it."""
+    record, step = newest(folder / "int8"), quantize(folder / "dense" / "model.onnx", data="digits", out=tmp_path / "x")
+    assert [each["verb"] for each in step.config.lineage] == ["fit", "export", "quantize"]
+    assert step.record["data"] == record["data"]
+    assert step.record["metrics"]["before"]["test"]["correct"] == record["metrics"]["before"]["test"]["correct"]
+    assert step.record["of"]["architecture"] == "lenet5_caffe"
+    with pytest.raises(UsageError, match="int8 ONNX model"):
+        prune(tmp_path / "x", data="digits", out=tmp_path / "y")
+
+
 def test_gate(folder, tmp_path, monkeypatch):
     """A model that guesses after quantization is refused, and nothing is written."""
     from compress.quantize import nearest
