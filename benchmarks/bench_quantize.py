@@ -166,25 +166,30 @@ def against_nncf(
     for name, model in compiled.items():
         logits = np.concatenate([model(inputs[start : start + 32])[0] for start in range(0, len(inputs), 32)])
         found[f"{name}_in_openvino"] = "".join("01"[int(right)] for right in logits.argmax(1) == test.labels)
-    one = inputs[:1]
-    times: dict[str, list[float]] = {name: [] for name in compiled}
-    runs = {}
-    for name, model in compiled.items():
-        began = time.perf_counter()
-        for _ in range(20):
-            model(one)
-        runs[name] = max(1, round(20 * RUNS_S / (time.perf_counter() - began)))
-    for _ in range(ROUNDS):
-        for name, model in compiled.items():
-            began = time.perf_counter()
-            for _ in range(runs[name]):
-                model(one)
-            times[name].append((time.perf_counter() - began) / runs[name])
+    times = in_turn({name: functools.partial(model, inputs[:1]) for name, model in compiled.items()})
     for name in ("slimzoo", "fp32"):
         ratio = ratio_interval(times["nncf"], times[name])
         found[f"{name}_in_openvino_times_as_fast"] = ratio.median
         found[f"{name}_in_openvino_times_as_fast_ci"] = [ratio.lo, ratio.hi]
     return found
+
+
+def in_turn(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of a call in each round, one after the other."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    runs = {}
+    for name, call in calls.items():
+        began = time.perf_counter()
+        for _ in range(20):
+            call()
+        runs[name] = max(1, round(20 * RUNS_S / (time.perf_counter() - began)))
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            for _ in range(runs[name]):
+                call()
+            times[name].append((time.perf_counter() - began) / runs[name])
+    return times
 
 
 def few_bits(seed: int, folder: Path) -> dict[str, Any]:
