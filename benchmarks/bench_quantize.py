@@ -377,9 +377,9 @@ def preprocessing_error() -> dict[str, Any]:
         for interpolation in ("bilinear", "bicubic"):
             how = zoo.Preprocess(size=(96, 96), mode=mode, resize_to=resize_to, interpolation=interpolation)
             config = ModelConfig(architecture="resnet20", model_args={}, classes=None, preprocess=how)
-            predictor = in_memory(finish(identity, config, None))
+            session = in_memory(finish(identity, config, None)).session
             for image in images:
-                off = predictor.logits(image[None])[0] - how.normalize(how.resize(image)[None])[0]
+                off = session.run(["logits"], {"pixels": image[None]})[0][0] - how.normalize(how.resize(image)[None])[0]
                 levels = np.abs(off) * np.array(how.std).reshape(3, 1, 1) * 255
                 means.append(float(levels.mean()))
                 largest = max(largest, float(levels.max()))
