@@ -24,7 +24,7 @@ def divergence(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float
         expected, got: (N, K) logits of the same images.
     """
     first, second = _log_softmax(expected), _log_softmax(got)
-    return float((np.exp(first) * (first - second)).sum(axis=1).mean())
+    return max(0.0, float((np.exp(first) * (first - second)).sum(axis=1).mean()))  # rounding goes below
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
