@@ -8,7 +8,8 @@ there, one weight of each output at a time, decides them (the problem is quadrat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,10 @@ from transfer.data.loader import Progress
 Batches = Iterable[NDArray[np.float32]]
 Activation = Callable[[Tensor], Tensor]
 
-PLACES = 16  # of each image that a layer's outputs are compared at
+# What a layer's outputs are compared at: 16 places of each of 256 images at 96 px; of larger ones fewer images and more
+# places, since the network is run twice a layer.
+PIXELS, FEWEST_IMAGES, SAMPLES = 256 * 96 * 96, 32, 256 * 16
+PLACES = 16  # of each image, at least
 BATCH = 128  # places in a step
 STEPS = 200
 RATE = 5e-2
@@ -65,8 +69,9 @@ def adaround(
     Args:
         network: float32.
         roundings: the weights to nearest.
-        batches: (B, C, H, W), run twice a layer; activations stay in float.
+        batches: (B, C, H, W), the first of which are run twice a layer; activations stay in float.
     """
+    batches = few_of(batches)
     layers = [layer for layer in layers_of(network) if layer.weight in roundings]
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
     done: dict[str, Rounded] = dict(roundings)
@@ -238,14 +243,30 @@ def _activation(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) ->
     return _same
 
 
-def sampled(layer: Layer, weight: Tensor, network: onnx.ModelProto, batches: Batches, seed: int) -> Tensor:
+def few_of(batches: Batches) -> list[NDArray[np.float32]]:
+    """The first images, as many as `PIXELS` allow."""
+    few: list[NDArray[np.float32]] = []
+    images = 0
+    for batch in batches:
+        room = max(FEWEST_IMAGES, PIXELS // math.prod(batch.shape[2:])) - images
+        if room <= 0:
+            break
+        few.append(batch[:room])
+        images += len(few[-1])
+    return few
+
+
+def sampled(
+    layer: Layer, weight: Tensor, network: onnx.ModelProto, batches: Sequence[NDArray[np.float32]], seed: int
+) -> Tensor:
     """(G, K, S) what the weight of each group is multiplied by, at S random places of the images."""
     rng = np.random.default_rng(seed)
     parts = []
+    most = max(PLACES, SAMPLES // max(1, sum(map(len, batches))))
     for found in tensors_of(network, [layer.source], batches):
         columns = columns_of(layer.node, weight, torch.from_numpy(found[layer.source]))  # (B, G, K, L)
         images, _, _, size = columns.shape
-        places = torch.from_numpy(rng.integers(0, size, (images, 1, 1, min(PLACES, size))))
+        places = torch.from_numpy(rng.integers(0, size, (images, 1, 1, min(most, size))))
         chosen = torch.gather(columns, 3, places.expand(-1, *columns.shape[1:3], -1))
         parts.append(chosen.permute(1, 2, 0, 3).flatten(2))
     return torch.cat(parts, dim=2)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.deploy.export import export_network
-from compress.quantize.adaround import adaround, as_matrix, columns_of, layers_of
+from compress.quantize.adaround import adaround, as_matrix, columns_of, few_of, layers_of
 from compress.quantize.fidelity import divergence, logits_of
 from compress.quantize.rounding import round_to_nearest, with_weights
 from zoo.registry import create_model
@@ -99,3 +99,12 @@ def test_a_network_of_four_bits_comes_nearer():
         for found in (nearest, adaround(network, nearest, seen))
     )
     assert near < 0.5 * far
+
+
+@pytest.mark.parametrize(("side", "images"), [(32, 300), (96, 256), (224, 47), (600, 32)])
+def test_large_images_are_fewer(side, images):
+    """The network is run twice a layer: as many pixels as 256 images of 96 px have, but 32 images at least."""
+    batches = (np.zeros((10, 1, side, side), np.float32) for _ in range(30))
+    found = few_of(batches)
+    assert sum(map(len, found)) == images
+    assert {batch.shape[1:] for batch in found} == {(1, side, side)}
