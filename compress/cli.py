@@ -96,7 +96,7 @@ def quantize(
     directory: Source,
     data: Annotated[
         str,
-        typer.Option(help="The data of the fit; training images calibrate. Others' images calibrate, unmeasured."),
+        typer.Option(help="The data of the fit; training images calibrate. Other images will do, unmeasured."),
     ],
     out: Out,
     to: Annotated[
