@@ -71,7 +71,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 FEW_BITS = {"model": "resnet20", "method": "scratch", "size": 32}
 BITS, EPOCHS = (4, 3, 2), 6
-APART = {"mobilenet_v2": "relu6", "mobilenet_v2, ReLU": "relu"}  # and what it is trained with
+APART: dict[str, dict[str, Any]] = {"mobilenet_v2": {}, "mobilenet_v2, ReLU": {"activation": "relu"}}
 MOST_LOST = 0.5  # points, of the two CNNs
 NO_WORSE, NO_SLOWER = -0.5, 1.05
 SPREAD = 1.5  # orders of magnitude to either side, that channels are scaled by
@@ -87,7 +87,7 @@ def main(seeds: list[int]) -> int:
     parts: dict[str, Callable[[int, Path], dict[str, Any]]] = {
         **{task: functools.partial(against_others, task) for task in TASKS},
         "few bits": few_bits,
-        **{task: functools.partial(far_apart, activation) for task, activation in APART.items()},
+        **{task: functools.partial(far_apart, arguments) for task, arguments in APART.items()},
     }
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
@@ -239,10 +239,10 @@ def answers(network: onnx.ModelProto, config: ModelConfig, pixels: NDArray[np.ui
     return "".join("01"[int(each)] for each in right)
 
 
-def far_apart(activation: str, seed: int, folder: Path) -> dict[str, Any]:
+def far_apart(arguments: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Accuracy on the test digits, in percent."""
     torch.manual_seed(seed)
-    model = zoo.create_model("mobilenet_v2", activation=activation, num_classes=10)
+    model = zoo.create_model("mobilenet_v2", num_classes=10, **arguments)
     rectified = zoo.create_model("mobilenet_v2", activation="relu", num_classes=10).eval()
     config = ModelConfig(
         architecture="mobilenet_v2", model_args={"num_classes": 10}, classes=tuple("0123456789"),
@@ -305,52 +305,14 @@ def scale_apart_(model: torch.nn.Module, seed: int) -> None:
 
 
 def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    cells, missed = [], []
-    for task in TASKS:
-        rows = sorted((run for run in runs if run["task"] == task), key=lambda run: run["seed"])
-        right = {
-            name: "".join(row[name] for row in rows)
-            for name in ("fp32", "slimzoo", "onnxruntime", "slimzoo_in_openvino", "nncf_in_openvino")
-        }
-        lost = paired_drop(right["fp32"], right["slimzoo"])
-        cell = {
-            "task": task,
-            "seeds": len(rows),
-            **{f"{name}_top1_pct": round(top1_pct(each), 2) for name, each in right.items()},
-            "int8_loses_points": round(lost.points, 2),
-            "int8_loses_ci_points": [round(edge, 2) for edge in lost.ci_points],
-            "taken": [row["taken"] for row in rows],
-        }
-        if "dynamic" in rows[0]:
-            cell["int8_dynamic_top1_pct"] = round(top1_pct("".join(row["dynamic"] for row in rows)), 2)
-            cell["int8_dynamic_times_as_fast_as_onnxruntime"] = median_of(rows, "dynamic_times_as_fast")
-        if "vit" not in task and lost.points > MOST_LOST:
-            missed.append(f"{task}: int8 loses {lost.points:.2f} points")
-        for runtime, peer, ours, theirs in (
-            ("onnxruntime", "onnxruntime", "slimzoo", "onnxruntime"),
-            ("openvino", "nncf", "slimzoo_in_openvino", "nncf_in_openvino"),
-        ):
-            gained = paired_drop(right[ours], right[theirs])
-            speed = [row[f"{ours}_times_as_fast_ci"] for row in rows]
-            cell |= {
-                f"gains_over_{peer}_points": round(gained.points, 2),
-                f"gains_over_{peer}_ci_points": [round(edge, 2) for edge in gained.ci_points],
-                f"times_as_fast_as_{peer}": median_of(rows, f"{ours}_times_as_fast"),
-                f"times_as_fast_as_{peer}_ci": [min(ci[0] for ci in speed), max(ci[1] for ci in speed)],
-                f"fp32_times_as_fast_as_{peer}": median_of(rows, f"{ours.replace('slimzoo', 'fp32')}_times_as_fast"),
-            }
-            if gained.ci_points[0] < NO_WORSE:
-                missed.append(f"{task}: may be less accurate than {peer}'s")
-            if all(1 / ci[1] > NO_SLOWER for ci in speed):
-                missed.append(f"{task}: slower than {peer}'s in {runtime}")
-        cells.append(cell)
-    few = [run for run in runs if run["task"] == "few bits"]
-    bits = few_bits_cells(few)
+    missed: list[str] = []
+    cells = [compared(task, sorted_runs(runs, task), missed) for task in TASKS]
+    bits = few_bits_cells(sorted_runs(runs, "few bits"))
     if bits[0]["trained_loses_points"] > MOST_LOST_TRAINED:
         missed.append(f"four bits, trained: {bits[0]['trained_loses_points']:.2f} points are lost")
     apart = {}
     for task in APART:
-        rows = [run for run in runs if run["task"] == task]
+        rows = sorted_runs(runs, task)
         apart[task] = {key: round(statistics.mean(row[key] for row in rows), 2) for key in rows[0] if "_pct" in key}
     mean = apart["mobilenet_v2"]
     if mean["equalized_and_corrected_pct"] < RECOVERED * mean["by_channel_as_trained_pct"]:
@@ -369,6 +331,50 @@ def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "preprocessing": pixels, "calibration_memory": memory, "scheme": str(best_scheme()),
         "methods": list(METHODS), "missed": missed, "runs": runs,
     }  # fmt: skip
+
+
+def sorted_runs(runs: list[dict[str, Any]], task: str) -> list[dict[str, Any]]:
+    return sorted((run for run in runs if run["task"] == task), key=lambda run: run["seed"])
+
+
+def compared(task: str, rows: list[dict[str, Any]], missed: list[str]) -> dict[str, Any]:
+    """All seeds of one task; what does not hold is added to `missed`."""
+    right = {
+        name: "".join(row[name] for row in rows)
+        for name in ("fp32", "slimzoo", "onnxruntime", "slimzoo_in_openvino", "nncf_in_openvino")
+    }
+    lost = paired_drop(right["fp32"], right["slimzoo"])
+    cell = {
+        "task": task,
+        "seeds": len(rows),
+        **{f"{name}_top1_pct": round(top1_pct(each), 2) for name, each in right.items()},
+        "int8_loses_points": round(lost.points, 2),
+        "int8_loses_ci_points": [round(edge, 2) for edge in lost.ci_points],
+        "taken": [row["taken"] for row in rows],
+    }
+    if "dynamic" in rows[0]:
+        cell["int8_dynamic_top1_pct"] = round(top1_pct("".join(row["dynamic"] for row in rows)), 2)
+        cell["int8_dynamic_times_as_fast_as_onnxruntime"] = median_of(rows, "dynamic_times_as_fast")
+    if "vit" not in task and lost.points > MOST_LOST:
+        missed.append(f"{task}: int8 loses {lost.points:.2f} points")
+    for runtime, peer, ours, theirs in (
+        ("onnxruntime", "onnxruntime", "slimzoo", "onnxruntime"),
+        ("openvino", "nncf", "slimzoo_in_openvino", "nncf_in_openvino"),
+    ):
+        gained = paired_drop(right[ours], right[theirs])
+        speed = [row[f"{ours}_times_as_fast_ci"] for row in rows]
+        cell |= {
+            f"gains_over_{peer}_points": round(gained.points, 2),
+            f"gains_over_{peer}_ci_points": [round(edge, 2) for edge in gained.ci_points],
+            f"times_as_fast_as_{peer}": median_of(rows, f"{ours}_times_as_fast"),
+            f"times_as_fast_as_{peer}_ci": [min(ci[0] for ci in speed), max(ci[1] for ci in speed)],
+            f"fp32_times_as_fast_as_{peer}": median_of(rows, f"{ours.replace('slimzoo', 'fp32')}_times_as_fast"),
+        }
+        if gained.ci_points[0] < NO_WORSE:
+            missed.append(f"{task}: may be less accurate than {peer}'s")
+        if all(1 / ci[1] > NO_SLOWER for ci in speed):
+            missed.append(f"{task}: slower than {peer}'s in {runtime}")
+    return cell
 
 
 def preprocessing_error() -> dict[str, Any]:
