@@ -212,7 +212,7 @@ def quantize(f: Figures) -> str:
         to_fp32 = cell["times_as_fast_as_onnxruntime"] / cell["fp32_times_as_fast_as_onnxruntime"]
         lines.append(
             f"| {cell['task']} | {cell['fp32_top1_pct']:.2f}% | {cell['slimzoo_top1_pct']:.2f}% "
-            f"| {-cell['int8_loses_points']:+.2f} ({-high:+.2f} to {-low:+.2f}) | {' | '.join(gains)} "
+            f"| {0 - cell['int8_loses_points']:+.2f} ({-high:+.2f} to {-low:+.2f}) | {' | '.join(gains)} "
             f"| {to_fp32:.2f} | {' | '.join(speeds)} |"
         )
     few = ["| bits of ResNet-20's weights, digits | to nearest | learned rounding | trained |", "|---:|---:|---:|---:|"]
@@ -232,8 +232,8 @@ def quantize(f: Figures) -> str:
         f"{apart['four_bits_learned_pct']:.1f}% learned. What an exported file feeds its network is within "
         f"{pixels['worst_mean_levels']:.3f} of 255 grey levels of Pillow's resize in the mean ({pixels['sizes']} "
         f"sizes, {pixels['modes']} modes; {pixels['largest_levels']:.0f} at most). Calibrating a ResNet-18 on "
-        f"{memory['images']:,} images of {memory['size']} pixels takes {memory['peak_bytes'] / 1e9:.2f} GB. What this "
-        f"processor computes right, by trial: {f['scheme']}."
+        f"{memory['images']:,} images of {memory['size']} pixels takes {memory['peak_bytes'] / 1e9:.2f} GB. "
+        f"The sums that this processor gets right, by trial: {f['scheme']}."
     )
     return "\n".join([*lines, "", *few, "", text])
 
