@@ -66,8 +66,7 @@ from zoo.artifact import ModelConfig, load_model
 TASKS: dict[str, dict[str, Any]] = {
     "emoji, tf_efficientnet_lite0": {"model": "tf_efficientnet_lite0", "method": "finetune", "size": 96},
     "emoji, resnet18": {"model": "resnet18", "method": "scratch", "size": 64},
-    # AdamW's usual rate from random weights, 3e-3, is a convolutional network's: at it, this one learns nothing
-    "digits, vit_tiny": {"model": "vit_tiny", "method": "scratch", "size": 64, "lr": 3e-4},
+    "digits, vit_tiny": {"model": "vit_tiny", "method": "scratch", "size": 64},
 }
 FEW_BITS = {"model": "resnet20", "method": "scratch", "size": 32}
 BITS, EPOCHS = (4, 3, 2), 6

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
@@ -114,8 +116,9 @@ def fit(
             mirror = source.mirror if flip is None else flip
             rate = lr if isinstance(lr, float) else None
             return recipe_for(
-                pixels, config, kind, mirror=mirror, epochs=epochs, batch=batch, lr=rate, seed=seed, settings=settings
-            )
+                network, pixels, config, kind, mirror=mirror, epochs=epochs, batch=batch, lr=rate, seed=seed,
+                settings=settings,
+            )  # fmt: skip
 
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
@@ -152,6 +155,7 @@ def _shared_directory(out: Path, *, run: dict[str, Any], overwrite: bool, resume
 
 
 def recipe_for(
+    network: nn.Module,
     pixels: Pixels,
     config: ModelConfig,
     kind: Trains,
@@ -163,12 +167,14 @@ def recipe_for(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe for these images, and in it what was asked for."""
+    """The recipe for this network and these images, and in it what was asked for."""
+    norms = {type(module) for module in network.modules() if isinstance(module, nn.LayerNorm | _BatchNorm)}
     given = dict(settings or {})
     optimizer = {"optimizer": given["optimizer"]} if "optimizer" in given else {}  # its rates go by it
     standard = Recipe.for_data(
         len(pixels.train), min(config.preprocess.size), classes=len(config.classes or ()), mirror=mirror, method=kind,
         batch=batch or Recipe.batch, lr=lr, seed=seed, **optimizer,
+        layer_norm=bool(norms) and all(issubclass(norm, nn.LayerNorm) for norm in norms),
     )  # fmt: skip
     if epochs is not None:
         standard = replace(standard, epochs=epochs)

@@ -80,7 +80,8 @@ def distill(
             source, master.config.preprocess, progress
         )  # fmt: skip
         recipe = recipe_for(
-            pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs, seed=seed,
+            network, pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs,
+            seed=seed,
         )  # fmt: skip
         recipe = replace(recipe, patience=patience)
         before = (

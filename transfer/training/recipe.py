@@ -62,6 +62,10 @@ STANDARD_RATES: dict[OptimizerName, Rates] = {
     "adamw": Rates(lr=1e-3, scratch_lr=3e-3, weight_decay=0.05),
 }
 
+# Of the rate from random weights, where a network normalizes each image by itself, with LayerNorm. ViT-Tiny on digits
+# at 64 px, 30 epochs, validation: 23% at 3e-3 (one seed), 91, 89 and 92% at 3e-4 (seeds 0, 1, 2).
+LAYER_NORM_SHARE = 0.1
+
 # Fine-tuning's length. BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370, sec. 3.3) gives every set of fewer than
 # 20k images 500 steps of 512; here the classifier is a fitted probe, so that less is enough: on emoji 8, 10 and 12
 # epochs are equal within a point (two seeds).
@@ -172,6 +176,7 @@ class Recipe:
         optimizer: OptimizerName = "adamw",
         batch: int = USUAL_BATCH,
         lr: float | None = None,
+        layer_norm: bool = False,
         seed: int = 0,
     ) -> Recipe:
         """The recipe for a dataset, from what is known before training.
@@ -183,6 +188,7 @@ class Recipe:
             method: "finetune" starts from pretrained weights and a fitted probe, "scratch" from random weights.
             batch: images a step.
             lr: peak rate of the classifier; by default the optimizer's own (`STANDARD_RATES`) for that batch.
+            layer_norm: whether the network has LayerNorm and no BatchNorm; from scratch it then takes a tenth of that.
 
         Raises:
             UsageError: see `Recipe`; fewer than one image or class.
@@ -193,7 +199,8 @@ class Recipe:
             return cls(optimizer=optimizer)  # says which there are
         fresh = method == "scratch"
         standard = STANDARD_RATES[optimizer].at(batch)
-        rate = lr if lr is not None else standard.scratch_lr if fresh else standard.lr
+        usual = standard.scratch_lr * (LAYER_NORM_SHARE if layer_norm else 1) if fresh else standard.lr
+        rate = usual if lr is None else lr
         return cls(
             epochs=SCRATCH_EPOCHS if fresh else _epochs(images, batch),
             batch=batch,

@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import get_args
 
+import numpy as np
 import pytest
+import torch
 
+from transfer.data.loader import LabelledPixels
+from transfer.data.parts import Pixels
+from transfer.fit import recipe_for
 from transfer.training.augment import Augment
 from transfer.training.optim import OPTIMIZERS, SCHEDULES
 from transfer.training.recipe import STANDARD_RATES, OptimizerName, Recipe, ScheduleName
+from zoo.artifact import ModelConfig
 from zoo.errors import UsageError
+from zoo.preprocess import Preprocess
+from zoo.registry import create_model
 
 SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
 
@@ -123,3 +131,17 @@ def test_given_rate_batch_and_optimizer_are_kept():
 def test_a_wrong_augmentation_is_refused():
     with pytest.raises(UsageError, match=r"augment: grey=1\.5 must be in \[0, 1\]"):
         Augment(grey=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("resnet20", 3e-3), ("lenet5", 3e-3), ("vit_tiny", 3e-4), ("convnext_tiny", 3e-4), ("timm:convnext_atto", 3e-4)],
+)
+def test_networks_with_layernorm_alone_take_a_tenth_from_scratch(name, rate):
+    with torch.device("meta"):
+        network = create_model(name)
+    pixels = Pixels(LabelledPixels(np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2), None, None)
+    config = ModelConfig(architecture=name, model_args={}, classes=("a", "b"), preprocess=Preprocess(size=(32, 32)))
+    lrs = {kind: recipe_for(network, pixels, config, kind, mirror=False).lr for kind in ("scratch", "finetune")}
+    assert lrs == pytest.approx({"scratch": rate, "finetune": 1e-3})
+    assert recipe_for(network, pixels, config, "scratch", mirror=False, lr=0.01).lr == 0.01
