@@ -15,7 +15,7 @@ from transfer.data.sources import Data
 from zoo import download, upstream
 from zoo.artifact import ModelConfig
 from zoo.classifier import classifier_name, reset_classifier_
-from zoo.errors import UsageError, did_you_mean
+from zoo.errors import UsageError, did_you_mean, first_line
 from zoo.preprocess import Preprocess
 from zoo.pretrained import fetch
 from zoo.registry import create_model, model_entry
@@ -128,5 +128,5 @@ def _refusal(name: str, arguments: dict[str, Any], side: int) -> str:
             model = create_model(name, **arguments).eval()
             model(torch.empty(1, arguments.get("in_channels", 3), side, side))
     except Exception as error:  # every model has its own kind
-        return str(error).strip().splitlines()[0][:200] or type(error).__name__
+        return first_line(error)[:200]
     return ""

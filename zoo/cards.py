@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, first_line
 from zoo.registry import create_model, list_models, model_entry
 
 # {name: [parameters, MACs]} of every registered model at its input size, so that a list needs no counting. Written by
@@ -62,7 +62,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     try:
         cost = asdict(count_cost(network, input_size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise UsageError(f"{name} does not take {input_size}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{name} does not take {input_size}: {first_line(error)}") from error
     if not layers:
         del cost["layers"]
     return {

@@ -38,6 +38,11 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = exit_code
 
 
+def first_line(error: BaseException) -> str:
+    """Of what another library's error says; its kind, where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """ "did you mean 'a' or 'b'?" with the known names near to `name`, or `otherwise` where none is near."""
     near = difflib.get_close_matches(name, list(known), n=3)

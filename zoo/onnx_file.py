@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from zoo.errors import SlimzooError, UsageError
+from zoo.errors import SlimzooError, UsageError, first_line
 
 MOST_BYTES = 2**31 - 1  # of a protobuf message
 MOST_ELEMENTS = 2**30  # of a tensor inside the network, for one image: 4 GB of floats
@@ -56,7 +56,7 @@ def load_onnx(path: str | Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(_for_one_image(model), data_prop=True)
     except Exception as error:  # the checker's and the inference's own kinds, and ValueError of what they serialize
-        raise SlimzooError(f"{path} is not a valid ONNX network: {_first_line(error)}") from error
+        raise SlimzooError(f"{path} is not a valid ONNX network: {first_line(error)}") from error
     for value in inferred.graph.value_info:
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if math.prod(size for size in shape if size > 0) > MOST_ELEMENTS:
@@ -168,7 +168,3 @@ def _for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
         if len(dims) and not dims[0].dim_value:
             dims[0].dim_value = 1
     return single
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -75,12 +75,7 @@ class OnnxPredictor:
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "slimzoo" not in metadata:
             raise UsageError(f"{path} says nothing of its preprocessing and classes; export it with `slimzoo export`")
-        try:
-            record = json.loads(metadata["slimzoo"])
-            self.preprocess = Preprocess.from_dict(record["preprocess"])
-            self.classes = None if record["classes"] is None else tuple(map(str, record["classes"]))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error
+        _, self.preprocess, self.classes = read_card(metadata["slimzoo"], path)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if pixels.shape[-1] == 1:  # grey as the network takes it; the graph starts from RGB
@@ -91,6 +86,20 @@ class OnnxPredictor:
             for start in range(0, len(pixels), BATCH)
         ]
         return np.concatenate(outputs)
+
+
+def read_card(said: str, path: str | Path) -> tuple[dict[str, Any], Preprocess, tuple[str, ...] | None]:
+    """What an exported file says of itself (compress/deploy/card.py), and in it its preprocessing and classes.
+
+    Raises:
+        SlimzooError: it cannot be read.
+    """
+    try:
+        card: dict[str, Any] = json.loads(said)
+        classes = None if card["classes"] is None else tuple(map(str, card["classes"]))
+        return card, Preprocess.from_dict(card["preprocess"]), classes
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error
 
 
 def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import download
 from zoo.download import Progress
-from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.errors import SlimzooError, UsageError, did_you_mean, first_line
 from zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _from_hub(name: str, repository: str, file: str, revision: str) -> Path | No
     except errors.RemoteEntryNotFoundError:
         return None
     except Exception as error:  # its own kinds and its HTTP library's
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise SlimzooError(f"timm:{name}: the download failed ({line}); the next attempt goes on from there") from error
     path = Path(found)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import download
 from zoo.download import Progress
-from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.errors import SlimzooError, UsageError, did_you_mean, first_line
 from zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _only_tensors(path: Path) -> None:
     try:
         torch.load(path, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = first_line(error)
         raise SlimzooError(f"{path} cannot be read as tensors alone: {line}") from error
 
 

@@ -23,10 +23,11 @@ import numpy as np
 
 from compress.deploy.benchmark_process import WorkerProcess
 from compress.deploy.machine import default_threads, describe_machine, gpu_names
-from compress.deploy.runtimes import OF_CUDA, OF_ONNX, ONNX_FILE, RUNTIMES, bare_network
+from compress.deploy.runtimes import OF_CUDA, ONNX_FILE, RUNTIMES, bare_network
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
 from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.onnx_session import ONNX_RUNTIMES
 from zoo.upstream import is_upstream
 
 Progress = Callable[[str, int, int, str], None]  # (what, done, total, note), as zoo.console.Console.progress takes it
@@ -172,7 +173,7 @@ def _rows(model: str | Path, name: str, runtimes: Sequence[str] | None) -> list[
         meant = ["onnxruntime", "torch", "torch-cuda"]
     rows = []
     for runtime in runtimes or meant:
-        file, reason = files["onnxruntime" if runtime in OF_ONNX else "torch"]
+        file, reason = files["onnxruntime" if runtime in ONNX_RUNTIMES else "torch"]
         cuda = runtime == "torch-cuda"
         if cuda and reason is None and not gpu_names():
             reason = "no CUDA device"
@@ -203,7 +204,7 @@ def _reason_for(row: _Row) -> Any:
 
 def _open(worker: WorkerProcess, row: _Row, scratch: Path, *, threads: int, batch: int, inputs: Path | None) -> None:
     path, precision = row.path, row.precision
-    if row.runtime in OF_ONNX:  # the worker gets the network alone, and need not import onnx to take it out
+    if row.runtime in ONNX_RUNTIMES:  # the worker gets the network alone, and need not import onnx to take it out
         network = scratch / f"{sum(1 for _ in scratch.iterdir())}.onnx"
         precision = bare_network(Path(row.path), network)
         path = str(network)

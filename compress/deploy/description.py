@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
-from compress.deploy.card import KEY
 from zoo.artifact import read_config
-from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.errors import UsageError, did_you_mean
 from zoo.preprocess import Preprocess
 from zoo.upstream import is_upstream, recorded_preprocess
 from zoo.weights import WEIGHTS
@@ -19,24 +17,6 @@ from zoo.weights import WEIGHTS
 NEEDED = ("size", "mode", "interpolation", "mean", "std")  # whose defaults would be guesses
 KNOWN = (*NEEDED, "resize_to", "antialias", "background")
 FORM = "a JSON file with the keys of config.json's `preprocess`, or a model that shares it: timm:NAME, NAME or DIR"
-
-
-def card_of(model: onnx.ModelProto, path: Path) -> dict[str, Any] | None:
-    """What a file says of itself (compress/deploy/card.py); None of a file from elsewhere.
-
-    Raises:
-        SlimzooError: what it says cannot be read.
-    """
-    said = {prop.key: prop.value for prop in model.metadata_props}
-    if KEY not in said:
-        return None
-    try:
-        card: dict[str, Any] = json.loads(said[KEY])
-        Preprocess.from_dict(card["preprocess"])
-        [*map(str, card["classes"] or ())]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error
-    return card
 
 
 def read_preprocess(source: str | Path) -> Preprocess:

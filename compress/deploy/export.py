@@ -23,7 +23,7 @@ from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, read_config, save_model
 from zoo.directory import check_free, new_directory, replace_files, write_json
-from zoo.errors import SlimzooError, UsageError
+from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.onnx_file import load_onnx
 from zoo.predictor import OnnxPredictor
 from zoo.upstream import is_upstream
@@ -56,9 +56,7 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
                 optimize=optimize,
             )  # fmt: skip
         except Exception as error:  # the exporter's own kinds differ from version to version
-            raise SlimzooError(
-                f"torch cannot export this model to ONNX: {str(error).strip().splitlines()[0]}"
-            ) from error
+            raise SlimzooError(f"torch cannot export this model to ONNX: {first_line(error)}") from error
     assert program is not None
     network: onnx.ModelProto = program.model_proto
     if not network.graph.input[0].type.tensor_type.shape.dim[0].dim_param:

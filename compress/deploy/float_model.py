@@ -10,9 +10,11 @@ from typing import Any
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from compress.deploy.description import FORM, card_of, read_classes, read_preprocess
-from compress.deploy.export import export_network, network_of
+from compress.deploy.card import KEY
+from compress.deploy.description import FORM, read_classes, read_preprocess
+from compress.deploy.export import export_network
 from compress.deploy.foreign import OriginalPredictor, check_float, normalized
+from compress.deploy.preprocessing import network_of
 from compress.quantize.layers import macs_by_layer
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, predictor_of
@@ -20,8 +22,7 @@ from transfer.evaluation.evaluate import evaluate_pixels
 from zoo.artifact import ELSEWHERE, ONNX, LoadedModel, ModelConfig, is_model_directory, load_model, read_config
 from zoo.errors import UsageError
 from zoo.onnx_file import load_onnx
-from zoo.predictor import OnnxPredictor, Predictor, TorchPredictor
-from zoo.preprocess import Preprocess
+from zoo.predictor import OnnxPredictor, Predictor, TorchPredictor, read_card
 from zoo.upstream import is_upstream
 
 SUFFIX = ".onnx"
@@ -38,8 +39,7 @@ class FloatModel:
         predictor: the same, as fast as it gets; for accuracies.
         costs: `params`, `macs` and `size_bytes`.
         loaded: the torch model, where there is one.
-        changes: what had to be changed of a file from elsewhere, in words.
-        notes: for the lineage.
+        notes: for the lineage; of a file from elsewhere the `changes` that had to be made, in words.
     """
 
     network: onnx.ModelProto
@@ -48,7 +48,6 @@ class FloatModel:
     predictor: Predictor
     costs: Mapping[str, Any]
     loaded: LoadedModel | None = None
-    changes: tuple[str, ...] = ()
     notes: Mapping[str, Any] | None = None
 
     def metrics(self, predictor: Predictor, pixels: Pixels | None, progress: Progress | None = None) -> dict[str, Any]:
@@ -81,12 +80,10 @@ def open_float_model(
     """
     if is_onnx_file(source):
         return _from_file(Path(source), preprocess, classes)
-    for option, value in (("--preprocess", preprocess), ("--classes", classes)):
-        if value is not None:
-            raise UsageError(f"{option} {value}: {source} says that itself; leave {option} out")
+    _refuse_descriptions(source, preprocess, classes)
     directory = Path(source)
     if not is_upstream(source) and is_model_directory(directory) and (config := read_config(directory)).primary == ONNX:
-        return _from_ours(directory / ONNX, config)
+        return _from_ours(load_onnx(directory / ONNX), directory / ONNX, config)
     loaded = load_model(source)
     network = export_network(loaded.model, loaded.config.input_size)
     config = loaded.config
@@ -105,20 +102,19 @@ def open_float_model(
 
 def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | None) -> FloatModel:
     model = load_onnx(path)
-    card = card_of(model, path)
+    said = {each.key: each.value for each in model.metadata_props}.get(KEY)
     architecture = f"{ELSEWHERE}{path.stem}"
-    if card is not None:
-        for option, value in (("--preprocess", preprocess), ("--classes", classes)):
-            if value is not None:
-                raise UsageError(f"{option} {value}: {path} says that itself; leave {option} out")
-        named = None if card["classes"] is None else tuple(map(str, card["classes"]))
+    if said is not None:
+        card, prepared, named = read_card(said, path)
+        _refuse_descriptions(path, preprocess, classes)
         beside = is_model_directory(path.parent) and path.name == ONNX
         config = ModelConfig(
             architecture=architecture, model_args={}, classes=named, primary=ONNX,
-            preprocess=Preprocess.from_dict(card["preprocess"]),
+            preprocess=prepared,
             lineage=read_config(path.parent).lineage if beside else [],  # which says what it was trained on
         )  # fmt: skip
-        return _from_ours(path, config, {"of": {key: card.get(key) for key in ("architecture", "licence", "lineage")}})
+        notes = {"of": {key: card.get(key) for key in ("architecture", "licence", "lineage")}}
+        return _from_ours(model, path, config, notes)
     check_float(model, path)
     if preprocess is None:
         raise UsageError(f"{path} does not say how its images are prepared: name it with --preprocess, {FORM}")
@@ -137,12 +133,20 @@ def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | 
     original = OriginalPredictor(foreign.original, wanted, named)
     return FloatModel(
         network=foreign.network, config=config, reference=original, predictor=original, costs=costs(foreign.network),
-        changes=foreign.changes, notes={"changes": list(foreign.changes)},
+        notes={"changes": list(foreign.changes)},
     )  # fmt: skip
 
 
-def _from_ours(path: Path, config: ModelConfig, notes: Mapping[str, Any] | None = None) -> FloatModel:
-    network = network_of(path)
+def _refuse_descriptions(source: str | Path, preprocess: str | Path | None, classes: str | Path | None) -> None:
+    for option, value in (("--preprocess", preprocess), ("--classes", classes)):
+        if value is not None:
+            raise UsageError(f"{option} {value}: {source} says that itself; leave {option} out")
+
+
+def _from_ours(
+    model: onnx.ModelProto, path: Path, config: ModelConfig, notes: Mapping[str, Any] | None = None
+) -> FloatModel:
+    network = network_of(model)
     check_float(network, path)
     if "num_classes" not in config.model_args:
         outputs = network.graph.output[0].type.tensor_type.shape.dim[-1].dim_value

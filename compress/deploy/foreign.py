@@ -21,7 +21,8 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from compress.deploy.export import FP32_TOLERANCE, OPSET, name_layers_
 from compress.deploy.parity import BATCHES
 from compress.deploy.preprocessing import AROUND, INPUT, PIXELS, PROBABILITIES
-from zoo.errors import SlimzooError, UsageError
+from compress.graph import set_nodes_
+from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.predictor import BATCH, fit_size
 from zoo.preprocess import Preprocess
 
@@ -233,9 +234,8 @@ def _drop_unused_(graph: onnx.GraphProto) -> None:
             needed |= set(node.input)
             needed |= {name for attribute in node.attribute if attribute.HasField("g")
                        for inner in _all_nodes(attribute.g) for name in inner.input}  # fmt: skip
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+            kept.append(node)
+    set_nodes_(graph, reversed(kept))
 
 
 def _declare_(network: onnx.ModelProto, input_size: tuple[int, int, int], outputs: int) -> None:
@@ -307,9 +307,8 @@ def _expand_stored_parts_(graph: onnx.GraphProto) -> None:
                     helper.make_node("Expand", [name, f"{own}/shape"], [own], own),
                 ]
                 node.input[place] = own
-        nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(nodes)
+        nodes.append(node)
+    set_nodes_(graph, nodes)
 
 
 def _check_same(
@@ -326,9 +325,9 @@ def _check_same(
         except Exception as error:  # onnxruntime's own kinds
             if size > 1:
                 node = FAILED.search(str(error))
-                why = " ".join(node.groups()) if node else _first_line(error)
+                why = " ".join(node.groups()) if node else first_line(error)
                 raise _bound_to_its_batch(where, fixed, why) from error
-            raise SlimzooError(f"{where} does not run any more, simplified: {_first_line(error)}") from error
+            raise SlimzooError(f"{where} does not run any more, simplified: {first_line(error)}") from error
         if not apart <= FP32_TOLERANCE * float(expected.std()):
             if size > 1 and fixed is not None:
                 raise _bound_to_its_batch(where, fixed, f"the logits of {size} images differ by {apart:.2g}")
@@ -352,7 +351,7 @@ def _answers(model: onnx.ModelProto, images: Prepared, where: str | Path) -> NDA
     try:
         return Runnable(model)(images)
     except Exception as error:  # onnxruntime's own kinds
-        raise SlimzooError(f"{where} does not run in onnxruntime: {_first_line(error)}") from error
+        raise SlimzooError(f"{where} does not run in onnxruntime: {first_line(error)}") from error
 
 
 def _store_constants_(graph: onnx.GraphProto) -> None:
@@ -361,7 +360,7 @@ def _store_constants_(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         (attribute, *_) = node.attribute or [None]
         if node.op_type != "Constant" or attribute is None or attribute.name not in CONSTANTS:
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            kept.append(node)
             continue
         values = helper.get_attribute_value(attribute)
         tensor = graph.initializer.add()
@@ -370,8 +369,7 @@ def _store_constants_(graph: onnx.GraphProto) -> None:
         else:
             tensor.CopyFrom(numpy_helper.from_array(np.array(values, CONSTANTS[attribute.name])))
         tensor.name = node.output[0]
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_nodes_(graph, kept)
 
 
 def _at_opset(network: onnx.ModelProto, where: str | Path) -> tuple[onnx.ModelProto, int | None]:
@@ -384,7 +382,7 @@ def _at_opset(network: onnx.ModelProto, where: str | Path) -> tuple[onnx.ModelPr
         return onnx.version_converter.convert_version(network, OPSET), version
     except Exception as error:  # the converter's own kinds
         raise SlimzooError(
-            f"{where} has operators of opset {version}, which onnx cannot convert to {OPSET}: {_first_line(error)}; "
+            f"{where} has operators of opset {version}, which onnx cannot convert to {OPSET}: {first_line(error)}; "
             f"export it with opset {OPSET}"
         ) from error
 
@@ -403,7 +401,7 @@ def _simplified(network: onnx.ModelProto, where: str | Path) -> onnx.ModelProto:
                 disabled_optimizers=list(UNWANTED),
             )  # fmt: skip
         except Exception as error:
-            raise SlimzooError(f"{where} does not open in onnxruntime: {_first_line(error)}") from error
+            raise SlimzooError(f"{where} does not open in onnxruntime: {first_line(error)}") from error
         simplified = onnx.load(options.optimized_model_filepath)
     used = {node.domain or "" for node in _all_nodes(simplified.graph)}
     opsets = [opset for opset in simplified.opset_import if opset.domain in used or not opset.domain]
@@ -473,7 +471,3 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _count(network: onnx.ModelProto, kind: str) -> int:
     return sum(node.op_type == kind for node in network.graph.node)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

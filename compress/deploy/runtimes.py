@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import SlimzooError, UsageError
-from zoo.onnx_session import ONNX_RUNTIMES, open_session, refusal
+from zoo.onnx_session import open_session, refusal
 
 if TYPE_CHECKING:
     import onnx
@@ -206,7 +206,6 @@ RUNTIMES: dict[str, Callable[..., Runtime]] = {
     "torch-compile": functools.partial(open_torch, name="torch-compile", compiled=True),
     "torch-cuda": open_torch_cuda,
 }
-OF_ONNX = ONNX_RUNTIMES
 
 
 def bare_network(path: Path, out: Path) -> str:

@@ -18,7 +18,7 @@ from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
 from compress.prune.trace import line_of
 from zoo.cost import count_macs, count_parameters
-from zoo.errors import SlimzooError
+from zoo.errors import SlimzooError, first_line
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def cut_channels(
     try:
         after = count_macs(smaller, input_size)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise SlimzooError(
             f"the pruned model does not run: {reason}{line_of(error)}; its forward fixes a shape there"
         ) from error

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.graph import set_nodes_
 from compress.quantize.calibrate import watch
 from compress.quantize.converted import Converted, converted, stored_weights
 from compress.quantize.layers import macs_by_layer, with_stored_weights
@@ -33,7 +34,7 @@ def to_float16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) 
     operators on the CPU, it computes in float32 what is stored in float16, and is not faster.
 
     Args:
-        images: (B, C, H, W) batches, run through the network once.
+        images: (B, C, H, W) batches, gone through twice.
 
     Raises:
         SlimzooError: values that are not finite, before or in float16; all layers had to stay in float32.
@@ -41,10 +42,9 @@ def to_float16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) 
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     network = with_stored_weights(network)
-    batches = list(images)
     large = {
         name
-        for name, seen in watch(network, activations(network), batches).items()
+        for name, seen in watch(network, activations(network), images).items()
         if HEADROOM * max(seen.high, -seen.low) > LARGEST
     }
     for tensor in network.graph.initializer:
@@ -57,11 +57,11 @@ def to_float16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) 
     made = convert_float_to_float16(
         copied, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=kept
     )
-    _set_nodes_(made, _without_detours(made, {node.name for node in network.graph.node}))
+    set_nodes_(made.graph, _without_detours(made, {node.name for node in network.graph.node}))
     del made.graph.value_info[:]
     done = macs_by_layer(network).keys() - set(kept)
     result = converted(FP16, network, made, done, arithmetic="in float16", kept=kept, instead=INSTEAD)
-    for found in tensors_of(made, [made.graph.output[0].name], batches):
+    for found in tensors_of(made, [made.graph.output[0].name], images):
         if not all(np.isfinite(values).all() for values in found.values()):
             raise SlimzooError("in float16 the network's answers are not finite; use bf16, or keep the float model")
     return result
@@ -87,7 +87,7 @@ def to_bfloat16(network: onnx.ModelProto) -> Converted:
             rounded = _rounded_to_bfloat16(numpy_helper.to_array(tensor))
             casts.append(helper.make_node("Cast", [half], [name], name=half, to=TensorProto.FLOAT))
             tensor.CopyFrom(helper.make_tensor(half, TensorProto.BFLOAT16, tensor.dims, rounded.tobytes(), raw=True))
-    _set_nodes_(made, [*casts, *made.graph.node])
+    set_nodes_(made.graph, [*casts, *made.graph.node])
     return converted(
         BF16, network, made, list(stored_weights(network)), suffix=SUFFIX, instead=INSTEAD,
         arithmetic="stored as bfloat16, which becomes float32 when the file is opened: half the bytes, the same speed",
@@ -123,9 +123,3 @@ def _without_detours(made: onnx.ModelProto, names: set[str]) -> list[onnx.NodePr
     makers = {name: i for i, node in enumerate(needed) for name in node.output}
     order = TopologicalSorter({i: {makers[n] for n in node.input if n in makers} for i, node in enumerate(needed)})
     return [needed[i] for i in order.static_order()]
-
-
-def _set_nodes_(network: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del network.graph.node[:]
-    network.graph.node.extend(copies)

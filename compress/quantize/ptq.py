@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.graph import set_nodes_
 from compress.quantize.calibrate import METHODS, Histogram, check_method, watch
 from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer, weights_by_layer
@@ -198,9 +199,7 @@ def part_from_integers_(quantized: onnx.ModelProto, keep: Collection[str]) -> No
             nodes.append(helper.make_node("Max", [node.input[0]], [apart], name=apart))
             node.input[0] = apart
         nodes.append(node)
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del quantized.graph.node[:]
-    quantized.graph.node.extend(copies)
+    set_nodes_(quantized.graph, nodes)
 
 
 def _store_in_half_bytes_(quantized: onnx.ModelProto, roundings: Roundings) -> None:
@@ -217,9 +216,7 @@ def _store_in_half_bytes_(quantized: onnx.ModelProto, roundings: Roundings) -> N
         values, half = numpy_helper.to_array(whole), f"{name}_int4"
         casts.append(helper.make_node("Cast", [half], [whole.name], name=half, to=TensorProto.INT8))
         whole.CopyFrom(helper.make_tensor(half, TensorProto.INT4, values.shape, _packed(values), raw=True))
-    nodes = [*casts, *(onnx.NodeProto.FromString(node.SerializeToString()) for node in quantized.graph.node)]
-    del quantized.graph.node[:]
-    quantized.graph.node.extend(nodes)
+    set_nodes_(quantized.graph, [*casts, *quantized.graph.node])
     for opset in quantized.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, HALF_BYTE_OPSET)
@@ -243,7 +240,8 @@ def _operators(network: onnx.ModelProto) -> list[str]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """onnxruntime's quantizer recommends, through the root logger, a pre-processing step that the export has done."""
+    """onnxruntime's quantizer recommends, through the root logger, a pre-processing step that the export has done;
+    torch and torchao announce their own coming changes."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

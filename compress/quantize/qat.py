@@ -7,11 +7,8 @@ BatchNorm is folded first, so that what is trained is what is deployed (Jacob et
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,27 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from compress.distill.loss import taught_by
+from compress.quantize.ptq import quiet
 from compress.quantize.rounding import Grid, Rounded, fit_grid, products
 from transfer.data.loader import Progress
 from transfer.frozen.features import folded
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
-from zoo.errors import SlimzooError
+from zoo.errors import SlimzooError, first_line
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch and torchao announce their own coming changes."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-with _quiet():
+with quiet():
     from torchao.quantization.pt2e import FakeQuantizeBase, FusedMovingAvgObsFakeQuantize
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
     from torchao.quantization.pt2e.quantizer import QuantizationSpec
@@ -210,13 +195,11 @@ def prepare(model: nn.Module, example: Tensor, *, bits: int, keep: Collection[st
         observer_or_fake_quant_ctr=OnGrid,
     )  # fmt: skip
     config = QuantizationConfig(activations, activations, weights, None, is_qat=True)
-    with _quiet():
+    with quiet():
         try:
             program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
         except Exception as error:  # the exporter's own kinds differ from version to version
-            raise SlimzooError(
-                f"torch cannot export this model: {str(error).strip().splitlines()[0]}; leave out --epochs"
-            ) from error
+            raise SlimzooError(f"torch cannot export this model: {first_line(error)}; leave out --epochs") from error
         rounding = Rounding(prepare_qat_pt2e(program.module(), X86InductorQuantizer().set_global(config)))
     for name, module in rounding.weights():
         module.start_(rounding.prepared.get_parameter(name))

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.graph import set_nodes_
 from compress.quantize.calibrate import Histogram
 from compress.quantize.cpu import Scheme
 from compress.quantize.fidelity import divergence, logits_of
@@ -134,9 +135,7 @@ def with_float(quantized: onnx.ModelProto, network: onnx.ModelProto, layer: str)
     if exact.output[0] in {value.name for value in network.graph.output} and rounded != exact.output[0]:
         node.output[0] = exact.output[0]
         left = [each for each in partly.graph.node if each is node or not _rounds(each, rounded, exact.output[0])]
-        nodes = [onnx.NodeProto.FromString(each.SerializeToString()) for each in left]
-        del partly.graph.node[:]
-        partly.graph.node.extend(nodes)
+        set_nodes_(partly.graph, left)
     part_from_integers_(partly, [layer])
     return partly
 

@@ -162,11 +162,11 @@ def quantize(
             apart = divergence(logits_of(model.network, unseen), logits_of(found.network, unseen))
             details = {**found.record(), "divergence": {to: apart}}
         quantized = found.quantized if isinstance(found, Nearest) else found
-        after = model.metrics(in_memory(finish(quantized.network, config, None)), measured, progress)
+        unsaid = finish(quantized.network, config, None).SerializeToString()
+        after = model.metrics(OnnxPredictor(unsaid), measured, progress)
         _check_gate(before, after, max_drop, ranking, to)
         held_out = pixels.val or pixels.test
         shown = unseen.pixels if held_out is None else held_out.pixels
-        unsaid = finish(quantized.network, config, None).SerializeToString()
         parity = {"images": "real", **compare(model.reference, unsaid, shown[:PARITY_IMAGES])}
         content = finish(quantized.network, config, parity, metrics=after).SerializeToString()
         (work / DEPLOY).mkdir(exist_ok=True)

@@ -28,7 +28,7 @@ import numpy as np
 from zoo.coded.arithmetic import Coder, Decoder, code_count, code_number
 from zoo.coded.errors import CodedError
 from zoo.coded.tensors import Words, code_words
-from zoo.errors import SlimzooError, UsageError
+from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _planned(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict
     try:
         planned = dict(_built(config, shapes, meta=True).state_dict())
     except (SlimzooError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise CodedError(f"its architecture cannot be built ({str(error).splitlines()[0]})") from error
+        raise CodedError(f"its architecture cannot be built ({first_line(error)})") from error
     total = sum(tensor.numel() for tensor in planned.values())
     if total > MOST_WEIGHTS:
         raise CodedError(f"its architecture has {total:,} weights")

@@ -33,16 +33,11 @@ SIZE = (3, 32, 32)
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    """A ResNet that tells 3 colours, and its 60 images."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 200, (60, 32, 32, 3))
-    images[np.arange(60), :, :, labels] += 55
-    folder = tmp_path_factory.mktemp("qat")
-    np.savez(folder / "three.npz", images=images.astype(np.uint8), labels=labels)
-    fit(folder / "three.npz", model="resnet20", method="scratch", size=32, epochs=4, out=folder / "dense")
-    return folder
+def dense(three, tmp_path_factory):
+    """A ResNet that tells 3 colours."""
+    out = tmp_path_factory.mktemp("qat") / "dense"
+    fit(three, model="resnet20", method="scratch", size=32, epochs=4, out=out)
+    return out
 
 
 def on_grid(weight, bits):
@@ -131,9 +126,9 @@ def test_what_was_trained_is_what_the_exported_network_has(name):
         assert np.abs(multiples).max() < 3.5
 
 
-def test_the_command_trains_and_what_the_file_holds_is_on_few_values(fitted, tmp_path):
+def test_the_command_trains_and_what_the_file_holds_is_on_few_values(dense, three, tmp_path):
     out = tmp_path / "int2"
-    given = ["quantize", str(fitted / "dense"), "--data", str(fitted / "three.npz"), "--bits", "2"]
+    given = ["quantize", str(dense), "--data", str(three), "--bits", "2"]
     done = CliRunner().invoke(app, [*given, "--epochs", "2", "--keep", "fc", "--out", str(out), "--json"])
     assert done.exit_code == 0, done.output
     weights = weights_by_layer(network_of(out / "model.onnx"))
@@ -144,24 +139,24 @@ def test_the_command_trains_and_what_the_file_holds_is_on_few_values(fitted, tmp
     assert "trained with rounding" in shown.output
 
 
-def test_interrupted_and_resumed_it_ends_with_the_same_bits(fitted, tmp_path):
-    given = {"data": fitted / "three.npz", "bits": 3, "epochs": 2}
-    quantize(fitted / "dense", **given, out=tmp_path / "whole")
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(dense, three, tmp_path):
+    given = {"data": three, "bits": 3, "epochs": 2}
+    quantize(dense, **given, out=tmp_path / "whole")
 
     def stop(title, done, total, note):
         if title == "quantized training" and done == 3:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        quantize(fitted / "dense", **given, out=tmp_path / "again", progress=stop)
+        quantize(dense, **given, out=tmp_path / "again", progress=stop)
     done = CliRunner().invoke(app, ["resume", str(tmp_path / "again"), "--json"])
     assert done.exit_code == 0, done.output
     whole, again = (network_of(tmp_path / name / "model.onnx") for name in ("whole", "again"))
     assert whole.graph == again.graph
 
 
-def test_zeros_of_a_sparse_model_are_zeros_of_the_file(fitted, tmp_path):
-    loaded = load_model(fitted / "dense")
+def test_zeros_of_a_sparse_model_are_zeros_of_the_file(dense):
+    loaded = load_model(dense)
     rng = np.random.default_rng(0)
     part = LabelledPixels(rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8), np.arange(16) % 3)
     data = TrainingData(part, None, loaded.config.preprocess)
@@ -177,9 +172,9 @@ def test_zeros_of_a_sparse_model_are_zeros_of_the_file(fitted, tmp_path):
     assert all((after[name][weight == 0] == 0).all() for name, weight in before.items())
 
 
-def test_without_torchao_one_line_says_what_to_install(fitted, tmp_path, monkeypatch):
+def test_without_torchao_one_line_says_what_to_install(dense, three, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torchao" else found(name, *a))
     with pytest.raises(UsageError, match=r"pip install 'slimzoo\[qat\]'"):
-        quantize(fitted / "dense", data=fitted / "three.npz", epochs=1, out=tmp_path / "none")
+        quantize(dense, data=three, epochs=1, out=tmp_path / "none")
     assert not os.path.exists(tmp_path / "none")
