@@ -158,8 +158,11 @@ def _check_recipe(
     Raises:
         UsageError: a value out of its range; an unknown setting.
     """
-    given = {"epochs": epochs, "batch": batch, "lr": lr if isinstance(lr, float) else None, "seed": seed}
-    with_settings(Recipe(**{name: value for name, value in given.items() if value is not None}), settings or {})
+    recipe = Recipe(
+        epochs=Recipe.epochs if epochs is None else epochs, batch=Recipe.batch if batch is None else batch,
+        lr=lr if isinstance(lr, float) else Recipe.lr, seed=seed,
+    )  # fmt: skip
+    with_settings(recipe, settings or {})
 
 
 @contextmanager

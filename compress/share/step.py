@@ -65,8 +65,8 @@ def cluster(
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
     Recipe(epochs=epochs, seed=seed)
-    if not 0 <= bit_price < float("inf"):
-        raise UsageError(f"bit_price={bit_price} must be at least 0 and finite")
+    if not (0 < bits < float("inf") and 0 <= bit_price < float("inf")):
+        raise UsageError(f"bits={bits:g} and bit_price={bit_price:g} must be above 0 and at least 0, and finite")
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "bits": bits,
         "bit_price": bit_price, "epochs": epochs, "seed": seed,

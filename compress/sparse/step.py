@@ -14,7 +14,7 @@ from compress.gradient_batches import gradient_batches
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import density as density_of
 from compress.sparse.masks import nonzeros
-from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
+from compress.sparse.rank import Ranking, by_layer, check_n_of_m, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
 from compress.sparse.sparsify import (
     NOfM,
@@ -192,6 +192,7 @@ def parse_pattern(text: str) -> NOfM:
     if not re.fullmatch(r"\d+:\d+", text):
         raise UsageError(f"pattern={text!r} must be N:M, such as 2:4 for two of every four weights")
     n, _, m = text.partition(":")
+    check_n_of_m(int(n), int(m))
     return NOfM(n=int(n), m=int(m))
 
 
