@@ -38,8 +38,11 @@ def check(
     """Find what is wrong with a dataset: unreadable files, duplicates, leaks, odd classes. Exit code 3 for errors."""
     from transfer.data.check import check_data
     from transfer.data.check_sheets import save_check_sheet
+    from zoo.directory import check_file
 
     with Console(as_json=json) as console:
+        if sheet is not None:
+            check_file(sheet, "--sheet")
         checked = check_data(data, val=val, test=test, seed=seed, progress=console.progress)
         for line in checked.describe():
             console.say(line)
@@ -101,7 +104,7 @@ def fit(
         fields, time_s = read_settings(settings or []), read_seconds(time)
         if dry_run:
             check_free(out, overwrite=overwrite)
-            check_start(model, chosen)
+            check_start(model, chosen, size)
             opened = open_data(data, val=val, test=test, seed=seed, progress=console.progress)
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(

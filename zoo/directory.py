@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 MANIFEST = "MANIFEST.sha256"
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
+REHEARSAL = "rehearsal"  # see zoo/rehearsal.py
+LONGEST_SUFFIX = ".old-12345678"  # of what lies beside an output directory for a while
+LONGEST_INSIDE = 120  # characters of a file's path inside it
+NAME_MAX, PATH_MAX = 255, 4096  # bytes, of Linux's and macOS's file systems
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file-size limit
 
 
@@ -53,17 +57,22 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
     overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if partial.exists() and not resume:
         shutil.rmtree(partial)
+    whole = False
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        _make(partial)
         write_json(partial / RUN, {**run, "overwrite": overwrite})
         yield partial
         write_manifest(partial)
         _flush(partial)
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         (partial / RUN).unlink()
+        whole = True
         _take_place(partial, out)
     except BaseException as error:
         resumable = partial.exists() and has_checkpoint(partial)
+        if whole and isinstance(error, OSError) and partial.exists():
+            reason = f"{partial} is complete and could not be renamed ({error.strerror})"
+            raise SlimzooError(f"{reason}; move it to another place, where it is a model directory as any") from error
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt):
@@ -73,6 +82,15 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
             after = f"; then continue with `slimzoo resume {out}`" if resumable else ""
             raise SlimzooError(f"the disk of {out} is full: free some space, or name another --out{after}") from error
         raise
+
+
+def _make(partial: Path) -> None:
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        raise UsageError(f"{partial} cannot be made ({error.strerror}); name another --out") from error
 
 
 def has_checkpoint(partial: Path) -> bool:
@@ -85,6 +103,7 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
     Raises:
         UsageError: as `new_directory` says.
     """
+    _check_place(out)
     partial = partial_of(out)
     overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if out.exists() and not out.is_dir():
@@ -94,6 +113,8 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
             raise UsageError(f"{out} exists and is not empty; name another --out, or replace it with --overwrite")
         if not is_ours(out):
             raise UsageError(f"{out} was not made by slimzoo and is left alone; name another --out")
+    if partial.exists() and not partial.is_dir():
+        raise UsageError(f"{partial} is a file, and the work goes on in a directory of that name; move it")
     if partial.exists() and any(partial.iterdir()) and not (partial / RUN).exists() and not is_ours(partial):
         raise UsageError(f"{partial} was not made by slimzoo and is in the way; move it, or name another --out")
     if partial.exists() and has_checkpoint(partial) and not (resume or overwrite):
@@ -101,6 +122,54 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
             f"{partial} holds an interrupted run; continue it with `slimzoo resume {out}`, "
             "or start afresh with --overwrite"
         )
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a name under which no directory could appear in the end."""
+    if out.name in ("", ".."):
+        raise UsageError(f"{out} is no name for a new directory; name one, such as --out {out / 'model'}")
+    if os.path.ismount(out):
+        raise UsageError(
+            f"{out} is where a file system is mounted, and is not replaced; name one in it: {out / out.name}"
+        )
+    if out.is_symlink() and not out.exists():
+        raise UsageError(f"{out} is a link to {os.readlink(out)}, which does not exist; name another --out")
+    length = len(os.fsencode(out.name + LONGEST_SUFFIX))
+    if length > NAME_MAX or len(os.fsencode(out)) + LONGEST_INSIDE > PATH_MAX:
+        raise UsageError(
+            f"--out {str(out)[:40]}... is too long a name for a directory: {length} bytes; name a shorter one"
+        )
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above} is a file, and no directory can lie in it; name another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{above} cannot be written to; name another --out")
+
+
+def check_file(path: Path, option: str) -> None:
+    """Refuse a place for a file before what it will hold is made.
+
+    Raises:
+        UsageError: it is a directory, or there is none to write it into.
+    """
+    above = path.absolute().parent
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a directory; name a file in it")
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        state = "cannot be written to" if above.is_dir() else "is no directory"
+        raise UsageError(f"{option} {path}: {above} {state}; make it, or name another place")
+    if len(os.fsencode(path.name + ".partial")) > NAME_MAX:
+        raise UsageError(f"{option} {str(path)[:40]}... is too long a name for a file; name a shorter one")
+
+
+def check_addable(directory: Path) -> None:
+    """Refuse a finished directory to which `replace_files` could not add, before what is to be added is made.
+
+    Raises:
+        UsageError: it may not be written to.
+    """
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(f"{directory} cannot be written to; copy it to another place first")
 
 
 def is_ours(directory: Path) -> bool:
@@ -118,7 +187,20 @@ def _asked_to_overwrite(partial: Path) -> bool:
 
 
 def write_json(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(json_bytes(document))
+
+
+def json_bytes(document: Any) -> bytes:
+    """A document as the files hold it; a note of a kind that JSON does not know as its text, and no reason to fail."""
+    try:
+        return (json.dumps(document, indent=1, ensure_ascii=False, default=_plain) + "\n").encode("utf-8")
+    except UnicodeEncodeError:  # of file names that are no text: as escapes, which are read again as they were
+        return (json.dumps(document, indent=1, default=_plain) + "\n").encode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and torch's numbers and arrays as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.folder import class_folders, list_images
 from transfer.data.listing import Listing
 from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source, open_source
-from transfer.data.split import TEST, TRAIN, VAL, stratified_split
+from transfer.data.split import TEST, TRAIN, VAL, check_shares, stratified_split
 from zoo.artifact import ModelConfig
 from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
@@ -46,6 +46,7 @@ def open_data(
         UsageError: nothing of that name; the near names are offered. A share of a part that the source names itself.
         DataError: no images, one class, a class too small to split, an unknown class in the test part.
     """
+    check_shares(share_of(val) or 0.0, share_of(test) or 0.0)  # as far as they are given, before anything is listed
     if str(source) in BUILT_IN:
         data = open_source(source)
         return divide(data, list(data.hashes), share_of(val), share_of(test), seed=0)
@@ -242,10 +243,12 @@ def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, 
                 f"images; leave --{part} out, or name another folder or file that is this part"
             )
     default_test = 0.0 if TRAIN in given else 0.2
-    return {
+    shares = {
         VAL: 0.0 if VAL in given else (0.2 if val is None else val),
         TEST: 0.0 if TEST in given else (default_test if test is None else test),
     }
+    check_shares(shares[VAL], shares[TEST])
+    return shares
 
 
 def free_images(data: Data) -> NDArray[np.intp]:
