@@ -43,7 +43,7 @@ def stratified_split(
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise UsageError(
-            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training"
+            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training: 0.2, or 20%"
         )
     by_class = _groups(labels, groups)
     wanted = 1 + (val > 0) + (test > 0)
