@@ -18,7 +18,10 @@ DATA_HELP = (
 )
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 Val = Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")]
-Test = Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")]
+Test = Annotated[str | None, typer.Option(help="Share for the final test (0.2, or 20%), or a folder of its own.")]
+Layout = Annotated[
+    str, typer.Option(help="What the folders of DATA are: parts (train, val, test), classes; auto finds out.")
+]
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a dataset before training on it.")
@@ -31,6 +34,7 @@ def check(
     val: Val = None,
     test: Test = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, as for `fit`.")] = 0,
+    layout: Layout = "auto",
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the images in question: FILE.png.")] = None,
     offline: Offline = False,
     json: Json = False,
@@ -43,14 +47,15 @@ def check(
     with Console(as_json=json) as console:
         if sheet is not None:
             check_file(sheet, "--sheet")
-        checked = check_data(data, val=val, test=test, seed=seed, progress=console.progress)
+        checked = check_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
         for line in checked.describe():
             console.say(line)
         if sheet is not None:
             save_check_sheet(checked, sheet)
             console.say(f"{sheet}: the images in question")
         if checked.ok:
-            given = (("--val", val), ("--test", test), ("--seed", None if seed == 0 else seed))
+            given = (("--val", val), ("--test", test), ("--seed", seed or None),
+                     ("--layout", None if layout == "auto" else layout))  # fmt: skip
             options = [str(word) for name, value in given if value is not None for word in (name, value)]
             console.next(["slimzoo", "fit", data, *options, "--out", "mine"])
         console.document(checked.to_dict() | ({} if sheet is None else {"sheet": str(sheet)}))
@@ -84,6 +89,7 @@ def fit(
     val: Val = None,
     test: Test = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    layout: Layout = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
@@ -91,6 +97,7 @@ def fit(
     json: Json = False,
 ) -> None:
     """Fit a pretrained model to your images."""
+    from transfer.data.contact_sheet import printable
     from transfer.data.dataset import open_data
     from transfer.fit import fit as run
     from transfer.start import check as check_start
@@ -105,7 +112,9 @@ def fit(
         if dry_run:
             check_free(out, overwrite=overwrite)
             check_start(model, chosen, size)
-            opened = open_data(data, val=val, test=test, seed=seed, progress=console.progress)
+            opened = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
+            for note in opened.notes:
+                console.say(printable(note))
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(
                 f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}"
@@ -114,7 +123,7 @@ def fit(
             return
         fitted = run(
             data, model=model, out=out, method=chosen, epochs=epochs, size=size, batch=batch, lr=rate, flip=flip,
-            settings=fields, val=val, test=test, seed=seed, time_s=time_s, tensorboard=tensorboard,
+            settings=fields, val=val, test=test, seed=seed, layout=layout, time_s=time_s, tensorboard=tensorboard,
             overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         after = fitted.record["metrics"]["after"]
@@ -137,11 +146,16 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
     ] = None,
+    layout: Layout = "auto",
+    known_only: Annotated[
+        bool, typer.Option("--known-only", help="Leave out images of classes that the model does not know.")
+    ] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Measure a model's accuracy on labelled images."""
+    from transfer.data.contact_sheet import printable
     from transfer.evaluation.evaluate import evaluate as run
     from transfer.evaluation.findings import describe, document, write_findings
     from zoo.directory import check_free, new_directory
@@ -149,7 +163,9 @@ def evaluate(
     with Console(as_json=json) as console:
         if out is not None:
             check_free(out, overwrite=overwrite)
-        evaluated = run(model, data, progress=console.progress)
+        evaluated = run(model, data, layout=layout, known_only=known_only, progress=console.progress)
+        for note in evaluated.data.notes:
+            console.say(printable(note))
         console.say(f"{model} on the {evaluated.part} images of {data}")
         for line in describe(evaluated.evaluation, evaluated.data.classes):
             console.say(line)

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
+from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
@@ -65,6 +66,7 @@ def fit(
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    layout: str = "auto",
     time_s: float | None = None,
     tensorboard: bool = False,
     overwrite: bool = False,
@@ -87,6 +89,7 @@ def fit(
         flip: mirror training images; by default yes, except for data known to be written, such as digits.
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
+        layout: "auto", "parts" or "classes": what the folders of an image folder are; see `transfer.data.layout`.
         time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
@@ -107,11 +110,13 @@ def fit(
     arguments = {
         "data": located(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
         "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
-        "test": located(test), "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
+        "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
-        source = open_data(data, val=val, test=test, seed=seed, progress=progress)
+        source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
+        for note in source.notes if tell else ():
+            tell(printable(note))
         torch.manual_seed(seed)
         network, config = start(model, source, method, size, progress)
     run = {"verb": "fit", "arguments": arguments}

@@ -30,11 +30,12 @@ REHEARSAL = "rehearsal"  # see zoo/rehearsal.py
 LONGEST_SUFFIX = ".old-12345678"  # of what lies beside an output directory for a while
 LONGEST_INSIDE = 120  # characters of a file's path inside it
 NAME_MAX, PATH_MAX = 255, 4096  # bytes, of Linux's and macOS's file systems
+PARTIAL = ".partial"  # ends the name of a directory in work
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file-size limit
 
 
 def partial_of(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
+    return out.with_name(out.name + PARTIAL)
 
 
 @contextmanager
@@ -177,6 +178,13 @@ def is_ours(directory: Path) -> bool:
     if (directory / MANIFEST).exists():
         return True
     return all((child / MANIFEST).exists() for child in directory.iterdir())
+
+
+def wrote(directory: Path) -> bool:
+    """Whether slimzoo wrote this very directory, or is about to: a model, findings, or the work of a run."""
+    if (directory / MANIFEST).is_file():
+        return True
+    return directory.name.endswith(PARTIAL) and ((directory / RUN).is_file() or (directory / CHECKPOINTS).is_dir())
 
 
 def _asked_to_overwrite(partial: Path) -> bool:
