@@ -1,27 +1,21 @@
 """Image folders: one folder a class, or train/ val/ test/ of those.
 
-- A class folder is searched to any depth. Hidden files and folders (".name") are left out without a word.
-- Files are taken by their extension; others are ignored, and `data check` lists them.
-- A class folder may be a link. Links to folders further down are not followed, nor is one that leads to a folder
-  which holds it: both are ignored, so that a loop is harmless.
-- What has an image's extension and is neither a file nor a folder (a socket, a pipe) is ignored; a link to nothing
-  is an image that is missing.
+- A class folder is searched to any depth, as transfer/data/image_files.py says.
+- A class folder may be a link, but for one that leads to a folder which holds it: it is ignored.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from transfer.data.image_files import MADE_BY_SYSTEM, NAMES, image_files, is_system_folder
 from transfer.data.listing import PART_NAMES, Ignored, Listing, Problem, list_files
 from transfer.data.split import TRAIN
 from zoo.errors import DataError
-from zoo.image import EXTENSIONS
 
-NAMES = ", ".join(sorted(EXTENSIONS))
 UNLABELLED = "unlabelled"
 
 
@@ -32,7 +26,7 @@ def list_folder(root: Path) -> Listing:
     ignored: list[Ignored] = []
     for part, tree in _trees(root, ignored):
         for folder in _folders(tree, ignored):
-            files = sorted(_files(folder, ignored))
+            files = sorted(image_files(folder, ignored))
             if not files:
                 text = f"{folder}: a class without images ({NAMES}); fill it or remove it"
                 problems.append(Problem("empty class", str(folder), text))
@@ -55,7 +49,7 @@ def list_images(root: Path, *, most: int, seed: int) -> Listing:
     ignored: list[Ignored] = []
     trees = _trees(root, ignored)
     found = [
-        path for part, tree in trees if part in ("", TRAIN) for path in sorted(_files(tree, ignored))
+        path for part, tree in trees if part in ("", TRAIN) for path in sorted(image_files(tree, ignored))
     ]  # fmt: skip
     if not found:
         raise DataError(f"{root}: no images; wanted {NAMES} files, in any folders")
@@ -84,28 +78,12 @@ def _folders(tree: Path, ignored: list[Ignored]) -> Iterator[Path]:
     for child in _visible(tree):
         if not child.is_dir():
             ignored.append(Ignored(str(child), "is not in the folder of a class"))
+        elif is_system_folder(child.name):
+            ignored.append(Ignored(str(child), MADE_BY_SYSTEM))
         elif child.is_symlink() and child.resolve() in (home, *home.parents):
             ignored.append(Ignored(str(child), "is a link to a folder that holds it"))
         else:
             yield child
-
-
-def _files(folder: Path, ignored: list[Ignored]) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if os.path.islink(os.path.join(here, name)):
-                ignored.append(Ignored(os.path.join(here, name), "is a link to a folder"))
-        for name in files:
-            path = Path(here, name)
-            if name.startswith("."):
-                continue
-            if path.suffix.lower() not in EXTENSIONS:
-                ignored.append(Ignored(str(path), f"{path.suffix.lower() or 'no extension'}"))
-            elif path.is_file() or (path.is_symlink() and not path.exists()):
-                yield path
-            else:
-                ignored.append(Ignored(str(path), "is not a file"))
 
 
 def _visible(folder: Path) -> list[Path]:
