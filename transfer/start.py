@@ -72,6 +72,20 @@ def start(
     Raises:
         UsageError: as `check`, and a size that the model does not take.
     """
+    arguments, preprocess = planned_start(name, data, method, size)
+    if method != "scratch":
+        fetch(name, progress=progress)
+    network = create_model(name, pretrained=method != "scratch", **arguments)
+    reset_classifier_(network, len(data.classes))
+    return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
+
+
+def planned_start(name: str, data: Data, method: Method, size: int | None) -> tuple[dict[str, Any], Preprocess]:
+    """The arguments of the model's builder and what is done to its images; nothing is fetched or built.
+
+    Raises:
+        UsageError: as `start`.
+    """
     check(name, method)
     arguments: dict[str, Any] = {"num_classes": len(data.classes)}
     given = _published_preprocess(name, method)
@@ -86,13 +100,7 @@ def start(
     if reason:
         side = given.size[0]
         sized, _ = _arguments_for(name, arguments, side)
-    arguments |= sized
-    if method != "scratch":
-        fetch(name, progress=progress)
-    network = create_model(name, pretrained=method != "scratch", **arguments)
-    reset_classifier_(network, len(data.classes))
-    preprocess = replace(given.at(side), mode="squash", resize_to=None)
-    return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
+    return arguments | sized, replace(given.at(side), mode="squash", resize_to=None)
 
 
 def default_size(data: Data, pretrained_size: int) -> int:

@@ -118,7 +118,12 @@ def _asked_to_overwrite(partial: Path) -> bool:
 
 
 def write_json(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(json_bytes(document))
+
+
+def json_bytes(document: Any) -> bytes:
+    """UTF-8, indented; what is no text in a file's name stays what it is, as an escape of JSON."""
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

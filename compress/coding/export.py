@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from zoo.artifact import CONFIG, LoadedModel, ModelConfig, load_model
 from zoo.coded.arithmetic import Coder
 from zoo.coded.file import SUFFIX, Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
 from zoo.coded.tensors import Words
-from zoo.directory import replace_files
+from zoo.directory import json_bytes, replace_files
 from zoo.errors import SlimzooError, UsageError
 from zoo.registry import create_model
 from zoo.surgery import surgery_between
@@ -100,8 +99,8 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
         "export", {"directory": str(directory), "coded": True}, seed=0, seconds=time.monotonic() - began,
         before={"size_bytes": size}, after={"size_bytes": len(content)},
     )  # fmt: skip
-    config = json.dumps(loaded.config.with_step(record).to_json(), indent=1, ensure_ascii=False) + "\n"
-    replace_files(directory, {CODED: content, CONFIG: config.encode("utf-8")})
+    config = json_bytes(loaded.config.with_step(record).to_json())
+    replace_files(directory, {CODED: content, CONFIG: config})
     return record
 
 

@@ -22,7 +22,7 @@ from transfer.data.loader import Progress
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, read_config, save_model
-from zoo.directory import check_free, new_directory, replace_files, write_json
+from zoo.directory import check_free, json_bytes, new_directory, replace_files, write_json
 from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.onnx_file import load_onnx
 from zoo.predictor import OnnxPredictor
@@ -172,8 +172,8 @@ def export(
     config = model.config.with_step(record)
     files = {ONNX: content, **deployment(content)}
     if out is None:
-        written = json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n"
-        replace_files(Path(directory), {CONFIG: written.encode("utf-8"), **files})
+        written = json_bytes(config.to_json())
+        replace_files(Path(directory), {CONFIG: written, **files})
         return record
     with new_directory(Path(out), run={"verb": "export", "arguments": arguments}, overwrite=overwrite) as work:
         if model.loaded is None:

@@ -14,6 +14,7 @@ import numpy as np
 from transfer.data.image_files import MADE_BY_SYSTEM, NAMES, image_files, is_system_folder
 from transfer.data.listing import PART_NAMES, Ignored, Listing, Problem, list_files
 from transfer.data.split import TRAIN
+from zoo.class_name import as_class_name
 from zoo.errors import DataError
 
 UNLABELLED = "unlabelled"
@@ -60,7 +61,7 @@ def list_images(root: Path, *, most: int, seed: int) -> Listing:
 def class_folders(root: Path) -> tuple[str, ...]:
     """The names that `list_folder` would find, of the training part; nothing is opened."""
     trees = [tree for part, tree in _trees(root, []) if part in ("", TRAIN)]
-    return tuple(sorted({folder.name for tree in trees for folder in _folders(tree, [])}))
+    return tuple(sorted({as_class_name(folder.name) for tree in trees for folder in _folders(tree, [])}))
 
 
 def _trees(root: Path, ignored: list[Ignored]) -> list[tuple[str, Path]]:

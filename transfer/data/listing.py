@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.data.split import TEST, TRAIN, VAL
+from zoo.class_name import as_class_name
 from zoo.image import load_image
 
 PART_NAMES = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
@@ -23,7 +24,7 @@ class Item:
 
     Attributes:
         key: names it in messages: its path, or "digits/17".
-        class_name: its label.
+        class_name: its label, as zoo.class_name writes it.
         part: "train", "val", "test", or "" where the source leaves that open.
         digest: SHA-256 of its file's bytes or of its pixels.
     """
@@ -32,6 +33,9 @@ class Item:
     class_name: str
     part: str
     digest: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_name", as_class_name(self.class_name))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,11 @@ def oddities(content: Path | bytes) -> list[str]:
         with open_header(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 return [BOMB]
-            if isinstance(content, Path) and content.suffix.lower() not in SUFFIXES.get(image.format or "", set()):
+            if (
+                isinstance(content, Path)
+                and content.suffix
+                and content.suffix.lower() not in SUFFIXES.get(image.format or "", set())
+            ):
                 found.append("wrong extension")
             if image.mode.startswith("I;16"):
                 found.append("16-bit")

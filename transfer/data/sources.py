@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from transfer.data.arrays import list_digits, list_npz
 from transfer.data.folder import list_folder
-from transfer.data.listing import Listing
+from transfer.data.listing import Ignored, Listing
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
 from zoo.download import Progress
@@ -41,6 +41,8 @@ class Data:
         read: index -> (h, w, 3) uint8 RGB.
         mirror: whether a mirrored image is still of its class (False for digits).
         groups: equal for images that are alike, which are never divided; () where nobody has looked.
+        named: the parts that the source names itself.
+        ignored: what is there beside the images, and was left out.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Data:
     read: Callable[[int], NDArray[np.uint8]]
     mirror: bool = True
     groups: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""
@@ -135,6 +139,8 @@ def index_listing(listing: Listing) -> Data:
         parts=np.array([item.part for item in listing.items], dtype="<U5"),
         read=listing.read,
         mirror=listing.mirror,
+        named=tuple(sorted({item.part for item in listing.items} - {""})),
+        ignored=listing.ignored,
     )
 
 
