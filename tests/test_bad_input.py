@@ -266,7 +266,12 @@ def test_unreadable_images_in_predict(slimzoo, model, tmp_path):
     good = save(tmp_path / "good.png")
     half = save(tmp_path / "half.jpg", side=64)
     half.write_bytes(half.read_bytes()[:900])
-    slimzoo("predict", model, good, half).fails(3, half, "truncated or damaged")
+    slimzoo("predict", model, half).fails(3, half, "truncated or damaged")
+    both = slimzoo("predict", model, good, half)
+    assert both.code == 3
+    assert both.out.startswith(f"{good}: ")
+    assert both.err.startswith(f"{half}: truncated or damaged")
+    assert both.err.endswith("\nerror: 1 of 2 images cannot be read\n")
     (tmp_path / "text.png").write_text("hello")
     slimzoo("predict", model, tmp_path / "text.png").fails(3, "text.png", "not an image")
     slimzoo("predict", model, tmp_path / "none.png").fails(3, "none.png", "No such file")

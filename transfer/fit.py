@@ -20,6 +20,7 @@ from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.remarks import files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
@@ -112,11 +113,13 @@ def fit(
         "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
         "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
+    say = tell or (lambda line: None)
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
-        for note in source.notes if tell else ():
-            tell(printable(note))
+        remarks = files_left_out(source)
+        for line in [*source.notes, *remarks]:
+            say(printable(line))
         torch.manual_seed(seed)
         network, config = start(model, source, method, size, progress)
     run = {"verb": "fit", "arguments": arguments}
@@ -127,6 +130,11 @@ def fit(
             _rehearse(work, network, config, method, record, tensorboard=tensorboard)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
+            if is_main():
+                found = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *found], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*found, *where]:
+                    say(line)
 
         def recipe(kind: Trains) -> Recipe:
             mirror = source.mirror if flip is None else flip
@@ -139,7 +147,7 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=tell or (lambda line: None),
+            progress=progress, tell=say,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -49,10 +49,15 @@ Out = Annotated[Path, typer.Option("--out", help="The directory to write; it app
 class Console:
     """Where text for people, the JSON document and the progress go."""
 
-    def __init__(self, *, as_json: bool = False, silent: bool = False) -> None:
-        """`silent`: nothing is shown, as in all but the main one of several processes."""
+    def __init__(self, *, as_json: bool = False, silent: bool = False, aside: bool = False) -> None:
+        """
+        Args:
+            silent: nothing is shown, as in all but the main one of several processes.
+            aside: progress goes to stderr, where it does not mix with answers that come one by one on stdout.
+        """
         self.as_json, self.silent = as_json, silent
         self._stream = sys.stderr if as_json else sys.stdout
+        self._progress_stream = sys.stderr if aside else self._stream
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._title = ""
@@ -65,14 +70,22 @@ class Console:
         self._end_bar()
 
     def say(self, text: str = "") -> None:
+        if self._stream is self._progress_stream:
+            self._end_bar()
+        if not self.silent:
+            print(encodable(text, self._stream), file=self._stream, flush=True)
+
+    def complain(self, text: str) -> None:
+        """A line on stderr, of what goes wrong and does not stop the command."""
         self._end_bar()
         if not self.silent:
-            print(text, file=self._stream, flush=True)
+            print(encodable(text, sys.stderr), file=sys.stderr, flush=True)
 
     def document(self, record: dict[str, Any]) -> None:
-        """The one JSON document of this command, if it was asked for."""
+        """The one JSON document of this command, if it was asked for; its strings as `as_text` makes them."""
         if self.as_json and not self.silent:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+            print(json.dumps(as_text(record), ensure_ascii=not unicode), flush=True)
 
     def next(self, *commands: Sequence[str | Path]) -> None:
         """The commands that one would want to type now, ready to paste."""
@@ -89,12 +102,13 @@ class Console:
             self._end_bar()
             self._title, self._began, self._spoke = title, now, now
         rate = done / (now - self._began) if now > self._began else 0.0
-        if self._stream.isatty():
+        if self._progress_stream.isatty():
             self._show_bar(title, done, total, f"{rate:.1f}/s  {note}" if rate and total > 1 else note)
         elif now - self._spoke >= LINE_EVERY_S and done and total > 1:
             self._spoke = now
             left_s = (total - done) / rate
-            print(f"{title} {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left  {note}", file=self._stream, flush=True)
+            line = f"{title} {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left  {note}"
+            print(encodable(line, self._progress_stream), file=self._progress_stream, flush=True)
 
     def _show_bar(self, title: str, done: int, total: int, note: str) -> None:
         from rich import progress as rich_progress
@@ -107,7 +121,7 @@ class Console:
                 rich_progress.MofNCompleteColumn(),
                 rich_progress.TimeRemainingColumn(),
                 rich_progress.TextColumn("{task.fields[note]}"),
-                console=RichConsole(file=self._stream),
+                console=RichConsole(file=self._progress_stream),
                 transient=True,
             )
             self._bar.start()
@@ -122,6 +136,21 @@ class Console:
             self._bar.stop()
             self._bar = None
         self._title = ""
+
+
+def encodable(text: str, stream: IO[str]) -> str:
+    """`text`, with escapes for what the stream's encoding has no characters for, as bytes of names that are no text."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def as_text(record: Any) -> Any:
+    """A JSON-ready record, all of its strings valid text: lone surrogates, which not every reader takes, as escapes."""
+    if isinstance(record, dict):
+        return {as_text(key): as_text(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [as_text(value) for value in record]
+    return record.encode("utf-8", "backslashreplace").decode() if isinstance(record, str) else record
 
 
 def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoReturn:
@@ -149,7 +178,7 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
             traceback.print_exc()
         line = _one_line(error, name)
         if line:
-            print("error: " + line, file=sys.stderr)
+            print(encodable("error: " + line, sys.stderr), file=sys.stderr)
         sys.exit(_exit_code(error))
 
 

@@ -199,11 +199,11 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def json_bytes(document: Any) -> bytes:
-    """A document as the files hold it; a note of a kind that JSON does not know as its text, and no reason to fail."""
-    try:
-        return (json.dumps(document, indent=1, ensure_ascii=False, default=_plain) + "\n").encode("utf-8")
-    except UnicodeEncodeError:  # of file names that are no text: as escapes, which are read again as they were
-        return (json.dumps(document, indent=1, default=_plain) + "\n").encode("ascii")
+    """A document as the files hold it, UTF-8, indented: what is no text in a file's name stays what it is, as an escape
+    of JSON; a note of a kind that JSON does not know is its text, and no reason to fail."""
+    return (json.dumps(document, indent=1, ensure_ascii=False, default=_plain) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _plain(value: Any) -> Any:
