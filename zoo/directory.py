@@ -229,7 +229,7 @@ def write_manifest(directory: Path) -> None:
     lines = [
         f"{sha256(directory / file)}  {file.as_posix()}\n" for file in files if file.parts[0] not in (RUN, CHECKPOINTS)
     ]
-    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def read_manifest(directory: Path) -> dict[str, set[str]]:
@@ -295,7 +295,7 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
 def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", newline="\n")
         fsync(new)
         os.replace(new, path)
     except BaseException:
@@ -310,11 +310,13 @@ def _take_place(partial: Path, out: Path) -> None:
         fsync(out.parent)
         return
     aside = Path(tempfile.mkdtemp(prefix=out.name + ".old-", dir=out.parent))  # a name that nobody has taken
-    os.rename(out, aside)
+    old = aside / out.name  # not `aside` itself: Windows renames onto nothing that is there
+    os.rename(out, old)
     try:
         os.rename(partial, out)
     except BaseException:
-        os.rename(aside, out)
+        os.rename(old, out)
+        aside.rmdir()
         raise
     fsync(out.parent)
     shutil.rmtree(aside, ignore_errors=True)
@@ -331,7 +333,8 @@ def write_flushed(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written; the error names the file.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # without it Windows turns every b"\n" into two bytes
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | binary, 0o666)
     try:
         rest = memoryview(content)
         while len(rest):
@@ -344,8 +347,11 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or, where there is a way (not on Windows), a directory's entries, to the disk."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
     finally:
