@@ -139,9 +139,13 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
         source = open_for(loaded.config, data)
         pixels = read_pixels(source, loaded.config.preprocess, console.progress)
     cutter = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress)
-    for line in describe_whole(cutter.grouping_of(loaded.model).whole):
+    told = describe_whole(cutter.grouping_of(loaded.model).whole)
+    for line in told:
         console.say(line)  # first: they are why a budget cannot be met
     pruned = cutter.cut(loaded.model)
+    for line in pruned.notes:
+        if line not in told:
+            console.say(line)
     table = latency_table(
         loaded.model, loaded.config.input_size, pruned.grouping, threads=choice.threads, round_to=choice.round_to,
         floor=choice.floor, progress=console.progress,
