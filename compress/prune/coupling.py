@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -169,6 +170,11 @@ class Comparison(Coupling):
             self.wrong.update(dict.fromkeys(loose, f"its forward reads it by fixed numbers{line_of_forward()}"))
 
 
+@cache
+def _is_of_model(file: str) -> bool:
+    return is_of_model(Path(file))
+
+
 def is_of_model(path: Path) -> bool:
     """Whether a source file is the model's, and neither torch's nor of this package."""
     return path.suffix == ".py" and path.parent != HERE and TORCH not in path.parents
@@ -178,9 +184,8 @@ def line_of_forward() -> str:
     """ " (file:line)" of the innermost line outside torch and this package that is running, if there is one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if is_of_model(path):
-            return f" ({'/'.join(path.parts[-2:])}:{frame.f_lineno})"
+        if _is_of_model(frame.f_code.co_filename):
+            return f" ({'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{frame.f_lineno})"
         frame = frame.f_back
     return ""
 

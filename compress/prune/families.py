@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compress.prune.group import CLASSES, Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
-from compress.prune.labels import Array, Labels, Marks, along
+from compress.prune.labels import Array, Labels, Marks, along, varying
+from compress.prune.positions import culprits
 from compress.prune.trace import DoesNotRun, Named, Record
 
 UNTIED = "its parts have to stay equally wide, and depend on others differently"
@@ -91,6 +92,9 @@ class Families:
                 unique, at = np.unique(array, return_index=True)
                 places[unique] += random.integers(1, 2**63, dtype=np.uint64)
                 first.append(unique[np.argsort(at)])
+        for _, piece in self.record.pieces:  # what a forward takes apart it may treat apart
+            for array in self.labels.resolved((piece,)):
+                places[np.unique(array)] += random.integers(1, 2**63, dtype=np.uint64)
         order = np.concatenate([*first, np.zeros(0, np.int64)])
         _, at = np.unique(order, return_index=True)
         order = order[np.sort(at)]
@@ -170,7 +174,25 @@ class Families:
             else:
                 for g in distinct - {-1}:
                     self.unequal.update(dict.fromkeys(self.members[g].tolist(), UNTIED))
+        for whole, pieces in self._halves():
+            each = [self._groups_of(piece) for piece in pieces]
+            distinct = set().union(*each)
+            if len(distinct) == len(each) == sum(len(e) for e in each) and -1 not in distinct and not distinct & {*tied}:
+                tied.update(dict.fromkeys(distinct, min(distinct)))
         return tied
+
+    def _halves(self) -> Iterator[tuple[Array, list[Array]]]:
+        """Widths that slices cut into equal parts, in order: perhaps by halves of whatever width there is."""
+        found: dict[bytes, tuple[Array, dict[bytes, Array]]] = {}
+        for mark, piece in self.record.pieces:
+            if len(varying(mark)) == 1 and piece.size > 1:
+                found.setdefault(mark.tobytes(), (mark, {}))[1].setdefault(piece.tobytes(), piece)
+        for mark, pieces in found.values():
+            sizes = {piece.size for piece in pieces.values()}
+            place = {int(label): i for i, label in enumerate(mark.ravel())}
+            ordered = sorted(pieces.values(), key=lambda piece: place[int(piece.flat[0])])
+            if len(sizes) == 1 and np.array_equal(np.concatenate([p.ravel() for p in ordered]), mark.ravel()):
+                yield mark, ordered
 
     def _groups_of(self, part: Array) -> set[int]:
         roots = np.concatenate([a.ravel() for a in self.labels.resolved((part,))] or [np.zeros(0, np.int64)])
@@ -243,8 +265,8 @@ class Families:
             module = self.modules[name]
             sizes = tuple(size for size, _ in parts)
             for attribute, value in vars(module).items():
-                fits = isinstance(value, tuple | list) and value and tuple(value) == sizes[: len(value)]
-                if fits and SIZES.search(attribute):
+                fits = SIZES.search(attribute) and isinstance(value, tuple | list) and value
+                if fits and tuple(value) == sizes[: len(value)]:
                     widths = tuple(self.width(size, marks) for size, marks in parts[: len(value)])
                     yield Attribute(name, attribute, widths, several=True)
 
@@ -260,11 +282,30 @@ class Families:
     def roots(self) -> list[int]:
         return [int(m) for members in self.members for m in members]
 
+    @property
+    def all_kept(self) -> list[Indices]:
+        return [np.arange(len(members)) for members in self.members]
+
+    def lost(self, keeps: Sequence[Indices]) -> list[Array]:
+        """The labels of each group that go."""
+        return [np.delete(members, keep) for members, keep in zip(self.members, keeps, strict=True)]
+
+    def moved(self, whole: Record, cut: Record, keeps: Sequence[Indices]) -> dict[int, str]:
+        """Labels of the groups whose cut makes the forward take other channels than it took, and where."""
+        units: dict[int, list[int]] = defaultdict(list)
+        for group in range(len(self.members)):
+            units[self.ties.get(group, group)].append(group)
+        lost, every = self.lost(keeps), list(units.values())
+        found = culprits(
+            self.labels, whole.steps, cut.steps, [np.concatenate([lost[g] for g in unit]) for unit in every]
+        )
+        return {int(m): why for at, why in found for unit in at for g in every[unit] for m in self.members[g]}
+
     def labels_after(self, keeps: Sequence[Indices]) -> Named:
         """The labels of every tensor that are left after a cut."""
         gone = np.zeros(self.labels.count, dtype=bool)
-        for members, keep in zip(self.members, keeps, strict=True):
-            gone[np.delete(members, keep)] = True
+        for lost in self.lost(keeps):
+            gone[lost] = True
         after: Named = {}
         left: dict[Address, Array] = {}
         for (name, dim), ids in self.cells.items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.prune.coupling import Comparison, Coupling
 from compress.prune.cut import cut_
 from compress.prune.families import Families
-from compress.prune.group import Group, Grouping, Slice
+from compress.prune.group import Group, Grouping, Indices, Slice
 from compress.prune.labels import Array, Labels, varying
 from compress.prune.trace import DoesNotRun, Record, trace
 from zoo.classifier import auxiliary_names, classifier_name
@@ -59,14 +59,16 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     separate_(labels, record)
     labels.settle()
     stays: dict[int, str] = {}
+    families = Families(ghost, labels, record, stays, normalized, _classifier(model))
     two = torch.cat([inputs, inputs])  # the batch may be of any size
+    whole = trace(ghost, two, Comparison(labels), families.labels_after(families.all_kept))
     for _ in range(ATTEMPTS):
-        families = Families(ghost, labels, record, stays, normalized, _classifier(model))
-        wrong = families.unequal or _compare(ghost, two, families)
+        wrong = families.unequal or _compare(ghost, two, families, whole)
         if not wrong:
             return families.grouping
         stays.update(wrong)
         ghost = make(model).eval()
+        families = Families(ghost, labels, record, stays, normalized, _classifier(model))
     stays.update(dict.fromkeys(families.roots(), "its forward fixes shapes in too many places"))
     return Families(ghost, labels, record, stays, normalized, _classifier(model)).grouping
 
@@ -112,20 +114,33 @@ def _taken_apart(array: Array, apart: set[tuple[bytes, ...]]) -> list[Array]:
     return [array]
 
 
-def _compare(ghost: nn.Module, inputs: Tensor, families: Families) -> dict[int, str]:
-    """Cut one channel of every group of `ghost` and trace it: labels that meet wrongly, and why.
+def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record) -> dict[int, str]:
+    """Cut some of every group of `ghost` and trace it: labels that meet wrongly or stand elsewhere, and why.
 
     Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
     """
     grouping = families.grouping
-    keeps = [np.delete(np.arange(g.width), (g.width * 2) // 3) for g in grouping.groups]
+    keeps = _some_of(grouping)
     cut_(ghost, grouping, keeps)
     comparison = Comparison(families.labels)
+    failure: DoesNotRun | None = None
     try:
         record = trace(ghost, inputs, comparison, families.labels_after(keeps))
     except DoesNotRun as error:
-        return families.blame(error)
-    wrong = comparison.wrong
+        failure, record = error, error.record
+    wrong = families.moved(whole, record, keeps)
     if not wrong:
-        wrong = families.learn_scales(record, keeps)
-    return wrong
+        wrong = comparison.wrong if failure is None else families.blame(failure)
+    return wrong or families.learn_scales(record, keeps)
+
+
+def _some_of(grouping: Grouping) -> list[Indices]:
+    """A random half to nine tenths of each group's channels, equally many of those that are tied."""
+    random = np.random.default_rng(0)
+    shares: dict[int, float] = {}
+    keeps = []
+    for i, group in enumerate(grouping.groups):
+        share = shares.setdefault(i if group.tied is None else group.tied, random.uniform(0.5, 0.9))
+        count = min(group.width - 1, max(2, round(share * group.width)))
+        keeps.append(np.sort(random.permutation(group.width)[:count]))
+    return keeps
