@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.prune.attributes import Dimensions
 from compress.prune.coupling import Comparison, Coupling
 from compress.prune.cut import cut_
 from compress.prune.families import Families
-from compress.prune.group import Group, Grouping, Slice
+from compress.prune.group import Group, Grouping, Indices, Slice
 from compress.prune.labels import Array, Labels, varying
+from compress.prune.spots import FixedSpots
 from compress.prune.trace import DoesNotRun, Record, trace
 from zoo.classifier import auxiliary_names, classifier_name
 from zoo.errors import UsageError
 from zoo.ghost import copy_of, ghost_of
 
 __all__ = ["Group", "Grouping", "Slice", "find_groups"]
-ATTEMPTS = 20
 
 
 def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) -> Grouping:
@@ -58,17 +59,30 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             raise UsageError(f"{type(model).__name__} does not run on an input of {size}: {error}") from error
     separate_(labels, record)
     labels.settle()
-    stays: dict[int, str] = {}
+    dimensions = Dimensions.of(record, labels)
+    classifier = _classifier(model)
     two = torch.cat([inputs, inputs])  # the batch may be of any size
-    for _ in range(ATTEMPTS):
-        families = Families(ghost, labels, record, stays, normalized, _classifier(model))
-        wrong = families.unequal or _compare(ghost, two, families)
-        if not wrong:
+    fixed = FixedSpots(record.operators)
+    while True:
+        ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
+        families = Families(
+            ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
+        )
+        try:
+            wrong = families.unequal or _compare(ghost, two, families)
+        except DoesNotRun as error:
+            fixed.fail(families, error)
+            continue
+        fixed.learn(wrong)
+        if not wrong and not fixed.doubt():
             return families.grouping
-        stays.update(wrong)
-        ghost = make(model).eval()
-    stays.update(dict.fromkeys(families.roots(), "its forward fixes shapes in too many places"))
-    return Families(ghost, labels, record, stays, normalized, _classifier(model)).grouping
+
+
+def _fewer(group: Group, number: int) -> Indices:
+    """A channel gone, or two, in turn: widths that were equal by chance are so no more."""
+    gone = 1 + (number if group.tied is None else group.tied) % 2 if group.width > 2 else 1
+    first = min((group.width * 2) // 3, group.width - gone)
+    return np.delete(np.arange(group.width), np.arange(first, first + gone))
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
@@ -113,19 +127,16 @@ def _taken_apart(array: Array, apart: set[tuple[bytes, ...]]) -> list[Array]:
 
 
 def _compare(ghost: nn.Module, inputs: Tensor, families: Families) -> dict[int, str]:
-    """Cut one channel of every group of `ghost` and trace it: labels that meet wrongly, and why.
+    """Cut a channel or two of every group of `ghost` and trace it: labels that meet wrongly, and why.
 
     Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
+
+    Raises:
+        DoesNotRun: an operator of the cut network failed.
     """
     grouping = families.grouping
-    keeps = [np.delete(np.arange(g.width), (g.width * 2) // 3) for g in grouping.groups]
+    keeps = [_fewer(group, i) for i, group in enumerate(grouping.groups)]
     cut_(ghost, grouping, keeps)
     comparison = Comparison(families.labels)
-    try:
-        record = trace(ghost, inputs, comparison, families.labels_after(keeps))
-    except DoesNotRun as error:
-        return families.blame(error)
-    wrong = comparison.wrong
-    if not wrong:
-        wrong = families.learn_scales(record, keeps)
-    return wrong
+    record = trace(ghost, inputs, comparison, families.labels_after(keeps))
+    return comparison.wrong or families.learn_scales(record, keeps)

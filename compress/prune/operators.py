@@ -65,6 +65,15 @@ def same(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     trace.give(out, trace.of(args[0]))
 
 
+def strided(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Other strides: the same tensor if its shape is, and nothing is known of it otherwise."""
+    x = args[0]
+    if tuple(out.shape) == tuple(args[1]) == tuple(x.shape) and x.is_contiguous():
+        same(trace, func, out, args, kwargs)
+    else:
+        unknown(trace, func, out, args, kwargs)
+
+
 def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Moves numbers: the same operator moves the labels."""
     x, marks = args[0], trace.of(args[0])
@@ -281,6 +290,7 @@ RULES: dict[Any, Rule] = {
     ),
     **dict.fromkeys((aten.index, aten.index_select), indexing),
     aten.convolution: convolution,
+    aten.as_strided_: strided,
     aten.copy_: elementwise,
     aten.cat: concatenating,
     aten.stack: stacking,
