@@ -171,21 +171,19 @@ class Comparison(Coupling):
 
 
 @cache
-def _is_of_model(file: str) -> bool:
-    return is_of_model(Path(file))
-
-
-def is_of_model(path: Path) -> bool:
-    """Whether a source file is the model's, and neither torch's nor of this package."""
-    return path.suffix == ".py" and path.parent != HERE and TORCH not in path.parents
+def name_in_model(file: str) -> str:
+    """ "models/levit.py" for a source file of the model's, "" for one of torch's or of this package."""
+    path = Path(file)
+    theirs = path.suffix == ".py" and path.parent != HERE and TORCH not in path.parents
+    return "/".join(path.parts[-2:]) if theirs else ""
 
 
 def line_of_forward() -> str:
     """ " (file:line)" of the innermost line outside torch and this package that is running, if there is one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if _is_of_model(frame.f_code.co_filename):
-            return f" ({'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{frame.f_lineno})"
+        if name := name_in_model(frame.f_code.co_filename):
+            return f" ({name}:{frame.f_lineno})"
         frame = frame.f_back
     return ""
 

@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.prune.attributes import Dimensions
 from compress.prune.coupling import Comparison, Coupling
 from compress.prune.cut import cut_
 from compress.prune.families import Families
 from compress.prune.group import Group, Grouping, Indices, Slice
 from compress.prune.labels import Array, Labels, varying
+from compress.prune.spots import FixedSpots
 from compress.prune.trace import DoesNotRun, Record, trace
 from zoo.classifier import auxiliary_names, classifier_name
 from zoo.errors import UsageError
 from zoo.ghost import copy_of, ghost_of
 
 __all__ = ["Group", "Grouping", "Slice", "find_groups"]
-ATTEMPTS = 20
 
 
 def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) -> Grouping:
@@ -58,19 +59,27 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             raise UsageError(f"{type(model).__name__} does not run on an input of {size}: {error}") from error
     separate_(labels, record)
     labels.settle()
-    stays: dict[int, str] = {}
-    families = Families(ghost, labels, record, stays, normalized, _classifier(model))
+    dimensions = Dimensions.of(record, labels)
+    classifier = _classifier(model)
     two = torch.cat([inputs, inputs])  # the batch may be of any size
-    whole = trace(ghost, two, Comparison(labels), families.labels_after(families.all_kept))
-    for _ in range(ATTEMPTS):
-        wrong = families.unequal or _compare(ghost, two, families, whole)
-        if not wrong:
+    fixed = FixedSpots(record.operators)
+    whole: Record | None = None
+    while True:
+        ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
+        families = Families(
+            ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
+        )
+        if whole is None:
+            whole = trace(ghost, two, Comparison(labels), families.labels_after(families.all_kept))
+            ghost = make(model).train().eval()
+        try:
+            wrong = families.unequal or _compare(ghost, two, families, whole)
+        except DoesNotRun as error:
+            fixed.fail(families, error)
+            continue
+        fixed.learn(families, wrong)
+        if not wrong and not fixed.doubt():
             return families.grouping
-        stays.update(wrong)
-        ghost = make(model).eval()
-        families = Families(ghost, labels, record, stays, normalized, _classifier(model))
-    stays.update(dict.fromkeys(families.roots(), "its forward fixes shapes in too many places"))
-    return Families(ghost, labels, record, stays, normalized, _classifier(model)).grouping
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
@@ -118,20 +127,21 @@ def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record
     """Cut some of every group of `ghost` and trace it: labels that meet wrongly or stand elsewhere, and why.
 
     Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
+
+    Raises:
+        DoesNotRun: an operator of the cut network failed, and nothing stood elsewhere before.
     """
     grouping = families.grouping
     keeps = _some_of(grouping)
     cut_(ghost, grouping, keeps)
     comparison = Comparison(families.labels)
-    failure: DoesNotRun | None = None
     try:
         record = trace(ghost, inputs, comparison, families.labels_after(keeps))
     except DoesNotRun as error:
-        failure, record = error, error.record
-    wrong = families.moved(whole, record, keeps)
-    if not wrong:
-        wrong = comparison.wrong if failure is None else families.blame(failure)
-    return wrong or families.learn_scales(record, keeps)
+        if moved := families.moved(whole, error.record, keeps):
+            return moved
+        raise
+    return families.moved(whole, record, keeps) or comparison.wrong or families.learn_scales(record, keeps)
 
 
 def _some_of(grouping: Grouping) -> list[Indices]:

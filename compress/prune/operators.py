@@ -65,6 +65,15 @@ def same(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     trace.give(out, trace.of(args[0]))
 
 
+def strided(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Other strides: the same tensor if its shape is, and nothing is known of it otherwise."""
+    x = args[0]
+    if tuple(out.shape) == tuple(args[1]) == tuple(x.shape) and x.is_contiguous():
+        same(trace, func, out, args, kwargs)
+    else:
+        unknown(trace, func, out, args, kwargs)
+
+
 def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Moves numbers: the same operator moves the labels."""
     x, marks = args[0], trace.of(args[0])
@@ -278,6 +287,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.index, aten.index_select), indexing),
     aten.convolution: convolution,
     **dict.fromkeys((aten.copy_, aten._prelu_kernel), elementwise),
+    aten.as_strided_: strided,
     aten.cat: concatenating,
     aten.stack: stacking,
     aten.constant_pad_nd: padding,
