@@ -8,14 +8,13 @@ DIR/MANIFEST.sha256     checked at every load
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zoo import upstream
 from zoo.class_name import as_class_name
-from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
+from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 
@@ -137,7 +136,7 @@ def read_config(directory: Path) -> ModelConfig:
         raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
     verify_manifest(directory)
     path = directory / CONFIG
-    return ModelConfig.from_json(json.loads(path.read_text(encoding="utf-8")), path)
+    return ModelConfig.from_json(read_json(path), path)
 
 
 def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelConfig:

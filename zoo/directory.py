@@ -211,6 +211,19 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+def read_json(path: Path) -> Any:
+    """
+    Raises:
+        SlimzooError: it cannot be read as JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlimzooError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise SlimzooError(f"{path} is damaged, no JSON can be read from it ({error}); make it again") from error
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file, as any other file: its own writer makes it private and hides the cause of a failure."""
     from safetensors.torch import save
