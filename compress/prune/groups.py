@@ -60,8 +60,11 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     labels.settle()
     stays: dict[int, str] = {}
     families = Families(ghost, labels, record, stays, normalized, _classifier(model))
-    two = torch.cat([inputs, inputs])  # the batch may be of any size
-    whole = trace(ghost, two, Comparison(labels), families.labels_after(families.all_kept))
+    known, two = families.labels_after(families.all_kept), torch.cat([inputs, inputs])  # the batch may be of any size
+    try:
+        whole = trace(ghost, two, Comparison(labels), known)
+    except DoesNotRun:  # or of one alone
+        whole, two = trace(ghost, inputs, Comparison(labels), known), inputs
     for _ in range(ATTEMPTS):
         wrong = families.unequal or _compare(ghost, two, families, whole)
         if not wrong:
@@ -135,12 +138,16 @@ def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record
 
 
 def _some_of(grouping: Grouping) -> list[Indices]:
-    """A random half to nine tenths of each group's channels, equally many of those that are tied."""
+    """A random half to nine tenths of each group's channels, equally many of those that are tied.
+
+    In turn a little and much is cut: what a forward divides by shares of the whole width must not fit by chance.
+    """
     random = np.random.default_rng(0)
     shares: dict[int, float] = {}
     keeps = []
     for i, group in enumerate(grouping.groups):
-        share = shares.setdefault(i if group.tied is None else group.tied, random.uniform(0.5, 0.9))
+        unit = i if group.tied is None else group.tied
+        share = shares.setdefault(unit, random.uniform(0.8, 0.9) if len(shares) % 2 else random.uniform(0.5, 0.6))
         count = min(group.width - 1, max(2, round(share * group.width)))
         keeps.append(np.sort(random.permutation(group.width)[:count]))
     return keeps
