@@ -102,15 +102,17 @@ class Families:
                 unique, at = np.unique(array, return_index=True)
                 places[unique] += random.integers(1, 2**63, dtype=np.uint64)
                 first.append(unique[np.argsort(at)])
-        for _, piece in self.record.pieces:  # what a forward takes apart it may treat apart
+        apart = np.zeros(self.labels.count, dtype=np.uint64)  # what a forward takes apart it may treat apart
+        for _, piece in self.record.pieces:
             for array in self.labels.resolved((piece,)):
-                places[np.unique(array)] += random.integers(1, 2**63, dtype=np.uint64)
+                apart[np.unique(array)] += random.integers(1, 2**63, dtype=np.uint64)
         order = np.concatenate([*first, np.zeros(0, np.int64)])
         _, at = np.unique(order, return_index=True)
         order = order[np.sort(at)]
         order = order[order != 0]
         stay = self.labels.stay(order, normalized=self.normalized)
         stay[np.isin(order, list(self.stays))] = True
+        places[order] += np.where(stay, np.uint64(0), apart[order])
         _, first_of, kind = np.unique(places[order] << np.uint64(1) | stay, return_index=True, return_inverse=True)
         together = np.argsort(first_of[kind], kind="stable")  # in the order in which each kind was met
         starts = np.flatnonzero(np.diff(first_of[kind][together], prepend=-1))
@@ -156,6 +158,8 @@ class Families:
         layers: list[str] = []
         for (name, dim), ids in reversed(self.cells.items()):
             module, _, leaf = name.rpartition(".")
+            module, parametrized, of = module.partition(".parametrizations.")
+            leaf = of.partition(".")[0] if parametrized else leaf
             layer = self.modules[module]
             out = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
             if dim == out and "weight" in leaf and getattr(layer, leaf).dim() > 1:  # not a table of positions
@@ -201,11 +205,13 @@ class Families:
             if len(varying(mark)) == 1 and piece.size > 1:
                 found.setdefault(mark.tobytes(), (mark, {}))[1].setdefault(piece.tobytes(), piece)
         for mark, pieces in found.values():
-            sizes = {piece.size for piece in pieces.values()}
             place = {int(label): i for i, label in enumerate(mark.ravel())}
-            ordered = sorted(pieces.values(), key=lambda piece: place[int(piece.flat[0])])
-            if len(sizes) == 1 and np.array_equal(np.concatenate([p.ravel() for p in ordered]), mark.ravel()):
-                yield ordered
+            bounds = {0, mark.size}
+            for piece in pieces.values():
+                bounds |= {place[int(piece.flat[0])], place[int(piece.flat[-1])] + 1}
+            parts = np.split(mark.ravel(), sorted(bounds - {0, mark.size}))  # what no slice took among them
+            if len({part.size for part in parts}) == 1:
+                yield parts
 
     def _groups_of(self, part: Array) -> set[int]:
         roots = np.concatenate([a.ravel() for a in self.labels.resolved((part,))] or [np.zeros(0, np.int64)])
@@ -279,14 +285,8 @@ class Families:
 
     def moved(self, whole: Record, cut: Record, keeps: Sequence[Indices]) -> dict[int, str]:
         """Labels of the groups whose cut makes the forward take other channels than it took, and where."""
-        units: dict[int, list[int]] = defaultdict(list)
-        for group in range(len(self.members)):
-            units[self.ties.get(group, group)].append(group)
-        lost, every = self.lost(keeps), list(units.values())
-        found = culprits(
-            self.labels, whole.steps, cut.steps, [np.concatenate([lost[g] for g in unit]) for unit in every]
-        )
-        return {int(m): why for at, why in found for unit in at for g in every[unit] for m in self.members[g]}
+        found = culprits(self.labels, whole.steps, cut.steps, self.lost(keeps))
+        return {int(m): why for groups, why in found for g in groups for m in self.members[g]}
 
     def labels_after(self, keeps: Sequence[Indices]) -> Named:
         """The labels of every tensor that are left after a cut."""

@@ -70,7 +70,12 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
         )
         if whole is None:
-            whole = trace(ghost, two, Comparison(labels), families.labels_after(families.all_kept))
+            known = families.labels_after(families.all_kept)
+            try:
+                whole = trace(ghost, two, Comparison(labels), known)
+            except DoesNotRun:  # or of one alone
+                two, ghost = inputs, make(model).train().eval()
+                whole = trace(ghost, two, Comparison(labels), known)
             ghost = make(model).train().eval()
         try:
             wrong = families.unequal or _compare(ghost, two, families, whole)
@@ -145,12 +150,16 @@ def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record
 
 
 def _some_of(grouping: Grouping) -> list[Indices]:
-    """A random half to nine tenths of each group's channels, equally many of those that are tied."""
+    """A random half to nine tenths of each group's channels, equally many of those that are tied.
+
+    In turn a little and much is cut: what a forward divides by shares of the whole width must not fit by chance.
+    """
     random = np.random.default_rng(0)
     shares: dict[int, float] = {}
     keeps = []
     for i, group in enumerate(grouping.groups):
-        share = shares.setdefault(i if group.tied is None else group.tied, random.uniform(0.5, 0.9))
+        unit = i if group.tied is None else group.tied
+        share = shares.setdefault(unit, random.uniform(0.8, 0.9) if len(shares) % 2 else random.uniform(0.5, 0.6))
         count = min(group.width - 1, max(2, round(share * group.width)))
         keeps.append(np.sort(random.permutation(group.width)[:count]))
     return keeps

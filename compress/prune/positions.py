@@ -43,52 +43,52 @@ class Step:
 
 
 def culprits(
-    labels: Labels, whole: Sequence[Step], cut: Sequence[Step], units: Sequence[Array]
+    labels: Labels, whole: Sequence[Step], cut: Sequence[Step], lost: Sequence[Array]
 ) -> list[tuple[set[int], str]]:
-    """(units, reason) for each operator that is the first to give other channels than those that are left.
+    """(groups, reason) for each operator that is the first to give other channels than those that are left.
 
     Args:
         whole, cut: the steps of both networks; those of the cut one may end early, where it does not run.
-        units: labels that went, each unit by itself a cut that could have been made alone.
+        lost: the labels of each group that went.
     """
     owner = np.full(labels.count, -1)
-    for i, unit in enumerate(units):
-        owner[unit] = i
+    for i, labels_ in enumerate(lost):
+        owner[labels_] = i
     gone, found, wrong = owner >= 0, [], [False] * len(cut)
     for i, (before, after) in enumerate(zip(whole, cut, strict=False)):
         if (before.module, before.operator) != (after.module, after.operator):
-            concerned = _units(labels, owner, (before, after))
+            concerned = _groups(labels, owner, (before, after))
             found.append((concerned, f"its forward goes another way with other widths{after.line}"))
             break
         wrong[i] = not _same(labels, gone, before, after)
         if wrong[i] and not any(wrong[j] for j in after.before):
             what = "fixes a shape" if after.operator == "reshape" else "reads it by fixed numbers"
             reason = f"its forward {what}{after.line}"
-            found.append((_guilty(labels, owner, units, before, after), reason))
+            found.append((_guilty(labels, owner, lost, before, after), reason))
         elif before.again is None and before.numbers != after.numbers:
             reason = f"its forward computes with a number that depends on it{after.line}"
-            found.append((_units(labels, owner, (before,)), reason))
+            found.append((_groups(labels, owner, (before,)), reason))
     return found
 
 
-def _units(labels: Labels, owner: Array, steps: Sequence[Step]) -> set[int]:
+def _groups(labels: Labels, owner: Array, steps: Sequence[Step]) -> set[int]:
     marks = [
         m for step in steps for _, given in (*step.given, *([step.entered] if step.entered else [])) for m in given
     ]
-    return {int(u) for array in labels.resolved(tuple(marks)) for u in np.unique(owner[array])} - {-1}
+    return {int(g) for array in labels.resolved(tuple(marks)) for g in np.unique(owner[array])} - {-1}
 
 
-def _guilty(labels: Labels, owner: Array, units: Sequence[Array], before: Step, after: Step) -> set[int]:
-    """The units that move the boundary by going alone; all that are concerned, where that does not tell."""
-    concerned = _units(labels, owner, (before,))
+def _guilty(labels: Labels, owner: Array, lost: Sequence[Array], before: Step, after: Step) -> set[int]:
+    """The groups that move the boundary when cut alone; all that are concerned, where that does not tell."""
+    concerned = _groups(labels, owner, (before,))
     if before.entered is None or before.numbers != after.numbers:  # the numbers are those of all cuts together
         return concerned
     guilty = set()
-    for unit in concerned:
+    for group in concerned:
         gone = np.zeros(labels.count, dtype=bool)
-        gone[units[unit]] = True
+        gone[lost[group]] = True
         if not _moves_alike(labels, gone, before, before.again):
-            guilty.add(unit)
+            guilty.add(group)
     return guilty or concerned
 
 
@@ -149,7 +149,8 @@ def _left_of(
         rest = array[~_dead(array, arrays, gone)]
         if rest.size != int(np.prod([now[d] for d in dims])):
             return False
-        if rest.size and not (rest == rest[0]).all() and not any(_is(c, rest, dims, now) for c in candidates):
+        lone = not dims and exact  # a single channel that was sliced
+        if (lone or len(np.unique(rest)) > 1) and not any(_is(c, rest, dims, now) for c in candidates):
             return False
     return not exact or all(n == m for d, (n, m) in enumerate(zip(shape, now, strict=True)) if d not in labelled)
 

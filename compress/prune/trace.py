@@ -133,6 +133,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.coupling, self.known, self.record = coupling, known or {}, Record()
+        self.moved: list[Marks] = []  # labels of all that the last operator gave that only moves numbers
         self.running: list[str] = [""]
         self.last: Any = None  # what the last operator gave out
         self.first = known is None  # of the passes, the one that finds the labels
@@ -204,10 +205,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if before:
                 outs[0]._step = self.record, before[0]  # type: ignore[attr-defined]
             return
+        moves = op in MOVING and bool(first and first[1])
         given = tuple((tuple(t.shape), self._held(t)) for t in outs)
         if not before and not any(marks for _, marks in given):
             return
-        moves = op in MOVING and bool(first and first[1])
+        if moves:  # with the labels of single channels, which a tensor does not carry on
+            given = tuple((shape, self.moved[i]) for i, (shape, _) in enumerate(given))
         numbers = () if op in SCALINGS else _plain((args[1:], kwargs))
         step = Step(
             self.module, MOVING.get(op, str(op)), line_of_forward(), before, given, numbers if moves or
@@ -277,6 +280,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             mine[dim] = labels
             ones = (1,) * (rank - dim - 1)
             marks.append(labels.reshape((1,) * dim + (-1,) + ones) if rank > 1 else labels)
+            if ".parametrizations." in name:
+                layer = name.partition(".parametrizations.")[0]
+                self.coupling.fix(labels, f"its weight is computed by a parametrization, to be removed first ({layer})")
             if self.recurrent and name.startswith(self.recurrent) and not ("weight_ih" in name and dim == 1):
                 self.coupling.fix(labels, f"no rule to cut the hidden width of a recurrent layer ({self.module})")
         return tuple(marks)
