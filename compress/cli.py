@@ -243,7 +243,7 @@ def bench(
     """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
     from compress.deploy.benchmark import bench as run
     from compress.deploy.benchmark import format_rows
-    from zoo.errors import UsageError
+    from zoo.errors import SlimzooError, UsageError
     from zoo.upstream import is_upstream
 
     absent = [model for model in models if not is_upstream(model) and not Path(model).exists()]
@@ -257,6 +257,8 @@ def bench(
         )
         console.say(format_rows(result))
         console.document(result)
+        if all(row["median_ms"] is None for row in result["rows"]):
+            raise SlimzooError("nothing could be measured: " + "; ".join({row["reason"]: 0 for row in result["rows"]}))
 
 
 @app.command()

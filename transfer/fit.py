@@ -16,9 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
+from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.remarks import files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
@@ -65,6 +67,7 @@ def fit(
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    layout: str = "auto",
     time_s: float | None = None,
     tensorboard: bool = False,
     overwrite: bool = False,
@@ -87,6 +90,7 @@ def fit(
         flip: mirror training images; by default yes, except for data known to be written, such as digits.
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
+        layout: "auto", "parts" or "classes": what the folders of an image folder are; see `transfer.data.layout`.
         time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
@@ -107,11 +111,15 @@ def fit(
     arguments = {
         "data": located(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
         "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
-        "test": located(test), "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
+        "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
+    say = tell or (lambda line: None)
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
-        source = open_data(data, val=val, test=test, seed=seed, progress=progress)
+        source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
+        remarks = files_left_out(source)
+        for line in [*source.notes, *remarks]:
+            say(printable(line))
         torch.manual_seed(seed)
         network, config = start(model, source, method, size, progress)
     run = {"verb": "fit", "arguments": arguments}
@@ -122,6 +130,11 @@ def fit(
             _rehearse(work, network, config, method, record, tensorboard=tensorboard)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
+            if is_main():
+                found = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *found], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*found, *where]:
+                    say(line)
 
         def recipe(kind: Trains) -> Recipe:
             mirror = source.mirror if flip is None else flip
@@ -134,7 +147,7 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=tell or (lambda line: None),
+            progress=progress, tell=say,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():

@@ -81,15 +81,24 @@ def start(
     Raises:
         UsageError: a size that the model does not take; see also `check`, which comes before.
     """
-    given = _published_preprocess(name, method)
-    side = size or default_size(data, given.size[0])
-    arguments, side = _sized(name, given, side, asked=size is not None, classes=len(data.classes))
+    arguments, preprocess = planned_start(name, data, method, size)
     if method != "scratch":
         fetch(name, progress=progress)
     network = create_model(name, pretrained=method != "scratch", **arguments)
     reset_classifier_(network, len(data.classes))
-    preprocess = replace(given.at(side), mode="squash", resize_to=None)
     return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
+
+
+def planned_start(name: str, data: Data, method: Method, size: int | None) -> tuple[dict[str, Any], Preprocess]:
+    """The arguments of the model's builder and what is done to its images; nothing is fetched or built.
+
+    Raises:
+        UsageError: as `start`.
+    """
+    given = _published_preprocess(name, method)
+    side = size or default_size(data, given.size[0])
+    arguments, side = _sized(name, given, side, asked=size is not None, classes=len(data.classes))
+    return arguments, replace(given.at(side), mode="squash", resize_to=None)
 
 
 def _sized(name: str, given: Preprocess, side: int, *, asked: bool, classes: int) -> tuple[dict[str, Any], int]:

@@ -8,13 +8,13 @@ DIR/MANIFEST.sha256     checked at every load
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zoo import upstream
-from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
+from zoo.class_name import as_class_name
+from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 
@@ -35,7 +35,7 @@ class ModelConfig:
     Attributes:
         architecture: a registered name, "timm:NAME" or "torchvision:NAME"; "onnx:FILE" of a network from elsewhere.
         model_args: the builder's arguments, `num_classes` among them.
-        classes: names in the order of the logits; None where they are not known.
+        classes: names in the order of the logits, as zoo.class_name writes them; None where they are not known.
         primary: the file that is the model. Where it is model.onnx, quantized or from elsewhere, it cannot be trained.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
@@ -48,6 +48,10 @@ class ModelConfig:
     primary: Literal["model.safetensors", "model.onnx"] = SAFETENSORS
     surgery: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(as_class_name, self.classes)))
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -132,7 +136,7 @@ def read_config(directory: Path) -> ModelConfig:
         raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
     verify_manifest(directory)
     path = directory / CONFIG
-    return ModelConfig.from_json(json.loads(path.read_text(encoding="utf-8")), path)
+    return ModelConfig.from_json(read_json(path), path)
 
 
 def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelConfig:

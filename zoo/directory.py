@@ -30,11 +30,12 @@ REHEARSAL = "rehearsal"  # see zoo/rehearsal.py
 LONGEST_SUFFIX = ".old-12345678"  # of what lies beside an output directory for a while
 LONGEST_INSIDE = 120  # characters of a file's path inside it
 NAME_MAX, PATH_MAX = 255, 4096  # bytes, of Linux's and macOS's file systems
+PARTIAL = ".partial"  # ends the name of a directory in work
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file-size limit
 
 
 def partial_of(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
+    return out.with_name(out.name + PARTIAL)
 
 
 @contextmanager
@@ -179,6 +180,13 @@ def is_ours(directory: Path) -> bool:
     return all((child / MANIFEST).exists() for child in directory.iterdir())
 
 
+def wrote(directory: Path) -> bool:
+    """Whether slimzoo wrote this very directory, or is about to: a model, findings, or the work of a run."""
+    if (directory / MANIFEST).is_file():
+        return True
+    return directory.name.endswith(PARTIAL) and ((directory / RUN).is_file() or (directory / CHECKPOINTS).is_dir())
+
+
 def _asked_to_overwrite(partial: Path) -> bool:
     try:
         return bool(json.loads((partial / RUN).read_text(encoding="utf-8")).get("overwrite"))
@@ -191,16 +199,29 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def json_bytes(document: Any) -> bytes:
-    """A document as the files hold it; a note of a kind that JSON does not know as its text, and no reason to fail."""
-    try:
-        return (json.dumps(document, indent=1, ensure_ascii=False, default=_plain) + "\n").encode("utf-8")
-    except UnicodeEncodeError:  # of file names that are no text: as escapes, which are read again as they were
-        return (json.dumps(document, indent=1, default=_plain) + "\n").encode("ascii")
+    """A document as the files hold it, UTF-8, indented: what is no text in a file's name stays what it is, as an escape
+    of JSON; a note of a kind that JSON does not know is its text, and no reason to fail."""
+    return (json.dumps(document, indent=1, ensure_ascii=False, default=_plain) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _plain(value: Any) -> Any:
     """NumPy's and torch's numbers and arrays as Python's."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def read_json(path: Path) -> Any:
+    """
+    Raises:
+        SlimzooError: it cannot be read as JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlimzooError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise SlimzooError(f"{path} is damaged, no JSON can be read from it ({error}); make it again") from error
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -221,7 +242,7 @@ def write_manifest(directory: Path) -> None:
     lines = [
         f"{sha256(directory / file)}  {file.as_posix()}\n" for file in files if file.parts[0] not in (RUN, CHECKPOINTS)
     ]
-    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def read_manifest(directory: Path) -> dict[str, set[str]]:
@@ -287,7 +308,7 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
 def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", newline="\n")
         fsync(new)
         os.replace(new, path)
     except BaseException:
@@ -302,11 +323,13 @@ def _take_place(partial: Path, out: Path) -> None:
         fsync(out.parent)
         return
     aside = Path(tempfile.mkdtemp(prefix=out.name + ".old-", dir=out.parent))  # a name that nobody has taken
-    os.rename(out, aside)
+    old = aside / out.name  # not `aside` itself: Windows renames onto nothing that is there
+    os.rename(out, old)
     try:
         os.rename(partial, out)
     except BaseException:
-        os.rename(aside, out)
+        os.rename(old, out)
+        aside.rmdir()
         raise
     fsync(out.parent)
     shutil.rmtree(aside, ignore_errors=True)
@@ -323,7 +346,8 @@ def write_flushed(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written; the error names the file.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # without it Windows turns every b"\n" into two bytes
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | binary, 0o666)
     try:
         rest = memoryview(content)
         while len(rest):
@@ -336,8 +360,11 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or, where there is a way (not on Windows), a directory's entries, to the disk."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
     finally:

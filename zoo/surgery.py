@@ -86,6 +86,6 @@ def replace_tensor_(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Put `tensor` where the module keeps its parameter or buffer `name`."""
     if name in module._parameters:
         old = module._parameters[name]
-        module._parameters[name] = nn.Parameter(tensor.detach(), requires_grad=old is None or old.requires_grad)
+        setattr(module, name, nn.Parameter(tensor.detach(), requires_grad=old is None or old.requires_grad))
     else:
         module._buffers[name] = tensor.detach()

@@ -136,7 +136,8 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
     choice.check_images(data is not None)
     loaded = load_model(directory)
     grouping = grouping_of(loaded.model, loaded.config, choice)
-    for line in describe_whole(grouping.whole):
+    told = describe_whole(grouping.whole)
+    for line in told:
         console.say(line)  # first: they are why a budget cannot be met
     trial_of(loaded, choice, grouping)
     pixels = None
@@ -145,6 +146,9 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
         pixels = read_pixels(source, loaded.config.preprocess, console.progress)
     cutter = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress)
     pruned = cutter.cut(loaded.model)
+    for line in pruned.notes:
+        if line not in told:
+            console.say(line)
     table = latency_table(
         loaded.model, loaded.config.input_size, pruned.grouping, threads=choice.threads, round_to=choice.round_to,
         floor=choice.floor, progress=console.progress,

@@ -18,7 +18,6 @@ from compress.distill.distillation import Distillation
 from compress.gradient_batches import gradient_batches
 from compress.prune.allocate import ALLOCATIONS, Allocation, Scores, check_reachable, check_share, narrowed
 from compress.prune.budget import Cost
-from compress.prune.group import describe_whole
 from compress.prune.groups import Grouping, find_groups
 from compress.prune.importance import CRITERIA, Importance, Random, Taylor
 from compress.prune.latency import latency_table, measured_ms
@@ -28,7 +27,7 @@ from compress.prune.recover import recipe_after_cut
 from compress.prune.recover import recover as train_back
 from compress.prune.sensitivity import Sensitivity
 from compress.prune.shrink import Penalty, Shrink, check_penalty
-from compress.prune.structured import Pruned, cut_channels, scored
+from compress.prune.structured import Pruned, accepted, cut_channels, scored
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.rank import in_pattern
@@ -209,13 +208,16 @@ def prune(
             ).model  # fmt: skip
             detach_masks_(network)
         whole_macs = None
+        told: set[str] = set()
         for number in range(1, choice.rounds + 1):
             stage = work / CHECKPOINTS / f"round-{number}"
             pruned = cutter.cut(network, number, decided=stage / DECIDED)
             if whole_macs is None:
                 whole_macs = pruned.macs_before
                 _check_pattern(loaded, pruned.model)
-                for line in describe_whole(pruned.whole):
+            for line in pruned.notes:
+                if line not in told:
+                    told.add(line)
                     tell(line)
             uncut, network = network, pruned.model
             if pixels is None or source is None:
@@ -345,14 +347,17 @@ class Cutter:
             kept = json.loads(decided.read_text(encoding="utf-8"))
             self._whole, self.notes = kept["whole"], kept["notes"]
             keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
+            scores = [s for s, g in zip(scores, grouping.groups, strict=True) if g.name not in kept["unequal"]]
+            grouping = grouping.without(kept["unequal"])
             return cut_channels(network, self.config.input_size, grouping, keeps, scores)
         done = number / self.choice.rounds
         by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
-        pruned = by(network, grouping, scores, done)
+        pruned = accepted(lambda grouping, scores: by(network, grouping, scores, done), grouping, scores)
+        unequal = {name: why for name, why in pruned.whole.items() if name not in grouping.whole}
         if decided is not None:
             decided.parent.mkdir(parents=True, exist_ok=True)
             keeps_ = [cut.keep.tolist() for cut in pruned.cuts]
-            write_json(decided, {"whole": self._whole, "notes": self.notes, "keeps": keeps_})
+            write_json(decided, {"whole": self._whole, "notes": self.notes, "unequal": unequal, "keeps": keeps_})
         return pruned
 
     def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:

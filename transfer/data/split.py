@@ -70,7 +70,7 @@ def check_shares(val: float, test: float) -> None:
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise UsageError(
-            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training"
+            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training: 0.2, or 20%"
         )
 
 
