@@ -25,7 +25,7 @@ LENET = ["--model", "lenet5", "--method", "scratch"]
 EPOCHS = 8
 
 FORKING_SERVER = """
-import gc, json, os, resource, signal, sys
+import gc, json, os, signal, sys
 import altair, sklearn.datasets, torch._dynamo, vl_convert
 import transfer.evaluation.evaluate, transfer.fit, transfer.predict
 from compress.__main__ import main
@@ -40,6 +40,7 @@ for line in sys.stdin:
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         if request["largest_file"]:
+            import resource
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
         sys.argv = ["slimzoo", *request["argv"]]
         try:

@@ -164,7 +164,7 @@ def load_model(source: str | Path) -> LoadedModel:
     from safetensors.torch import load_file
 
     from zoo.registry import create_model
-    from zoo.surgery import apply_surgery_
+    from zoo.surgery import apply_surgery_, load_tensors_
 
     if upstream.is_upstream(source):
         return _upstream(str(source))
@@ -183,7 +183,7 @@ def load_model(source: str | Path) -> LoadedModel:
     tensors = load_file(directory / SAFETENSORS)
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
-    model.load_state_dict(tensors, strict=True)
+    load_tensors_(model, tensors)
     return LoadedModel(model.eval(), config)
 
 

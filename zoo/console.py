@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 LINE_EVERY_S = 10.0  # where the output is not a terminal
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has no name for
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, text for people on stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
@@ -91,7 +94,7 @@ class Console:
         """The commands that one would want to type now, ready to paste."""
         self.say("Next:")
         for command in commands:
-            self.say("  " + shlex.join(str(word) for word in command))
+            self.say("  " + _pasteable([str(word) for word in command]))
 
     def progress(self, title: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` is done: a live bar on a terminal, a line every 10 s elsewhere."""
@@ -159,6 +162,7 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
+    _speak_any_language()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of a damaged file; load_image says it in one line
     if not debug:
         warnings.formatwarning = _warning_line
@@ -172,7 +176,7 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
         sys.exit(done.exit_code)
     except BrokenPipeError:  # `slimzoo models | head`: whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(BROKEN_PIPE)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -180,6 +184,18 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
         if line:
             print(encodable("error: " + line, sys.stderr), file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _pasteable(words: list[str]) -> str:
+    """The words as one line for the shell of this system."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _speak_any_language() -> None:
+    """Write what the encoding of a stream has no character for as an escape, where it would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _warning_line(

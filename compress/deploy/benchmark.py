@@ -27,7 +27,7 @@ from compress.deploy.runtimes import OF_CUDA, ONNX_FILE, RUNTIMES, bare_network
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
 from zoo.artifact import is_model_directory
-from zoo.directory import verify_manifest
+from zoo.directory import check_file, verify_manifest
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.onnx_session import ONNX_RUNTIMES
 from zoo.upstream import is_upstream
@@ -93,6 +93,8 @@ def bench(
             raise UsageError(f"unknown runtime {name!r}; {did_you_mean(name, RUNTIMES, known)}")
     if not models or batch < 1 or rounds < 2 or seconds_per_round <= 0:
         raise UsageError("wanted at least one model, batch >= 1, rounds >= 2 and seconds_per_round > 0")
+    if save is not None:
+        check_file(save, "--save")
     for model in models:
         if not is_upstream(model) and is_model_directory(Path(model)):
             verify_manifest(Path(model))

@@ -73,10 +73,13 @@ def refusals(listing: Listing, looks: Sequence[Look]) -> Iterator[Finding]:
     bombs = [Example(key, _without(key, why)) for key, why, bomb in broken if bomb]
     if bombs:
         yield Finding("error", "too large", f"{counted(bombs, 'image')} with too many pixels to decode", tuple(bombs))
-    for kind, said in (("empty class", "class folder(s) without images"), ("row", "row(s) that cannot be used")):
-        found = [Example(p.key, _without(p.key, p.message)) for p in listing.problems if p.kind == kind]
+    for kinds, said in (
+        (("empty class",), "class folder(s) without images"),
+        (("row", "split"), "row(s) that cannot be used"),
+    ):
+        found = [Example(p.key, _without(p.key, p.message)) for p in listing.problems if p.kind in kinds]
         if found:
-            yield Finding("error", kind, f"{len(found)} {said}", tuple(found))
+            yield Finding("error", kinds[0], f"{len(found)} {said}", tuple(found))
     classes = class_names(listing)
     if len(classes) < 2:
         yield Finding("error", "one class", f"{len(classes)} class to train on; wanted at least two folders or labels")

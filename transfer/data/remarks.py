@@ -40,11 +40,18 @@ def leaks_and_contradictions(data: Data, parts: Mapping[str, LabelledPixels]) ->
 
 
 def where_to_look(
-    remarks: Sequence[str], source: str | Path, *, val: float | str | None, test: float | str | None, seed: int
+    remarks: Sequence[str],
+    source: str | Path,
+    *,
+    val: float | str | None,
+    test: float | str | None,
+    seed: int,
+    layout: str,
 ) -> list[str]:
     """The command that shows all of it; nothing where there is nothing to show."""
     words = ["slimzoo", "data", "check", str(source)]
-    for option, value in (("--val", val), ("--test", test), ("--seed", seed or None)):
+    chosen = None if layout == "auto" else layout
+    for option, value in (("--val", val), ("--test", test), ("--seed", seed or None), ("--layout", chosen)):
         words += [] if value is None else [option, str(value)]
     return [f"all of it: {shlex.join(words)}"] if remarks else []
 
