@@ -87,7 +87,7 @@ class Console:
     def document(self, record: dict[str, Any]) -> None:
         """The one JSON document of this command, if it was asked for; its strings as `as_text` makes them."""
         if self.as_json and not self.silent:
-            unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+            unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
             print(json.dumps(as_text(record), ensure_ascii=not unicode), flush=True)
 
     def next(self, *commands: Sequence[str | Path]) -> None:

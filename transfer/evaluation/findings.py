@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.data.contact_sheet import printable
 from transfer.evaluation.calibration import chance_error
 from transfer.evaluation.evaluate import ClassScore, Evaluated, Evaluation, rounded
 from transfer.evaluation.mistakes import save_mistakes
@@ -71,7 +72,7 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
 def write_findings(evaluated: Evaluated, folder: Path) -> None:
     """Write confusion.png, reliability.png, mistakes.png and predictions.csv into an existing folder."""
     evaluation, classes = evaluated.evaluation, evaluated.data.classes
-    title = f"{Path(evaluated.data.name).name}: {evaluation.n:,} {evaluated.part} images"
+    title = f"{printable(Path(evaluated.data.name).name)}: {evaluation.n:,} {evaluated.part} images"
     save_confusion(evaluation.confusion, classes, folder / "confusion.png", title=title)
     save_reliability(evaluation.reliability(), folder / "reliability.png", title=title)
     save_mistakes(evaluation, evaluated.pixels, classes, folder / "mistakes.png")
