@@ -9,6 +9,7 @@ import typer
 
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
 from zoo.errors import DataError
+from zoo.lineage import LARGEST_SEED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
 
@@ -33,7 +34,7 @@ def check(
     data: DataArgument,
     val: Val = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, as for `fit`.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, as for `fit`.")] = 0,
     layout: Layout = "auto",
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the images in question: FILE.png.")] = None,
     offline: Offline = False,
@@ -85,7 +86,9 @@ def fit(
     ] = None,
     val: Val = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, the order, augmentation and dropout.")
+    ] = 0,
     layout: Layout = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
@@ -108,7 +111,7 @@ def fit(
         fields, time_s = read_settings(settings or []), read_seconds(time)
         if dry_run:
             check_free(out, overwrite=overwrite)
-            check_start(model, chosen)
+            check_start(model, chosen, size)
             opened = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
             for note in opened.notes:
                 console.say(printable(note))

@@ -26,7 +26,7 @@ from transfer.evaluation.evaluate import Evaluated, Evaluation
 from transfer.evaluation.findings import write_findings
 from transfer.evaluation.plots import save_curves
 from transfer.methods import METHODS, Outcome, Task, Trains
-from transfer.start import Method, checked_method, start
+from transfer.start import Method, check, checked_method, start
 from transfer.training.distributed import barrier, from_main, is_main, main_first
 from transfer.training.history import save_history
 from transfer.training.recipe import Recipe
@@ -97,6 +97,11 @@ def fit(
     out = Path(out)
     if is_main():
         check_free(out, overwrite=overwrite, resume=resume)
+    check(model, method, size)
+    asked = Recipe(
+        epochs=Recipe.epochs if epochs is None else epochs, batch=Recipe.batch if batch is None else batch, seed=seed
+    )  # fmt: skip
+    with_settings(asked, settings or {})  # refused before any image is read
     if tensorboard:
         check_tensorboard()
     arguments = {
@@ -107,8 +112,9 @@ def fit(
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
-        for note in source.notes if tell else ():
-            tell(printable(note))
+        for note in source.notes:
+            if tell is not None:
+                tell(printable(note))
         torch.manual_seed(seed)
         network, config = start(model, source, method, size, progress)
     run = {"verb": "fit", "arguments": arguments}

@@ -22,6 +22,7 @@ from zoo.registry import create_model, model_entry
 from zoo.weights import WEIGHTS, upstream_weights
 
 Method = Literal["auto", "prototype", "probe", "finetune", "scratch"]
+LARGEST_SIDE = 4096  # pixels; a batch of 32 such images is 6 GB before the first layer
 METHODS: tuple[Method, ...] = ("auto", "prototype", "probe", "finetune", "scratch")
 
 
@@ -37,12 +38,15 @@ def checked_method(name: str) -> Method:
     raise UsageError(f"unknown method {name!r}: {did_you_mean(name, METHODS, ', '.join(METHODS))}")
 
 
-def check(name: str, method: Method) -> None:
+def check(name: str, method: Method, size: int | None = None) -> None:
     """Refuse what can be refused before anything is read, fetched or built.
 
     Raises:
-        UsageError: an unknown name, no classifier of images, no weights, or weights that may not be downloaded.
+        UsageError: an unknown name, no classifier of images, no weights, weights that may not be downloaded, or a size
+            beyond LARGEST_SIDE.
     """
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise UsageError(f"--size {size}: wanted a side from 1 to {LARGEST_SIDE} pixels")
     if ":" in name:
         with torch.device("meta"):
             classifier_name(create_model(name))
@@ -72,7 +76,7 @@ def start(
     Raises:
         UsageError: as `check`, and a size that the model does not take.
     """
-    check(name, method)
+    check(name, method, size)
     arguments: dict[str, Any] = {"num_classes": len(data.classes)}
     given = _published_preprocess(name, method)
     if given.channels != 3:

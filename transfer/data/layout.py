@@ -16,7 +16,7 @@ parts are parts, and where none is, the images of all are one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -43,7 +43,7 @@ class ClassFolder:
     path: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """How an image folder is read.
 
@@ -61,7 +61,7 @@ class Layout:
     said: str
     doubts: tuple[str, ...] = ()
     left: str = ""
-    ignored: tuple[Ignored, ...] = field(default=())
+    ignored: tuple[Ignored, ...] = ()
 
 
 def checked_layout(name: str) -> LayoutName:
@@ -204,12 +204,13 @@ def _as_parts(root: Path, here: Path, parts: dict[Path, str], full: list[Path], 
         folders += [ClassFolder(part, sub.name, sub) for sub in subfolders(tree)]
         ignored += _plain_files(tree, "is not in the folder of a class")
     names = {folder.name for folder in folders}
+    ordered = sorted(parts, key=lambda top: (ORDER.index(parts[top]), top.name))
     plain = all(top.name.lower() == part for top, part in parts.items())
-    means = "" if plain else f" ({', '.join(part for _, part in sorted((t.name, p) for t, p in parts.items()))})"
+    means = "" if plain else f" ({', '.join(parts[top] for top in ordered)})"
     is_part = "are parts" if len(parts) > 1 else "is a part"
-    where = [str((top.relative_to(root)).as_posix()) for top in sorted(parts, key=lambda t: t.name)]
+    where = [top.relative_to(root).as_posix() for top in ordered]
     said = f"{root}: {named(where)} {is_part}{means}, {_counted(names)}"
-    return Layout(tuple(folders), tuple(trees), said, tuple(doubts), tuple(ignored))
+    return Layout(folders=tuple(folders), trees=tuple(trees), said=said, doubts=tuple(doubts), ignored=tuple(ignored))
 
 
 def _as_divided_classes(root: Path, here: Path, tops: list[Path], inside: dict[Path, dict[str, str]]) -> Layout:
@@ -219,7 +220,8 @@ def _as_divided_classes(root: Path, here: Path, tops: list[Path], inside: dict[P
     said = f"{root}: {named(sorted(words))} inside each class are parts, {_counted(inside)}"
     ignored = [entry for top in inside for entry in _plain_files(top, "stands beside the parts of a class")]
     ignored += _plain_files(here, "is not in the folder of a class")
-    return Layout(tuple(folders), tuple((f.part, f.path) for f in folders), said, (), tuple(ignored))
+    trees = tuple((folder.part, folder.path) for folder in folders)
+    return Layout(folders=tuple(folders), trees=trees, said=said, ignored=tuple(ignored))
 
 
 def _as_classes(root: Path, here: Path, tops: list[Path]) -> Layout:
@@ -231,9 +233,8 @@ def _as_classes(root: Path, here: Path, tops: list[Path]) -> Layout:
         for top in tops
         if top.name in parts_of([top.name]) and subfolders(top)
     ]
-    return Layout(
-        folders, (("", here),), said, tuple(doubts), tuple(_plain_files(here, "is not in the folder of a class"))
-    )
+    ignored = tuple(_plain_files(here, "is not in the folder of a class"))
+    return Layout(folders=folders, trees=(("", here),), said=said, doubts=tuple(doubts), ignored=ignored)
 
 
 def _pooled(root: Path, here: Path, full: list[Path]) -> Layout:
@@ -245,7 +246,7 @@ def _pooled(root: Path, here: Path, full: list[Path]) -> Layout:
     names = {folder.name for folder in folders}
     said = f"{root}: {named([top.name for top in full])} hold the same classes and are read as one, {_counted(names)}"
     ignored = [entry for top in full for entry in _plain_files(top, "is not in the folder of a class")]
-    return Layout(folders, tuple(("", top) for top in full), said, (), tuple(ignored))
+    return Layout(folders=folders, trees=tuple(("", top) for top in full), said=said, ignored=tuple(ignored))
 
 
 def _refuse_unlabelled(here: Path, full: list[Path]) -> None:
