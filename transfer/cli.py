@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
-from zoo.errors import DataError
+from zoo.errors import DataError, UsageError
 from zoo.lineage import LARGEST_SEED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
@@ -44,6 +44,8 @@ def check(
     from transfer.data.check import check_data
     from transfer.data.check_sheets import save_check_sheet
 
+    if sheet is not None and Path(data).resolve() in sheet.resolve().parent.parents:
+        raise UsageError(f"--sheet {sheet} would be an image of the dataset: name a file outside of {data}")
     with Console(as_json=json) as console:
         checked = check_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
         for line in checked.describe():

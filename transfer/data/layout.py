@@ -198,7 +198,7 @@ def _as_parts(root: Path, here: Path, parts: dict[Path, str], full: list[Path], 
     trees, folders = [], []
     inside = {top: _holding(top) for top in parts}
     for top, part in sorted(parts.items(), key=lambda found: found[0].name):
-        elsewhere = {sub.name for other in parts if other != top for sub in inside[other]}
+        elsewhere = {sub.name for other in parts if other != top and len(inside[other]) > 1 for sub in inside[other]}
         tree = _innermost(top, elsewhere)
         trees.append((part, tree))
         folders += [ClassFolder(part, sub.name, sub) for sub in subfolders(tree)]
