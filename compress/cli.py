@@ -19,6 +19,7 @@ from compress.share.cli import app as share_app
 from compress.sparse.cli import app as sparse_app
 from transfer.cli import describe_metrics
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite, Seed
+from zoo.lineage import LARGEST_SEED
 
 if TYPE_CHECKING:
     from compress.quantize.nearest import Nearest
@@ -124,7 +125,7 @@ def quantize(
     ] = None,
     preprocess: PreprocessOption = None,
     classes: ClassesOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the choice of calibration images.")] = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
     json: Json = False,

@@ -9,7 +9,8 @@ import typer
 
 from transfer.predict_cli import app as predict_app
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
-from zoo.errors import DataError
+from zoo.errors import DataError, UsageError
+from zoo.lineage import LARGEST_SEED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
 
@@ -34,7 +35,7 @@ def check(
     data: DataArgument,
     val: Val = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, as for `fit`.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, as for `fit`.")] = 0,
     layout: Layout = "auto",
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the images in question: FILE.png.")] = None,
     offline: Offline = False,
@@ -45,6 +46,8 @@ def check(
     from transfer.data.check_sheets import save_check_sheet
     from zoo.directory import check_file
 
+    if sheet is not None and Path(data).resolve() in sheet.resolve().parent.parents:
+        raise UsageError(f"--sheet {sheet} would be an image of the dataset: name a file outside of {data}")
     with Console(as_json=json) as console:
         if sheet is not None:
             check_file(sheet, "--sheet")
@@ -89,7 +92,9 @@ def fit(
     ] = None,
     val: Val = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, the order, augmentation and dropout.")
+    ] = 0,
     layout: Layout = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,

@@ -22,6 +22,7 @@ from zoo.registry import create_model, model_entry
 from zoo.weights import WEIGHTS, upstream_weights
 
 Method = Literal["auto", "prototype", "probe", "finetune", "scratch"]
+LARGEST_SIDE = 4096  # pixels; a batch of 32 such images is 6 GB before the first layer
 METHODS: tuple[Method, ...] = ("auto", "prototype", "probe", "finetune", "scratch")
 
 
@@ -45,8 +46,10 @@ def check(name: str, method: Method, size: int | None = None) -> None:
 
     Raises:
         UsageError: an unknown name, no classifier of images, no weights, or weights that may not be downloaded; a size
-            that the model does not take.
+            beyond LARGEST_SIDE, or one that the model does not take.
     """
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise UsageError(f"--size {size}: wanted a side from 1 to {LARGEST_SIDE} pixels")
     if ":" in name:
         with torch.device("meta"):
             classifier_name(create_model(name))

@@ -20,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from zoo.errors import Interrupted, SlimzooError
+from zoo.errors import Interrupted, SlimzooError, first_line
+from zoo.lineage import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -44,7 +45,7 @@ Offline = Annotated[
     typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
 ]
 DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the order, augmentation and dropout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]
 
@@ -226,4 +227,6 @@ def _one_line(error: BaseException, name: str) -> str:
         return f"{text[:1].lower()}{text[1:]} (see `{name} --help`)"
     if isinstance(error, SlimzooError | OSError) or hasattr(error, "exit_code"):
         return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error):
+        return f"out of memory ({first_line(error)[:200]}): a smaller --size or --batch needs less"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)"

@@ -89,8 +89,8 @@ def test_lineage_says_what_was_done(fitted, out):
     assert {**record, "out": str(out)} == json.loads(fitted.out)
     assert record["arguments"] == {
         "data": "digits", "model": "lenet5", "out": str(out), "method": "scratch", "epochs": 2, "size": None,
-        "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3, "time_s": None,
-        "tensorboard": False,
+        "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3,
+        "layout": "auto", "time_s": None, "tensorboard": False,
     }  # fmt: skip
     assert record["seed"] == 3
     assert record["data"]["name"] == "digits"

@@ -317,7 +317,9 @@ def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: floa
     free = free_images(data)
     if not len(free):
         given = sorted(set(data.parts.tolist()))
-        raise DataError(f"{data.name}: no training images; all are of the parts {', '.join(given)}")
+        raise DataError(
+            f"{data.name}: no training images; all are of the parts {', '.join(given)}; add a part to train on"
+        )
     shares = open_shares(data, val, test)
     parts = data.parts.copy()
     parts[free] = stratified_split(

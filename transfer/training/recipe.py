@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from transfer.training.augment import NONE, Augment, augment_for
 from zoo.errors import UsageError, did_you_mean
+from zoo.lineage import LARGEST_SEED
 
 OptimizerName = Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "one-cycle"]
@@ -87,6 +88,10 @@ MIXUP_ALPHA = 0.1
 SMALL_BATCH = 32  # in smaller ones BatchNorm's own statistics cost accuracy: Wu and He 2018, arXiv 1803.08494, fig. 1
 FEW_IMAGES = 500  # from here down, colours and places are moved further: there is more to make up for
 SMALL_SIDE = 48  # px; tiny images are shifted by 4 of 32 pixels (He et al. 2016, arXiv 1512.03385, sec. 4.2)
+
+# beyond these it is a slip of the finger
+MOST_EPOCHS = 100_000
+LARGEST_BATCH = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +240,13 @@ def _share(*, one: bool) -> tuple[Callable[[float], bool], str]:
     return lambda value: 0 <= value < 1, "in [0, 1)"
 
 
+def _between(least: int, most: int) -> tuple[Callable[[float], bool], str]:
+    return lambda value: least <= value <= most, f"from {least} to {most}"
+
+
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "epochs": _at_least(0),
-    "batch": _at_least(1),
+    "epochs": _between(0, MOST_EPOCHS),
+    "batch": _between(1, LARGEST_BATCH),
     "lr": (lambda value: 0 < value < math.inf, "above 0"),
     "backbone_lr": _at_least(0),
     "layer_decay": (lambda value: 0 < value <= 1, "in (0, 1]"),
@@ -251,7 +260,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "mixup": _at_least(0),
     "cutmix": _at_least(0),
     "patience": _at_least(0),
-    "seed": _at_least(0),
+    "seed": _between(0, LARGEST_SEED),
 }
 
 

@@ -26,8 +26,8 @@ SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": -1}, "epochs=-1 must be at least 0"),
-        ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"epochs": -1}, "epochs=-1 must be from 0 to 100000"),
+        ({"batch": 0}, "batch=0 must be from 1 to 65536"),
         ({"lr": 0.0}, r"lr=0\.0 must be above 0"),
         ({"lr": float("nan")}, "lr=nan must be above 0"),
         ({"lr": float("inf")}, "lr=inf must be above 0"),
@@ -44,7 +44,7 @@ SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
         ({"mixup": -1.0}, r"mixup=-1\.0 must be at least 0"),
         ({"cutmix": -1.0}, r"cutmix=-1\.0 must be at least 0"),
         ({"patience": -1}, "patience=-1 must be at least 0"),
-        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"seed": -1}, "seed=-1 must be from 0 to"),
         ({"optimizer": "adamv"}, "unknown optimizer 'adamv'; did you mean .*'adamw'"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; it must be one of sgd, adagrad, rmsprop, adam, adamw"),
         ({"schedule": "cosinus"}, "unknown schedule 'cosinus'; did you mean 'cosine'"),
