@@ -134,20 +134,24 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
     ] = None,
+    all: Annotated[bool, typer.Option("--all", help="Measure on images that the model was trained on too.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Measure a model's accuracy on labelled images."""
+    """Measure a model's accuracy on labelled images, leaving out those that it was trained on."""
     from transfer.evaluation.evaluate import evaluate as run
-    from transfer.evaluation.findings import describe, document, write_findings
+    from transfer.evaluation.findings import describe, describe_images, document, write_findings
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
         if out is not None:
             check_free(out, overwrite=overwrite)
-        evaluated = run(model, data, progress=console.progress)
-        console.say(f"{model} on the {evaluated.part} images of {data}")
+        evaluated = run(model, data, all=all, progress=console.progress)
+        which = "all" if evaluated.part == "all" else f"the {evaluated.part}"
+        console.say(f"{model} on {which} images of {data}")
+        for line in describe_images(evaluated, model):
+            console.say(line)
         for line in describe(evaluated.evaluation, evaluated.data.classes):
             console.say(line)
         if out is not None:

@@ -17,7 +17,7 @@ from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels, seen_in
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
@@ -134,7 +134,7 @@ def fit(
                 "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
             )
             record |= {"method": outcome.method, "notes": outcome.notes}
-            config = save_model(work, outcome.model, outcome.config.with_step(record))
+            config = save_model(work, outcome.model, outcome.config.with_step(record, seen_in(source, pixels)))
             _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
             fitted = Fitted(out, config, record)
     result = from_main(lambda: fitted)

@@ -31,10 +31,10 @@ from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.rank import in_pattern
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo import lineage
 from zoo.artifact import LoadedModel, load_model, save_model
@@ -98,6 +98,9 @@ class Choice:
                 f"rounds={self.rounds}, round_to={self.round_to} and floor={self.floor} must be at least 1, at least 1 "
                 "and in [0, 1]"
             )
+
+
+ADVICE = "more epochs with --recover, or a larger --macs or --latency"
 
 
 @dataclass(frozen=True)
@@ -218,9 +221,10 @@ def prune(
         record = lineage.step(
             "prune", arguments, seed=seed, seconds=time.monotonic() - began,
             data=None if source is None else source.record(), before=before, after=after, whole=pruned.whole, **notes,
-            **cutter.notes,
+            **cutter.notes, large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, network, loaded.config.with_step(record))
+        seen = None if source is None or pixels is None else seen_in(source, pixels)
+        config = save_model(work, network, loaded.config.with_step(record, seen))
     return PrunedStep(out, config, record, pruned)
 
 

@@ -28,10 +28,10 @@ from compress.quantize.ptq import Quantized, check_layers, quantize_static
 from compress.quantize.rounding import Roundings
 from compress.quantize.sensitivity import Blame, blame
 from compress.recipe import recovery_recipe
-from compress.step import Step
+from compress.step import ROUNDING, Step, large_loss
 from transfer.data.dataset import located
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import Pixels, read_pixels
+from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
@@ -43,7 +43,7 @@ from zoo.predictor import OnnxPredictor
 
 CALIBRATION_IMAGES = 256
 RANKING_IMAGES = 64
-ROUNDING = 1e-9  # of shares of right answers
+ADVICE = "--max-drop 1 keeps the layers in float that do most harm, and --to fp16 loses next to nothing"
 WORST = 3  # layers that are named where int8 loses too much
 
 
@@ -128,6 +128,7 @@ def quantize(
     run = {"verb": "quantize", "arguments": arguments}
     with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
         pixels = read_pixels(calibration.data, config.preprocess, progress)
+        config = config.having_seen(seen_in(calibration.data, pixels), calibration.data.fingerprint())
         measured = pixels if calibration.unmeasured is None else None
         before = model.metrics(model.predictor, measured, progress)
         shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
@@ -178,6 +179,7 @@ def quantize(
         record = lineage.step(
             "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=calibration.data.record(),
             before=before, after=after, parity=parity, **details, unmeasured=calibration.unmeasured,
+            large_loss=large_loss(before, after, ADVICE if to == INT8 else "keep the float model"),
             **(model.notes or {}),
         )  # fmt: skip
         config = replace(config.with_step(record), primary=ONNX, surgery=[])

@@ -17,15 +17,17 @@ from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import check_zeros, density, nonzeros
 from compress.sparse.order import in_order_of_weights
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
 from zoo import lineage
 from zoo.artifact import LoadedModel, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError
+
+ADVICE = "more --bits, or more --epochs"
 
 
 def cluster(
@@ -91,8 +93,9 @@ def cluster(
         record = lineage.step(
             "cluster", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
             after=after, recipe=recipe.to_dict(), values=_counted(shared, values),
+            large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, shared, loaded.config.with_step(record))
+        config = save_model(work, shared, loaded.config.with_step(record, seen_in(source, pixels)))
     return Step(out, config, record)
 
 

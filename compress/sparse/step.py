@@ -16,10 +16,10 @@ from compress.sparse.masks import nonzeros
 from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
 from compress.sparse.sparsify import NOfM, Pattern, Unstructured, cut_at_once, sparsify_weights
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.parts import measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
 from zoo import lineage
 from zoo.artifact import ModelConfig, load_model, save_model
@@ -27,6 +27,7 @@ from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
 DENSITY = 0.1
+ADVICE = "more --epochs (12 unless given), or a larger --density"
 CRITERIA = ("lamp", "magnitude", "taylor")
 RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
 
@@ -90,9 +91,9 @@ def sparsify(
         after["density"] = reached
         record = lineage.step(
             "sparsify", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, recipe=recipe.to_dict(),
+            after=after, recipe=recipe.to_dict(), large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, sparse, loaded.config.with_step(record))
+        config = save_model(work, sparse, loaded.config.with_step(record, seen_in(source, pixels)))
     return Step(out, config, record)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.folder import class_folders, list_images
 from transfer.data.listing import Listing
+from transfer.data.seen import divided_as_seen
 from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source, open_source
 from transfer.data.split import TEST, TRAIN, VAL, stratified_split
 from zoo.artifact import ModelConfig
@@ -68,13 +69,18 @@ def gather(
     return listing
 
 
-def open_labelled(source: str | Path, classes: Sequence[str]) -> Data:
+def open_labelled(
+    source: str | Path, classes: Sequence[str], *, val: float | str | None = None, test: float | str | None = None
+) -> Data:
     """Open a dataset whole, as one "test" part, its labels numbered as in `classes`: new data for a finished model.
+
+    Args:
+        val, test: other sources that belong to it, see `open_data`; shares say nothing here.
 
     Raises:
         DataError: a class that the model does not know.
     """
-    return _as_part(open_source(source), tuple(classes), TEST)
+    return _as_part(index_listing(gather(source, val=val, test=test)), tuple(classes), TEST)
 
 
 def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:
@@ -92,7 +98,7 @@ def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:
     data = index_listing(list_images(path, most=most, seed=seed) if path.is_dir() else list_source(source))
     free = free_images(data)
     indices = free if len(free) else np.arange(len(data.keys))
-    return _some(data, np.random.default_rng(seed).permutation(indices)[:most], TRAIN)
+    return some(data, np.random.default_rng(seed).permutation(indices)[:most], TRAIN)
 
 
 def class_names_of(source: str | Path) -> tuple[str, ...]:
@@ -141,13 +147,55 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
     return None
 
 
+def reopen_seen(config: ModelConfig, source: str | Path) -> Data | None:
+    """`reopen`; where the images have changed since, those that the model remembers have the parts that they had.
+
+    Raises:
+        DataError: they have changed, and the model is from before it was kept which ones it saw; nothing to train on.
+    """
+    fitted = unchanged(config, source)
+    if fitted is not None or config.seen is None:
+        return fitted
+    given = shares_of_fit(config, source)
+    index = index_listing(gather(source, val=given["val"], test=given["test"]))
+    shares = {part: 0.2 if value is None else share_of(value) or 0.0 for part, value in given.items()}
+    data = divided_as_seen(index, config.seen, config.preprocess, val=shares["val"], test=shares["test"], seed=0)
+    if data is not None and not len(data.indices(TRAIN)):
+        raise DataError(
+            f"{source}: the model was tested on all of these images, or chosen by them, so that none is left to train "
+            "on; add others"
+        )
+    return data
+
+
+def unchanged(config: ModelConfig, source: str | Path) -> Data | None:
+    """`reopen`; None too where the images have changed and the model remembers which ones it saw."""
+    try:
+        return reopen(config.lineage, str(source))
+    except DataError:
+        if config.seen is None:
+            raise
+        return None
+
+
+def shares_of_fit(config: ModelConfig, source: str | Path) -> dict[str, float | str | None]:
+    """What the last fit to this source was given as --val and --test."""
+    for step in reversed(config.lineage):
+        fitted = step["arguments"]
+        if step["verb"] == "fit" and _same_source(str(source), fitted["data"]):
+            return {"val": fitted["val"], "test": fitted["test"]}
+    return {"val": None, "test": None}
+
+
 def open_for(config: ModelConfig, source: str | Path) -> Data:
     """Data to go on training, calibrating and measuring a fitted model with: same classes, same parts as in its fit.
+
+    Images that the model remembers keep their parts in other sources too.
 
     Raises:
         UsageError: the data have other classes than the model.
     """
-    data, classes = reopen(config.lineage, str(source)) or open_data(source), config.classes
+    data, classes = reopen_seen(config, source) or open_data(source), config.classes
     if classes is not None and data.classes != classes and set(data.classes) == set(classes):
         data = _renumbered(data, classes)
     if classes is None or data.classes != classes:
@@ -212,7 +260,7 @@ def _renumbered(data: Data, classes: tuple[str, ...]) -> Data:
     return replace(data, classes=classes, labels=number[data.labels])
 
 
-def _some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
+def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
     """These images alone, as one part."""
     chosen = indices.tolist()
     return replace(
