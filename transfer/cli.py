@@ -162,24 +162,28 @@ def evaluate(
     known_only: Annotated[
         bool, typer.Option("--known-only", help="Leave out images of classes that the model does not know.")
     ] = False,
+    all: Annotated[bool, typer.Option("--all", help="Measure on images that the model was trained on too.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Measure a model's accuracy on labelled images."""
+    """Measure a model's accuracy on labelled images, leaving out those that it was trained on."""
     from transfer.data.contact_sheet import printable
     from transfer.data.remarks import files_left_out
     from transfer.evaluation.evaluate import evaluate as run
-    from transfer.evaluation.findings import describe, document, write_findings
+    from transfer.evaluation.findings import describe, describe_images, document, write_findings
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
         if out is not None:
             check_free(out, overwrite=overwrite)
-        evaluated = run(model, data, layout=layout, known_only=known_only, progress=console.progress)
+        evaluated = run(model, data, all=all, layout=layout, known_only=known_only, progress=console.progress)
         for line in [*evaluated.data.notes, *files_left_out(evaluated.data)]:
             console.say(printable(line))
-        console.say(f"{model} on the {evaluated.part} images of {data}")
+        which = "all" if evaluated.part == "all" else f"the {evaluated.part}"
+        console.say(f"{model} on {which} images of {data}")
+        for line in describe_images(evaluated, model):
+            console.say(line)
         for line in describe(evaluated.evaluation, evaluated.data.classes):
             console.say(line)
         if out is not None:

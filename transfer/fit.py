@@ -19,7 +19,7 @@ from transfer.data.check_sheets import save_input_sheet
 from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels, seen_in
 from transfer.data.remarks import files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
@@ -131,9 +131,9 @@ def fit(
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
             if is_main():
-                found = leaks_and_contradictions(source, pixels.parts())
-                where = where_to_look([*remarks, *found], data, val=val, test=test, seed=seed, layout=layout)
-                for line in [*found, *where]:
+                doubts = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *doubts], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*doubts, *where]:
                     say(line)
 
         def recipe(kind: Trains) -> Recipe:
@@ -155,7 +155,7 @@ def fit(
             found = evaluate_parts(lambda images: outcome.evaluate(images, progress), pixels)
             after = metrics(outcome.model, outcome.config, found)
             done = record(seconds=time.monotonic() - began, after=after, method=outcome.method, notes=outcome.notes)
-            config = save_model(work, outcome.model, outcome.config.with_step(done))
+            config = save_model(work, outcome.model, outcome.config.with_step(done, seen_in(source, pixels)))
             _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
             fitted = Fitted(out, config, done)
     result = from_main(lambda: fitted)

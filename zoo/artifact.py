@@ -1,6 +1,7 @@
 """The model directory: what every verb reads and writes.
 
-DIR/config.json         timm's keys first, then one object "slimzoo": {format, primary, preprocess, surgery, lineage}
+DIR/config.json         timm's keys first, then one object "slimzoo":
+                        {format, primary, preprocess, surgery, lineage, seen}
 DIR/model.safetensors   weights; no pickle is ever written
 DIR/model.onnx          where exported
 DIR/MANIFEST.sha256     checked at every load
@@ -17,6 +18,7 @@ from zoo.class_name import as_class_name
 from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
+from zoo.seen import Seen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +27,7 @@ FORMAT = 1
 CONFIG = "config.json"
 SAFETENSORS: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
+CODED: Final = "model.slim"
 ELSEWHERE = "onnx:"  # before the name of a file that the model came as, for an architecture
 
 
@@ -39,6 +42,7 @@ class ModelConfig:
         primary: the file that is the model. Where it is model.onnx, quantized or from elsewhere, it cannot be trained.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
+        seen: the images of all of these steps; None where nobody knows them.
     """
 
     architecture: str
@@ -48,6 +52,7 @@ class ModelConfig:
     primary: Literal["model.safetensors", "model.onnx"] = SAFETENSORS
     surgery: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    seen: Seen | None = None
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -63,8 +68,17 @@ class ModelConfig:
         """Whether the model came as an ONNX file; it has no architecture that torch could build."""
         return self.architecture.startswith(ELSEWHERE)
 
-    def with_step(self, record: dict[str, Any]) -> ModelConfig:
-        return replace(self, lineage=[*self.lineage, record])
+    def with_step(self, record: dict[str, Any], seen: Seen | None = None) -> ModelConfig:
+        """After one more step; `seen` are the images of that step."""
+        known = self if seen is None else self.having_seen(seen, record["data"]["fingerprint"])
+        return replace(known, lineage=[*self.lineage, record])
+
+    def having_seen(self, seen: Seen, fingerprint: str) -> ModelConfig:
+        """With the images of the data of that fingerprint; without any, where nobody kept those of other data."""
+        earlier = {(step.get("data") or {}).get("fingerprint") for step in self.lineage} - {None, fingerprint}
+        if self.seen is None and earlier:
+            return self
+        return replace(self, seen=(self.seen or Seen()) | seen)
 
     def to_json(self) -> dict[str, Any]:
         p = self.preprocess
@@ -89,6 +103,7 @@ class ModelConfig:
                 "preprocess": p.to_dict(),
                 "surgery": self.surgery,
                 "lineage": self.lineage,
+                **({} if self.seen is None else {"seen": self.seen.to_json()}),
             },
         }
 
@@ -110,6 +125,7 @@ class ModelConfig:
             primary=ours["primary"],
             surgery=ours["surgery"],
             lineage=ours["lineage"],
+            seen=Seen.from_json(ours.get("seen")),
         )
 
 

@@ -13,9 +13,9 @@ import torch
 from compress.coding.encoder import Encoder
 from transfer.data.loader import Progress
 from zoo import lineage
-from zoo.artifact import CONFIG, LoadedModel, ModelConfig, load_model
+from zoo.artifact import CODED, CONFIG, LoadedModel, ModelConfig, load_model
 from zoo.coded.arithmetic import Coder
-from zoo.coded.file import SUFFIX, Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
+from zoo.coded.file import Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
 from zoo.coded.tensors import Words
 from zoo.directory import check_addable, json_bytes, replace_files
 from zoo.errors import SlimzooError, UsageError
@@ -23,7 +23,6 @@ from zoo.registry import create_model
 from zoo.surgery import surgery_between
 from zoo.upstream import is_upstream
 
-CODED = "model" + SUFFIX
 TRIED = 1 << 17  # weights of a tensor up to which every layout is tried, and the smallest taken
 
 

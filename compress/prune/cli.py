@@ -16,6 +16,7 @@ from compress.say import (
     Weight,
     needed,
     say_before_and_after,
+    say_large_loss,
 )
 from zoo.console import Console, Json, Offline, Overwrite, Seed
 from zoo.errors import UsageError
@@ -114,6 +115,7 @@ def prune(
         before, after = (step.record["metrics"][when] for when in ("before", "after"))
         shares = [after[key] / before[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
+        say_large_loss(console, step.record)
         images = data or "DATA"
         console.next(
             ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],

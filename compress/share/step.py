@@ -18,10 +18,10 @@ from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import check_zeros, density, nonzeros
 from compress.sparse.order import in_order_of_weights
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
 from zoo import lineage
@@ -29,6 +29,8 @@ from zoo.artifact import LoadedModel, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError
 from zoo.rehearsal import rehearsal, rehearse
+
+ADVICE = "more --bits, or more --epochs"
 
 
 def cluster(
@@ -101,9 +103,9 @@ def cluster(
             )
         done = record(
             seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict(),
-            values=_counted(shared, values),
+            values=_counted(shared, values), large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, shared, loaded.config.with_step(done))
+        config = save_model(work, shared, loaded.config.with_step(done, seen_in(source, pixels)))
     return Step(out, config, done)
 
 
