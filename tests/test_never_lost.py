@@ -295,6 +295,17 @@ def test_tensorboard_that_is_missing(here, no_pixels, tmp_path, monkeypatch):
         verbs(here)["fit by scratch"](out=tmp_path / "model", tensorboard=True)
 
 
+def test_pictures_that_fail_in_the_end_cost_no_model(here, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("a class name that no chart shows")
+
+    monkeypatch.setattr(sys.modules["transfer.fit"], "write_findings", fail)
+    told = []
+    verbs(here)["fit by scratch"](out=tmp_path / "model", epochs=0, tell=told.append)
+    assert "not all pictures were drawn (a class name that no chart shows); the model is whole" in told
+    load_model(tmp_path / "model")
+
+
 def test_a_rehearsal_leaves_nothing_and_changes_nothing(here, tmp_path):
     """The model after it is the one before, its modes too, and none of it lands in the directory."""
     loaded = load_model(here / "model")

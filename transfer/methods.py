@@ -189,11 +189,20 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
 
 
 def tapped(network: nn.Module, config: ModelConfig) -> tuple[nn.Module, ModelConfig]:
-    """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config."""
-    network = copy.deepcopy(network)
-    if not isinstance(classifier(network), nn.Linear):
-        return network, config
-    taps = tap(network, torch.zeros(1, *config.input_size))
+    """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config.
+
+    A network that does more with its logits than return them (VOLO adds those of an auxiliary head) stays as it is.
+    """
+    own, example = copy.deepcopy(network), torch.zeros(1, *config.input_size)
+    if not isinstance(classifier(own), nn.Linear):
+        return own, config
+    taps = tap(own, example)
     if not taps:
-        return network, config
-    return Tapped(network, taps), replace(config, model_args={**config.model_args, "taps": taps})
+        return own, config
+    seeing = Tapped(own, taps)
+    try:
+        with torch.no_grad():
+            seeing.eval()(example)
+    except RuntimeError:
+        return copy.deepcopy(network), config
+    return seeing, replace(config, model_args={**config.model_args, "taps": taps})

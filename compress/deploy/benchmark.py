@@ -87,17 +87,7 @@ def bench(
     Raises:
         SlimzooError: a model directory is not what its manifest says.
     """
-    known = "known: " + ", ".join(RUNTIMES)
-    for name in runtimes or ():
-        if name not in RUNTIMES:
-            raise UsageError(f"unknown runtime {name!r}; {did_you_mean(name, RUNTIMES, known)}")
-    if not models or batch < 1 or rounds < 2 or seconds_per_round <= 0:
-        raise UsageError("wanted at least one model, batch >= 1, rounds >= 2 and seconds_per_round > 0")
-    if save is not None:
-        check_file(save, "--save")
-    for model in models:
-        if not is_upstream(model) and is_model_directory(Path(model)):
-            verify_manifest(Path(model))
+    _check(models, runtimes, batch, rounds, seconds_per_round, save)
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
     say = progress or (lambda what, done, total, note: None)
@@ -140,6 +130,27 @@ def bench(
         partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, save)
     return result
+
+
+def _check(
+    models: Sequence[str | Path],
+    runtimes: Sequence[str] | None,
+    batch: int,
+    rounds: int,
+    seconds_per_round: float,
+    save: Path | None,
+) -> None:
+    known = "known: " + ", ".join(RUNTIMES)
+    for name in runtimes or ():
+        if name not in RUNTIMES:
+            raise UsageError(f"unknown runtime {name!r}; {did_you_mean(name, RUNTIMES, known)}")
+    if not models or batch < 1 or rounds < 2 or seconds_per_round <= 0:
+        raise UsageError("wanted at least one model, batch >= 1, rounds >= 2 and seconds_per_round > 0")
+    if save is not None:
+        check_file(save, "--save")
+    for model in models:
+        if not is_upstream(model) and is_model_directory(Path(model)):
+            verify_manifest(Path(model))
 
 
 # --- which rows there are ---------------------------------------------------------------------------------------------

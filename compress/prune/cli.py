@@ -22,7 +22,7 @@ from zoo.console import Console, Json, Offline, Overwrite, Seed
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from compress.prune.step import Choice
+    from compress.prune.choice import Choice
 
 app = typer.Typer()
 
@@ -90,17 +90,19 @@ def prune(
 ) -> None:
     """Cut the least important channels and train the accuracy back."""
     with Console(as_json=json) as console:
-        from compress.prune.step import Choice
-        from compress.prune.step import prune as run
+        from compress.prune.choice import Choice
 
         choice: dict[str, Any] = {
             "macs": macs, "latency": milliseconds(latency), "criterion": criterion, "allocation": allocation,
             "rounds": rounds, "round_to": round_to, "floor": floor, "normalized": normalized, "threads": threads,
         }  # fmt: skip
+        chosen = Choice(**choice)  # before torch is loaded
         if explain:
-            _explain(console, directory, data, Choice(**choice), seed, sparse_epochs)
+            _explain(console, directory, data, chosen, seed, sparse_epochs)
             return
         out = needed(out)
+        from compress.prune.step import prune as run
+
         step = run(
             directory, data=data, out=out, recover=recover, **choice, sparse_epochs=sparse_epochs,
             penalty=penalty, temperature=temperature, weight=weight, features=features,  # type: ignore[arg-type]

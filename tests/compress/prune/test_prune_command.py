@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.prune import latency, step
+from compress.prune import allocate, choice, importance, latency, step
 from compress.prune.step import prune
 from transfer.fit import fit
 from zoo.artifact import load_model, read_config
@@ -202,3 +204,16 @@ def test_a_pretrained_model_of_timm_without_data(name, tag, cache_on_hub, tmp_pa
     assert isinstance(done.exception, UsageError)
     assert "`slimzoo fit digits` first" in str(done.exception)
     assert not (tmp_path / "y").exists()
+
+
+def test_names_that_are_checked_before_torch_is_loaded():
+    assert choice.CRITERIA == (*importance.CRITERIA, "taylor")
+    assert choice.ALLOCATIONS == (*allocate.ALLOCATIONS, "sensitivity")
+
+
+def test_a_share_out_of_range_loads_no_torch(tmp_path):
+    script = "import sys; from compress.__main__ import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    argv = ["prune", "no-such-model", "--macs", "50", "--out", str(tmp_path / "x")]
+    done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "must be above 0 and at most 1" in done.stderr
