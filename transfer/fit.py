@@ -131,9 +131,9 @@ def fit(
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
             if is_main():
-                found = leaks_and_contradictions(source, pixels.parts())
-                where = where_to_look([*remarks, *found], data, val=val, test=test, seed=seed, layout=layout)
-                for line in [*found, *where]:
+                suspect = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *suspect], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*suspect, *where]:
                     say(line)
 
         def recipe(kind: Trains) -> Recipe:
