@@ -95,9 +95,7 @@ def bench(
         raise UsageError("wanted at least one model, batch >= 1, rounds >= 2 and seconds_per_round > 0")
     if save is not None:
         check_file(save, "--save")
-    for model in models:
-        if not is_upstream(model) and is_model_directory(Path(model)):
-            verify_manifest(Path(model))
+    _verify(models)
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
     say = progress or (lambda what, done, total, note: None)
@@ -143,6 +141,13 @@ def bench(
 
 
 # --- which rows there are ---------------------------------------------------------------------------------------------
+
+
+def _verify(models: Sequence[str | Path]) -> None:
+    """Raises SlimzooError where a model directory is not what its manifest says."""
+    for model in models:
+        if not is_upstream(model) and is_model_directory(Path(model)):
+            verify_manifest(Path(model))
 
 
 def _names(models: Sequence[str | Path]) -> list[str]:

@@ -86,6 +86,16 @@ def test_what_is_left_out_is_said(photos, slimzoo):
     assert said.endswith(f"all of it: slimzoo data check {photos}")
 
 
+def test_a_class_of_unread_files_says_which_they_are(photos, slimzoo):
+    (photos / "emu").mkdir()
+    for i in range(3):
+        (photos / "emu" / f"{i}.cr2").write_bytes(b"raw")
+    done = slimzoo("fit", photos, "--out", f"{photos}-model", *DRY)
+    assert done.code == 3
+    assert "emu: a class without images" in done.err
+    assert "left out: 3 .cr2 (convert them to PNG or JPEG)" in done.err
+
+
 @pytest.mark.parametrize("name", ["1.jfif", "1.JPE", "1.avif", "plain", "2024.05.17", "3.jpg?w=300"])
 def test_images_are_taken_whatever_they_are_called(tmp_path, name):
     fill(tmp_path, ["cat", "dog"], range(2))
