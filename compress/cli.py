@@ -339,9 +339,11 @@ def demo(
     """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
     from compress.demo import STEPS
     from compress.demo import demo as run
+    from zoo.directory import check_free
 
     with Console(as_json=json) as console:
         if dry_run:
+            check_free(out, overwrite=overwrite)
             console.say("\n".join(STEPS))
             console.document({"dry_run": True, "steps": STEPS})
             return

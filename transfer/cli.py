@@ -111,6 +111,7 @@ def fit(
     from transfer.start import checked_method, planned_start
     from transfer.training.distributed import is_main, processes
     from transfer.training.settings import read_rate, read_seconds, read_settings
+    from transfer.training.tensorboard import check_tensorboard
     from zoo.directory import check_free
 
     with processes(), Console(as_json=json, silent=not is_main()) as console:
@@ -119,6 +120,8 @@ def fit(
         if dry_run:
             check_free(out, overwrite=overwrite)
             check_start(model, chosen, size)
+            if tensorboard:
+                check_tensorboard()
             opened = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
             check_readable(opened, console.progress)
             _, preprocess = planned_start(model, opened, chosen, size)
@@ -128,8 +131,8 @@ def fit(
                 console.say(printable(line))
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(
-                f"would run {method} of {model} at {preprocess.size[0]} px on {data} ({len(opened.classes)} classes; "
-                f"{sizes} images), into {out}"
+                f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images) at "
+                f"{preprocess.size[0]} px, into {out}"
             )
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return

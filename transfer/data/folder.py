@@ -13,6 +13,7 @@ import numpy as np
 
 from transfer.data.image_files import NAMES, image_files, is_image, subfolders, visible
 from transfer.data.layout import read_layout
+from transfer.data.left_out import left_out
 from transfer.data.listing import Ignored, Listing, Problem, list_files
 from transfer.data.part_names import parts_of
 from transfer.data.split import TRAIN
@@ -31,9 +32,11 @@ def list_folder(root: Path, layout: str = "auto", known: Collection[str] = ()) -
     problems: list[Problem] = []
     ignored = list(read.ignored)
     for folder in read.folders:
+        before = len(ignored)
         files = sorted(image_files(folder.path, ignored))
         if not files:
-            text = f"{folder.path}: a class without images ({NAMES}); fill it or remove it"
+            others = "".join(f"; {line}" for kind in left_out(ignored[before:]) for line in kind.describe())
+            text = f"{folder.path}: a class without images ({NAMES}); fill it or remove it{others}"
             problems.append(Problem("empty class", str(folder.path), text))
         found += [(path, folder.name, folder.part) for path in files]
     if not found and not problems:
