@@ -232,11 +232,10 @@ def recipe_for(
     optimizer = {"optimizer": given["optimizer"]} if "optimizer" in given else {}  # its rates go by it
     standard = Recipe.for_data(
         len(pixels.train), min(config.preprocess.size), classes=len(config.classes or ()), mirror=mirror, method=kind,
-        batch=batch or Recipe.batch, lr=lr, seed=seed, **optimizer,
+        epochs=given.get("epochs", epochs), batch=given.get("batch", batch) or Recipe.batch, lr=lr, seed=seed,
+        **optimizer,
         layer_norm=bool(norms) and all(issubclass(norm, nn.LayerNorm) for norm in norms),
     )  # fmt: skip
-    if epochs is not None:
-        standard = replace(standard, epochs=epochs)
     return with_settings(standard, given)
 
 

@@ -156,13 +156,6 @@ def _check(
 # --- which rows there are ---------------------------------------------------------------------------------------------
 
 
-def _verify(models: Sequence[str | Path]) -> None:
-    """Raises SlimzooError where a model directory is not what its manifest says."""
-    for model in models:
-        if not is_upstream(model) and is_model_directory(Path(model)):
-            verify_manifest(Path(model))
-
-
 def _names(models: Sequence[str | Path]) -> list[str]:
     """The last component of each path, with as many more in front as it takes to tell them apart."""
     names = []
