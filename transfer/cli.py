@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
+from zoo.console import Arch, ClassesOption, Console, DryRun, Json, Offline, Out, Overwrite, PreprocessOption
 from zoo.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
@@ -16,6 +16,7 @@ DATA_HELP = (
     "Image folder (class/*.png, or train/ val/ test/ of those), CSV or Parquet with path,label[,split], .npz with "
     "images and labels, 'digits', or 'torchvision:NAME'."
 )
+MODEL_HELP = "A model directory, of slimzoo's or timm's, an exported .onnx file, or a file of weights with --arch."
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 Val = Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")]
 Test = Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")]
@@ -129,11 +130,14 @@ def fit(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="A model directory or an exported .onnx file.")],
+    model: Annotated[str, typer.Argument(metavar="DIR", help=MODEL_HELP)],
     data: DataArgument,
     out: Annotated[
         Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
     ] = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -141,9 +145,11 @@ def evaluate(
     """Measure a model's accuracy on labelled images."""
     from transfer.evaluation.evaluate import evaluate as run
     from transfer.evaluation.findings import describe, document, write_findings
+    from zoo.adopt import adopt
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
+        model = adopt(model, arch=arch, preprocess=preprocess, classes=classes)
         if out is not None:
             check_free(out, overwrite=overwrite)
         evaluated = run(model, data, progress=console.progress)
@@ -160,16 +166,21 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help="A model directory or an exported .onnx file.")],
+    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help=MODEL_HELP)],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Classify images."""
     from transfer.predict import predict as run
+    from zoo.adopt import adopt
 
     with Console(as_json=json) as console:
+        model = adopt(model, arch=arch, preprocess=preprocess, classes=classes)
         predictions = run(model, images, top=top)
         for prediction in predictions:
             scores = "  ".join(f"{label} {score:.1%}" for label, score in prediction.top)

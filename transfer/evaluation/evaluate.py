@@ -219,7 +219,8 @@ def evaluate(source: str | Path, data: str | Path, *, progress: Progress | None 
     predictor = open_predictor(source)
     if predictor.classes is None:
         raise UsageError(
-            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first"
+            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first, or name "
+            "them with --classes FILE where it is timm's or weights"
         )
     opened, part = _held_out(Path(source), data, predictor.classes)
     pixels = load_pixels(opened, predictor.preprocess, part, progress)
