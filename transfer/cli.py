@@ -82,6 +82,12 @@ def fit(
     val: Val = None,
     test: Test = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    taps: Annotated[
+        bool,
+        typer.Option(
+            "--taps/--no-taps", help="Let the classifier see several depths; without, timm opens what is written."
+        ),
+    ] = True,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
@@ -112,7 +118,7 @@ def fit(
             return
         fitted = run(
             data, model=model, out=out, method=chosen, epochs=epochs, size=size, batch=batch, lr=rate, flip=flip,
-            settings=fields, val=val, test=test, seed=seed, time_s=time_s, tensorboard=tensorboard,
+            settings=fields, val=val, test=test, seed=seed, taps=taps, time_s=time_s, tensorboard=tensorboard,
             overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         after = fitted.record["metrics"]["after"]

@@ -61,6 +61,7 @@ def fit(
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    taps: bool = True,
     time_s: float | None = None,
     tensorboard: bool = False,
     overwrite: bool = False,
@@ -83,6 +84,8 @@ def fit(
         flip: mirror training images; by default yes, except for data known to be written, such as digits.
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
+        taps: let the classifier see several depths of a pretrained network, which fits better; without, the last alone,
+            and timm opens the directory.
         time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
@@ -101,6 +104,8 @@ def fit(
         "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
         "test": located(test), "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
+    if not taps:
+        arguments["taps"] = False
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = open_data(data, val=val, test=test, seed=seed, progress=progress)
@@ -123,7 +128,7 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=tell or (lambda line: None),
+            progress=progress, tell=tell or (lambda line: None), taps=taps,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():

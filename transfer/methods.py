@@ -43,6 +43,7 @@ class Task:
         deadline: of `time.monotonic`, by which such a method ends with what it has learned by then; None sets none.
         checkpoints: where training keeps its state, and resumes from.
         tell: told one line at a time what a person should know.
+        taps: let the classifier see several depths of the network, where a method can (`zoo.tapped`).
     """
 
     network: nn.Module
@@ -55,6 +56,7 @@ class Task:
     checkpoints: Path
     progress: Progress | None
     tell: Callable[[str], None]
+    taps: bool = True
 
     @property
     def classes(self) -> int:
@@ -166,7 +168,7 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
 def _tapped(task: Task) -> tuple[nn.Module, ModelConfig]:
     """The network with a classifier that sees more of its depths, where it ends in a linear layer."""
     network = copy.deepcopy(task.network)
-    if not isinstance(classifier(network), nn.Linear):
+    if not task.taps or not isinstance(classifier(network), nn.Linear):
         return network, task.config
     taps = tap(network, torch.zeros(1, task.config.preprocess.channels, *task.config.preprocess.size))
     if not taps:

@@ -48,7 +48,12 @@ class Foreign:
 
     def record(self, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
         """The first of the model's lineage: where it comes from, as the export that writes it as a directory."""
-        of = {"architecture": self.architecture, "licence": self.licence, "lineage": [], "key": self.key}
+        of: dict[str, Any] = {
+            "architecture": self.architecture,
+            "licence": self.licence,
+            "lineage": [],
+            "key": self.key,
+        }
         return lineage.step("export", arguments, seed=0, seconds=0.0, of=of, **more)
 
     def load(self) -> nn.Module:
@@ -95,8 +100,7 @@ def read_timm_directory(directory: Path) -> Foreign:
             f"{directory / CONFIG} names the architecture {name!r}, which timm {timm.__version__} does not have: "
             "install a newer timm, or wanted is a directory of timm's or of slimzoo's"
         )
-    known = timm.get_pretrained_cfg(name)
-    cfg = {**({} if known is None else known.to_dict()), **cfg, "architecture": name}
+    cfg = {**upstream_timm.default_record(name), **cfg, "architecture": name}
     channels, height, width = cfg["input_size"]
     channels = arguments.pop("in_chans", channels)
     if cfg.get("fixed_input_size"):

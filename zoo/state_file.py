@@ -5,6 +5,7 @@ the names of an architecture.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ def _load(path: Path) -> Any:
         except SafetensorError as error:
             raise SlimzooError(f"{path} is no whole safetensors file: {first_line(error)}") from error
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # a script's options, beside the weights
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # a script's options
+            warnings.simplefilter("ignore")  # of what is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of zip, of pickle, of torch
         said = str(error)

@@ -37,7 +37,10 @@ def timm_form(
     strange = [key for key in model_args if key not in OF_TRAINING and model_args[key] is not None]
     strange = [] if architecture.startswith("timm:") else [key for key in strange if key not in ARGUMENTS]
     if "taps" in model_args:
-        why: str | None = "with a classifier that sees several depths, which no architecture of timm's has"
+        why: str | None = (
+            "with a classifier that sees several depths, which none of timm's has: `slimzoo fit --no-taps` makes one "
+            "that timm opens"
+        )
     elif primary.endswith(".onnx"):
         why = f"of which {primary} alone is here"
     elif cut:

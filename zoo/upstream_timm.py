@@ -78,8 +78,8 @@ def default_record(name: str) -> dict[str, Any]:
     """timm's record of an architecture, with or without weights; empty where it has none."""
     import timm
 
-    cfg = timm.get_pretrained_cfg(name.partition(".")[0])
-    return {} if cfg is None else cfg.to_dict()
+    cfg: Any = timm.get_pretrained_cfg(name.partition(".")[0])
+    return {} if cfg is None else dict(cfg.to_dict())
 
 
 def weights_of(name: str, progress: Progress | None = None) -> dict[str, str | bool]:
