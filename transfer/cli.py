@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from transfer.predict_cli import app as predict_app
-from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
+from zoo.console import (
+    MODEL_HELP,
+    Arch,
+    ClassesOption,
+    Console,
+    DryRun,
+    Json,
+    Offline,
+    Out,
+    Overwrite,
+    PreprocessOption,
+)
 from zoo.errors import DataError, UsageError
 from zoo.lineage import LARGEST_SEED
 
@@ -96,6 +107,12 @@ def fit(
         int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, the order, augmentation and dropout.")
     ] = 0,
     layout: Layout = "auto",
+    taps: Annotated[
+        bool,
+        typer.Option(
+            "--taps/--no-taps", help="Let the classifier see several depths; without, timm opens what is written."
+        ),
+    ] = True,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
@@ -138,8 +155,8 @@ def fit(
             return
         fitted = run(
             data, model=model, out=out, method=chosen, epochs=epochs, size=size, batch=batch, lr=rate, flip=flip,
-            settings=fields, val=val, test=test, seed=seed, layout=layout, time_s=time_s, tensorboard=tensorboard,
-            overwrite=overwrite, progress=console.progress, tell=console.say,
+            settings=fields, val=val, test=test, seed=seed, layout=layout, taps=taps, time_s=time_s,
+            tensorboard=tensorboard, overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         after = fitted.record["metrics"]["after"]
         how = f"{model} at {fitted.config.preprocess.size[0]} px by {fitted.record['method']}"
@@ -156,7 +173,7 @@ def fit(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="A model directory or an exported .onnx file.")],
+    model: Annotated[str, typer.Argument(metavar="DIR", help=MODEL_HELP)],
     data: DataArgument,
     out: Annotated[
         Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
@@ -166,6 +183,9 @@ def evaluate(
         bool, typer.Option("--known-only", help="Leave out images of classes that the model does not know.")
     ] = False,
     all: Annotated[bool, typer.Option("--all", help="Measure on images that the model was trained on too.")] = False,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -175,9 +195,11 @@ def evaluate(
     from transfer.data.remarks import files_left_out
     from transfer.evaluation.evaluate import evaluate as run
     from transfer.evaluation.findings import describe, describe_images, document, write_findings
+    from zoo.adopt import adopt
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
+        model = adopt(model, arch=arch, preprocess=preprocess, classes=classes)
         if out is not None:
             check_free(out, overwrite=overwrite)
         evaluated = run(model, data, all=all, layout=layout, known_only=known_only, progress=console.progress)

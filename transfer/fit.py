@@ -68,6 +68,7 @@ def fit(
     test: float | str | None = None,
     seed: int = 0,
     layout: str = "auto",
+    taps: bool = True,
     time_s: float | None = None,
     tensorboard: bool = False,
     overwrite: bool = False,
@@ -91,6 +92,8 @@ def fit(
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
         layout: "auto", "parts" or "classes": what the folders of an image folder are; see `transfer.data.layout`.
+        taps: let the classifier see several depths of a pretrained network, which fits better; without, the last alone,
+            and timm opens the directory.
         time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
@@ -114,6 +117,8 @@ def fit(
         "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
     say = tell or (lambda line: None)
+    if not taps:
+        arguments["taps"] = False
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
@@ -127,7 +132,7 @@ def fit(
     with _shared_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
         if is_main():
             record = partial(lineage.step, "fit", arguments, seed=seed, data=source.record())
-            _rehearse(work, network, config, method, record, tensorboard=tensorboard)
+            _rehearse(work, network, config, record, taps=taps and method != "scratch", tensorboard=tensorboard)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
             if is_main():
@@ -147,7 +152,7 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=say,
+            progress=progress, tell=say, taps=taps,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():
@@ -197,13 +202,13 @@ def _rehearse(
     work: Path,
     network: nn.Module,
     config: ModelConfig,
-    method: Method,
     record: Callable[..., dict[str, Any]],
     *,
+    taps: bool,
     tensorboard: bool,
 ) -> None:
     """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
-    network, config = (network, config) if method == "scratch" else tapped(network, config)
+    network, config = tapped(network, config, taps=taps)
     rehearse(work, network, config, record(seconds=0.0, after=metrics(network, config, {})))
     with rehearsal(work, "pictures") as folder:
         history = [Epoch(epoch=number, train_loss=1.0 / number, val_top1=0.5, seconds=1.0) for number in (1, 2)]

@@ -43,6 +43,7 @@ class Task:
         deadline: of `time.monotonic`, by which such a method ends with what it has learned by then; None sets none.
         checkpoints: where training keeps its state, and resumes from.
         tell: told one line at a time what a person should know.
+        taps: let the classifier see several depths of the network, where a method can (`zoo.tapped`).
     """
 
     network: nn.Module
@@ -55,6 +56,7 @@ class Task:
     checkpoints: Path
     progress: Progress | None
     tell: Callable[[str], None]
+    taps: bool = True
 
     @property
     def classes(self) -> int:
@@ -95,7 +97,7 @@ class Outcome:
 
 def probe(task: Task) -> Outcome:
     """Train the classifier alone, over several depths: logistic regression on frozen features (see `frozen.probe`)."""
-    network, config = tapped(task.network, task.config)
+    network, config = tapped(task.network, task.config, taps=task.taps)
     train, val = task.pixels.train, task.pixels.val
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -113,7 +115,7 @@ def probe(task: Task) -> Outcome:
 
 def prototype(task: Task) -> Outcome:
     """No training: the nearest class mean, seen at several depths of the network (see `transfer.frozen.prototype`)."""
-    network, config = tapped(task.network, task.config)
+    network, config = tapped(task.network, task.config, taps=task.taps)
     train = task.pixels.train
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -188,21 +190,21 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)
 
 
-def tapped(network: nn.Module, config: ModelConfig) -> tuple[nn.Module, ModelConfig]:
+def tapped(network: nn.Module, config: ModelConfig, *, taps: bool = True) -> tuple[nn.Module, ModelConfig]:
     """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config.
 
     A network that does more with its logits than return them (VOLO adds those of an auxiliary head) stays as it is.
     """
     own, example = copy.deepcopy(network), torch.zeros(1, *config.input_size)
-    if not isinstance(classifier(own), nn.Linear):
+    if not taps or not isinstance(classifier(own), nn.Linear):
         return own, config
-    taps = tap(own, example)
-    if not taps:
+    places = tap(own, example)
+    if not places:
         return own, config
-    seeing = Tapped(own, taps)
+    seeing = Tapped(own, places)
     try:
         with torch.no_grad():
             seeing.eval()(example)
     except RuntimeError:
         return copy.deepcopy(network), config
-    return seeing, replace(config, model_args={**config.model_args, "taps": taps})
+    return seeing, replace(config, model_args={**config.model_args, "taps": places})

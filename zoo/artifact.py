@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from zoo import upstream
+from zoo import elsewhere
 from zoo.class_name import as_class_name
 from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.seen import Seen
+from zoo.timm_form import record_of_network, timm_form
+from zoo.upstream import is_upstream, preprocess_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,12 +85,16 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         p = self.preprocess
         crop = {"squash": "squash", "crop": "center", "pad": "border"}[p.mode]
+        name, arguments, why = timm_form(
+            self.architecture, self.model_args, cut=bool(self.surgery), primary=self.primary
+        )
         return {
-            "architecture": upstream.known_as(self.architecture),
+            "architecture": name,
             "num_classes": self.model_args.get("num_classes", len(self.classes or ())),
             "label_names": None if self.classes is None else list(self.classes),
-            "model_args": self.model_args,
+            "model_args": arguments,
             "pretrained_cfg": {
+                **record_of_network(self.architecture),
                 "input_size": list(self.input_size),
                 "interpolation": p.interpolation,
                 "crop_pct": 1.0 if p.resize_to is None else round(min(p.size) / p.resize_to, 4),
@@ -99,6 +105,8 @@ class ModelConfig:
             "slimzoo": {
                 "format": FORMAT,
                 "architecture": self.architecture,
+                "model_args": self.model_args,
+                "timm": why or 'timm.create_model("local-dir:DIR", pretrained=True)',
                 "primary": self.primary,
                 "preprocess": p.to_dict(),
                 "surgery": self.surgery,
@@ -119,7 +127,7 @@ class ModelConfig:
         names = document["label_names"]
         return cls(
             architecture=ours["architecture"],
-            model_args=document["model_args"],
+            model_args=ours.get("model_args", document["model_args"]),
             classes=None if names is None else tuple(names),
             preprocess=Preprocess.from_dict(ours["preprocess"]),
             primary=ours["primary"],
@@ -136,6 +144,11 @@ class LoadedModel:
 
 
 def is_model_directory(path: Path) -> bool:
+    """Whether it is one of ours, or one of timm's, which is read as it stands."""
+    return is_own_directory(path) or elsewhere.is_timm_directory(path)
+
+
+def is_own_directory(path: Path) -> bool:
     return (path / CONFIG).is_file() and (path / MANIFEST).is_file()
 
 
@@ -146,10 +159,13 @@ def read_config(directory: Path) -> ModelConfig:
         UsageError: there is no model directory of that name.
         SlimzooError: a file is damaged or of a newer format.
     """
+    directory = elsewhere.directory_of(directory)
+    if elsewhere.is_timm_directory(directory):
+        return _foreign_config(elsewhere.read_timm_directory(directory), directory)
     if not (directory / CONFIG).is_file():
         what = "is a file" if directory.is_file() else "does not exist"
         what = "has no config.json" if directory.is_dir() else what
-        raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
+        raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` or timm writes it")
     verify_manifest(directory)
     path = directory / CONFIG
     return ModelConfig.from_json(read_json(path), path)
@@ -171,7 +187,8 @@ def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelC
 
 
 def load_model(source: str | Path) -> LoadedModel:
-    """Load a model directory, or an upstream model with its pretrained weights: build, operate, load. Eval mode, CPU.
+    """Load a model directory, ours or one of timm's, or an upstream model with its pretrained weights: build, operate,
+    load. Eval mode, CPU.
 
     Raises:
         UsageError: no such directory, or its model is an ONNX file, which torch does not run.
@@ -182,9 +199,12 @@ def load_model(source: str | Path) -> LoadedModel:
     from zoo.registry import create_model
     from zoo.surgery import apply_surgery_, load_tensors_
 
-    if upstream.is_upstream(source):
+    if is_upstream(source):
         return _upstream(str(source))
-    directory = Path(source)
+    directory = elsewhere.directory_of(source)
+    if elsewhere.is_timm_directory(directory):
+        foreign = elsewhere.read_timm_directory(directory)
+        return LoadedModel(foreign.load(), _foreign_config(foreign, directory))
     config = read_config(directory)
     if config.from_elsewhere and not any(step["verb"] == "quantize" for step in config.lineage):
         raise UsageError(
@@ -203,6 +223,13 @@ def load_model(source: str | Path) -> LoadedModel:
     return LoadedModel(model.eval(), config)
 
 
+def _foreign_config(foreign: elsewhere.Foreign, directory: Path) -> ModelConfig:
+    return ModelConfig(
+        architecture=foreign.architecture, model_args=foreign.model_args, classes=foreign.classes,
+        preprocess=foreign.preprocess, lineage=[foreign.record({"directory": str(directory.absolute())})],
+    )  # fmt: skip
+
+
 def _format_of(config: ModelConfig) -> str:
     """Of an ONNX model, by what made it."""
     to = [step["arguments"].get("to") for step in config.lineage if step["verb"] == "quantize"]
@@ -216,5 +243,5 @@ def _upstream(name: str) -> LoadedModel:
     model = create_model(name, pretrained=True)
     record = upstream_weights(name)
     classes = record.classes if record is not None else None
-    config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=upstream.preprocess_of(model))
+    config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=preprocess_of(model))
     return LoadedModel(model.eval(), config)

@@ -44,7 +44,31 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
 ]
-DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
+MODEL_HELP = "A model directory, of slimzoo's or timm's, an exported .onnx file, or a file of weights with --arch."
+DirArgument = Annotated[
+    str,
+    typer.Argument(metavar="DIR", help="A model directory, of slimzoo's or timm's, or a file of weights with --arch."),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch", metavar="NAME", help="Of a file of weights (.pth, .pt, .safetensors): a model of `slimzoo models`, "
+        "timm:NAME or torchvision:NAME.",
+    ),
+]  # fmt: skip
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="P",
+        help="Of a file of weights or an .onnx file from elsewhere: a JSON file with the keys of config.json's "
+        "`preprocess`, or a model that shares it: timm:NAME, NAME or DIR.",
+    ),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="FILE", help="Of a model from elsewhere: names, one a line, or a JSON list."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the order, augmentation and dropout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]

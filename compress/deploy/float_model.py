@@ -11,7 +11,6 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from compress.deploy.card import KEY
-from compress.deploy.description import FORM, read_classes, read_preprocess
 from compress.deploy.export import export_network
 from compress.deploy.foreign import OriginalPredictor, check_float, normalized
 from compress.deploy.preprocessing import network_of
@@ -20,6 +19,7 @@ from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, predictor_of
 from transfer.evaluation.evaluate import evaluate_pixels
 from zoo.artifact import ELSEWHERE, ONNX, LoadedModel, ModelConfig, is_model_directory, load_model, read_config
+from zoo.description import FORM, read_classes, read_preprocess
 from zoo.errors import UsageError
 from zoo.onnx_file import load_onnx
 from zoo.predictor import OnnxPredictor, Predictor, TorchPredictor, read_card

@@ -260,7 +260,8 @@ def open_for(config: ModelConfig, source: str | Path) -> Data:
         known = "none that it names" if classes is None else f"{len(classes)}: {', '.join(list(classes)[:4])}"
         raise UsageError(
             f"{source} has {len(data.classes)} classes ({', '.join(data.classes[:4])}), the model has {known}; "
-            f"`slimzoo fit {source}` first"
+            + ("name them with --classes FILE, or " if classes is None else "")
+            + f"`slimzoo fit {source}` first"
         )
     return data
 

@@ -235,7 +235,8 @@ def evaluate(
     predictor = open_predictor(source)
     if predictor.classes is None:
         raise UsageError(
-            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first"
+            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first, or name "
+            "them with --classes FILE where it is timm's or weights"
         )
     found = measured_images(
         _past(Path(source), predictor), data, predictor.classes, all=all, layout=layout, known_only=known_only,
