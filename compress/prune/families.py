@@ -15,11 +15,14 @@ from torch import nn
 from compress.prune.group import CLASSES, Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
 from compress.prune.labels import Array, Labels, Marks, along, varying
 from compress.prune.positions import culprits
-from compress.prune.trace import DoesNotRun, Named, Record
+from compress.prune.trace import RECURRENT, DoesNotRun, Named, Record
 
 UNTIED = "its parts have to stay equally wide, and depend on others differently"
 SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed|split")  # sizes; not windows, steps, depths
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
+LAYERS = (  # they say their own widths
+    nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding,
+    *RECURRENT,
+)  # fmt: skip
 
 
 Placed = tuple[int, Indices, Indices]
@@ -181,7 +184,11 @@ class Families:
         for pieces in self._halves():
             each = [self._groups_of(piece) for piece in pieces]
             distinct = set().union(*each)
-            if len(distinct) == len(each) == sum(len(e) for e in each) and -1 not in distinct and not distinct & {*tied}:
+            if (
+                len(distinct) == len(each) == sum(len(e) for e in each)
+                and -1 not in distinct
+                and not distinct & {*tied}
+            ):
                 tied.update(dict.fromkeys(distinct, min(distinct)))
         return tied
 

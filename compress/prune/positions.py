@@ -72,7 +72,9 @@ def culprits(
 
 
 def _groups(labels: Labels, owner: Array, steps: Sequence[Step]) -> set[int]:
-    marks = [m for step in steps for _, given in (*step.given, *([step.entered] if step.entered else [])) for m in given]
+    marks = [
+        m for step in steps for _, given in (*step.given, *([step.entered] if step.entered else [])) for m in given
+    ]
     return {int(g) for array in labels.resolved(tuple(marks)) for g in np.unique(owner[array])} - {-1}
 
 

@@ -65,7 +65,9 @@ class Record:
     moved: list[Moved] = field(default_factory=list)
     joint: list[Array] = field(default_factory=list)  # labels that one reshaping laid out over several dimensions
     parts: list[tuple[Array, ...]] = field(default_factory=list)  # labels of parts that have to stay equally wide
-    pieces: list[tuple[Array, Array]] = field(default_factory=list)  # labels, and those of a part that was taken of them
+    pieces: list[tuple[Array, Array]] = field(
+        default_factory=list
+    )  # labels, and those of a part that was taken of them
     steps: list[Step] = field(default_factory=list)  # of a pass whose labels are known
     products: list[LabelledProduct] = field(default_factory=list)
     scaled: list[Scaled] = field(default_factory=list)
