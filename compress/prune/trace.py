@@ -196,10 +196,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         if moves:  # with the labels of single channels, which a tensor does not carry on
             given = tuple((shape, self.moved[i]) for i, (shape, _) in enumerate(given))
-        numbers = () if op in SCALINGS else _plain((args[1:], kwargs))
+        compared = moves or (torch.Tag.pointwise in func.tags and op not in SCALINGS)
         step = Step(
-            self.module, MOVING.get(op, str(op)), line_of_forward(), before, given, numbers if moves or
-            torch.Tag.pointwise in func.tags else (), first if moves else None, _again(func, args, kwargs) if moves else None,
+            self.module, MOVING.get(op, str(op)), line_of_forward(), before, given,
+            _plain((args[1:], kwargs)) if compared else (),
+            first if moves else None, _again(func, args, kwargs) if moves else None,
         )  # fmt: skip
         for t in outs:
             t._step = self.record, len(self.record.steps)  # type: ignore[attr-defined]

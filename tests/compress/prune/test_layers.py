@@ -41,7 +41,7 @@ CUT = {  # everything but the classes may go
     ),
     "GroupNorm of single channels": lambda: Around(nn.GroupNorm(W, W)),
     "pooling": lambda: Around(nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(3, 1, 1), nn.LPPool2d(2, 2))),
-    "adaptive": lambda: Around(nn.Sequential(nn.AdaptiveMaxPool2d(5), nn.AdaptiveAvgPool2d(3), nn.AdaptiveAvgPool2d(1))),
+    "adaptive": lambda: Around(nn.Sequential(nn.AdaptiveMaxPool2d(5), nn.AdaptiveAvgPool2d(1))),
     "unpooling": lambda: Around(None, lambda m, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
     "resizing": lambda: Around(
         nn.Sequential(*(nn.Upsample(size=(n, n), mode=mode) for n, mode in enumerate(MODES, 5)))
@@ -89,7 +89,9 @@ CUT = {  # everything but the classes may go
         nn.Embedding(8, W), lambda m, x: x + m(torch.arange(8, device=x.device)).t()[None, :, :, None]
     ),
     "statistics": lambda: Pooled(
-        None, lambda m, x: torch.cat([x.mean((2, 3)), x.std((2, 3)), x.flatten(2).sort(2).values[..., -1]], 1), out=3 * W
+        None,
+        lambda m, x: torch.cat([x.mean((2, 3)), x.std((2, 3)), x.flatten(2).sort(2).values[..., -1]], 1),
+        out=3 * W,
     ),
     "bilinear pooling": lambda: Pooled(
         None, lambda m, x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)), out=W * W
@@ -147,7 +149,8 @@ WHOLE = {  # (network, what is left whole and why)
         )
         for kind, depth, both in (("LSTM", 1, False), ("LSTM", 2, True), ("GRU", 2, True), ("RNN", 1, True))
     },
-    **{kind: (lambda kind=kind: Tokens(getattr(nn, kind)(W, 20), cell, out=20), HIDDEN) for kind in ("LSTMCell", "GRUCell")},
+    "LSTMCell": (lambda: Tokens(nn.LSTMCell(W, 20), cell, out=20), HIDDEN),
+    "GRUCell": (lambda: Tokens(nn.GRUCell(W, 20), cell, out=20), HIDDEN),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Parts of a width that a forward treats apart, without weights: after a cut each has its own channels, or they stay."""
+"""Parts of a width that a forward treats apart, without weights: each has its own channels after a cut, or stays."""
 
 import copy
 import re
@@ -65,14 +65,14 @@ FUNCTIONS = {  # function, groups of `first` that are cut, why the others stay
     "interleaved halves": (lambda x: torch.stack(x.chunk(2, 1), 2).flatten(1, 2), 1, ""),
     "rotated": (lambda x: x / 2 + torch.cat([-x.chunk(2, 1)[1], x.chunk(2, 1)[0]], 1), 1, ""),
     "flip": (lambda x: x.flip(1), 1, ""),
-    "blocks in the other order": (lambda x: x.unflatten(1, (2, -1)).flip(1).flatten(1, 2), 1, "splits the channels into"),
+    "blocks exchanged": (lambda x: x.unflatten(1, (2, -1)).flip(1).flatten(1, 2), 1, "splits the channels"),
     "at 12": (lambda x: joined([x[:, :12], x[:, 12:]]), 1, MOVES),
     "at 10": (lambda x: joined([x[:, :10], x[:, 10:]]), 1, MOVES),
     "8 from the end": (lambda x: joined([x[:, :-8], x[:, -8:]]), 1, MOVES),
     "narrow": (lambda x: joined([x.narrow(1, 0, 12), x[:, 12:]]), 1, MOVES),
     "tensor_split at 7": (lambda x: joined(x.tensor_split([7], 1)), 0, MOVES),
     "split in fives": (lambda x: joined(x.split(5, 1)), 0, MOVES),
-    "split in 4 and 20": (lambda x: joined(x.split([4, 20], 1)), 0, r"fixes a shape: split_with_sizes .*\(prune/test_mov"),
+    "split in 4 and 20": (lambda x: joined(x.split([4, 20], 1)), 0, "fixes a shape: split_with_sizes"),
     "quarter of the width": (lambda x: joined(x.split([x.shape[1] // 4, x.shape[1] - x.shape[1] // 4], 1)), 0, MOVES),
     "thirds at 8 and 16": (lambda x: thirds(x, W), 1, MOVES),
     "relu of 10 in place": (lambda x: torch.cat([x.clone()[:, :10].relu_(), x[:, 10:]], 1), 1, MOVES),
@@ -90,11 +90,11 @@ FUNCTIONS = {  # function, groups of `first` that are cut, why the others stay
     "topk": (lambda x: x.topk(W, 1).values, 0, TOGETHER),
     "largest": (lambda x: x - x.amax(1, keepdim=True), 0, TOGETHER),
     "indexed": (lambda x: x[:, order(x)], 0, TOGETHER),
-    "gathered": (lambda x: x.gather(1, order(x)[:, None, None].expand(x.shape)), 0, r"uses aten\.gather, which has no rule"),
+    "gathered": (lambda x: x.gather(1, order(x)[:, None, None].expand(x.shape)), 0, r"aten\.gather, which has no rule"),
     "masked": (lambda x: torch.where(order(x)[:, None, None] < 7, x, -x), 0, COUPLED),
     "ramp": (lambda x: x * torch.linspace(0, 1, W, dtype=x.dtype, device=x.device)[:, None, None], 0, COUPLED),
     "padded": (lambda x: F.pad(x[:, :-4], (0, 0, 0, 0, 2, 2)), 0, "it is padded to a fixed width"),
-    "shifted by the width": (lambda x: x + x.shape[1] / 100, 0, "its forward computes with a number that depends on it"),
+    "shifted by the width": (lambda x: x + x.shape[1] / 100, 0, "computes with a number that depends on it"),
     "another way": (lambda x: x.tanh() if x.shape[1] == W else x, 0, "its forward goes another way with other widths"),
 }  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_what_the_trace_does_not_see_is_found_by_comparing():
     torch.testing.assert_close(pruned.model(x), masked(x), rtol=1e-4, atol=1e-5)
 
 
-def test_random_forwards_are_said_not_to_be_comparable():
+def test_a_forward_that_draws_numbers_is_compared_on_the_same_ones():
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -153,4 +153,5 @@ def test_random_forwards_are_said_not_to_be_comparable():
             return self.classify(self.first(x).mean((2, 3))) + torch.rand(1, device=x.device)
 
     pruned = prune_channels(Noisy().eval(), (3, 8, 8), macs=0.6)
-    assert pruned.unchecked == ""  # the same numbers are drawn for both
+    assert pruned.unchecked == ""
+    assert pruned.model.first.out_channels < 32
