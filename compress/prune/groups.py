@@ -152,7 +152,8 @@ def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record
 def _some_of(grouping: Grouping) -> list[Indices]:
     """A random half to nine tenths of each group's channels, equally many of those that are tied.
 
-    In turn a little and much is cut: what a forward divides by shares of the whole width must not fit by chance.
+    In turn a little and much is cut, the last and the first channel always: what a forward divides by shares of the
+    whole width, or rolls over its end, must not fit by chance.
     """
     random = np.random.default_rng(0)
     shares: dict[int, float] = {}
@@ -161,5 +162,7 @@ def _some_of(grouping: Grouping) -> list[Indices]:
         unit = i if group.tied is None else group.tied
         share = shares.setdefault(unit, random.uniform(0.8, 0.9) if len(shares) % 2 else random.uniform(0.5, 0.6))
         count = min(group.width - 1, max(2, round(share * group.width)))
-        keeps.append(np.sort(random.permutation(group.width)[:count]))
+        inner = 1 + random.permutation(group.width - 2)
+        ends = np.array([0, group.width - 1])  # last of all those to keep
+        keeps.append(np.sort(np.concatenate([inner, ends])[:count]))
     return keeps
