@@ -221,7 +221,7 @@ def one_shot(emoji: Path, *, ways: int = 20, episodes: int = 1000) -> dict[str, 
 
     import zoo
     from transfer.data.loader import LabelledPixels, load_pixels
-    from transfer.data.sources import open_source
+    from transfer.data.sources import index_listing, list_source
     from transfer.frozen.features import frozen_features
     from transfer.frozen.prototype import fit_prototype
     from zoo.tapped import Tapped, tap
@@ -230,7 +230,7 @@ def one_shot(emoji: Path, *, ways: int = 20, episodes: int = 1000) -> dict[str, 
     preprocess = replace(WEIGHTS["tf_efficientnet_lite0"].preprocess.at(SIZE), mode="squash", resize_to=None)
     pixels: dict[str, LabelledPixels] = {}
     for style in ("google", "twitter"):
-        source = open_source(emoji / style)
+        source = index_listing(list_source(emoji / style))
         source = replace(source, parts=np.full(len(source.keys), "train"))
         loaded = load_pixels(source, preprocess, "train")
         order = np.argsort([Path(key).name for key in loaded.keys])  # the same emoji in both

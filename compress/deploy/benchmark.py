@@ -26,6 +26,7 @@ from compress.deploy.machine import default_threads, describe_machine, gpu_names
 from compress.deploy.runtimes import OF_CUDA, ONNX_FILE, RUNTIMES, bare_network
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
+from zoo.directory import check_file
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.onnx_session import ONNX_RUNTIMES
 from zoo.upstream import is_upstream
@@ -88,6 +89,8 @@ def bench(
             raise UsageError(f"unknown runtime {name!r}; {did_you_mean(name, RUNTIMES, known)}")
     if not models or batch < 1 or rounds < 2 or seconds_per_round <= 0:
         raise UsageError("wanted at least one model, batch >= 1, rounds >= 2 and seconds_per_round > 0")
+    if save is not None:
+        check_file(save, "--save")
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
     say = progress or (lambda what, done, total, note: None)

@@ -163,8 +163,8 @@ class Attributes:
             module = self.modules[name]
             sizes = tuple(size for size, _ in parts)
             for attribute, value in vars(module).items():
-                fits = isinstance(value, tuple | list) and value and tuple(value) == sizes[: len(value)]
-                if fits and SIZES.search(attribute) and (name, attribute) not in self.dimensions.read:
+                fits = SIZES.search(attribute) and isinstance(value, tuple | list) and value
+                if fits and tuple(value) == sizes[: len(value)] and (name, attribute) not in self.dimensions.read:
                     widths = tuple(self._width(size, marks) for size, marks in parts[: len(value)])
                     yield Attribute(name, attribute, widths, several=True)
 

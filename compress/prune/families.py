@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,7 +13,8 @@ from torch import nn
 
 from compress.prune.attributes import Attributes, Dimensions
 from compress.prune.group import CLASSES, Group, Grouping, Indices, Product, Rescaling, Slice, Width
-from compress.prune.labels import Array, Labels, Marks
+from compress.prune.labels import Array, Labels, Marks, varying
+from compress.prune.positions import culprits
 from compress.prune.trace import DoesNotRun, Named, Record
 
 UNTIED = "its parts have to stay equally wide, and depend on others differently"
@@ -35,10 +36,10 @@ class Families:
 
     def __init__(
         self,
-        model: nn.Module,
         labels: Labels,
         record: Record,
         dimensions: Dimensions,
+        model: nn.Module,
         stays: dict[int, str],
         *,
         normalized: bool,
@@ -101,6 +102,9 @@ class Families:
                 unique, at = np.unique(array, return_index=True)
                 places[unique] += random.integers(1, 2**63, dtype=np.uint64)
                 first.append(unique[np.argsort(at)])
+        for _, piece in self.record.pieces:  # what a forward takes apart it may treat apart
+            for array in self.labels.resolved((piece,)):
+                places[np.unique(array)] += random.integers(1, 2**63, dtype=np.uint64)
         order = np.concatenate([*first, np.zeros(0, np.int64)])
         _, at = np.unique(order, return_index=True)
         order = order[np.sort(at)]
@@ -183,6 +187,28 @@ class Families:
             if -1 in distinct or any(len(r) != 1 for r in rest) or not self.tie_(distinct):
                 for g in distinct - {-1}:
                     self.unequal.update(dict.fromkeys(self.members[g].tolist(), UNTIED))
+        for pieces in self._halves():
+            each = [self._groups_of(piece) for piece in pieces]
+            distinct = set().union(*each)
+            if (
+                len(distinct) == len(each) == sum(len(e) for e in each)
+                and -1 not in distinct
+                and not distinct & {*self.ties}
+            ):
+                self.tie_(distinct)
+
+    def _halves(self) -> Iterator[list[Array]]:
+        """Widths that slices cut into equal parts, in order: perhaps by halves of whatever width there is."""
+        found: dict[bytes, tuple[Array, dict[bytes, Array]]] = {}
+        for mark, piece in self.record.pieces:
+            if len(varying(mark)) == 1 and piece.size > 1:
+                found.setdefault(mark.tobytes(), (mark, {}))[1].setdefault(piece.tobytes(), piece)
+        for mark, pieces in found.values():
+            sizes = {piece.size for piece in pieces.values()}
+            place = {int(label): i for i, label in enumerate(mark.ravel())}
+            ordered = sorted(pieces.values(), key=lambda piece: place[int(piece.flat[0])])
+            if len(sizes) == 1 and np.array_equal(np.concatenate([p.ravel() for p in ordered]), mark.ravel()):
+                yield ordered
 
     def _groups_of(self, part: Array) -> set[int]:
         roots = np.concatenate([a.ravel() for a in self.labels.resolved((part,))] or [np.zeros(0, np.int64)])
@@ -246,11 +272,30 @@ class Families:
     def roots(self) -> list[int]:
         return [int(m) for members in self.members for m in members]
 
+    @property
+    def all_kept(self) -> list[Indices]:
+        return [np.arange(len(members)) for members in self.members]
+
+    def lost(self, keeps: Sequence[Indices]) -> list[Array]:
+        """The labels of each group that go."""
+        return [np.delete(members, keep) for members, keep in zip(self.members, keeps, strict=True)]
+
+    def moved(self, whole: Record, cut: Record, keeps: Sequence[Indices]) -> dict[int, str]:
+        """Labels of the groups whose cut makes the forward take other channels than it took, and where."""
+        units: dict[int, list[int]] = defaultdict(list)
+        for group in range(len(self.members)):
+            units[self.ties.get(group, group)].append(group)
+        lost, every = self.lost(keeps), list(units.values())
+        found = culprits(
+            self.labels, whole.steps, cut.steps, [np.concatenate([lost[g] for g in unit]) for unit in every]
+        )
+        return {int(m): why for at, why in found for unit in at for g in every[unit] for m in self.members[g]}
+
     def labels_after(self, keeps: Sequence[Indices]) -> Named:
         """The labels of every tensor that are left after a cut."""
         gone = np.zeros(self.labels.count, dtype=bool)
-        for members, keep in zip(self.members, keeps, strict=True):
-            gone[np.delete(members, keep)] = True
+        for lost in self.lost(keeps):
+            gone[lost] = True
         after: Named = {}
         left: dict[Address, Array] = {}
         for (name, dim), ids in self.cells.items():
@@ -293,7 +338,7 @@ class Families:
             if before.number == now.number:
                 continue
             groups = self._groups_of_marks(before.marks)
-            found = self._exponent(now.number / before.number, groups, keeps)
+            found = self._exponent(before.number, now.number, groups, keeps)
             rows = self._rows(before.marks)
             if found is None or not rows:
                 reason = f"its forward multiplies by a number that depends on it{before.line}"
@@ -312,12 +357,18 @@ class Families:
     def _groups_of_marks(self, marks: Marks) -> set[int]:
         return {g for mark in marks for g in self._groups_of(mark)} - {-1}
 
-    def _exponent(self, ratio: float, groups: set[int], keeps: Sequence[Indices]) -> tuple[int, float] | None:
-        for group in groups:
-            exponent = np.log(ratio) / np.log(len(keeps[group]) / len(self.members[group]))
+    def _exponent(
+        self, before: float, now: float, groups: set[int], keeps: Sequence[Indices]
+    ) -> tuple[int, float] | None:
+        """The group whose width raised to a power is a factor of the number; of several the one that is all of it."""
+        found = []
+        for group in sorted(groups) if before > 0 and now > 0 else ():
+            width = len(self.members[group])
+            exponent = np.log(now / before) / np.log(len(keeps[group]) / width)
             if abs(4 * exponent - round(4 * exponent)) < 1e-6:
-                return group, round(4 * exponent) / 4
-        return None
+                exponent = round(4 * exponent) / 4
+                found.append((abs(np.log(before / width**exponent)) > 1e-6, group, exponent))
+        return min(found)[1:] if found else None
 
     def _rows(self, marks: Marks) -> list[tuple[str, NDArray[np.intp]]]:
         """(module, rows) of the layers whose outputs these are; empty unless all of them are some layer's rows."""

@@ -6,6 +6,8 @@ the forward reads fixed numbers, and the groups concerned stay whole.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -60,29 +62,21 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     separate_(labels, record)
     labels.settle()
     dimensions = Dimensions.of(record, labels)
-    classifier = _classifier(model)
+    sort = partial(Families, labels, record, dimensions, normalized=normalized, classifier=_classifier(model))
     two = torch.cat([inputs, inputs])  # the batch may be of any size
-    fixed = FixedSpots(record.operators)
+    fixed, families = FixedSpots(record.operators), sort(ghost, {})
+    whole = trace(ghost, two, Comparison(labels), families.labels_after(families.all_kept))
     while True:
         ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
-        families = Families(
-            ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
-        )
+        families = sort(ghost, fixed.stays)
         try:
-            wrong = families.unequal or _compare(ghost, two, families)
+            wrong = families.unequal or _compare(ghost, two, families, whole)
         except DoesNotRun as error:
             fixed.fail(families, error)
             continue
         fixed.learn(wrong)
         if not wrong and not fixed.doubt():
             return families.grouping
-
-
-def _fewer(group: Group, number: int) -> Indices:
-    """A channel gone, or two, in turn: widths that were equal by chance are so no more."""
-    gone = 1 + (number if group.tied is None else group.tied) % 2 if group.width > 2 else 1
-    first = min((group.width * 2) // 3, group.width - gone)
-    return np.delete(np.arange(group.width), np.arange(first, first + gone))
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
@@ -126,8 +120,8 @@ def _taken_apart(array: Array, apart: set[tuple[bytes, ...]]) -> list[Array]:
     return [array]
 
 
-def _compare(ghost: nn.Module, inputs: Tensor, families: Families) -> dict[int, str]:
-    """Cut a channel or two of every group of `ghost` and trace it: labels that meet wrongly, and why.
+def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record) -> dict[int, str]:
+    """Cut some of every group of `ghost` and trace it: labels that meet wrongly or stand elsewhere, and why.
 
     Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
 
@@ -135,8 +129,27 @@ def _compare(ghost: nn.Module, inputs: Tensor, families: Families) -> dict[int, 
         DoesNotRun: an operator of the cut network failed.
     """
     grouping = families.grouping
-    keeps = [_fewer(group, i) for i, group in enumerate(grouping.groups)]
+    keeps = _some_of(grouping)
     cut_(ghost, grouping, keeps)
     comparison = Comparison(families.labels)
-    record = trace(ghost, inputs, comparison, families.labels_after(keeps))
-    return comparison.wrong or families.learn_scales(record, keeps)
+    failure: DoesNotRun | None = None
+    try:
+        record = trace(ghost, inputs, comparison, families.labels_after(keeps))
+    except DoesNotRun as error:
+        failure, record = error, error.record
+    wrong = families.moved(whole, record, keeps)
+    if failure is not None and not wrong:
+        raise failure
+    return wrong or comparison.wrong or families.learn_scales(record, keeps)
+
+
+def _some_of(grouping: Grouping) -> list[Indices]:
+    """A random half to nine tenths of each group's channels, equally many of those that are tied."""
+    random = np.random.default_rng(0)
+    shares: dict[int, float] = {}
+    keeps = []
+    for i, group in enumerate(grouping.groups):
+        share = shares.setdefault(i if group.tied is None else group.tied, random.uniform(0.5, 0.9))
+        count = min(group.width - 1, max(2, round(share * group.width)))
+        keeps.append(np.sort(random.permutation(group.width)[:count]))
+    return keeps

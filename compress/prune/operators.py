@@ -86,6 +86,7 @@ def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     else:
         moved = [move(m, tuple(x.shape), lambda t: func(t, *args[1:], **kwargs)) for m in marks]
     trace.note_moved(x)
+    trace.record.pieces += [(m, a) for m, arrays in zip(marks, moved, strict=True) for a in arrays if a.size < m.size]
     for i, tensor in enumerate(outs):
         trace.give(tensor, [arrays[i] for arrays in moved])
         trace.note_moved(tensor)
@@ -234,6 +235,7 @@ def indexing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
 
 
 RESHAPES = (aten.view, aten._unsafe_view, aten.reshape)
+COPIES = (aten.clone, aten.contiguous, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh)
 SCALINGS = (aten.mul, aten.mul_, aten.div, aten.div_)
 _WINDOW = {aten.avg_pool1d: 1, aten.max_pool1d: 1, aten.upsample_linear1d: 1, aten.upsample_nearest1d: 1}
 RULES: dict[Any, Rule] = {
@@ -248,13 +250,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.select, aten.unbind), selecting),
     **dict.fromkeys((aten.split, aten.chunk), splitting),
     aten.split_with_sizes: unequal_parts,
-    **dict.fromkeys(
-        (
-            aten.clone, aten.contiguous, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh,
-            aten.hardswish, aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_,
-        ),
-        same,
-    ),
+    **dict.fromkeys((*COPIES, aten.hardswish, aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_), same),
     **dict.fromkeys(
         (
             aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones,
@@ -291,7 +287,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.index, aten.index_select), indexing),
     aten.convolution: convolution,
     aten.as_strided_: strided,
-    aten.copy_: elementwise,
+    **dict.fromkeys((aten.copy_, aten._prelu_kernel), elementwise),
     aten.cat: concatenating,
     aten.stack: stacking,
     aten.constant_pad_nd: padding,
@@ -300,3 +296,8 @@ RULES: dict[Any, Rule] = {
     aten.native_group_norm: group_norm,
     aten.embedding: embedding,
 }  # fmt: skip
+MOVING = {  # operators that only move numbers; which of the reshapes runs depends on how a tensor lies in memory
+    op: "reshape" if op in RESHAPES else str(op)
+    for op, rule in RULES.items()
+    if rule in (moving, selecting, splitting, unequal_parts)
+}

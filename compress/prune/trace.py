@@ -21,11 +21,13 @@ from torch.utils._pytree import tree_leaves
 
 from compress.prune.coupling import Coupling, line_of_forward, name_in_model
 from compress.prune.labels import Array, Marks
-from compress.prune.operators import rule_of
+from compress.prune.operators import COPIES, MOVING, RESHAPES, SCALINGS, rule_of
+from compress.prune.positions import Step
 from compress.prune.sizes import Read, SizeReader, marked_sizes
 from zoo.shapes import run_on_shapes
 
 Shape = tuple[int, ...]
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)  # what enters them may be cut
 Named = dict[str, dict[int, Array]]  # tensor name -> dimension -> labels
 Spot = tuple[type, str]  # class of the module that runs, line of the forward
 Operators = dict[Spot, list[Marks]]  # what entered the operators there
@@ -65,6 +67,10 @@ class Record:
     moved: list[Moved] = field(default_factory=list)
     joint: list[Array] = field(default_factory=list)  # labels that one reshaping laid out over several dimensions
     parts: list[tuple[Array, ...]] = field(default_factory=list)  # labels of parts that have to stay equally wide
+    pieces: list[tuple[Array, Array]] = field(
+        default_factory=list
+    )  # labels, and those of a part that was taken of them
+    steps: list[Step] = field(default_factory=list)  # of a pass whose labels are known
     products: list[LabelledProduct] = field(default_factory=list)
     scaled: list[Scaled] = field(default_factory=list)
     norms: list[tuple[str, Shape, Marks]] = field(default_factory=list)  # module, normalized shape, marks
@@ -80,6 +86,7 @@ class DoesNotRun(Exception):
     def __init__(self, labels: Array, module: str, spot: Spot, reason: str) -> None:
         super().__init__(f"{reason}{spot[1]}")
         self.labels, self.module, self.spot = labels, module, spot
+        self.record = Record()  # up to there
 
 
 def trace(
@@ -91,7 +98,7 @@ def trace(
         coupling: where labels are united.
         known: labels of the tensors' dimensions, by name, in a network that was cut; new ones without.
     """
-    mode = Trace(model, coupling, known or {})
+    mode = Trace(model, coupling, known)
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -102,12 +109,15 @@ def trace(
                 stack.enter_context(SizeReader(mode))
             stack.enter_context(mode)
             output = model(example)
-    except DoesNotRun:
+    except DoesNotRun as error:
+        error.record = mode.record
         raise
     except Exception as error:  # the forward's own checks
         reason = str(error).strip().splitlines() or [type(error).__name__]
         spot = mode.class_of(mode.module), line_of(error)
-        raise DoesNotRun(mode.labels_of(mode.last), mode.module, spot, reason[0]) from error
+        failure = DoesNotRun(mode.labels_of(mode.last), mode.module, spot, reason[0])
+        failure.record = mode.record
+        raise failure from error
     for tensor in tree_leaves(output):
         if isinstance(tensor, Tensor):
             for array in mode.of(tensor):
@@ -118,12 +128,14 @@ def trace(
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator below autograd."""
 
-    def __init__(self, model: nn.Module, coupling: Coupling, known: Mapping[str, Mapping[int, Array]]) -> None:
+    def __init__(
+        self, model: nn.Module, coupling: Coupling, known: Mapping[str, Mapping[int, Array]] | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.coupling, self.known, self.record = coupling, known, Record()
+        self.coupling, self.known, self.record = coupling, known or {}, Record()
+        self.compared = known is not None
         self.running: list[str] = [""]
         self.last: Any = None  # what the last operator gave out
-        self.first = not known  # of two passes, the one on the whole network
         self.modules = list(model.named_modules())
         self.by_name = dict(self.modules)
         self.names = {  # the first of each tensor
@@ -132,7 +144,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for leaf, tensor in reversed(getattr(module, held).items())
             if tensor is not None and tensor.is_floating_point()
         }  # fmt: skip
-        self.recurrent = tuple(f"{n}." for n, m in self.modules if isinstance(m, nn.RNNBase))
+        self.recurrent = tuple(f"{n}." if n else "" for n, m in self.modules if isinstance(m, RECURRENT))
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -168,10 +180,46 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise DoesNotRun(self.labels_of((args, kwargs)), self.module, self.spot, reason) from error
         if isinstance(out, Tensor | tuple | list):
             self.last = out
+            entered = self._entered(args, kwargs, moves=func.overloadpacket in MOVING) if self.compared else None
             rule_of(func)(self, func, out, args, kwargs)
-            if self.first and (entering := self._marks_of((args, kwargs))):
+            if entered is not None:
+                self._note_step(func, out, args, kwargs, *entered)
+            elif entering := self._marks_of((args, kwargs)):
                 self.record.operators.setdefault(self.spot, []).append(entering)
         return out
+
+    def _entered(self, args: Any, kwargs: Any, *, moves: bool) -> tuple[tuple[int, ...], tuple[Shape, Marks] | None]:
+        """The steps that gave an operator's arguments, and the first argument; before the operator's rule."""
+        held = [getattr(t, "_step", None) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        before = tuple(sorted({h[1] for h in held if h is not None and h[0] is self.record}))
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        return before, None if first is None else (tuple(first.shape), self.of(first) if moves else self._held(first))
+
+    def _note_step(
+        self, func: Any, out: Any, args: Any, kwargs: Any, before: tuple[int, ...], first: tuple[Shape, Marks] | None
+    ) -> None:
+        op = func.overloadpacket
+        outs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
+        if op in COPIES:
+            if before:
+                outs[0]._step = self.record, before[0]  # type: ignore[attr-defined]
+            return
+        given = tuple((tuple(t.shape), self._held(t)) for t in outs)
+        if not before and not any(marks for _, marks in given):
+            return
+        moves = op in MOVING and bool(first and first[1])
+        numbers = () if op in SCALINGS else _plain((args[1:], kwargs))
+        step = Step(
+            self.module, MOVING.get(op, str(op)), line_of_forward(), before, given, numbers if moves or
+            torch.Tag.pointwise in func.tags else (), first if moves else None, _again(func, args, kwargs) if moves else None,
+        )  # fmt: skip
+        for t in outs:
+            t._step = self.record, len(self.record.steps)  # type: ignore[attr-defined]
+        self.record.steps.append(step)
+
+    def _held(self, tensor: Tensor) -> Marks:
+        held = getattr(tensor, "_marks", None)
+        return held[1] if held is not None and held[0] is self.record else ()
 
     @property
     def spot(self) -> Spot:
@@ -229,8 +277,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             mine[dim] = labels
             ones = (1,) * (rank - dim - 1)
             marks.append(labels.reshape((1,) * dim + (-1,) + ones) if rank > 1 else labels)
-            if self.recurrent and name.startswith(self.recurrent):
-                self.coupling.fix(labels, f"no rule to cut a recurrent layer ({name.rpartition('.')[0]})")
+            if self.recurrent and name.startswith(self.recurrent) and not ("weight_ih" in name and dim == 1):
+                self.coupling.fix(labels, f"no rule to cut the hidden width of a recurrent layer ({self.module})")
         return tuple(marks)
 
     def give(self, tensor: Tensor, marks: Marks | list[Array]) -> None:
@@ -257,6 +305,16 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _own_shape(tensor: Tensor) -> Shape:
     """The shape, with 1 for dimensions along which one number was expanded: they have any size that is asked for."""
     return tuple(1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _plain(arguments: Any) -> tuple[object, ...]:
+    return tuple(a for a in tree_leaves(arguments) if isinstance(a, bool | int | float))
+
+
+def _again(func: Any, args: Any, kwargs: Any) -> Callable[[Tensor], Any]:
+    if func.overloadpacket in RESHAPES:
+        return lambda t: t.reshape(args[1])
+    return lambda t: func(t, *args[1:], **kwargs)
 
 
 def line_of(error: BaseException) -> str:

@@ -41,7 +41,7 @@ def open_calibration(
     fitted = reopen(config.lineage, str(source))
     if fitted is not None and fitted.classes == config.classes:
         return Calibration(fitted)
-    classes = class_names_of(source)
+    classes = class_names_of(source, config.classes or ())
     if config.classes is not None and set(classes) == set(config.classes):
         return Calibration(open_for(config, source))
     theirs = f"has {_said(classes)}" if classes else "has no classes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,26 @@ from compress.sparse.masks import density as density_of
 from compress.sparse.masks import nonzeros
 from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
-from compress.sparse.sparsify import NOfM, Pattern, Unstructured, cut_at_once, sparsify_weights
+from compress.sparse.sparsify import (
+    NOfM,
+    Pattern,
+    Unstructured,
+    check_epochs,
+    check_reachable,
+    cut_at_once,
+    sparsify_weights,
+)
 from compress.step import Step
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
 from transfer.data.parts import measure, predictor_of, read_pixels
 from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import ModelConfig, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.rehearsal import rehearse
 
 DENSITY = 0.1
 CRITERIA = ("lamp", "magnitude", "taylor")
@@ -64,16 +75,20 @@ def sparsify(
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
     _check(density, pattern, criterion, ranking)
+    _check_epochs(epochs, seed)
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "density": density, "pattern": pattern,
         "criterion": criterion, "ranking": ranking, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
+    check_reachable(loaded.model, _goal(density, pattern, magnitude, ranking))
     source = open_for(loaded.config, data)
+    record = partial(lineage.step, "sparsify", arguments, seed=seed, data=source.record())
     with new_directory(
         out, run={"verb": "sparsify", "arguments": arguments}, overwrite=overwrite, resume=resume
     ) as work:
+        rehearse(work, loaded.model, loaded.config, record(seconds=0.0))
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
         wanted = _pattern(density, pattern, criterion, ranking, pixels.train, loaded.config, seed)
@@ -88,12 +103,9 @@ def sparsify(
         after = measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress)
         before["density"] = density_of(loaded.model)
         after["density"] = reached
-        record = lineage.step(
-            "sparsify", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, recipe=recipe.to_dict(),
-        )  # fmt: skip
-        config = save_model(work, sparse, loaded.config.with_step(record))
-    return Step(out, config, record)
+        done = record(seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict())
+        config = save_model(work, sparse, loaded.config.with_step(done))
+    return Step(out, config, done)
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,7 @@ def explain(
     """
     _check(density, pattern, criterion, ranking)
     loaded = load_model(directory)
+    check_reachable(loaded.model, _goal(density, pattern, magnitude, ranking))
     source = open_for(loaded.config, data)
     train = read_pixels(source, loaded.config.preprocess, progress).train
     scores, masks = cut_at_once(
@@ -186,12 +199,21 @@ def _pattern(
     density: float | None, pattern: str | None, criterion: str | None, ranking: str | None, train: LabelledPixels,
     config: ModelConfig, seed: int,
 ) -> Pattern:  # fmt: skip
-    if pattern is not None:
-        return parse_pattern(pattern)
     if criterion == "taylor":
         chosen: Criterion = Taylor(gradient_batches(train, config.preprocess, seed))
     else:
         chosen = {"lamp": lamp, "magnitude": magnitude}[criterion or "lamp"]
+    return _goal(density, pattern, chosen, ranking)
+
+
+def _goal(density: float | None, pattern: str | None, criterion: Criterion, ranking: str | None) -> Pattern:
+    if pattern is not None:
+        return parse_pattern(pattern)
     return Unstructured(
-        density=DENSITY if density is None else density, criterion=chosen, ranking=RANKINGS[ranking or "network"]
+        density=DENSITY if density is None else density, criterion=criterion, ranking=RANKINGS[ranking or "network"]
     )
+
+
+def _check_epochs(epochs: int, seed: int) -> None:
+    check_epochs(epochs)
+    Recipe(epochs=epochs, seed=seed)

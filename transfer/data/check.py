@@ -49,6 +49,11 @@ class DataCheck:
     items: tuple[Item, ...] = field(repr=False)
     listing: Listing = field(repr=False)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on how the source was read."""
+        return self.listing.notes
+
     def of(self, level: Level) -> list[Finding]:
         return [finding for finding in self.findings if finding.level == level]
 
@@ -75,6 +80,7 @@ class DataCheck:
             "warnings": len(self.of("warning")),
             "classes": {_text(name): parts for name, parts in self.counts.items()},
             "pixels": {name: list(size) for name, size in self.pixels.items()},
+            "notes": [_text(note) for note in self.notes],
             "findings": [
                 {
                     "level": finding.level,
@@ -98,6 +104,7 @@ class DataCheck:
         parts = [part for part in (TRAIN, VAL, TEST, "") if any(part in counts for counts in self.counts.values())]
         width = min(32, max([len(printable(name)) for name in self.counts] + [5]))
         lines = [f"{printable(self.source)}: {len(self.items)} images, {len(self.counts)} classes"]
+        lines += [printable(note) for note in self.notes]
         lines.append("".join([" " * (width + 2), *(f"{part or 'images':>8}" for part in parts)]))
         for name, counts in self.counts.items():
             label = printable(name)
@@ -119,18 +126,19 @@ def check_data(
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    layout: str = "auto",
     progress: Progress | None = None,
 ) -> DataCheck:
     """Decode every image and look for everything that could spoil a fit.
 
     Args:
-        source, val, test, seed: as in `open_data`.
+        source, val, test, seed, layout: as in `open_data`.
 
     Raises:
         UsageError: nothing of that name.
         DataError: there is no image at all, or a table that cannot be read as one.
     """
-    listing = gather(source, val=val, test=test, progress=progress)
+    listing = gather(source, val=val, test=test, layout=layout, progress=progress)
     looks = _look(listing, progress)
     pictures = {item.digest: look.picture for item, look in zip(listing.items, looks, strict=True)}
     keep(pictures)  # for the split that `fit` makes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.folder import class_folders, list_images
 from transfer.data.listing import Listing
-from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source, open_source
-from transfer.data.split import TEST, TRAIN, VAL, stratified_split
+from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source
+from transfer.data.split import TEST, TRAIN, VAL, check_shares, stratified_split
 from zoo.artifact import ModelConfig
 from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
@@ -27,6 +28,8 @@ def open_data(
     val: float | str | None = None,
     test: float | str | None = None,
     seed: int = 0,
+    layout: str = "auto",
+    known: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Data:
     """Open a dataset and decide what is trained on, chosen by, and tested on.
@@ -37,19 +40,22 @@ def open_data(
 
     Args:
         source: see transfer.data.sources.
-        val, test: a share to split off (0 for none), or another folder or file that is this part. By default the parts
-            that the source itself names, else 20% each.
+        val, test: a share to split off (0.2 or "20%"; 0 for none), or another folder or file that is this part. By
+            default the parts that the source itself names, else 20% each.
         seed: of the split. Built-in data ignore it: their split is fixed (seed 0, 60/20/20, equal images together).
+        layout: "auto", "parts" or "classes": what the folders of an image folder are; see transfer.data.layout.
+        known: the classes of a model that is to see these images.
         progress: told how far the download and the search for duplicates are.
 
     Raises:
         UsageError: nothing of that name; the near names are offered. A share of a part that the source names itself.
         DataError: no images, one class, a class too small to split, an unknown class in the test part.
     """
+    check_shares(share_of(val) or 0.0, share_of(test) or 0.0)  # as far as they are given, before anything is listed
     if str(source) in BUILT_IN:
-        data = open_source(source)
+        data = index_listing(list_source(source, layout=layout))
         return divide(data, list(data.hashes), share_of(val), share_of(test), seed=0)
-    data = index_listing(gather(source, val=val, test=test, progress=progress))
+    data = index_listing(gather(source, val=val, test=test, layout=layout, known=known, progress=progress))
     if len(data.classes) < 2:
         raise DataError(f"{source}: one class, {data.classes[0]!r}; wanted at least two folders of images, one a class")
     shares = share_of(val), share_of(test)
@@ -58,23 +64,62 @@ def open_data(
 
 
 def gather(
-    source: str | Path, *, val: float | str | None, test: float | str | None, progress: Progress | None = None
+    source: str | Path,
+    *,
+    val: float | str | None,
+    test: float | str | None,
+    layout: str = "auto",
+    known: Collection[str] = (),
+    progress: Progress | None = None,
 ) -> Listing:
     """The source, and the other sources that are its validation and test parts, as one listing."""
-    listing = list_source(source, progress)
+    listing = list_source(source, progress, layout=layout, known=known)
     for part, value in ((VAL, val), (TEST, test)):
-        if isinstance(value, str) and _number(value) is None:
-            listing = listing.with_part(list_source(value, progress), part)
+        if isinstance(value, str) and share_of(value) is None:
+            theirs = known or {item.class_name for item in listing.items}
+            listing = listing.with_part(list_source(value, progress, known=theirs), part)
     return listing
 
 
-def open_labelled(source: str | Path, classes: Sequence[str]) -> Data:
+def open_labelled(
+    source: str | Path, classes: Sequence[str], *, layout: str = "auto", known_only: bool = False
+) -> Data:
     """Open a dataset whole, as one "test" part, its labels numbered as in `classes`: new data for a finished model.
+
+    Args:
+        known_only: leave out the images of other classes, and say so, where they are refused otherwise.
 
     Raises:
         DataError: a class that the model does not know.
     """
-    return _as_part(open_source(source), tuple(classes), TEST)
+    listing = list_source(source, layout=layout, known=classes)
+    strange = Counter(item.class_name for item in listing.items if item.class_name not in classes)
+    if strange and known_only:
+        listing = _without(listing, strange)
+    elif strange:
+        name = sorted(strange)[0]
+        near = did_you_mean(name, classes, f"known: {', '.join(classes[:8])}")
+        raise DataError(
+            f"{listing.name}: class {name!r} is not among the training classes; {near}; --known-only measures on those "
+            "that are"
+        )
+    whole = replace(listing, items=tuple(replace(item, part=TEST) for item in listing.items))
+    return _renumbered(index_listing(whole), tuple(classes))
+
+
+def _without(listing: Listing, strange: Counter[str]) -> Listing:
+    """Without the images of these classes."""
+    kept = [i for i, item in enumerate(listing.items) if item.class_name not in strange]
+    if not kept:
+        raise DataError(f"{listing.name}: not one image of a class that the model knows")
+    said = ", ".join(f"{name} ({count})" for name, count in strange.most_common(4)) + (", ..." * (len(strange) > 4))
+    left = (
+        f"{listing.name}: {sum(strange.values())} images of classes that the model does not know are left out: {said}"
+    )
+    return replace(
+        listing, items=tuple(listing.items[i] for i in kept), read=lambda index: listing.read(kept[index]),
+        content=lambda index: listing.content(kept[index]), notes=(*listing.notes, left),
+    )  # fmt: skip
 
 
 def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:
@@ -95,10 +140,10 @@ def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:
     return _some(data, np.random.default_rng(seed).permutation(indices)[:most], TRAIN)
 
 
-def class_names_of(source: str | Path) -> tuple[str, ...]:
+def class_names_of(source: str | Path, known: Collection[str] = ()) -> tuple[str, ...]:
     """The classes of a dataset, of which no image is opened; () of a folder of plain images."""
     path = Path(source)
-    return class_folders(path) if path.is_dir() else class_names(list_source(source))
+    return class_folders(path, known) if path.is_dir() else class_names(list_source(source))
 
 
 def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) -> Data | None:
@@ -123,7 +168,7 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
                 return moved
         else:
             try:
-                data = open_data(fitted["data"], val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
+                data = open_data(fitted["data"], **_division(fitted))
             except (UsageError, DataError) as error:
                 if source is None:
                     return None
@@ -147,7 +192,8 @@ def open_for(config: ModelConfig, source: str | Path) -> Data:
     Raises:
         UsageError: the data have other classes than the model.
     """
-    data, classes = reopen(config.lineage, str(source)) or open_data(source), config.classes
+    classes = config.classes
+    data = reopen(config.lineage, str(source)) or open_data(source, known=classes or ())
     if classes is not None and data.classes != classes and set(data.classes) == set(classes):
         data = _renumbered(data, classes)
     if classes is None or data.classes != classes:
@@ -176,34 +222,31 @@ def _moved(step: dict[str, Any], source: str | Path) -> Data | None:
     """The source divided as in that fit, if it holds the very images of it, only in another place."""
     fitted, record = step["arguments"], step["data"]
     try:
-        listing = gather(source, val=fitted["val"], test=fitted["test"])
+        division = _division(fitted)
+        seed = division.pop("seed")
+        listing = gather(source, **division)
         if len(listing.items) != sum(record["sizes"].values()):
             return None
-        data = open_data(source, val=fitted["val"], test=fitted["test"], seed=fitted["seed"])
+        data = open_data(source, **division, seed=seed)
     except (UsageError, DataError):
         return None
     return data if data.fingerprint() == record["fingerprint"] else None
 
 
-def _number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
+def _division(fitted: dict[str, Any]) -> dict[str, Any]:
+    """Of a fit's arguments, those that decide which image is in which part."""
+    return {name: fitted[name] for name in ("val", "test", "seed")} | {"layout": fitted.get("layout", "auto")}
 
 
 def share_of(value: float | str | None) -> float | None:
-    """What of --val or --test is a share; None where it is not given, or names a source."""
-    return _number(value) if isinstance(value, str) else value
-
-
-def _as_part(data: Data, classes: tuple[str, ...], part: str) -> Data:
-    """All of `data` as one part, its labels renumbered by name to the order of `classes`."""
-    unknown = [name for name in data.classes if name not in classes]
-    if unknown:
-        near = did_you_mean(unknown[0], classes, f"known: {', '.join(classes[:8])}")
-        raise DataError(f"{data.name}: class {unknown[0]!r} is not among the training classes; {near}")
-    return replace(_renumbered(data, classes), parts=np.full(len(data.keys), part, dtype="<U5"))
+    """What of --val or --test is a share, "20%" too; None where it is not given, or names a source."""
+    if not isinstance(value, str):
+        return value
+    number = value.strip()
+    try:
+        return float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError:
+        return None
 
 
 def _renumbered(data: Data, classes: tuple[str, ...]) -> Data:
@@ -242,10 +285,12 @@ def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, 
                 f"images; leave --{part} out, or name another folder or file that is this part"
             )
     default_test = 0.0 if TRAIN in given else 0.2
-    return {
+    shares = {
         VAL: 0.0 if VAL in given else (0.2 if val is None else val),
         TEST: 0.0 if TEST in given else (default_test if test is None else test),
     }
+    check_shares(shares[VAL], shares[TEST])
+    return shares
 
 
 def free_images(data: Data) -> NDArray[np.intp]:

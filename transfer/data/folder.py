@@ -1,47 +1,49 @@
-"""Image folders: one folder a class, or train/ val/ test/ of those.
+"""Image folders: one folder a class, or train/ val/ test/ of those; `transfer.data.layout` says which.
 
-- A class folder is searched to any depth. Hidden files and folders (".name") are left out without a word.
-- Files are taken by their extension; others are ignored, and `data check` lists them.
-- A class folder may be a link. Links to folders further down are not followed, nor is one that leads to a folder
-  which holds it: both are ignored, so that a loop is harmless.
-- What has an image's extension and is neither a file nor a folder (a socket, a pipe) is ignored; a link to nothing
-  is an image that is missing.
+A class folder is searched to any depth, as transfer/data/image_files.py says.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from transfer.data.listing import PART_NAMES, Ignored, Listing, Problem, list_files
+from transfer.data.image_files import NAMES, image_files, is_image, subfolders, visible
+from transfer.data.layout import read_layout
+from transfer.data.listing import Ignored, Listing, Problem, list_files
+from transfer.data.part_names import parts_of
 from transfer.data.split import TRAIN
 from zoo.errors import DataError
-from zoo.image import EXTENSIONS
 
-NAMES = ", ".join(sorted(EXTENSIONS))
 UNLABELLED = "unlabelled"
 
 
-def list_folder(root: Path) -> Listing:
-    """Raises DataError where there is no image at all."""
+def list_folder(root: Path, layout: str = "auto", known: Collection[str] = ()) -> Listing:
+    """See `read_layout`.
+
+    Raises DataError where there is no image at all, or it cannot be told what the folders are.
+    """
+    read = read_layout(root, layout, known)
     found: list[tuple[Path, str, str]] = []
     problems: list[Problem] = []
-    ignored: list[Ignored] = []
-    for part, tree in _trees(root, ignored):
-        for folder in _folders(tree, ignored):
-            files = sorted(_files(folder, ignored))
-            if not files:
-                text = f"{folder}: a class without images ({NAMES}); fill it or remove it"
-                problems.append(Problem("empty class", str(folder), text))
-            found += [(path, folder.name, part) for path in files]
+    ignored = list(read.ignored)
+    for folder in read.folders:
+        files = sorted(image_files(folder.path, ignored))
+        if not files:
+            text = f"{folder.path}: a class without images ({NAMES}); fill it or remove it"
+            problems.append(Problem("empty class", str(folder.path), text))
+        found += [(path, folder.name, folder.part) for path in files]
     if not found and not problems:
+        plain = sum(is_image(child) for child in visible(root))
         raise DataError(
-            f"{root}: no images; wanted one folder a class with {NAMES} files inside, such as {root / 'cat' / '1.jpg'}"
+            f"{root}: {f'{plain} images and no folders of classes' if plain else 'no images'}; wanted one folder a "
+            f"class with {NAMES} files inside, such as {root / 'cat' / '1.jpg'}, or a CSV file with path,label"
         )
-    return list_files(str(root), found, problems=problems, ignored=ignored)
+    notes = (read.said, *filter(None, (read.left,)), *(f"warning: {doubt}" for doubt in read.doubts))
+    return replace(list_files(str(root), found, problems=problems, ignored=ignored), notes=notes)
 
 
 def list_images(root: Path, *, most: int, seed: int) -> Listing:
@@ -53,60 +55,29 @@ def list_images(root: Path, *, most: int, seed: int) -> Listing:
     Raises DataError where there is no image at all.
     """
     ignored: list[Ignored] = []
-    trees = _trees(root, ignored)
-    found = [
-        path for part, tree in trees if part in ("", TRAIN) for path in sorted(_files(tree, ignored))
-    ]  # fmt: skip
+    found = [path for tree in _training_trees(root) for path in sorted(image_files(tree, ignored))]
     if not found:
         raise DataError(f"{root}: no images; wanted {NAMES} files, in any folders")
     chosen = np.random.default_rng(seed).permutation(len(found))[:most].tolist()
     return list_files(str(root), [(found[i], UNLABELLED, TRAIN) for i in chosen], ignored=ignored)
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
-    """The names that `list_folder` would find, of the training part; nothing is opened."""
-    trees = [tree for part, tree in _trees(root, []) if part in ("", TRAIN)]
-    return tuple(sorted({folder.name for tree in trees for folder in _folders(tree, [])}))
+def class_folders(root: Path, known: Collection[str] = ()) -> tuple[str, ...]:
+    """The names that `list_folder` would find, of the training part; nothing is opened. () where it would refuse."""
+    try:
+        folders = read_layout(root, known=known).folders
+    except DataError:
+        return ()
+    trained = {folder.name for folder in folders if folder.part in ("", TRAIN)}
+    return tuple(sorted(trained or {folder.name for folder in folders}))
 
 
-def _trees(root: Path, ignored: list[Ignored]) -> list[tuple[str, Path]]:
-    """(part, folder of classes); one tree without a part where there is no folder "train"."""
-    parts = [child for child in _visible(root) if child.name.lower() in PART_NAMES and child.is_dir()]
-    if not any(PART_NAMES[child.name.lower()] == "train" for child in parts):
-        return [("", root)]
-    others = [child for child in _visible(root) if child not in parts]
-    ignored += [Ignored(str(child), "stands beside train/") for child in others]
-    return [(PART_NAMES[child.name.lower()], child) for child in parts]
-
-
-def _folders(tree: Path, ignored: list[Ignored]) -> Iterator[Path]:
-    home = tree.resolve()
-    for child in _visible(tree):
-        if not child.is_dir():
-            ignored.append(Ignored(str(child), "is not in the folder of a class"))
-        elif child.is_symlink() and child.resolve() in (home, *home.parents):
-            ignored.append(Ignored(str(child), "is a link to a folder that holds it"))
-        else:
-            yield child
-
-
-def _files(folder: Path, ignored: list[Ignored]) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if os.path.islink(os.path.join(here, name)):
-                ignored.append(Ignored(os.path.join(here, name), "is a link to a folder"))
-        for name in files:
-            path = Path(here, name)
-            if name.startswith("."):
-                continue
-            if path.suffix.lower() not in EXTENSIONS:
-                ignored.append(Ignored(str(path), f"{path.suffix.lower() or 'no extension'}"))
-            elif path.is_file() or (path.is_symlink() and not path.exists()):
-                yield path
-            else:
-                ignored.append(Ignored(str(path), "is not a file"))
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+def _training_trees(root: Path) -> list[Path]:
+    """Where the images are that may be trained on, whatever their classes."""
+    try:
+        trees = read_layout(root).trees
+    except DataError:  # of what the classes are
+        names = parts_of(folder.name for folder in subfolders(root))
+        trees = tuple((part, root / name) for name, part in names.items())
+    trained = [tree for part, tree in trees if part in ("", TRAIN)]
+    return trained or [root]

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data.split import TEST, TRAIN, VAL
+from zoo.class_name import as_class_name
 from zoo.image import load_image
 
-PART_NAMES = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 Content = Path | bytes | None  # an image's file, its bytes, or None: it was never a file
 
 
@@ -23,7 +22,7 @@ class Item:
 
     Attributes:
         key: names it in messages: its path, or "digits/17".
-        class_name: its label.
+        class_name: its label, as zoo.class_name writes it.
         part: "train", "val", "test", or "" where the source leaves that open.
         digest: SHA-256 of its file's bytes or of its pixels.
     """
@@ -33,13 +32,17 @@ class Item:
     part: str
     digest: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_name", as_class_name(self.class_name))
+
 
 @dataclass(frozen=True)
 class Problem:
     """What keeps a source from being used as it is.
 
     Attributes:
-        kind: "unreadable" (an image that is not there), "empty class", or "row" (of a table).
+        kind: "unreadable" (an image that is not there), "empty class", "row" (of a table), or "split" (what it says of
+            parts).
         key: the file, folder or row.
         message: one line; also the text of the DataError where the source is opened to be used.
     """
@@ -69,6 +72,7 @@ class Listing:
         problems: in the order of the source.
         ignored: what is there and was left out; hidden files are left out without a word.
         mirror: whether a mirrored image is still of its class (False for digits).
+        notes: lines for a person on how the source was read; those of doubt begin with "warning: ".
     """
 
     name: str
@@ -78,6 +82,7 @@ class Listing:
     problems: tuple[Problem, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     mirror: bool = True
+    notes: tuple[str, ...] = ()
 
     def with_part(self, other: Listing, part: str) -> Listing:
         """This and all of `other`, as one more part."""
@@ -89,6 +94,7 @@ class Listing:
             content=lambda index: first.content(index) if index < size else second.content(index - size),
             problems=self.problems + other.problems,
             ignored=self.ignored + other.ignored,
+            notes=self.notes + other.notes,
         )
 
 

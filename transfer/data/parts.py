@@ -30,6 +30,11 @@ class Pixels:
     val: LabelledPixels | None
     test: LabelledPixels | None
 
+    def parts(self) -> dict[str, LabelledPixels]:
+        """Those that there are, by name."""
+        named = {TRAIN: self.train, VAL: self.val, TEST: self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
 
 def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -> Pixels:
     """Decode and resize all parts."""
@@ -39,8 +44,7 @@ def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -
 
 def evaluate_parts(evaluate: Callable[[LabelledPixels], Evaluation], pixels: Pixels) -> dict[str, Evaluation]:
     """The held-out parts that there are, each evaluated."""
-    parts = {VAL: pixels.val, TEST: pixels.test}
-    return {part: evaluate(images) for part, images in parts.items() if images is not None}
+    return {part: evaluate(images) for part, images in pixels.parts().items() if part != TRAIN}
 
 
 def predictor_of(model: nn.Module, config: ModelConfig) -> TorchPredictor:

@@ -8,8 +8,8 @@ DATA is an image folder (`class/*.png`, or `train/ val/ test/` of those), a CSV 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from transfer.data.arrays import list_digits, list_npz
 from transfer.data.folder import list_folder
-from transfer.data.listing import Listing
+from transfer.data.layout import LayoutName, checked_layout
+from transfer.data.listing import Ignored, Listing
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
 from zoo.download import Progress
@@ -41,6 +42,9 @@ class Data:
         read: index -> (h, w, 3) uint8 RGB.
         mirror: whether a mirrored image is still of its class (False for digits).
         groups: equal for images that are alike, which are never divided; () where nobody has looked.
+        notes: lines for a person on how the source was read.
+        named: the parts that the source names itself.
+        ignored: what is there beside the images, and was left out.
     """
 
     name: str
@@ -52,6 +56,9 @@ class Data:
     read: Callable[[int], NDArray[np.uint8]]
     mirror: bool = True
     groups: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""
@@ -73,13 +80,36 @@ class Data:
         return {"name": self.name, "fingerprint": self.fingerprint(), "sizes": self.sizes()}
 
 
-def list_source(source: str | Path, progress: Progress | None = None) -> Listing:
+def list_source(
+    source: str | Path, progress: Progress | None = None, *, layout: str = "auto", known: Collection[str] = ()
+) -> Listing:
     """All images of a source, and all that is wrong with it.
+
+    Args:
+        layout: see transfer.data.layout; of a table or an archive, "classes" takes no parts from it, and "parts" wants
+            some.
+        known: the classes of a model that is to see these images.
 
     Raises:
         UsageError: nothing of that name; the near names are offered.
         DataError: no image at all, or a table that cannot be read.
     """
+    path = Path(source)
+    if path.is_dir() and str(source) not in BUILT_IN:
+        return list_folder(path, layout, known)
+    return _in_layout(_list_no_folder(source, progress), checked_layout(layout))
+
+
+def _in_layout(listing: Listing, layout: LayoutName) -> Listing:
+    if layout == "classes":
+        items = tuple(replace(item, part="") for item in listing.items)
+        return replace(listing, items=items, problems=tuple(p for p in listing.problems if p.kind != "split"))
+    if layout == "parts" and not any(item.part for item in listing.items):
+        raise DataError(f"{listing.name}: --layout parts, and it names no parts; a table does in a column `split`")
+    return listing
+
+
+def _list_no_folder(source: str | Path, progress: Progress | None) -> Listing:
     if str(source) == "digits":
         return list_digits()
     if str(source).startswith("torchvision:"):
@@ -87,8 +117,6 @@ def list_source(source: str | Path, progress: Progress | None = None) -> Listing
 
         return list_torchvision(str(source), progress)
     path = Path(source)
-    if path.is_dir():
-        return list_folder(path)
     if path.is_file() and path.suffix.lower() in READERS:
         return READERS[path.suffix.lower()](path)
     if path.is_file():
@@ -135,9 +163,7 @@ def index_listing(listing: Listing) -> Data:
         parts=np.array([item.part for item in listing.items], dtype="<U5"),
         read=listing.read,
         mirror=listing.mirror,
+        notes=listing.notes,
+        named=tuple(sorted({item.part for item in listing.items} - {""})),
+        ignored=listing.ignored,
     )
-
-
-def open_source(source: str | Path, progress: Progress | None = None) -> Data:
-    """`index_listing` of `list_source`."""
-    return index_listing(list_source(source, progress))

@@ -206,11 +206,22 @@ def evaluate_pixels(
     return Evaluation(data.labels, logits)
 
 
-def evaluate(source: str | Path, data: str | Path, *, progress: Progress | None = None) -> Evaluated:
+def evaluate(
+    source: str | Path,
+    data: str | Path,
+    *,
+    layout: str = "auto",
+    known_only: bool = False,
+    progress: Progress | None = None,
+) -> Evaluated:
     """`slimzoo eval`: a model directory or exported ONNX file on labelled images.
 
     On the data that the model was fitted to, its own test part is used (the validation part where there is none); other
     data are used whole.
+
+    Args:
+        layout: of other data; see `transfer.data.layout`.
+        known_only: of other data, leave out the images of classes that the model does not know.
 
     Raises:
         UsageError: the model's classes are not known.
@@ -221,13 +232,15 @@ def evaluate(source: str | Path, data: str | Path, *, progress: Progress | None 
         raise UsageError(
             f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first"
         )
-    opened, part = _held_out(Path(source), data, predictor.classes)
+    opened, part = _held_out(Path(source), data, predictor.classes, layout=layout, known_only=known_only)
     pixels = load_pixels(opened, predictor.preprocess, part, progress)
     evaluation = evaluate_pixels(predictor, pixels, len(predictor.classes), progress=progress)
     return Evaluated(evaluation, opened, part, pixels)
 
 
-def _held_out(source: Path, data: str | Path, classes: tuple[str, ...]) -> tuple[Data, str]:
+def _held_out(
+    source: Path, data: str | Path, classes: tuple[str, ...], *, layout: str, known_only: bool
+) -> tuple[Data, str]:
     directory = source.parent if source.suffix in (".onnx", ".slim") else source
     steps = read_config(directory).lineage if is_model_directory(directory) else []
     fitted = reopen(steps, str(data))
@@ -236,4 +249,4 @@ def _held_out(source: Path, data: str | Path, classes: tuple[str, ...]) -> tuple
             if len(fitted.indices(part)):
                 return fitted, part
         raise DataError(f"{source} was trained on all images of {data}; name others, which it has not seen")
-    return open_labelled(data, classes), TEST
+    return open_labelled(data, classes, layout=layout, known_only=known_only), TEST

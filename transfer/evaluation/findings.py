@@ -82,7 +82,7 @@ def save_predictions(evaluated: Evaluated, path: Path) -> None:
     """Write a CSV file with a line an image: path, label, predicted, and the answer's confidence in 0..1."""
     evaluation, classes = evaluated.evaluation, evaluated.data.classes
     keys = evaluated.pixels.keys or range(evaluation.n)
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:  # paths may be any bytes
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:  # paths may be any bytes
         writer = csv.writer(file)
         writer.writerow(["path", "label", "predicted", "confidence"])
         answers = (evaluation.labels, evaluation.predictions, evaluation.confidences)

@@ -288,7 +288,7 @@ def test_csv_without_splits_is_split(pets):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        (("file", "label"), [("cat/0.png", "cat")], r"index\.csv: no column path; wanted path,label"),
+        (("size", "label"), [("big", "cat")], r"index\.csv: no column path; wanted path,label.*found 'size', 'label'"),
         (("path", "label"), [], r"index\.csv: no images"),
         (("path", "label"), [("cat/0.png", "")], r"index\.csv, line 2: path 'cat/0\.png', label ''; wanted both"),
         (("path", "label"), [("cat/0.png",)], r"line 2: .* wanted both"),
@@ -315,7 +315,11 @@ def test_what_is_wrong_with_a_csv_is_said(pets, header, rows, message):
 
 def test_csv_in_another_encoding_is_named(pets):
     (pets / "index.csv").write_bytes("path,label\ncat/0.png,Ké\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"index\.csv: .*UTF-8"):
+    listing = list_source(pets / "index.csv")
+    assert [item.class_name for item in listing.items] == ["Ké"]
+    assert any("is not in UTF-8 and was read as cp1252, such as 'Ké'" in note for note in listing.notes)
+    (pets / "index.csv").write_bytes(b"path,label\ncat/0.png,K\x81\n")
+    with pytest.raises(DataError, match=r"index\.csv: text neither in UTF-8 nor in Windows's cp1252"):
         open_data(pets / "index.csv")
 
 
@@ -355,10 +359,13 @@ def test_npz_may_name_parts_and_classes(tmp_path):
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"images": np.zeros((4, 5, 5), np.float32), "labels": np.arange(4)},
-        {"images": np.zeros((4, 5, 5, 1), np.uint8), "labels": np.arange(4)},
+        {"images": np.zeros((4, 5, 5), np.float32) - 1, "labels": np.arange(4)},
+        {"images": np.zeros((4, 5, 5), np.float32) + np.nan, "labels": np.arange(4)},
+        {"images": np.zeros((4, 5, 5), np.uint16) + 256, "labels": np.arange(4)},
+        {"images": np.zeros((4, 5, 5, 2), np.uint8), "labels": np.arange(4)},
+        {"images": np.zeros((4, 25), np.uint8), "labels": np.arange(4)},
         {"images": np.zeros((4, 5, 5), np.uint8), "labels": np.arange(3)},
-        {"images": np.zeros((4, 5, 5), np.uint8), "labels": np.eye(4)},
+        {"images": np.zeros((4, 5, 5), np.uint8), "labels": np.ones((4, 2))},
         {"images": np.zeros((4, 5, 5), np.uint8), "labels": np.int64(4)},
         {"images": np.zeros((4, 5, 5), np.uint8)},
         {"images": np.zeros((0, 5, 5), np.uint8), "labels": np.zeros(0)},
