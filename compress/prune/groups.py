@@ -6,6 +6,8 @@ the forward reads fixed numbers, and the groups concerned stay whole.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -60,23 +62,18 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     separate_(labels, record)
     labels.settle()
     dimensions = Dimensions.of(record, labels)
-    classifier = _classifier(model)
+    sort = partial(Families, labels, record, dimensions, normalized=normalized, classifier=_classifier(model))
     two = torch.cat([inputs, inputs])  # the batch may be of any size
-    fixed = FixedSpots(record.operators)
-    whole: Record | None = None
+    fixed, families = FixedSpots(record.operators), sort(ghost, {})
+    known = families.labels_after(families.all_kept)
+    try:
+        whole = trace(ghost, two, Comparison(labels), known)
+    except DoesNotRun:  # or of one alone
+        two = inputs
+        whole = trace(make(model).train().eval(), two, Comparison(labels), known)
     while True:
         ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
-        families = Families(
-            ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
-        )
-        if whole is None:
-            known = families.labels_after(families.all_kept)
-            try:
-                whole = trace(ghost, two, Comparison(labels), known)
-            except DoesNotRun:  # or of one alone
-                two, ghost = inputs, make(model).train().eval()
-                whole = trace(ghost, two, Comparison(labels), known)
-            ghost = make(model).train().eval()
+        families = sort(ghost, fixed.stays)
         try:
             wrong = families.unequal or _compare(ghost, two, families, whole)
         except DoesNotRun as error:
