@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from zoo import upstream
 from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
+from zoo.finite import check_finite
 from zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def load_model(source: str | Path) -> LoadedModel:
     """Load a model directory, or an upstream model with its pretrained weights: build, operate, load. Eval mode, CPU.
 
     Raises:
-        UsageError: no such directory, or its model is an ONNX file, which torch does not run.
+        UsageError: no such directory; its model is an ONNX file, which torch does not run; weights that are NaN.
         SlimzooError: a damaged file.
     """
     from safetensors.torch import load_file
@@ -180,6 +181,7 @@ def load_model(source: str | Path) -> LoadedModel:
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
     model.load_state_dict(tensors, strict=True)
+    check_finite(model, directory / SAFETENSORS)
     return LoadedModel(model.eval(), config)
 
 
@@ -194,6 +196,7 @@ def _upstream(name: str) -> LoadedModel:
     from zoo.weights import upstream_weights
 
     model = create_model(name, pretrained=True)
+    check_finite(model, name)
     record = upstream_weights(name)
     classes = record.classes if record is not None else None
     config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=upstream.preprocess_of(model))
