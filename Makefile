@@ -1,21 +1,23 @@
 # Everything lives in .venv; each target installs what it needs, and nothing the second time.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
-BIN := .venv/bin
+# On another Python, beside it: make test PYTHON=python3.13 VENV=.venv-3.13
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 .PHONY: setup dev demo test check clean
 
-setup: .venv/.installed
+setup: $(VENV)/.installed
 
-dev: .venv/.installed-dev
+dev: $(VENV)/.installed-dev
 
-.venv/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "slimzoo needs Python 3.11 or 3.12: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "slimzoo needs Python 3.11 or newer: install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -31,5 +33,5 @@ check: dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis slimzoo-demo slimzoo-demo.partial
+	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis slimzoo-demo slimzoo-demo.partial
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

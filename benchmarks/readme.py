@@ -248,6 +248,30 @@ def reload(f: Figures) -> str:
     return "\n".join(lines)
 
 
+def timm(f: Figures) -> str:
+    """Counts first; then, folded away, a line a model, with what refused."""
+    lines = [
+        "| models | fitted, loaded again | cut to 70% of the MACs | cut equals mask | ONNX agrees | int8 | crashes |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    names = {"timm": "the smallest of each of timm's families", "torchvision": "torchvision's classifiers"}
+    for source, c in f["sources"].items():
+        cells = [c[key] for key in ("reload", "cut", "mask", "export", "int8", "crashed")]
+        lines.append(f"| {names[source]}: {c['models']} | {' | '.join(map(str, cells))} |")
+    whole = ["<details><summary>model by model</summary>", ""]
+    whole += ["| model | MACs kept | ONNX differs by | layers in int8 | what was said |", "|---|---:|---:|---:|---|"]
+    for row in f["rows"]:
+        found = row["stages"]
+        said = [f"{stage}: {did['said']}" for stage, did in found.items() if "said" in did]
+        said += [row["reason"]] if "reason" in row else []
+        kept = f"{found['prune']['macs']:.0%}" if "macs" in found.get("prune", {}) else "-"
+        differs = f"{found['export']['differs']:.0e}" if "differs" in found.get("export", {}) else "-"
+        layers = "{} of {}".format(*found["int8"]["layers"]) if "layers" in found.get("int8", {}) else "-"
+        text = "; ".join(said).replace("|", "\\|")
+        whole.append(f"| `{row['model']}` | {kept} | {differs} | {layers} | {text} |")
+    return "\n".join([*lines, "", *whole, "", "</details>"])
+
+
 def help(f: Figures) -> str:
     return (
         f"`slimzoo --help` takes {f['median_s']:.2f} s (median of {f['runs']}) and imports none of the heavy packages."
@@ -305,7 +329,7 @@ SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo, "transfer": transfer, "data": data, "probe": probe, "loader": loader, "distributed": distributed,
     "prune": prune, "prune_speed": prune_speed, "latency": latency, "coding": coding, "quantize": quantize,
     "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights,
-    "never_lost": never_lost,
+    "never_lost": never_lost, "timm": timm,
 }  # fmt: skip
 
 

@@ -165,7 +165,9 @@ def _palettes_and_transparency() -> Iterator[Case]:
     rgba = Image.fromarray(np.dstack([rgb, alpha]))
     over = _over_white(rgb, alpha)
     yield Case("rgba.png", _saved(rgba, "PNG"), over, 1)
-    yield Case("rgba.tif", _saved(rgba, "TIFF"), over, 1)
+    mask = np.where(alpha < 80, np.uint8(0), np.uint8(255))  # what a TIFF calls opacity must look like it
+    masked = Image.fromarray(np.dstack([rgb, mask]))
+    yield Case("rgba.tif", _saved(masked, "TIFF"), _over_white(rgb, mask))
     yield Case("rgba.webp", _saved(rgba, "WEBP", lossless=True, exact=True), over, 1)
     hidden = Image.fromarray(np.dstack([rgb, np.zeros_like(alpha)]))
     yield Case("all-clear.png", _saved(hidden, "PNG"), np.full_like(rgb, 255))

@@ -14,7 +14,7 @@ import transfer.cli
 import zoo.cli
 from compress.distill.distillation import Distillation
 from compress.prune.cli import app as prune_app
-from compress.say import Features, Patience, Temperature, Weight, say_before_and_after
+from compress.say import Features, Patience, Temperature, Weight, say_before_and_after, say_large_loss
 from compress.share.cli import app as share_app
 from compress.sparse.cli import app as sparse_app
 from transfer.cli import describe_metrics
@@ -88,6 +88,7 @@ def distill(
         console.say(f"student: {describe_metrics(after)}")
         shares = [after[key] / teacher_metrics[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters")
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "export", out], ["slimzoo", "bench", teacher, out])
         console.document({"out": str(out), **step.record})
 
@@ -152,6 +153,7 @@ def quantize(
             console.say(f"accuracy is not measured: {why}")
             console.say(f"its answers diverge from the float model's by {step.divergence:.2g} nats an image")
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
 
@@ -213,7 +215,8 @@ def _say_changes(console: Console, source: str, record: dict[str, Any]) -> None:
 
 
 def _export_coded(console: Console, directory: str) -> None:
-    from compress.coding.export import CODED, export_coded
+    from compress.coding.export import export_coded
+    from zoo.artifact import CODED
 
     record = export_coded(directory, progress=console.progress)
     path = Path(directory, CODED)
@@ -244,7 +247,7 @@ def bench(
     """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
     from compress.deploy.benchmark import bench as run
     from compress.deploy.benchmark import format_rows
-    from zoo.errors import UsageError
+    from zoo.errors import SlimzooError, UsageError
     from zoo.upstream import is_upstream
 
     absent = [model for model in models if not is_upstream(model) and not Path(model).exists()]
@@ -258,6 +261,8 @@ def bench(
         )
         console.say(format_rows(result))
         console.document(result)
+        if all(row["median_ms"] is None for row in result["rows"]):
+            raise SlimzooError("nothing could be measured: " + "; ".join({row["reason"]: 0 for row in result["rows"]}))
 
 
 @app.command()
@@ -320,6 +325,7 @@ def resume(
         arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
         step = verb(arguments.pop(first), **arguments, resume=True, progress=console.progress)
         console.say(f"{out}: {describe_metrics(step.record['metrics']['after'])}")
+        say_large_loss(console, step.record)
         console.document({"out": str(out), **step.record})
 
 

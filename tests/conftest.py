@@ -1,12 +1,22 @@
-"""One thread and caches of their own for every test, and for the processes that tests start."""
+"""One thread and caches of their own for every test, and for the processes that tests start.
+
+SLIMZOO_TEST_BLOCK=1 runs the suite without the modules that only POSIX has, see posix_blocked/sitecustomize.py.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import runpy
 from pathlib import Path
 
 import pytest
+
+POSIX_BLOCKED = Path(__file__).with_name("posix_blocked")
+
+if os.environ.get("SLIMZOO_TEST_BLOCK"):
+    runpy.run_path(str(POSIX_BLOCKED / "sitecustomize.py"))  # here, and by PYTHONPATH in every process that is started
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(POSIX_BLOCKED), os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture(scope="session", autouse=True)

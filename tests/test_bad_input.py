@@ -25,7 +25,7 @@ LENET = ["--model", "lenet5", "--method", "scratch"]
 EPOCHS = 8
 
 FORKING_SERVER = """
-import gc, json, os, resource, signal, sys
+import gc, json, os, signal, sys
 import altair, sklearn.datasets, torch._dynamo, vl_convert
 import transfer.evaluation.evaluate, transfer.fit, transfer.predict
 from compress.__main__ import main
@@ -40,6 +40,7 @@ for line in sys.stdin:
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         if request["largest_file"]:
+            import resource
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
         sys.argv = ["slimzoo", *request["argv"]]
         try:
@@ -266,7 +267,12 @@ def test_unreadable_images_in_predict(slimzoo, model, tmp_path):
     good = save(tmp_path / "good.png")
     half = save(tmp_path / "half.jpg", side=64)
     half.write_bytes(half.read_bytes()[:900])
-    slimzoo("predict", model, good, half).fails(3, half, "truncated or damaged")
+    slimzoo("predict", model, half).fails(3, half, "truncated or damaged")
+    both = slimzoo("predict", model, good, half)
+    assert both.code == 3
+    assert both.out.startswith(f"{good}: ")
+    assert both.err.startswith(f"{half}: truncated or damaged")
+    assert both.err.endswith("\nerror: 1 of 2 images cannot be read\n")
     (tmp_path / "text.png").write_text("hello")
     slimzoo("predict", model, tmp_path / "text.png").fails(3, "text.png", "not an image")
     slimzoo("predict", model, tmp_path / "none.png").fails(3, "none.png", "No such file")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from transfer.predict_cli import app as predict_app
 from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
 from zoo.errors import DataError, UsageError
 from zoo.lineage import LARGEST_SEED
@@ -43,10 +44,13 @@ def check(
     """Find what is wrong with a dataset: unreadable files, duplicates, leaks, odd classes. Exit code 3 for errors."""
     from transfer.data.check import check_data
     from transfer.data.check_sheets import save_check_sheet
+    from zoo.directory import check_file
 
     if sheet is not None and Path(data).resolve() in sheet.resolve().parent.parents:
         raise UsageError(f"--sheet {sheet} would be an image of the dataset: name a file outside of {data}")
     with Console(as_json=json) as console:
+        if sheet is not None:
+            check_file(sheet, "--sheet")
         checked = check_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
         for line in checked.describe():
             console.say(line)
@@ -101,9 +105,10 @@ def fit(
     """Fit a pretrained model to your images."""
     from transfer.data.contact_sheet import printable
     from transfer.data.dataset import open_data
+    from transfer.data.remarks import check_readable, files_left_out, leaks_and_contradictions, where_to_look
     from transfer.fit import fit as run
     from transfer.start import check as check_start
-    from transfer.start import checked_method
+    from transfer.start import checked_method, planned_start
     from transfer.training.distributed import is_main, processes
     from transfer.training.settings import read_rate, read_seconds, read_settings
     from zoo.directory import check_free
@@ -115,11 +120,16 @@ def fit(
             check_free(out, overwrite=overwrite)
             check_start(model, chosen, size)
             opened = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
-            for note in opened.notes:
-                console.say(printable(note))
+            check_readable(opened, console.progress)
+            _, preprocess = planned_start(model, opened, chosen, size)
+            remarks = [*files_left_out(opened), *leaks_and_contradictions(opened, {})]
+            where = where_to_look(remarks, data, val=val, test=test, seed=seed, layout=layout)
+            for line in [*opened.notes, *remarks, *where]:
+                console.say(printable(line))
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(
-                f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images), into {out}"
+                f"would run {method} of {model} at {preprocess.size[0]} px on {data} ({len(opened.classes)} classes; "
+                f"{sizes} images), into {out}"
             )
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return
@@ -152,23 +162,28 @@ def evaluate(
     known_only: Annotated[
         bool, typer.Option("--known-only", help="Leave out images of classes that the model does not know.")
     ] = False,
+    all: Annotated[bool, typer.Option("--all", help="Measure on images that the model was trained on too.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Measure a model's accuracy on labelled images."""
+    """Measure a model's accuracy on labelled images, leaving out those that it was trained on."""
     from transfer.data.contact_sheet import printable
+    from transfer.data.remarks import files_left_out
     from transfer.evaluation.evaluate import evaluate as run
-    from transfer.evaluation.findings import describe, document, write_findings
+    from transfer.evaluation.findings import describe, describe_images, document, write_findings
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
         if out is not None:
             check_free(out, overwrite=overwrite)
-        evaluated = run(model, data, layout=layout, known_only=known_only, progress=console.progress)
-        for note in evaluated.data.notes:
-            console.say(printable(note))
-        console.say(f"{model} on the {evaluated.part} images of {data}")
+        evaluated = run(model, data, all=all, layout=layout, known_only=known_only, progress=console.progress)
+        for line in [*evaluated.data.notes, *files_left_out(evaluated.data)]:
+            console.say(printable(line))
+        which = "all" if evaluated.part == "all" else f"the {evaluated.part}"
+        console.say(f"{model} on {which} images of {data}")
+        for line in describe_images(evaluated, model):
+            console.say(line)
         for line in describe(evaluated.evaluation, evaluated.data.classes):
             console.say(line)
         if out is not None:
@@ -179,30 +194,7 @@ def evaluate(
         console.document(document(evaluated) | ({} if out is None else {"out": str(out)}))
 
 
-@app.command()
-def predict(
-    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help="A model directory or an exported .onnx file.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
-    offline: Offline = False,
-    json: Json = False,
-) -> None:
-    """Classify images."""
-    from transfer.predict import predict as run
-
-    with Console(as_json=json) as console:
-        predictions = run(model, images, top=top)
-        for prediction in predictions:
-            scores = "  ".join(f"{label} {score:.1%}" for label, score in prediction.top)
-            console.say(f"{prediction.path}: {scores}")
-        console.document(
-            {
-                "predictions": [
-                    {"path": p.path, "top": [{"label": label, "score": score} for label, score in p.top]}
-                    for p in predictions
-                ]
-            }
-        )
+app.add_typer(predict_app)
 
 
 def describe_accuracy(record: dict) -> str:  # type: ignore[type-arg]

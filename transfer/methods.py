@@ -22,7 +22,7 @@ from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_,
 from transfer.frozen.prototype import fit_prototype
 from transfer.plan import planned
 from transfer.start import Method
-from transfer.training.distributed import copy_from_main_, main_first
+from transfer.training.distributed import copy_from_main_, from_main, main_first
 from transfer.training.finetune import Epoch, TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo.artifact import ModelConfig
@@ -95,7 +95,7 @@ class Outcome:
 
 def probe(task: Task) -> Outcome:
     """Train the classifier alone, over several depths: logistic regression on frozen features (see `frozen.probe`)."""
-    network, config = _tapped(task)
+    network, config = tapped(task.network, task.config)
     train, val = task.pixels.train, task.pixels.val
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -113,7 +113,7 @@ def probe(task: Task) -> Outcome:
 
 def prototype(task: Task) -> Outcome:
     """No training: the nearest class mean, seen at several depths of the network (see `transfer.frozen.prototype`)."""
-    network, config = _tapped(task)
+    network, config = tapped(task.network, task.config)
     train = task.pixels.train
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -126,7 +126,32 @@ def prototype(task: Task) -> Outcome:
 
 def finetune_all(task: Task) -> Outcome:
     """Train all layers, the classifier starting from the probe."""
+    return _finetuned(task, probe(task))
+
+
+def finetune_or_probe(task: Task) -> Outcome:
+    """`finetune_all`, or the probe that it started from, where that answers more validation images rightly."""
     started = probe(task)
+    outcome = _finetuned(task, started)
+    if task.pixels.val is None:
+        task.tell(
+            "finetune: without validation images nothing says whether it is better than the probe that it started "
+            "from; give some with --val"
+        )
+        return outcome
+    with main_first():
+        before, after = (each.evaluate(task.pixels.val, task.progress).top1 for each in (started, outcome))
+    notes = {"val_top1": {"probe": round(before, 6), "finetune": round(after, 6)}}
+    if not from_main(lambda: after < before):
+        return replace(outcome, notes={**outcome.notes, **notes})
+    task.tell(
+        f"finetune: {after:.1%} on validation images, the probe that it started from {before:.1%}: the probe is kept; "
+        "more --epochs, a tenth of --lr or a larger --size may help"
+    )
+    return replace(started, history=outcome.history, notes={**started.notes, **notes, "finetune": outcome.notes})
+
+
+def _finetuned(task: Task, started: Outcome) -> Outcome:
     outcome = _train(replace(task, config=started.config), started.model, "finetune")
     return replace(outcome, notes={**outcome.notes, "probe": started.notes})
 
@@ -139,7 +164,7 @@ def scratch(task: Task) -> Outcome:
 METHODS: dict[Method, Callable[[Task], Outcome]] = {
     "prototype": prototype,
     "probe": probe,
-    "finetune": finetune_all,
+    "finetune": finetune_or_probe,
     "scratch": scratch,
 }
 
@@ -163,13 +188,12 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)
 
 
-def _tapped(task: Task) -> tuple[nn.Module, ModelConfig]:
-    """The network with a classifier that sees more of its depths, where it ends in a linear layer."""
-    network = copy.deepcopy(task.network)
+def tapped(network: nn.Module, config: ModelConfig) -> tuple[nn.Module, ModelConfig]:
+    """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config."""
+    network = copy.deepcopy(network)
     if not isinstance(classifier(network), nn.Linear):
-        return network, task.config
-    taps = tap(network, torch.zeros(1, task.config.preprocess.channels, *task.config.preprocess.size))
+        return network, config
+    taps = tap(network, torch.zeros(1, *config.input_size))
     if not taps:
-        return network, task.config
-    arguments = {**task.config.model_args, "taps": taps}
-    return Tapped(network, taps), replace(task.config, model_args=arguments)
+        return network, config
+    return Tapped(network, taps), replace(config, model_args={**config.model_args, "taps": taps})

@@ -39,11 +39,14 @@ def checked_method(name: str) -> Method:
 
 
 def check(name: str, method: Method, size: int | None = None) -> None:
-    """Refuse what can be refused before anything is read, fetched or built.
+    """Refuse what can be refused before any image is read and any weight fetched.
+
+    Args:
+        size: as `start` takes it.
 
     Raises:
-        UsageError: an unknown name, no classifier of images, no weights, weights that may not be downloaded, or a size
-            beyond LARGEST_SIDE.
+        UsageError: an unknown name, no classifier of images, no weights, or weights that may not be downloaded; a size
+            beyond LARGEST_SIDE, or one that the model does not take.
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise UsageError(f"--size {size}: wanted a side from 1 to {LARGEST_SIDE} pixels")
@@ -52,8 +55,13 @@ def check(name: str, method: Method, size: int | None = None) -> None:
             classifier_name(create_model(name))
     elif model_entry(name).kind != "classifier":
         raise UsageError(f"{name!r} is a {model_entry(name).kind} model, and images with labels fit a classifier")
-    if method == "scratch":
-        return
+    if method != "scratch":
+        _check_weights(name)
+    if size is not None:
+        _sized(name, _published_preprocess(name, method), size, asked=True, classes=2)
+
+
+def _check_weights(name: str) -> None:
     record = upstream_weights(name) if upstream.is_upstream(name) else WEIGHTS.get(name)
     if record is None:
         raise UsageError(
@@ -74,29 +82,46 @@ def start(
             for that, or has a position for each of its patches.
 
     Raises:
-        UsageError: as `check`, and a size that the model does not take.
+        UsageError: a size that the model does not take; see also `check`, which comes before.
     """
-    check(name, method, size)
-    arguments: dict[str, Any] = {"num_classes": len(data.classes)}
-    given = _published_preprocess(name, method)
-    if given.channels != 3:
-        arguments["in_channels"] = given.channels
-    side = size or default_size(data, given.size[0])
-    sized, reason = _arguments_for(name, arguments, side)
-    if reason and size is not None and name.startswith("timm:"):
-        sized, reason = {"img_size": side}, _refusal(name, {**arguments, "img_size": side}, side)
-    if reason and size is not None:
-        raise UsageError(f"{name} does not take --size {size}, its own is {given.size[0]}: {reason}")
-    if reason:
-        side = given.size[0]
-        sized, _ = _arguments_for(name, arguments, side)
-    arguments |= sized
+    arguments, preprocess = planned_start(name, data, method, size)
     if method != "scratch":
         fetch(name, progress=progress)
     network = create_model(name, pretrained=method != "scratch", **arguments)
     reset_classifier_(network, len(data.classes))
-    preprocess = replace(given.at(side), mode="squash", resize_to=None)
     return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
+
+
+def planned_start(name: str, data: Data, method: Method, size: int | None) -> tuple[dict[str, Any], Preprocess]:
+    """The arguments of the model's builder and what is done to its images; nothing is fetched or built.
+
+    Raises:
+        UsageError: as `start`.
+    """
+    given = _published_preprocess(name, method)
+    side = size or default_size(data, given.size[0])
+    arguments, side = _sized(name, given, side, asked=size is not None, classes=len(data.classes))
+    return arguments, replace(given.at(side), mode="squash", resize_to=None)
+
+
+def _sized(name: str, given: Preprocess, side: int, *, asked: bool, classes: int) -> tuple[dict[str, Any], int]:
+    """What to build the model with for images of that side, or of its own where it does not take it, and the side.
+
+    Raises:
+        UsageError: it does not take the side that was `asked` for.
+    """
+    arguments: dict[str, Any] = {"num_classes": classes}
+    if given.channels != 3:
+        arguments["in_channels"] = given.channels
+    sized, reason = _arguments_for(name, arguments, side)
+    if reason and asked and name.startswith("timm:"):
+        sized, reason = {"img_size": side}, _refusal(name, {**arguments, "img_size": side}, side)
+    if reason and asked:
+        raise UsageError(f"{name} does not take --size {side}, its own is {given.size[0]}: {reason}")
+    if reason:
+        side = given.size[0]
+        sized, _ = _arguments_for(name, arguments, side)
+    return arguments | sized, side
 
 
 def default_size(data: Data, pretrained_size: int) -> int:

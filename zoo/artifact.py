@@ -1,6 +1,7 @@
 """The model directory: what every verb reads and writes.
 
-DIR/config.json         timm's keys first, then one object "slimzoo": {format, primary, preprocess, surgery, lineage}
+DIR/config.json         timm's keys first, then one object "slimzoo":
+                        {format, primary, preprocess, surgery, lineage, seen}
 DIR/model.safetensors   weights; no pickle is ever written
 DIR/model.onnx          where exported
 DIR/MANIFEST.sha256     checked at every load
@@ -8,15 +9,16 @@ DIR/MANIFEST.sha256     checked at every load
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zoo import upstream
-from zoo.directory import MANIFEST, verify_manifest, write_json, write_tensors
+from zoo.class_name import as_class_name
+from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
+from zoo.seen import Seen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +27,7 @@ FORMAT = 1
 CONFIG = "config.json"
 SAFETENSORS: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
+CODED: Final = "model.slim"
 ELSEWHERE = "onnx:"  # before the name of a file that the model came as, for an architecture
 
 
@@ -35,10 +38,11 @@ class ModelConfig:
     Attributes:
         architecture: a registered name, "timm:NAME" or "torchvision:NAME"; "onnx:FILE" of a network from elsewhere.
         model_args: the builder's arguments, `num_classes` among them.
-        classes: names in the order of the logits; None where they are not known.
+        classes: names in the order of the logits, as zoo.class_name writes them; None where they are not known.
         primary: the file that is the model. Where it is model.onnx, quantized or from elsewhere, it cannot be trained.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
+        seen: the images of all of these steps; None where nobody knows them.
     """
 
     architecture: str
@@ -48,6 +52,11 @@ class ModelConfig:
     primary: Literal["model.safetensors", "model.onnx"] = SAFETENSORS
     surgery: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    seen: Seen | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(as_class_name, self.classes)))
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -59,8 +68,17 @@ class ModelConfig:
         """Whether the model came as an ONNX file; it has no architecture that torch could build."""
         return self.architecture.startswith(ELSEWHERE)
 
-    def with_step(self, record: dict[str, Any]) -> ModelConfig:
-        return replace(self, lineage=[*self.lineage, record])
+    def with_step(self, record: dict[str, Any], seen: Seen | None = None) -> ModelConfig:
+        """After one more step; `seen` are the images of that step."""
+        known = self if seen is None else self.having_seen(seen, record["data"]["fingerprint"])
+        return replace(known, lineage=[*self.lineage, record])
+
+    def having_seen(self, seen: Seen, fingerprint: str) -> ModelConfig:
+        """With the images of the data of that fingerprint; without any, where nobody kept those of other data."""
+        earlier = {(step.get("data") or {}).get("fingerprint") for step in self.lineage} - {None, fingerprint}
+        if self.seen is None and earlier:
+            return self
+        return replace(self, seen=(self.seen or Seen()) | seen)
 
     def to_json(self) -> dict[str, Any]:
         p = self.preprocess
@@ -85,6 +103,7 @@ class ModelConfig:
                 "preprocess": p.to_dict(),
                 "surgery": self.surgery,
                 "lineage": self.lineage,
+                **({} if self.seen is None else {"seen": self.seen.to_json()}),
             },
         }
 
@@ -106,6 +125,7 @@ class ModelConfig:
             primary=ours["primary"],
             surgery=ours["surgery"],
             lineage=ours["lineage"],
+            seen=Seen.from_json(ours.get("seen")),
         )
 
 
@@ -132,7 +152,7 @@ def read_config(directory: Path) -> ModelConfig:
         raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
     verify_manifest(directory)
     path = directory / CONFIG
-    return ModelConfig.from_json(json.loads(path.read_text(encoding="utf-8")), path)
+    return ModelConfig.from_json(read_json(path), path)
 
 
 def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelConfig:
@@ -160,7 +180,7 @@ def load_model(source: str | Path) -> LoadedModel:
     from safetensors.torch import load_file
 
     from zoo.registry import create_model
-    from zoo.surgery import apply_surgery_
+    from zoo.surgery import apply_surgery_, load_tensors_
 
     if upstream.is_upstream(source):
         return _upstream(str(source))
@@ -179,7 +199,7 @@ def load_model(source: str | Path) -> LoadedModel:
     tensors = load_file(directory / SAFETENSORS)
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
-    model.load_state_dict(tensors, strict=True)
+    load_tensors_(model, tensors)
     return LoadedModel(model.eval(), config)
 
 

@@ -28,18 +28,18 @@ def classifier_name(model: nn.Module) -> str:
         UsageError: there is none, or (distilled models) more than one.
     """
     get_classifier: Callable[[], Any] | None = getattr(model, "get_classifier", None)
-    if get_classifier is None:
+    head = None if get_classifier is None else get_classifier()
+    if head is None:
         layers: list[str] = [name for name, module in model.named_modules() if _can_classify(module)]
         if not layers:
             raise UsageError(f"{type(model).__name__} has no nn.Linear: it is not a classifier that can be refitted")
         return layers[-1]
-    head = get_classifier()
     inside = set(head.modules()) if isinstance(head, nn.Module) else set()
     layers = [name for name, module in model.named_modules() if module in inside and _can_classify(module)]
-    if len(layers) != 1:
+    if not layers or (len(layers) > 1 and isinstance(head, nn.ModuleList)):
         found = type(head).__name__ if isinstance(head, nn.Module) else f"{len(head)} layers"
         raise UsageError(f"{type(model).__name__} ends in {found}: a model with one classifier is wanted")
-    return layers[0]
+    return layers[-1]  # of a head that is a small network of its own
 
 
 def _can_classify(module: nn.Module) -> bool:
@@ -70,29 +70,27 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def reset_classifier_(model: nn.Module, n: int, generator: torch.Generator | None = None) -> None:
-    """Replace the classifier by a fresh one of `n` classes: weights N(0, 0.01^2) cut at +-2, zero bias.
+    """Give the classifier `n` classes and fresh values: weights N(0, 0.01^2) cut at +-2, zero bias.
 
     Such small weights start near equal logits whatever the features' size. They are drawn on the CPU in float32, so
-    that a seed gives the same ones on every device. A classifier without a bias stays without. Auxiliary classifiers of
+    that a seed gives the same ones on every device. The layer itself stays, of whatever kind it is (timm has Linears of
+    its own), so that the model is still its architecture's; one without a bias stays without. Auxiliary classifiers of
     training (`AUXILIARY`) follow.
     """
     if n < 1:
         raise ValueError(f"n={n} classes: at least 1 is wanted")
     for name in (*auxiliary_names(model), classifier_name(model)):
-        old = model.get_submodule(name)
-        assert isinstance(old, nn.Linear | nn.Conv2d)
-        weight = torch.empty(n, *old.weight.shape[1:])
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        weight = torch.empty(n, *layer.weight.shape[1:])
         nn.init.trunc_normal_(weight, std=0.01, generator=generator)
-        fresh: nn.Linear | nn.Conv2d  # built on meta: no draw from the global generator
-        biased = old.bias is not None
-        if isinstance(old, nn.Linear):
-            fresh = nn.Linear(old.in_features, n, bias=biased, device="meta")
+        layer.weight = nn.Parameter(weight.to(layer.weight))
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.weight.new_zeros(n))
+        if isinstance(layer, nn.Linear):
+            layer.out_features = n
         else:
-            fresh = nn.Conv2d(old.in_channels, n, 1, bias=biased, device="meta")
-        fresh.weight = nn.Parameter(weight.to(old.weight))
-        fresh.bias = nn.Parameter(old.weight.new_zeros(n)) if biased else None
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, fresh.train(old.training))
+            layer.out_channels = n
     if hasattr(model, "num_classes"):
         setattr(model, "num_classes", n)  # noqa: B010  # nn.Module declares tensors and modules only
 

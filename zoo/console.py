@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -14,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 LINE_EVERY_S = 10.0  # where the output is not a terminal
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which Windows has no name for
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, text for people on stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
@@ -50,10 +53,15 @@ Out = Annotated[Path, typer.Option("--out", help="The directory to write; it app
 class Console:
     """Where text for people, the JSON document and the progress go."""
 
-    def __init__(self, *, as_json: bool = False, silent: bool = False) -> None:
-        """`silent`: nothing is shown, as in all but the main one of several processes."""
+    def __init__(self, *, as_json: bool = False, silent: bool = False, aside: bool = False) -> None:
+        """
+        Args:
+            silent: nothing is shown, as in all but the main one of several processes.
+            aside: progress goes to stderr, where it does not mix with answers that come one by one on stdout.
+        """
         self.as_json, self.silent = as_json, silent
         self._stream = sys.stderr if as_json else sys.stdout
+        self._progress_stream = sys.stderr if aside else self._stream
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._title = ""
@@ -66,20 +74,28 @@ class Console:
         self._end_bar()
 
     def say(self, text: str = "") -> None:
+        if self._stream is self._progress_stream:
+            self._end_bar()
+        if not self.silent:
+            print(encodable(text, self._stream), file=self._stream, flush=True)
+
+    def complain(self, text: str) -> None:
+        """A line on stderr, of what goes wrong and does not stop the command."""
         self._end_bar()
         if not self.silent:
-            print(text, file=self._stream, flush=True)
+            print(encodable(text, sys.stderr), file=sys.stderr, flush=True)
 
     def document(self, record: dict[str, Any]) -> None:
-        """The one JSON document of this command, if it was asked for."""
+        """The one JSON document of this command, if it was asked for; its strings as `as_text` makes them."""
         if self.as_json and not self.silent:
-            print(json.dumps(record, ensure_ascii=False), flush=True)
+            unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+            print(json.dumps(as_text(record), ensure_ascii=not unicode), flush=True)
 
     def next(self, *commands: Sequence[str | Path]) -> None:
         """The commands that one would want to type now, ready to paste."""
         self.say("Next:")
         for command in commands:
-            self.say("  " + shlex.join(str(word) for word in command))
+            self.say("  " + _pasteable([str(word) for word in command]))
 
     def progress(self, title: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` is done: a live bar on a terminal, a line every 10 s elsewhere."""
@@ -90,12 +106,13 @@ class Console:
             self._end_bar()
             self._title, self._began, self._spoke = title, now, now
         rate = done / (now - self._began) if now > self._began else 0.0
-        if self._stream.isatty():
+        if self._progress_stream.isatty():
             self._show_bar(title, done, total, f"{rate:.1f}/s  {note}" if rate and total > 1 else note)
         elif now - self._spoke >= LINE_EVERY_S and done and total > 1:
             self._spoke = now
             left_s = (total - done) / rate
-            print(f"{title} {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left  {note}", file=self._stream, flush=True)
+            line = f"{title} {done}/{total}  {rate:.1f}/s  {left_s:.0f} s left  {note}"
+            print(encodable(line, self._progress_stream), file=self._progress_stream, flush=True)
 
     def _show_bar(self, title: str, done: int, total: int, note: str) -> None:
         from rich import progress as rich_progress
@@ -108,7 +125,7 @@ class Console:
                 rich_progress.MofNCompleteColumn(),
                 rich_progress.TimeRemainingColumn(),
                 rich_progress.TextColumn("{task.fields[note]}"),
-                console=RichConsole(file=self._stream),
+                console=RichConsole(file=self._progress_stream),
                 transient=True,
             )
             self._bar.start()
@@ -125,12 +142,28 @@ class Console:
         self._title = ""
 
 
+def encodable(text: str, stream: IO[str]) -> str:
+    """`text`, with escapes for what the stream's encoding has no characters for, as bytes of names that are no text."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def as_text(record: Any) -> Any:
+    """A JSON-ready record, all of its strings valid text: lone surrogates, which not every reader takes, as escapes."""
+    if isinstance(record, dict):
+        return {as_text(key): as_text(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [as_text(value) for value in record]
+    return record.encode("utf-8", "backslashreplace").decode() if isinstance(record, str) else record
+
+
 def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoReturn:
     """Run a Typer app and exit: 0 done, 1 failed, 2 usage, 3 data, 4 gate missed, 130/143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
+    _speak_any_language()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of a damaged file; load_image says it in one line
     if not debug:
         warnings.formatwarning = _warning_line
@@ -144,14 +177,26 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
         sys.exit(done.exit_code)
     except BrokenPipeError:  # `slimzoo models | head`: whoever read has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(BROKEN_PIPE)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         line = _one_line(error, name)
         if line:
-            print("error: " + line, file=sys.stderr)
+            print(encodable("error: " + line, sys.stderr), file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _pasteable(words: list[str]) -> str:
+    """The words as one line for the shell of this system."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _speak_any_language() -> None:
+    """Write what the encoding of a stream has no character for as an escape, where it would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _warning_line(

@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from zoo.ghost import ghost_of, tensors_of
+from zoo.ghost import copy_of, ghost_of, tensors_of
 from zoo.receptive_field import REDUCTIONS, WINDOWED, Field, Pair, adaptive_window, field_after, pair
 from zoo.shapes import run_on_shapes
 
@@ -85,9 +85,16 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
     """Multiply-accumulates for one input of (C, H, W), or (L, C) for a sequence: `count_cost` without all the rest."""
     ghost, x = _ghost_and_input(model, input_size)
+    try:
+        return _macs_of(ghost, x)
+    except RuntimeError:  # it may look at numbers, or make some beside the shapes
+        return _macs_of(copy_of(model).cpu().eval(), torch.zeros(x.shape, dtype=x.dtype))
+
+
+def _macs_of(model: nn.Module, x: Tensor) -> int:
     counter = _MacCounter()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        ghost(x)
+        model(x)
     return counter.macs
 
 

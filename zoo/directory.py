@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 MANIFEST = "MANIFEST.sha256"
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
+REHEARSAL = "rehearsal"  # see zoo/rehearsal.py
+LONGEST_SUFFIX = ".old-12345678"  # of what lies beside an output directory for a while
+LONGEST_INSIDE = 120  # characters of a file's path inside it
+NAME_MAX, PATH_MAX = 255, 4096  # bytes, of Linux's and macOS's file systems
 PARTIAL = ".partial"  # ends the name of a directory in work
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file-size limit
 
@@ -54,17 +58,22 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
     overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if partial.exists() and not resume:
         shutil.rmtree(partial)
+    whole = False
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        _make(partial)
         write_json(partial / RUN, {**run, "overwrite": overwrite})
         yield partial
         write_manifest(partial)
         _flush(partial)
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         (partial / RUN).unlink()
+        whole = True
         _take_place(partial, out)
     except BaseException as error:
         resumable = partial.exists() and has_checkpoint(partial)
+        if whole and isinstance(error, OSError) and partial.exists():
+            reason = f"{partial} is complete and could not be renamed ({error.strerror})"
+            raise SlimzooError(f"{reason}; move it to another place, where it is a model directory as any") from error
         if not resumable:
             shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, KeyboardInterrupt):
@@ -74,6 +83,15 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
             after = f"; then continue with `slimzoo resume {out}`" if resumable else ""
             raise SlimzooError(f"the disk of {out} is full: free some space, or name another --out{after}") from error
         raise
+
+
+def _make(partial: Path) -> None:
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        raise UsageError(f"{partial} cannot be made ({error.strerror}); name another --out") from error
 
 
 def has_checkpoint(partial: Path) -> bool:
@@ -86,6 +104,7 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
     Raises:
         UsageError: as `new_directory` says.
     """
+    _check_place(out)
     partial = partial_of(out)
     overwrite = overwrite or (resume and _asked_to_overwrite(partial))
     if out.exists() and not out.is_dir():
@@ -95,6 +114,8 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
             raise UsageError(f"{out} exists and is not empty; name another --out, or replace it with --overwrite")
         if not is_ours(out):
             raise UsageError(f"{out} was not made by slimzoo and is left alone; name another --out")
+    if partial.exists() and not partial.is_dir():
+        raise UsageError(f"{partial} is a file, and the work goes on in a directory of that name; move it")
     if partial.exists() and any(partial.iterdir()) and not (partial / RUN).exists() and not is_ours(partial):
         raise UsageError(f"{partial} was not made by slimzoo and is in the way; move it, or name another --out")
     if partial.exists() and has_checkpoint(partial) and not (resume or overwrite):
@@ -102,6 +123,54 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
             f"{partial} holds an interrupted run; continue it with `slimzoo resume {out}`, "
             "or start afresh with --overwrite"
         )
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a name under which no directory could appear in the end."""
+    if out.name in ("", ".."):
+        raise UsageError(f"{out} is no name for a new directory; name one, such as --out {out / 'model'}")
+    if os.path.ismount(out):
+        raise UsageError(
+            f"{out} is where a file system is mounted, and is not replaced; name one in it: {out / out.name}"
+        )
+    if out.is_symlink() and not out.exists():
+        raise UsageError(f"{out} is a link to {os.readlink(out)}, which does not exist; name another --out")
+    length = len(os.fsencode(out.name + LONGEST_SUFFIX))
+    if length > NAME_MAX or len(os.fsencode(out)) + LONGEST_INSIDE > PATH_MAX:
+        raise UsageError(
+            f"--out {str(out)[:40]}... is too long a name for a directory: {length} bytes; name a shorter one"
+        )
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above} is a file, and no directory can lie in it; name another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{above} cannot be written to; name another --out")
+
+
+def check_file(path: Path, option: str) -> None:
+    """Refuse a place for a file before what it will hold is made.
+
+    Raises:
+        UsageError: it is a directory, or there is none to write it into.
+    """
+    above = path.absolute().parent
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a directory; name a file in it")
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        state = "cannot be written to" if above.is_dir() else "is no directory"
+        raise UsageError(f"{option} {path}: {above} {state}; make it, or name another place")
+    if len(os.fsencode(path.name + ".partial")) > NAME_MAX:
+        raise UsageError(f"{option} {str(path)[:40]}... is too long a name for a file; name a shorter one")
+
+
+def check_addable(directory: Path) -> None:
+    """Refuse a finished directory to which `replace_files` could not add, before what is to be added is made.
+
+    Raises:
+        UsageError: it may not be written to.
+    """
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(f"{directory} cannot be written to; copy it to another place first")
 
 
 def is_ours(directory: Path) -> bool:
@@ -126,7 +195,33 @@ def _asked_to_overwrite(partial: Path) -> bool:
 
 
 def write_json(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(json_bytes(document))
+
+
+def json_bytes(document: Any) -> bytes:
+    """A document as the files hold it, UTF-8, indented: what is no text in a file's name stays what it is, as an escape
+    of JSON; a note of a kind that JSON does not know is its text, and no reason to fail."""
+    return (json.dumps(document, indent=1, ensure_ascii=False, default=_plain) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and torch's numbers and arrays as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def read_json(path: Path) -> Any:
+    """
+    Raises:
+        SlimzooError: it cannot be read as JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlimzooError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise SlimzooError(f"{path} is damaged, no JSON can be read from it ({error}); make it again") from error
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -147,7 +242,7 @@ def write_manifest(directory: Path) -> None:
     lines = [
         f"{sha256(directory / file)}  {file.as_posix()}\n" for file in files if file.parts[0] not in (RUN, CHECKPOINTS)
     ]
-    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    (directory / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def read_manifest(directory: Path) -> dict[str, set[str]]:
@@ -213,7 +308,7 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
 def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", newline="\n")
         fsync(new)
         os.replace(new, path)
     except BaseException:
@@ -228,11 +323,13 @@ def _take_place(partial: Path, out: Path) -> None:
         fsync(out.parent)
         return
     aside = Path(tempfile.mkdtemp(prefix=out.name + ".old-", dir=out.parent))  # a name that nobody has taken
-    os.rename(out, aside)
+    old = aside / out.name  # not `aside` itself: Windows renames onto nothing that is there
+    os.rename(out, old)
     try:
         os.rename(partial, out)
     except BaseException:
-        os.rename(aside, out)
+        os.rename(old, out)
+        aside.rmdir()
         raise
     fsync(out.parent)
     shutil.rmtree(aside, ignore_errors=True)
@@ -249,7 +346,8 @@ def write_flushed(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written; the error names the file.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # without it Windows turns every b"\n" into two bytes
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | binary, 0o666)
     try:
         rest = memoryview(content)
         while len(rest):
@@ -262,8 +360,11 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file's content, or, where there is a way (not on Windows), a directory's entries, to the disk."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
     finally:

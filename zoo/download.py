@@ -7,7 +7,6 @@ PATH when its SHA-256 is right.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import io
 import logging
@@ -17,6 +16,7 @@ import queue
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -117,13 +117,13 @@ def download(url: str, path: Path, *, sha256: str, progress: Progress | None = N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with _held(part) as file:
+    with _alone(path):
         if path.exists():  # another process was faster
-            part.unlink()
             return
         try:
-            _fill(file, url, path.name, progress)
-            os.fsync(file.fileno())
+            with part.open("ab", buffering=0) as file:
+                _fill(file, url, path.name, progress)
+                os.fsync(file.fileno())
         except KeyboardInterrupt as error:
             code = getattr(error, "exit_code", 130)
             raise Interrupted(f"interrupted; {_keep(part)}", exit_code=code) from error
@@ -150,23 +150,17 @@ def _keep(part: Path) -> str:
 
 
 @contextlib.contextmanager
-def _held(part: Path) -> Iterator[io.FileIO]:
-    """The .part, open for appending; one process at a time has it, the others wait."""
-    while True:
-        with part.open("ab", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _is(part, file):
-                yield file
-                return
-            # who held it has renamed or removed it
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time makes the file, the others wait: a lock beside it, which goes when the file is there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where a system locks no files, one that is there or not does as well
+        from filelock import FileLock
 
-
-def _is(part: Path, file: io.FileIO) -> bool:
-    """Whether the open file is the one of that name: others may rename or remove it between any two looks."""
-    try:
-        return os.path.samestat(part.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
+    lock = path.with_name(path.name + ".lock")
+    with FileLock(lock):
+        yield
+    with contextlib.suppress(OSError):  # Windows removes it by itself, or keeps it while another process waits for it
+        lock.unlink()  # whoever waits for it, or makes it anew, finds the file
 
 
 def _fill(file: io.FileIO, url: str, name: str, progress: Progress | None) -> None:

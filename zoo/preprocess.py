@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +32,9 @@ class Preprocess:
         antialias: the filter widens with the scale when shrinking. False is not implemented and is refused.
         mean, std: per channel, for pixels in 0..1. One value means that the network takes grey images.
         background: RGB behind transparent pixels and around padded images.
+
+    Raises:
+        ValueError: a value of another type or out of its range; 0 and 0.0 are the same number, in JSON too.
     """
 
     size: tuple[int, int]
@@ -42,11 +47,17 @@ class Preprocess:
     background: tuple[int, int, int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
+        for name, kind in (("size", int), ("mean", float), ("std", float), ("background", int)):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name), kind))
+        if self.resize_to is not None:
+            object.__setattr__(self, "resize_to", _numbers("resize_to", [self.resize_to], int)[0])
+        if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size={self.size} must be (height, width) in pixels, both at least 1")
+        if len(self.background) != 3 or not 0 <= min(self.background) <= max(self.background) <= 255:
+            raise ValueError(f"background={self.background} must be red, green and blue, each in 0..255")
         if self.mode not in ("squash", "crop", "pad"):
             raise ValueError(f"mode={self.mode!r} must be 'squash', 'crop' or 'pad'")
-        if self.interpolation not in _RESAMPLING:
+        if self.interpolation not in tuple(_RESAMPLING):
             raise ValueError(f"interpolation={self.interpolation!r} must be 'bilinear' or 'bicubic'")
         if not self.antialias:
             raise ValueError("antialias=False is not implemented: images would be resized in another way than said")
@@ -58,6 +69,8 @@ class Preprocess:
             raise ValueError(f"resize_to={self.resize_to} is smaller than the crop {self.size}")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(f"mean={self.mean} and std={self.std} must both have 1 or 3 values")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"mean={self.mean} and std={self.std} must be finite, std above 0")
 
     @property
     def channels(self) -> int:
@@ -110,8 +123,20 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Preprocess:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-        return cls(**values)
+        return cls(**record)
+
+
+def _numbers(name: str, values: Iterable[Any], kind: type[int] | type[float]) -> tuple[Any, ...]:
+    """As the type says, however JSON, YAML or NumPy wrote them: 0 for 0.0, 224.0 for 224."""
+    given = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
+    if not given or not all(_is_number(value, whole=kind is int) for value in given):
+        raise ValueError(f"{name}={values!r} must be {'whole ' if kind is int else ''}numbers")
+    return tuple(map(kind, given))
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and (not whole or float(value).is_integer())
 
 
 def scaled(length: int, scale: float) -> int:

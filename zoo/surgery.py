@@ -7,6 +7,7 @@ attribute (channels, groups, heads, split sizes) that differs from the fresh arc
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,10 +68,24 @@ def apply_surgery_(model: nn.Module, operations: list[Operation], shapes: Mappin
             replace_tensor_(modules[owner], leaf, tensor.new_empty(shapes[name]))
 
 
+def load_tensors_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give every parameter and buffer its value, as a state dict of this very model would.
+
+    Files and plain dicts hold tensors alone. A module that reads its state by a version (torchvision's MNASNet refuses
+    one without) finds that of its own class.
+
+    Raises:
+        RuntimeError: a tensor is missing, too many, or of another shape.
+    """
+    state = OrderedDict(tensors)
+    setattr(state, "_metadata", model.state_dict()._metadata)  # type: ignore[attr-defined]  # noqa: B010
+    model.load_state_dict(state, strict=True)
+
+
 def replace_tensor_(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Put `tensor` where the module keeps its parameter or buffer `name`."""
     if name in module._parameters:
         old = module._parameters[name]
-        module._parameters[name] = nn.Parameter(tensor.detach(), requires_grad=old is None or old.requires_grad)
+        setattr(module, name, nn.Parameter(tensor.detach(), requires_grad=old is None or old.requires_grad))
     else:
         module._buffers[name] = tensor.detach()

@@ -64,8 +64,9 @@ def tap(model: nn.Module, example: Tensor) -> dict[str, int]:
     widths: dict[str, int] = {}
 
     def note(name: str) -> Any:
-        def see(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            widths[name] = output.shape[-1] if output.dim() == 3 else output.shape[1]
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and 2 <= output.dim() <= 4:
+                widths[name] = output.shape[-1] if output.dim() == 3 else output.shape[1]
 
         return see
 
@@ -76,7 +77,7 @@ def tap(model: nn.Module, example: Tensor) -> dict[str, int]:
     finally:
         for handle in handles:
             handle.remove()
-    return {name: widths[name] for name in chosen}
+    return {name: widths[name] for name in chosen if name in widths}  # a list of modules is never called itself
 
 
 def _channel_means(output: Tensor, channels: int) -> Tensor:

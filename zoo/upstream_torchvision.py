@@ -22,6 +22,8 @@ def create_model(
     name: str, *, pretrained: bool, num_classes: int | None, in_channels: int, **options: Any
 ) -> nn.Module:
     """The structure is the pretrained model's, whether or not the weights are loaded, so that a saved one loads."""
+    from zoo.surgery import load_tensors_
+
     weights = weights_of(name)
     if in_channels != 3:
         raise UsageError(
@@ -37,7 +39,7 @@ def create_model(
     if pretrained and wanted != recorded:  # all but the classifiers, whose shape is another
         own, found = model.state_dict(), _build(name, weights, options).state_dict()
         state = {key: own[key] if own[key].shape != tensor.shape else tensor for key, tensor in found.items()}
-        model.load_state_dict(state, strict=True)
+        load_tensors_(model, state)
     model.torchvision_weights = weights  # for `preprocess_of`; it holds no tensor
     return model
 

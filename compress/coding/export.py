@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,17 +13,16 @@ import torch
 from compress.coding.encoder import Encoder
 from transfer.data.loader import Progress
 from zoo import lineage
-from zoo.artifact import CONFIG, LoadedModel, ModelConfig, load_model
+from zoo.artifact import CODED, CONFIG, LoadedModel, ModelConfig, load_model
 from zoo.coded.arithmetic import Coder
-from zoo.coded.file import SUFFIX, Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
+from zoo.coded.file import Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
 from zoo.coded.tensors import Words
-from zoo.directory import replace_files
+from zoo.directory import check_addable, json_bytes, replace_files
 from zoo.errors import SlimzooError, UsageError
 from zoo.registry import create_model
 from zoo.surgery import surgery_between
 from zoo.upstream import is_upstream
 
-CODED = "model" + SUFFIX
 TRIED = 1 << 17  # weights of a tensor up to which every layout is tried, and the smallest taken
 
 
@@ -34,19 +32,29 @@ def encode(model: torch.nn.Module, config: ModelConfig, progress: Progress | Non
     Args:
         config: its surgery is found afresh, by comparing the model with its architecture.
     """
-    with torch.device("meta"):
-        fresh = create_model(config.architecture, **config.model_args)
-    config = replace(config, surgery=surgery_between(fresh, model))
-    original = {name: tuple(tensor.shape) for name, tensor in fresh.state_dict().items()}
-    tensors = model.state_dict()
-    changed = {name: tuple(t.shape) for name, t in tensors.items() if tuple(t.shape) != original.get(name)}
-    encoder = Encoder()
+    header, tensors, encoder = _header(model, config), model.state_dict(), Encoder()
     for done, (name, tensor) in enumerate(tensors.items()):
         if progress is not None:
             progress("coding", done, len(tensors), name)
         words, bits, shape = words_of(tensor), 8 * tensor.element_size(), tuple(tensor.shape)
         code_tensor(encoder, shape, bits, words, _best_layout(shape, bits, words))
-    return assemble(header_of(config, changed), bytes(encoder.bulk), encoder.finish())
+    return assemble(header, bytes(encoder.bulk), encoder.finish())
+
+
+def check_codable(model: torch.nn.Module, config: ModelConfig) -> None:
+    """Raise what `encode` would of such a model, whatever the values of its tensors."""
+    _header(model, config)
+    for tensor in model.state_dict().values():
+        words_of(tensor.reshape(-1)[:1])
+
+
+def _header(model: torch.nn.Module, config: ModelConfig) -> bytes:
+    with torch.device("meta"):
+        fresh = create_model(config.architecture, **config.model_args)
+    config = replace(config, surgery=surgery_between(fresh, model))
+    original = {name: tuple(tensor.shape) for name, tensor in fresh.state_dict().items()}
+    changed = {name: tuple(t.shape) for name, t in model.state_dict().items() if tuple(t.shape) != original.get(name)}
+    return header_of(config, changed)
 
 
 def _best_layout(shape: tuple[int, ...], bits: int, words: Words) -> Layout:
@@ -93,6 +101,7 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
         raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo cluster` makes one")
     began = time.monotonic()
     loaded = load_model(directory)
+    check_addable(directory)
     content = encode(loaded.model, loaded.config, progress)
     check_decodes(content, loaded)
     size = sum(t.numel() * t.element_size() for t in loaded.model.state_dict().values())
@@ -100,8 +109,7 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
         "export", {"directory": str(directory), "coded": True}, seed=0, seconds=time.monotonic() - began,
         before={"size_bytes": size}, after={"size_bytes": len(content)},
     )  # fmt: skip
-    config = json.dumps(loaded.config.with_step(record).to_json(), indent=1, ensure_ascii=False) + "\n"
-    replace_files(directory, {CODED: content, CONFIG: config.encode("utf-8")})
+    replace_files(directory, {CODED: content, CONFIG: json_bytes(loaded.config.with_step(record).to_json())})
     return record
 
 

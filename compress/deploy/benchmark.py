@@ -26,6 +26,8 @@ from compress.deploy.machine import default_threads, describe_machine, gpu_names
 from compress.deploy.runtimes import OF_CUDA, ONNX_FILE, RUNTIMES, bare_network
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
+from zoo.artifact import is_model_directory
+from zoo.directory import check_file, verify_manifest
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.onnx_session import ONNX_RUNTIMES
 from zoo.upstream import is_upstream
@@ -81,6 +83,9 @@ def bench(
         has null for numbers and a `reason`. `ratio` is the speed-up over the reference, `ratio_ci` its 95% interval;
         `peak_mb` is the host memory of the row's process, 1 MB = 1e6 bytes; `p90_ms` and `p99_ms` are null where there
         are too few samples to bound them.
+
+    Raises:
+        SlimzooError: a model directory is not what its manifest says.
     """
     known = "known: " + ", ".join(RUNTIMES)
     for name in runtimes or ():
@@ -88,6 +93,11 @@ def bench(
             raise UsageError(f"unknown runtime {name!r}; {did_you_mean(name, RUNTIMES, known)}")
     if not models or batch < 1 or rounds < 2 or seconds_per_round <= 0:
         raise UsageError("wanted at least one model, batch >= 1, rounds >= 2 and seconds_per_round > 0")
+    if save is not None:
+        check_file(save, "--save")
+    for model in models:
+        if not is_upstream(model) and is_model_directory(Path(model)):
+            verify_manifest(Path(model))
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
     say = progress or (lambda what, done, total, note: None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,18 @@ class WorkerProcess:
             stderr=self._stderr,
             env=os.environ | dict.fromkeys(names, str(threads)) | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers in order
-            text=True,
+            encoding="utf-8",
         )
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        """Queue its answers, "" at their end: there is no other wait with a limit that every system has for pipes."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                self._answers.put(line)
+        self._answers.put("")
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -52,9 +63,9 @@ class WorkerProcess:
     def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+        for stream in (self._process.stdin, self._stderr):
             assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):  # a pipe that nobody reads any more
                 stream.close()
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -64,15 +75,16 @@ class WorkerProcess:
             NotMeasuredError: the worker says why not, or is dead, or hangs.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
+        except OSError:  # it reads no more: BrokenPipeError, on Windows any other
             raise NotMeasuredError(self._epitaph()) from None
-        if not select.select([self._process.stdout], [], [], ANSWER_WITHIN_S)[0]:
-            raise NotMeasuredError(f"no answer to {do!r} within {ANSWER_WITHIN_S:.0f} s")
-        if not (line := self._process.stdout.readline()):
+        try:
+            line = self._answers.get(timeout=ANSWER_WITHIN_S)
+        except queue.Empty:
+            raise NotMeasuredError(f"no answer to {do!r} within {ANSWER_WITHIN_S:.0f} s") from None
+        if not line:
             raise NotMeasuredError(self._epitaph())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

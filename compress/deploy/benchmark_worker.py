@@ -16,9 +16,9 @@ off instead would change what is measured: on two cores it made a run of 2 ms ta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
 import statistics
 import sys
 import time
@@ -97,22 +97,33 @@ def peak_bytes() -> int:
     Not ru_maxrss where /proc knows better: Linux carries that of the parent over an exec, and a parent that has
     imported torch would pass its gigabyte off as onnxruntime's.
     """
-    try:
-        status = Path("/proc/self/status").read_text()
+    with contextlib.suppress(OSError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return int(memory.peak_wset)
+    try:
+        import resource
+    except ImportError:
+        return int(memory.rss)  # what it holds now is the most that can be told
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes
 
 
 def _pin(threads: int) -> list[int] | None:
     """Keep this process, and the threads it will start, on as many processors; gives them, or None where it cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
     cpus = cpus_for(threads)
     try:
-        os.sched_setaffinity(0, cpus)
-    except OSError:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cpus)
+        else:
+            import psutil
+
+            psutil.Process().cpu_affinity(cpus)  # Windows; macOS has no such method
+    except (OSError, AttributeError):
         return None
     return cpus
 

@@ -22,7 +22,7 @@ from transfer.data.loader import Progress
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
 from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, read_config, save_model
-from zoo.directory import check_free, new_directory, replace_files, write_json
+from zoo.directory import check_addable, check_free, json_bytes, new_directory, replace_files, write_json
 from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.onnx_file import load_onnx
 from zoo.predictor import OnnxPredictor
@@ -151,8 +151,10 @@ def export(
         check_free(Path(out), overwrite=overwrite)
         arguments |= {"out": str(out)}
         arguments |= {k: str(v) for k, v in (("preprocess", preprocess), ("classes", classes)) if v is not None}
-    elif is_model_directory(Path(directory)) and read_config(Path(directory)).primary == ONNX:
-        raise UsageError(f"{directory} is an ONNX model already: {Path(directory, ONNX)}")
+    elif is_model_directory(Path(directory)):
+        if read_config(Path(directory)).primary == ONNX:
+            raise UsageError(f"{directory} is an ONNX model already: {Path(directory, ONNX)}")
+        check_addable(Path(directory))
     _tell(progress, "exporting", 0)
     model = open_float_model(directory, preprocess=preprocess, classes=classes)
     images, raw, kind = parity_images(model.config)
@@ -172,8 +174,7 @@ def export(
     config = model.config.with_step(record)
     files = {ONNX: content, **deployment(content)}
     if out is None:
-        written = json.dumps(config.to_json(), indent=1, ensure_ascii=False) + "\n"
-        replace_files(Path(directory), {CONFIG: written.encode("utf-8"), **files})
+        replace_files(Path(directory), {CONFIG: json_bytes(config.to_json()), **files})
         return record
     with new_directory(Path(out), run={"verb": "export", "arguments": arguments}, overwrite=overwrite) as work:
         if model.loaded is None:

@@ -105,15 +105,15 @@ def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | 
     said = {each.key: each.value for each in model.metadata_props}.get(KEY)
     architecture = f"{ELSEWHERE}{path.stem}"
     if said is not None:
-        card, prepared, named = read_card(said, path)
+        card = read_card(said, path)
         _refuse_descriptions(path, preprocess, classes)
         beside = is_model_directory(path.parent) and path.name == ONNX
         config = ModelConfig(
-            architecture=architecture, model_args={}, classes=named, primary=ONNX,
-            preprocess=prepared,
+            architecture=architecture, model_args={}, classes=card.classes, primary=ONNX,
+            preprocess=card.preprocess, seen=card.seen,
             lineage=read_config(path.parent).lineage if beside else [],  # which says what it was trained on
         )  # fmt: skip
-        notes = {"of": {key: card.get(key) for key in ("architecture", "licence", "lineage")}}
+        notes = {"of": {key: card.said.get(key) for key in ("architecture", "licence", "lineage")}}
         return _from_ours(model, path, config, notes)
     check_float(model, path)
     if preprocess is None:

@@ -24,7 +24,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(_cores()),
         "threads": os.cpu_count(),
         "cpu_quota": _cpu_quota(),
-        "load_average": round(os.getloadavg()[0], 2),
+        "load_average": round(_load_average(), 2),
         "gpu": gpu_names(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
@@ -33,6 +33,10 @@ def describe_machine() -> dict[str, Any]:
 def default_threads() -> int:
     """One thread for each physical core that this process may use, no more than its container's quota."""
     cores = len(_cores())
+    if not _cpuinfo():  # nothing says which processors share a core, but how many cores there are
+        import psutil
+
+        cores = min(cores, psutil.cpu_count(logical=False) or cores)
     return max(1, min(cores, int(_cpu_quota() or cores)))
 
 
@@ -49,7 +53,7 @@ def gpu_names() -> list[str]:
         return []
     command = [tool, "--query-gpu=name", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        answer = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []
@@ -69,7 +73,9 @@ def _processor(info: list[dict[str, str]]) -> str:
     if info and "model name" in info[0]:
         return info[0]["model name"]
     if sysctl := shutil.which("sysctl"):  # macOS
-        answer = subprocess.run([sysctl, "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        answer = subprocess.run(
+            [sysctl, "-n", "machdep.cpu.brand_string"], capture_output=True, encoding="utf-8", errors="replace"
+        )
         if answer.returncode == 0:
             return answer.stdout.strip()
     return platform.processor() or platform.machine()
@@ -90,15 +96,23 @@ def _cores() -> list[list[int]]:
     return list(cores.values())
 
 
+def _load_average() -> float:
+    if hasattr(os, "getloadavg"):
+        return os.getloadavg()[0]
+    import psutil
+
+    return float(psutil.getloadavg()[0])  # Windows: counted from the first call on
+
+
 def _cpu_quota() -> float | None:
     """Processors that the container may use (cgroup v2, then v1); None where there is no limit."""
     root = Path("/sys/fs/cgroup")
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        quota, period = (root / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8").strip()
         except OSError:
             return None
     return int(quota) / int(period) if quota.isdigit() else None

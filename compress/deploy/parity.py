@@ -87,7 +87,7 @@ def _in_fresh_process(file: bytes, pixels: Pixels, raw: Sequence[Pixels]) -> tup
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             [sys.executable, "-P", "-m", "compress.deploy.parity", str(model), str(given), str(got)],
-            capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False,
+            capture_output=True, encoding="utf-8", errors="replace", env=os.environ | {"PYTHONPATH": path}, check=False,
         )  # fmt: skip
         if done.returncode:
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from compress.distill.distillation import Distillation
-from compress.distill.loss import train_student
+from compress.distill.loss import Translation, train_student
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for, reopen
 from transfer.data.loader import Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.parts import measure, metrics, predictor_of, read_pixels, seen_in
 from transfer.data.sources import Data
+from transfer.data.split import TRAIN
 from transfer.fit import recipe_for
-from transfer.start import start
+from transfer.start import Method, check, start
 from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
 from zoo import lineage
-from zoo.artifact import ModelConfig, is_model_directory, load_model, save_model
+from zoo.artifact import ModelConfig, is_model_directory, load_model, read_config, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError
+from zoo.rehearsal import rehearse
 from zoo.weights import WEIGHTS
+
+ADVICE = "more --epochs, or a larger student"
 
 
 def distill(
@@ -63,18 +70,23 @@ def distill(
     """
     out, how = Path(out), Distillation(temperature=temperature, weight=weight, features=features)
     check_free(out, overwrite=overwrite, resume=resume)
+    Recipe(epochs=0 if epochs is None else epochs, patience=patience, seed=seed)
     arguments = {
         "student": located(student), "teacher": located(teacher), "data": located(data), "out": str(out),
         "epochs": epochs, "size": size, **vars(how), "patience": patience, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     master = load_model(teacher)
+    _check_student(student, size, master.config)
     source = open_for(master.config, data)
     torch.manual_seed(seed)
     network, config, trained_before = _student(student, data, source, size, progress)
+    Translation(config.preprocess, master.config.preprocess)
+    record = partial(lineage.step, "distill", arguments, seed=seed, data=source.record())
     with new_directory(
         out, run={"verb": "distill", "arguments": arguments}, overwrite=overwrite, resume=resume
     ) as work:
+        rehearse(work, network, config, record(seconds=0.0, after=metrics(network, config, {})))
         pixels = read_pixels(source, config.preprocess, progress)
         seen = pixels if config.preprocess == master.config.preprocess else read_pixels(
             source, master.config.preprocess, progress
@@ -100,12 +112,32 @@ def distill(
         detach_masks_(found.model)
         its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, progress)
         after = measure(predictor_of(found.model, config), found.model, config, pixels, progress)
-        record = lineage.step(
-            "distill", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, teacher=its, recipe=recipe.to_dict(),
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, teacher=its, recipe=recipe.to_dict(),
+            large_loss=large_loss(before or its, after, ADVICE, than="before" if before else "by its teacher"),
         )  # fmt: skip
-        config = save_model(work, found.model, config.with_step(record))
-    return Step(out, config, record)
+        config = save_model(work, found.model, config.with_step(done, seen_in(source, pixels)))
+    return Step(out, config, done)
+
+
+def _check_student(student: str | Path, size: int | None, teacher: ModelConfig) -> None:
+    """Refuse, before any image is read, a student that is not for these classes or not of this size."""
+    if not is_model_directory(Path(student)):
+        check(str(student), _method(student), size)
+        return
+    classes = read_config(Path(student)).classes or ()
+    if classes != teacher.classes:
+        raise UsageError(
+            f"{student} has the classes {', '.join(classes[:4])}, its teacher "
+            f"{', '.join((teacher.classes or ())[:4])}: both must be fitted to the same data"
+        )
+    if size is not None:
+        raise UsageError(f"--size {size}: {student} has its own; leave it out, or name a model to start from")
+
+
+def _method(student: str | Path) -> Method:
+    """How a student that is a name starts."""
+    return "finetune" if ":" in str(student) or str(student) in WEIGHTS else "scratch"
 
 
 def _student(
@@ -113,21 +145,22 @@ def _student(
 ) -> tuple[nn.Module, ModelConfig, bool]:
     """The network to train, its config, and whether it has learned something already."""
     if not is_model_directory(Path(student)):
-        trained = ":" in str(student) or str(student) in WEIGHTS
-        network, config = start(str(student), source, "finetune" if trained else "scratch", size, progress)
-        return network, config, trained
+        network, config = start(str(student), source, _method(student), size, progress)
+        return network, config, _method(student) == "finetune"
     loaded = load_model(student)
-    if loaded.config.classes != source.classes:
-        raise UsageError(
-            f"{student} has the classes {', '.join((loaded.config.classes or ())[:4])}, its teacher "
-            f"{', '.join(source.classes[:4])}: both must be fitted to the same data"
-        )
-    if size is not None:
-        raise UsageError(f"--size {size}: {student} has its own; leave it out, or name a model to start from")
-    again = reopen(loaded.config.lineage, data)
-    if again is not None and again.fingerprint() != source.fingerprint():
+    if _judged_by_its_own(loaded.config, data, source):
         raise UsageError(
             f"{student} was fitted to another split of {data} than its teacher, so that images it was trained on would "
             "judge it: fit it again with the teacher's --val, --test and --seed"
         )
     return loaded.model, loaded.config, True
+
+
+def _judged_by_its_own(student: ModelConfig, data: str | Path, source: Data) -> bool:
+    """Whether held-out images of the teacher's are among those that the student was trained on."""
+    if student.seen is not None:
+        held_out = np.flatnonzero(source.parts != TRAIN).tolist()
+        own = set(source.hashes[i] for i in source.indices(TRAIN))  # a copy in two parts is the data's way
+        return any(student.seen.part_of(source.hashes[i]) == TRAIN and source.hashes[i] not in own for i in held_out)
+    again = reopen(student.lineage, data)
+    return again is not None and again.fingerprint() != source.fingerprint()

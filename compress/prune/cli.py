@@ -16,6 +16,7 @@ from compress.say import (
     Weight,
     needed,
     say_before_and_after,
+    say_large_loss,
 )
 from zoo.console import Console, Json, Offline, Overwrite, Seed
 from zoo.errors import UsageError
@@ -114,6 +115,7 @@ def prune(
         before, after = (step.record["metrics"][when] for when in ("before", "after"))
         shares = [after[key] / before[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
+        say_large_loss(console, step.record)
         images = data or "DATA"
         console.next(
             ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],
@@ -128,20 +130,27 @@ def _explain(console: Console, directory: str, data: str | None, choice: Choice,
     from compress.prune.budget import Cost
     from compress.prune.group import describe_whole
     from compress.prune.latency import latency_table
-    from compress.prune.step import Cutter
+    from compress.prune.step import Cutter, grouping_of, trial_of
     from transfer.data.dataset import open_for
     from transfer.data.parts import read_pixels
     from zoo.artifact import load_model
 
+    choice.check_images(data is not None)
     loaded = load_model(directory)
+    grouping = grouping_of(loaded.model, loaded.config, choice)
+    told = describe_whole(grouping.whole)
+    for line in told:
+        console.say(line)  # first: they are why a budget cannot be met
+    trial_of(loaded, choice, grouping)
     pixels = None
     if data is not None:
         source = open_for(loaded.config, data)
         pixels = read_pixels(source, loaded.config.preprocess, console.progress)
     cutter = Cutter(loaded, pixels, choice, seed=seed, progress=console.progress)
-    for line in describe_whole(cutter.grouping_of(loaded.model).whole):
-        console.say(line)  # first: they are why a budget cannot be met
     pruned = cutter.cut(loaded.model)
+    for line in pruned.notes:
+        if line not in told:
+            console.say(line)
     table = latency_table(
         loaded.model, loaded.config.input_size, pruned.grouping, threads=choice.threads, round_to=choice.round_to,
         floor=choice.floor, progress=console.progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -169,18 +170,20 @@ class Comparison(Coupling):
             self.wrong.update(dict.fromkeys(loose, f"its forward reads it by fixed numbers{line_of_forward()}"))
 
 
-def is_of_model(path: Path) -> bool:
-    """Whether a source file is the model's, and neither torch's nor of this package."""
-    return path.suffix == ".py" and path.parent != HERE and TORCH not in path.parents
+@cache
+def name_in_model(file: str) -> str:
+    """ "models/levit.py" for a source file of the model's, "" for one of torch's or of this package."""
+    path = Path(file)
+    theirs = path.suffix == ".py" and path.parent != HERE and TORCH not in path.parents
+    return "/".join(path.parts[-2:]) if theirs else ""
 
 
 def line_of_forward() -> str:
     """ " (file:line)" of the innermost line outside torch and this package that is running, if there is one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if is_of_model(path):
-            return f" ({'/'.join(path.parts[-2:])}:{frame.f_lineno})"
+        if name := name_in_model(frame.f_code.co_filename):
+            return f" ({name}:{frame.f_lineno})"
         frame = frame.f_back
     return ""
 

@@ -128,3 +128,9 @@ def _widths(layer: nn.Module) -> Iterator[tuple[str, int]]:
         yield "num_channels", len(layer.weight)
     elif isinstance(layer, nn.Embedding):
         yield from zip(("num_embeddings", "embedding_dim"), layer.weight.shape, strict=True)
+    elif isinstance(layer, nn.PReLU):
+        yield "num_parameters", len(layer.weight)
+    elif isinstance(layer, nn.RNNBase):
+        yield "input_size", layer.weight_ih_l0.shape[1]
+    elif isinstance(layer, nn.RNNCellBase):
+        yield "input_size", layer.weight_ih.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.prune.group import CLASSES, Attribute, Group, Grouping, Indices, Product, Rescaling, Slice, Width
-from compress.prune.labels import Array, Labels, Marks, along
+from compress.prune.attributes import Attributes, Dimensions
+from compress.prune.group import CLASSES, Group, Grouping, Indices, Product, Rescaling, Slice, Width
+from compress.prune.labels import Array, Labels, Marks, varying
+from compress.prune.positions import culprits
 from compress.prune.trace import DoesNotRun, Named, Record
 
 UNTIED = "its parts have to stay equally wide, and depend on others differently"
-SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed|split")  # sizes; not windows, steps, depths
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
 
 
 Placed = tuple[int, Indices, Indices]
@@ -29,13 +28,22 @@ class Families:
     """The groups of a traced model.
 
     Args:
+        dimensions: sizes that the trace saw, see compress/prune/attributes.py.
         stays: representatives of labels that stay whole, and why.
         normalized: whether widths that a norm normalizes over may be cut.
         classifier: name of the layer that gives the logits.
     """
 
     def __init__(
-        self, model: nn.Module, labels: Labels, record: Record, stays: dict[int, str], normalized: bool, classifier: str
+        self,
+        model: nn.Module,
+        labels: Labels,
+        record: Record,
+        dimensions: Dimensions,
+        stays: dict[int, str],
+        *,
+        normalized: bool,
+        classifier: str,
     ) -> None:
         self.labels, self.record, self.classifier = labels, record, classifier
         self.modules = dict(model.named_modules())
@@ -56,7 +64,10 @@ class Families:
             self.unit[members] = np.arange(len(members))
         self.starts = np.cumsum([0, *(len(members) for members in self.members)])  # of groups, among all channels
         self.unequal: dict[int, str] = {}
-        self.ties = self._tie()
+        self.ties: dict[int, int] = {}
+        self._tie_parts()
+        self.attributes = Attributes(self, dimensions)
+        self.unequal.update(self.attributes.wrong)
         self.rescaled: dict[int, list[Rescaling]] = {}
 
     def _resolve(self, ids: Array) -> list[Array]:
@@ -91,12 +102,17 @@ class Families:
                 unique, at = np.unique(array, return_index=True)
                 places[unique] += random.integers(1, 2**63, dtype=np.uint64)
                 first.append(unique[np.argsort(at)])
+        apart = np.zeros(self.labels.count, dtype=np.uint64)  # what a forward takes apart it may treat apart
+        for _, piece in self.record.pieces:
+            for array in self.labels.resolved((piece,)):
+                apart[np.unique(array)] += random.integers(1, 2**63, dtype=np.uint64)
         order = np.concatenate([*first, np.zeros(0, np.int64)])
         _, at = np.unique(order, return_index=True)
         order = order[np.sort(at)]
         order = order[order != 0]
         stay = self.labels.stay(order, normalized=self.normalized)
         stay[np.isin(order, list(self.stays))] = True
+        places[order] += np.where(stay, np.uint64(0), apart[order])
         _, first_of, kind = np.unique(places[order] << np.uint64(1) | stay, return_index=True, return_inverse=True)
         together = np.argsort(first_of[kind], kind="stable")  # in the order in which each kind was met
         starts = np.flatnonzero(np.diff(first_of[kind][together], prepend=-1))
@@ -142,6 +158,8 @@ class Families:
         layers: list[str] = []
         for (name, dim), ids in reversed(self.cells.items()):
             module, _, leaf = name.rpartition(".")
+            module, parametrized, of = module.partition(".parametrizations.")
+            leaf = of.partition(".")[0] if parametrized else leaf
             layer = self.modules[module]
             out = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
             if dim == out and "weight" in leaf and getattr(layer, leaf).dim() > 1:  # not a table of positions
@@ -153,9 +171,16 @@ class Families:
     def kind(self, members: Array) -> str:
         return self.kinds.get(int(members[0]), "channels")
 
-    def _tie(self) -> dict[int, int]:
+    def tie_(self, groups: set[int]) -> bool:
+        """From now on these are equally wide; False, and nothing is done, where they are not so now."""
+        if len({len(self.members[g]) for g in groups}) > 1:
+            return False
+        joined = groups | {g for g, root in self.ties.items() if root in {self.ties.get(d) for d in groups}}
+        self.ties.update(dict.fromkeys(joined, min(joined)))
+        return True
+
+    def _tie_parts(self) -> None:
         """Groups that have to stay equally wide: of the parts into which a forward cuts a tensor."""
-        tied: dict[int, int] = {}
         for parts in self.record.parts:
             each = [self._groups_of(part) for part in parts]
             common = set.intersection(*each)
@@ -163,14 +188,30 @@ class Families:
             distinct = set().union(*rest)
             if not distinct:
                 continue
-            equal = len({len(self.members[g]) for g in distinct - {-1}}) == 1
-            if equal and -1 not in distinct and all(len(r) == 1 for r in rest):
-                joined = distinct | {g for g, root in tied.items() if root in {tied.get(d) for d in distinct}}
-                tied.update(dict.fromkeys(joined, min(joined)))
-            else:
+            if -1 in distinct or any(len(r) != 1 for r in rest) or not self.tie_(distinct):
                 for g in distinct - {-1}:
                     self.unequal.update(dict.fromkeys(self.members[g].tolist(), UNTIED))
-        return tied
+        for pieces in self._halves():
+            each = [self._groups_of(piece) for piece in pieces]
+            distinct = set().union(*each)
+            alone = len(distinct) == len(each) == sum(len(groups) for groups in each)
+            if alone and -1 not in distinct and not distinct & {*self.ties}:
+                self.tie_(distinct)
+
+    def _halves(self) -> Iterator[list[Array]]:
+        """Widths that slices cut into equal parts, in order: perhaps by halves of whatever width there is."""
+        found: dict[bytes, tuple[Array, dict[bytes, Array]]] = {}
+        for mark, piece in self.record.pieces:
+            if len(varying(mark)) == 1 and piece.size > 1:
+                found.setdefault(mark.tobytes(), (mark, {}))[1].setdefault(piece.tobytes(), piece)
+        for mark, pieces in found.values():
+            place = {int(label): i for i, label in enumerate(mark.ravel())}
+            bounds = {0, mark.size}
+            for piece in pieces.values():
+                bounds |= {place[int(piece.flat[0])], place[int(piece.flat[-1])] + 1}
+            parts = np.split(mark.ravel(), sorted(bounds - {0, mark.size}))  # what no slice took among them
+            if len({part.size for part in parts}) == 1:
+                yield parts
 
     def _groups_of(self, part: Array) -> set[int]:
         roots = np.concatenate([a.ravel() for a in self.labels.resolved((part,))] or [np.zeros(0, np.int64)])
@@ -204,67 +245,54 @@ class Families:
             Product(p.constant, tuple(self.width(size, marks) for size, marks in p.factors))
             for p in self.record.products
         )
-        return Grouping(groups, self.whole, products, tuple(self._attributes()))
+        return Grouping(groups, self.whole, products, tuple(self.attributes.found()))
 
-    def _attributes(self) -> Iterator[Attribute]:
-        for name, (count, marks) in self.record.groups.items():
-            layer = self.modules[name]
-            attribute = "num_groups" if isinstance(layer, nn.GroupNorm) else "groups"
-            if hasattr(layer, attribute):
-                yield Attribute(name, attribute, (self.width(count, marks),))
-        for name, shape, marks in self.record.norms:
-            if hasattr(self.modules[name], "normalized_shape"):
-                widths = tuple(self.width(n, along(marks, d)) for d, n in enumerate(shape))
-                yield Attribute(name, "normalized_shape", widths, several=True)
-        yield from self._numbers()
-        yield from self._lists()
+    def sole_group(self, width: Width) -> int | None:
+        """The group of which this is the width, and the whole of it; None where it is anything else."""
+        groups = np.unique(self._group_of(width.channels))
+        if len(groups) == 1 and len(width.indices) == width.size == len(self.members[groups[0]]):
+            return int(groups[0])
+        return None
 
-    def _numbers(self) -> Iterator[Attribute]:
-        """Whole numbers of a module that are the size of something that its forward reshapes or slices."""
-        sizes: dict[str, list[Width]] = defaultdict(list)
-        for moved in self.record.moved:
-            for dim, size in enumerate(moved.shape):
-                width = self.width(size, along(moved.marks, dim))
-                if len(width.indices):
-                    sizes[moved.module].append(width)
-        for name, widths in sizes.items():
-            module = self.modules[name]
-            if isinstance(module, LAYERS):
-                continue
-            for attribute, value in vars(module).items():
-                if type(value) is int and SIZES.search(attribute):
-                    fitting = [w for w in widths if w.size == value]
-                    if fitting:
-                        yield Attribute(name, attribute, (self._named(attribute, fitting),))
+    def _group_of(self, channels: Indices) -> Indices:
+        return np.searchsorted(self.starts, channels, side="right") - 1
 
-    def _lists(self) -> Iterator[Attribute]:
-        """Lists of a module that are the sizes of what its forward concatenates or splits, or of the first of it."""
-        for name, parts in self.record.lists:
-            module = self.modules[name]
-            sizes = tuple(size for size, _ in parts)
-            for attribute, value in vars(module).items():
-                fits = isinstance(value, tuple | list) and value and tuple(value) == sizes[: len(value)]
-                if fits and SIZES.search(attribute):
-                    widths = tuple(self.width(size, marks) for size, marks in parts[: len(value)])
-                    yield Attribute(name, attribute, widths, several=True)
+    def tied_channels(self, channels: Indices) -> Indices:
+        """Of groups that are tied those of the first."""
+        if not len(channels):
+            return channels
+        groups = self._group_of(channels)
+        roots = np.array([self.ties.get(g, g) for g in range(len(self.members))])[groups]
+        return channels - self.starts[groups] + self.starts[roots]
 
-    def _named(self, attribute: str, widths: list[Width]) -> Width:
-        """Of several sizes that are equal by chance, the one that the attribute's name speaks of."""
-        wanted = "heads" if "heads" in attribute else "head widths" if "dim" in attribute else "channels"
-        for width in widths:
-            groups = np.searchsorted(self.starts, width.channels, side="right") - 1
-            if {self.kind(self.members[group]) for group in np.unique(groups).tolist()} == {wanted}:
-                return width
-        return widths[0]
+    def members_of(self, channels: Indices) -> list[int]:
+        """Representatives of all labels of the groups that have these channels."""
+        return [int(m) for g in np.unique(self._group_of(channels)).tolist() for m in self.members[g]]
+
+    def kinds_of(self, width: Width) -> set[str]:
+        return {self.kind(self.members[group]) for group in np.unique(self._group_of(width.channels)).tolist()}
 
     def roots(self) -> list[int]:
         return [int(m) for members in self.members for m in members]
 
+    @property
+    def all_kept(self) -> list[Indices]:
+        return [np.arange(len(members)) for members in self.members]
+
+    def lost(self, keeps: Sequence[Indices]) -> list[Array]:
+        """The labels of each group that go."""
+        return [np.delete(members, keep) for members, keep in zip(self.members, keeps, strict=True)]
+
+    def moved(self, whole: Record, cut: Record, keeps: Sequence[Indices]) -> dict[int, str]:
+        """Labels of the groups whose cut makes the forward take other channels than it took, and where."""
+        found = culprits(self.labels, whole.steps, cut.steps, self.lost(keeps))
+        return {int(m): why for groups, why in found for g in groups for m in self.members[g]}
+
     def labels_after(self, keeps: Sequence[Indices]) -> Named:
         """The labels of every tensor that are left after a cut."""
         gone = np.zeros(self.labels.count, dtype=bool)
-        for members, keep in zip(self.members, keeps, strict=True):
-            gone[np.delete(members, keep)] = True
+        for lost in self.lost(keeps):
+            gone[lost] = True
         after: Named = {}
         left: dict[Address, Array] = {}
         for (name, dim), ids in self.cells.items():
@@ -276,19 +304,23 @@ class Families:
             after.setdefault(name, {})[dim] = left[_address(ids)]
         return after
 
-    def blame(self, error: DoesNotRun) -> dict[int, str]:
-        """Labels of the groups that an operator's failure concerns, or, if it is not known, of all in its module."""
-        reason = f"its forward fixes a shape: {error}"
-        concerned = {r for array in self.labels.resolved((error.labels,)) for r in np.unique(array).tolist()}
+    def roots_of(self, marks: Sequence[Array]) -> list[int]:
+        """All labels of the groups that have some of these."""
+        concerned = {r for array in self.labels.resolved(tuple(marks)) for r in np.unique(array).tolist()}
         groups = {int(self.owner[r]) for r in concerned if r} - {-1}
-        if not groups:
+        return [int(m) for g in groups for m in self.members[g]]
+
+    def blame(self, error: DoesNotRun, reason: str) -> dict[int, str]:
+        """Labels of the groups that an operator's failure concerns, or, if it is not known, of all in its module."""
+        roots = self.roots_of((error.labels,))
+        if not roots:
             inside = f"{error.module}." if error.module else ""
             groups = {
                 group for (name, _), ids in self.cells.items() if name.startswith(inside)
                 for group, _, _ in self._place(ids)
             }  # fmt: skip
-        groups = groups or set(range(len(self.members)))
-        return {int(m): reason for g in groups for m in self.members[g]}
+            roots = [int(m) for g in groups for m in self.members[g]]
+        return dict.fromkeys(roots or self.roots(), reason)
 
     def learn_scales(self, after: Record, keeps: Sequence[Indices]) -> dict[int, str]:
         """Compare the plain numbers by which the whole and the cut network multiply.

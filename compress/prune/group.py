@@ -160,6 +160,26 @@ class Grouping:
         """Of the uncut network, for one image."""
         return sum(p.constant * math.prod(width.size for width in p.factors) for p in self.products)
 
+    def without(self, stay: Mapping[str, str]) -> Grouping:
+        """The same with these groups left whole; `stay` is their names, and why."""
+        cut = [group.name not in stay for group in self.groups]
+        kept = np.repeat(np.array(cut, dtype=bool), [group.width for group in self.groups])
+        place = np.cumsum(kept) - 1  # of a channel among those of all groups
+        held: dict[int, Width] = {}  # one that several share stays one
+
+        def narrowed(width: Width) -> Width:
+            if id(width) not in held:
+                stays = kept[width.channels]
+                held[id(width)] = Width(width.size, width.indices[stays], place[width.channels[stays]])
+            return held[id(width)]
+
+        return Grouping(
+            tuple(group for group, c in zip(self.groups, cut, strict=True) if c),
+            {**self.whole, **stay},
+            tuple(Product(p.constant, tuple(map(narrowed, p.factors))) for p in self.products),
+            tuple(Attribute(a.module, a.name, tuple(map(narrowed, a.widths)), a.several) for a in self.attributes),
+        )
+
     def flat(self, keeps: Sequence[Indices]) -> NDArray[np.bool_]:
         """For the channels of all groups, one group after the other, whether each is kept."""
         return np.concatenate([*flags(self.groups, keeps), np.zeros(0, dtype=bool)])

@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.prune.attributes import Dimensions
 from compress.prune.coupling import Comparison, Coupling
 from compress.prune.cut import cut_
 from compress.prune.families import Families
-from compress.prune.group import Group, Grouping, Slice
+from compress.prune.group import Group, Grouping, Indices, Slice
 from compress.prune.labels import Array, Labels, varying
+from compress.prune.spots import FixedSpots
 from compress.prune.trace import DoesNotRun, Record, trace
 from zoo.classifier import auxiliary_names, classifier_name
 from zoo.errors import UsageError
 from zoo.ghost import copy_of, ghost_of
 
 __all__ = ["Group", "Grouping", "Slice", "find_groups"]
-ATTEMPTS = 20
 
 
 def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) -> Grouping:
@@ -58,17 +59,32 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             raise UsageError(f"{type(model).__name__} does not run on an input of {size}: {error}") from error
     separate_(labels, record)
     labels.settle()
-    stays: dict[int, str] = {}
+    dimensions = Dimensions.of(record, labels)
+    classifier = _classifier(model)
     two = torch.cat([inputs, inputs])  # the batch may be of any size
-    for _ in range(ATTEMPTS):
-        families = Families(ghost, labels, record, stays, normalized, _classifier(model))
-        wrong = families.unequal or _compare(ghost, two, families)
-        if not wrong:
+    fixed = FixedSpots(record.operators)
+    whole: Record | None = None
+    while True:
+        ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
+        families = Families(
+            ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
+        )
+        if whole is None:
+            known = families.labels_after(families.all_kept)
+            try:
+                whole = trace(ghost, two, Comparison(labels), known)
+            except DoesNotRun:  # or of one alone
+                two, ghost = inputs, make(model).train().eval()
+                whole = trace(ghost, two, Comparison(labels), known)
+            ghost = make(model).train().eval()
+        try:
+            wrong = families.unequal or _compare(ghost, two, families, whole)
+        except DoesNotRun as error:
+            fixed.fail(families, error)
+            continue
+        fixed.learn(families, wrong)
+        if not wrong and not fixed.doubt():
             return families.grouping
-        stays.update(wrong)
-        ghost = make(model).eval()
-    stays.update(dict.fromkeys(families.roots(), "its forward fixes shapes in too many places"))
-    return Families(ghost, labels, record, stays, normalized, _classifier(model)).grouping
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
@@ -112,20 +128,38 @@ def _taken_apart(array: Array, apart: set[tuple[bytes, ...]]) -> list[Array]:
     return [array]
 
 
-def _compare(ghost: nn.Module, inputs: Tensor, families: Families) -> dict[int, str]:
-    """Cut one channel of every group of `ghost` and trace it: labels that meet wrongly, and why.
+def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record) -> dict[int, str]:
+    """Cut some of every group of `ghost` and trace it: labels that meet wrongly or stand elsewhere, and why.
 
     Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
+
+    Raises:
+        DoesNotRun: an operator of the cut network failed, and nothing stood elsewhere before.
     """
     grouping = families.grouping
-    keeps = [np.delete(np.arange(g.width), (g.width * 2) // 3) for g in grouping.groups]
+    keeps = _some_of(grouping)
     cut_(ghost, grouping, keeps)
     comparison = Comparison(families.labels)
     try:
         record = trace(ghost, inputs, comparison, families.labels_after(keeps))
     except DoesNotRun as error:
-        return families.blame(error)
-    wrong = comparison.wrong
-    if not wrong:
-        wrong = families.learn_scales(record, keeps)
-    return wrong
+        if moved := families.moved(whole, error.record, keeps):
+            return moved
+        raise
+    return families.moved(whole, record, keeps) or comparison.wrong or families.learn_scales(record, keeps)
+
+
+def _some_of(grouping: Grouping) -> list[Indices]:
+    """A random half to nine tenths of each group's channels, equally many of those that are tied.
+
+    In turn a little and much is cut: what a forward divides by shares of the whole width must not fit by chance.
+    """
+    random = np.random.default_rng(0)
+    shares: dict[int, float] = {}
+    keeps = []
+    for i, group in enumerate(grouping.groups):
+        unit = i if group.tied is None else group.tied
+        share = shares.setdefault(unit, random.uniform(0.8, 0.9) if len(shares) % 2 else random.uniform(0.5, 0.6))
+        count = min(group.width - 1, max(2, round(share * group.width)))
+        keeps.append(np.sort(random.permutation(group.width)[:count]))
+    return keeps

@@ -55,12 +55,15 @@ class Labels:
 
     def find(self, labels: Array) -> Array:
         """The representative of each label."""
-        found = self._parent[labels]
+        found, far = self._parent[labels], False
         while True:
             above = self._parent[found]
             if np.array_equal(above, found):
-                return found
-            found = above
+                break
+            found, far = above, True
+        if far:
+            self._parent[labels] = found
+        return found
 
     def unite(self, a: Array, b: Array) -> None:
         """Make a[i] and b[i] one (broadcast); what is united with 0 can never be removed."""
@@ -73,7 +76,7 @@ class Labels:
                 if not differ.any():
                     break
                 low, high = np.minimum(x[differ], y[differ]), np.maximum(x[differ], y[differ])
-                self._parent[high] = low
+                np.minimum.at(self._parent, high, low)  # of several the least: the others meet it in the next turn
                 np.maximum.at(self._fixed, low, self._fixed[high])
                 np.maximum.at(self._normalized, low, self._normalized[high])
                 if self._products:

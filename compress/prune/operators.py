@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.prune.labels import Array, Marks, aligned, along, move, varying
+from compress.prune.layouts import folding, glu, sampling, unfolding
 from compress.prune.norms import batch_norm, group_norm, layer_norm
 from compress.prune.products import batched, convolution, matrix
 
@@ -65,6 +66,15 @@ def same(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     trace.give(out, trace.of(args[0]))
 
 
+def strided(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Other strides: the same tensor if its shape is, and nothing is known of it otherwise."""
+    x = args[0]
+    if tuple(out.shape) == tuple(args[1]) == tuple(x.shape) and x.is_contiguous():
+        same(trace, func, out, args, kwargs)
+    else:
+        unknown(trace, func, out, args, kwargs)
+
+
 def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     """Moves numbers: the same operator moves the labels."""
     x, marks = args[0], trace.of(args[0])
@@ -77,8 +87,10 @@ def moving(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     else:
         moved = [move(m, tuple(x.shape), lambda t: func(t, *args[1:], **kwargs)) for m in marks]
     trace.note_moved(x)
-    for i, tensor in enumerate(outs):
-        trace.give(tensor, [arrays[i] for arrays in moved])
+    trace.record.pieces += [(m, a) for m, arrays in zip(marks, moved, strict=True) for a in arrays if a.size < m.size]
+    trace.moved = [tuple(arrays[i] for arrays in moved) for i in range(len(outs))]
+    for tensor, given in zip(outs, trace.moved, strict=True):
+        trace.give(tensor, given)
         trace.note_moved(tensor)
     if func.overloadpacket in RESHAPES:
         trace.record.joint += [m for m in trace.of(out) if len(varying(m)) > 1 and _splits(m, marks)]
@@ -99,6 +111,12 @@ def selecting(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None
             else:
                 trace.record.parts.append(tuple(np.moveaxis(mark, dim, 0)))
     moving(trace, func, out, args, kwargs)
+
+
+def shuffling(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Channels as (groups, width of one), transposed: the same channel of every group goes."""
+    moving(trace, func, out, args, kwargs)
+    trace.record.joint += [m.reshape(args[1], -1) for m in trace.of(args[0]) if varying(m) == (1,)]
 
 
 def splitting(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
@@ -186,7 +204,7 @@ def reducing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     if len(args) > 1 and isinstance(args[1], Tensor):  # the larger of two
         elementwise(trace, func, out, args, kwargs)
         return
-    position = 2 if func.overloadpacket is aten.linalg_vector_norm else 1
+    position = 2 if func.overloadpacket in (aten.linalg_vector_norm, aten.norm) else 1
     given = args[position] if len(args) > position else kwargs.get("dim")
     dims = range(x.dim()) if given is None or given == [] else [given] if isinstance(given, int) else given
     dims = tuple(d % x.dim() for d in dims) if x.dim() else ()
@@ -196,6 +214,24 @@ def reducing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
             trace.give(t, marks)
         else:
             trace.give(t, [m.reshape([n for d, n in enumerate(m.shape) if d not in dims]) for m in marks])
+
+
+def ordering(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """Sorts, running sums and ranks along a dimension: what goes changes the places of the others."""
+    x, position = args[0], 2 if func.overloadpacket in (aten.topk, aten.kthvalue) else 1
+    dim = args[position] if len(args) > position else kwargs.get("dim", -1)
+    if not isinstance(dim, int) or isinstance(dim, bool):  # sort.stable has its dimension by name, median may have none
+        unknown(trace, func, out, args, kwargs)
+        return
+    dim %= x.dim()
+    marks = trace.coupling.level(trace.of(x), (dim,), "it is put in an order")
+    for t in out if isinstance(out, tuple | list) else (out,):
+        trace.give(t, marks if t.dim() == x.dim() else [np.squeeze(m, dim) for m in marks])
+
+
+def first_of(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
+    """An elementwise operator of its first argument, which also gives out what its gradient needs."""
+    trace.give(out[0] if isinstance(out, tuple | list) else out, trace.of(args[0]))
 
 
 def softmax(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
@@ -225,27 +261,39 @@ def indexing(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
 
 
 RESHAPES = (aten.view, aten._unsafe_view, aten.reshape)
+COPIES = (aten.clone, aten.contiguous, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh)
 SCALINGS = (aten.mul, aten.mul_, aten.div, aten.div_)
-_WINDOW = {aten.avg_pool1d: 1, aten.max_pool1d: 1, aten.upsample_linear1d: 1, aten.upsample_nearest1d: 1}
+_WINDOW = {  # pooling, resizing and padding along one dimension, or three
+    **dict.fromkeys(
+        (
+            aten.avg_pool1d, aten.max_pool1d, aten.upsample_linear1d, aten.upsample_nearest1d,
+            aten._upsample_nearest_exact1d, aten.reflection_pad1d, aten.replication_pad1d,
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        (
+            aten.avg_pool3d, aten.max_pool3d_with_indices, aten._adaptive_avg_pool3d, aten.adaptive_max_pool3d,
+            aten.upsample_trilinear3d, aten.upsample_nearest3d, aten._upsample_nearest_exact3d,
+            aten.reflection_pad3d, aten.replication_pad3d,
+        ),
+        3,
+    ),
+}  # fmt: skip
 RULES: dict[Any, Rule] = {
     **dict.fromkeys(
         (
             *RESHAPES, aten.permute, aten.transpose, aten.t, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice,
             aten.roll, aten.flip, aten.repeat, aten.unfold, aten.pixel_shuffle,
-            aten.pixel_unshuffle, aten.channel_shuffle, aten.narrow, aten.movedim,
+            aten.pixel_unshuffle, aten.narrow, aten.movedim,
         ),
         moving,
     ),
     **dict.fromkeys((aten.select, aten.unbind), selecting),
     **dict.fromkeys((aten.split, aten.chunk), splitting),
+    **dict.fromkeys((aten.channel_shuffle, aten.native_channel_shuffle), shuffling),
     aten.split_with_sizes: unequal_parts,
-    **dict.fromkeys(
-        (
-            aten.clone, aten.contiguous, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh,
-            aten.hardswish, aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_,
-        ),
-        same,
-    ),
+    **dict.fromkeys((*COPIES, aten.hardswish, aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_), same),
     **dict.fromkeys(
         (
             aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones,
@@ -258,18 +306,26 @@ RULES: dict[Any, Rule] = {
             aten.max_pool2d_with_indices, aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d,
             aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.avg_pool1d,
             aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa, aten.reflection_pad2d, aten.replication_pad2d,
-            aten.upsample_linear1d, aten.upsample_nearest1d, aten.max_pool1d, aten.adaptive_avg_pool2d,
+            aten.adaptive_avg_pool2d, aten._upsample_nearest_exact2d, *_WINDOW,
         ),
         windows,
     ),
     **dict.fromkeys(
         (
             aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.var, aten.std, aten.var_mean,
-            aten.linalg_vector_norm, aten.argmax, aten.prod, aten.any, aten.all,
+            aten.linalg_vector_norm, aten.norm, aten.argmax, aten.prod, aten.any, aten.all, aten.logsumexp,
         ),
         reducing,
     ),
-    **dict.fromkeys((aten._softmax, aten._safe_softmax, aten._log_softmax, aten.cumsum), softmax),
+    **dict.fromkeys((aten._softmax, aten._safe_softmax, aten._log_softmax), softmax),
+    **dict.fromkeys(
+        (
+            aten.sort, aten.argsort, aten.topk, aten.kthvalue, aten.median, aten.mode, aten.cumsum, aten.cumprod,
+            aten.cummax, aten.cummin, aten.logcumsumexp,
+        ),
+        ordering,
+    ),
+    **dict.fromkeys((aten.log_sigmoid_forward, aten.rrelu_with_noise), first_of),
     **dict.fromkeys((aten.mm, aten.addmm), matrix),
     **dict.fromkeys((aten.bmm, aten.baddbmm), batched),
     **dict.fromkeys(
@@ -281,12 +337,22 @@ RULES: dict[Any, Rule] = {
     ),
     **dict.fromkeys((aten.index, aten.index_select), indexing),
     aten.convolution: convolution,
-    aten.copy_: elementwise,
+    **dict.fromkeys((aten.copy_, aten._prelu_kernel), elementwise),
+    aten.as_strided_: strided,
     aten.cat: concatenating,
     aten.stack: stacking,
     aten.constant_pad_nd: padding,
     aten.max_unpool2d: unpooling,
+    aten.glu: glu,
+    aten.im2col: unfolding,
+    aten.col2im: folding,
+    **dict.fromkeys((aten.grid_sampler_2d, aten.grid_sampler_3d), sampling),
     aten.native_layer_norm: layer_norm,
     aten.native_group_norm: group_norm,
     aten.embedding: embedding,
 }  # fmt: skip
+MOVING = {  # operators that only move numbers; which of the reshapes runs depends on how a tensor lies in memory
+    op: "reshape" if op in RESHAPES else str(op)
+    for op, rule in RULES.items()
+    if rule in (moving, selecting, shuffling, splitting, unequal_parts)
+}

@@ -52,15 +52,25 @@ def _transposed(trace: Trace, out: Tensor, x: Tensor, marks: Marks, weight: Tens
     rows, columns = along(trace.of(weight, 2), 0), along(trace.of(weight, 2), 1)
     entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
     trace.coupling.meet(entering, rows, (x.shape[1],), (len(weight),), "it meets rows that stay")
-    if groups > 1:
-        for mark in (*rows, *columns):
-            trace.coupling.fix(mark, "no rule for grouped transposed convolutions")
-        columns = ()
+    outputs = columns if groups == 1 else _transposed_groups(trace, entering, columns, weight.shape[1], groups)
     if bias is not None:
-        trace.coupling.meet(columns, trace.of(bias), (len(bias),), (len(bias),), "its bias")
-    trace.give(out, [m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in columns])
+        trace.coupling.meet(outputs, trace.of(bias), (len(bias),), (len(bias),), "its bias")
+    trace.give(out, [m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs])
     constant = x.numel() // x.shape[1] * math.prod(weight.shape[2:])
     trace.note_product(constant, (len(weight), rows), (weight.shape[1], columns))
+
+
+def _transposed_groups(trace: Trace, entering: Marks, columns: Marks, width: int, groups: int) -> Marks:
+    """What leaves is groups times columns: a group goes with its inputs, a column of the weight in all groups."""
+    if not entering:
+        for mark in columns:
+            trace.coupling.fix(mark, "a grouped convolution reads it")
+        return tuple(np.tile(m, groups) for m in columns)
+    blocks = tuple(squeezed(m.reshape(groups, -1)) for m in entering)
+    each = [m for m in trace.coupling.separate(blocks, (0,), GROUPS) if m.shape[0] > 1]
+    if each:
+        trace.record.groups[trace.module] = (groups, tuple(m.reshape(-1) for m in each))
+    return (*(np.repeat(m.reshape(-1), width) for m in each), *(np.tile(m, groups) for m in columns))
 
 
 def _grouped(

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,33 @@ from compress.distill.distillation import Distillation
 from compress.gradient_batches import gradient_batches
 from compress.prune.allocate import ALLOCATIONS, Allocation, Scores, check_reachable, check_share, narrowed
 from compress.prune.budget import Cost
-from compress.prune.group import describe_whole
 from compress.prune.groups import Grouping, find_groups
 from compress.prune.importance import CRITERIA, Importance, Random, Taylor
 from compress.prune.latency import latency_table, measured_ms
+from compress.prune.reach import trial_cut
 from compress.prune.reconstruct import reconstruct_
 from compress.prune.recover import recipe_after_cut
 from compress.prune.recover import recover as train_back
 from compress.prune.sensitivity import Sensitivity
 from compress.prune.shrink import Penalty, Shrink, check_penalty
-from compress.prune.structured import Pruned, cut_channels, scored
+from compress.prune.structured import Pruned, accepted, cut_channels, scored
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.rank import in_pattern
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import AfterStep, TrainingData, finetune
+from transfer.training.recipe import Recipe
 from zoo import lineage
-from zoo.artifact import LoadedModel, load_model, save_model
+from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
 from zoo.cost import count_parameters
 from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.ghost import copy_of
+from zoo.rehearsal import rehearse
 
 LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
 LATENCY_MARGIN = 0.98
@@ -98,6 +101,19 @@ class Choice:
                 f"rounds={self.rounds}, round_to={self.round_to} and floor={self.floor} must be at least 1, at least 1 "
                 "and in [0, 1]"
             )
+
+    def check_images(self, given: bool) -> None:
+        """Refuse a choice that is made by images where there are none.
+
+        Raises:
+            UsageError: see there.
+        """
+        if not given and (self.criterion == "taylor" or self.allocation == "sensitivity"):
+            what = "Taylor's criterion" if self.criterion == "taylor" else "allocation by sensitivity"
+            raise UsageError(f"{what} needs images: name the model's with --data")
+
+
+ADVICE = "more epochs with --recover, or a larger --macs or --latency"
 
 
 @dataclass(frozen=True)
@@ -159,18 +175,23 @@ def prune(
     )  # fmt: skip
     how = Distillation(temperature=temperature, weight=weight, features=features)
     check_free(out, overwrite=overwrite, resume=resume)
-    _check(choice, data, sparse_epochs, penalty, recover)
+    _check(choice, data, sparse_epochs, penalty, recover, patience, seed)
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "recover": recover, **vars(choice),
         "sparse_epochs": sparse_epochs, "penalty": penalty, **vars(how), "patience": patience, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
+    if progress is not None:
+        progress("pruning", 0, 1, "")
+    trial = trial_of(loaded, choice, grouping_of(loaded.model, loaded.config, choice), measures=not resume)
     source = None if data is None else open_for(loaded.config, data)
     notes: dict[str, Any] = {}
+    record = partial(
+        lineage.step, "prune", arguments, seed=seed, data=None if source is None else source.record()
+    )  # fmt: skip
     with new_directory(out, run={"verb": "prune", "arguments": arguments}, overwrite=overwrite, resume=resume) as work:
-        if progress is not None:
-            progress("pruning", 0, 1, "")
+        rehearse(work, trial.model, loaded.config, record(seconds=0.0))
         pixels = None if source is None else read_pixels(source, loaded.config.preprocess, progress)
         cutter = Cutter(loaded, pixels, choice, seed=seed, progress=progress)
         before: dict[str, Any] = {"params": count_parameters(loaded.model)}
@@ -190,13 +211,16 @@ def prune(
             ).model  # fmt: skip
             detach_masks_(network)
         whole_macs = None
+        told: set[str] = set()
         for number in range(1, choice.rounds + 1):
             stage = work / CHECKPOINTS / f"round-{number}"
             pruned = cutter.cut(network, number, decided=stage / DECIDED)
             if whole_macs is None:
                 whole_macs = pruned.macs_before
                 _check_pattern(loaded, pruned.model)
-                for line in describe_whole(pruned.whole):
+            for line in pruned.notes:
+                if line not in told:
+                    told.add(line)
                     tell(line)
             uncut, network = network, pruned.model
             if pixels is None or source is None:
@@ -215,13 +239,34 @@ def prune(
         after: dict[str, Any] = {"params": count_parameters(network), "macs": pruned.macs_after}
         if pixels is not None:
             after = measure(predictor_of(network, loaded.config), network, loaded.config, pixels, progress)
-        record = lineage.step(
-            "prune", arguments, seed=seed, seconds=time.monotonic() - began,
-            data=None if source is None else source.record(), before=before, after=after, whole=pruned.whole, **notes,
-            **cutter.notes,
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, whole=pruned.whole, **notes, **cutter.notes,
+            large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, network, loaded.config.with_step(record))
-    return PrunedStep(out, config, record, pruned)
+        seen = None if source is None or pixels is None else seen_in(source, pixels)
+        config = save_model(work, network, loaded.config.with_step(done, seen))
+    return PrunedStep(out, config, done, pruned)
+
+
+def grouping_of(network: nn.Module, config: ModelConfig, choice: Choice) -> Grouping:
+    return find_groups(network, torch.empty(1, *config.input_size, device="meta"), normalized=choice.normalized)
+
+
+def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measures: bool = True) -> Pruned:
+    """What shapes decide of the choice, before any image is read; see compress/prune/reach.py.
+
+    Args:
+        measures: whether a latency is measured; a run that is resumed has done so.
+
+    Raises:
+        UsageError: a budget that no cut reaches or that the model meets; a pattern that the cut breaks.
+    """
+    trial = trial_cut(
+        loaded.model, loaded.config.input_size, grouping, macs=choice.macs, latency=choice.latency, measures=measures,
+        rounds=choice.rounds, round_to=choice.round_to, floor=choice.floor, threads=choice.threads,
+    )  # fmt: skip
+    _check_pattern(loaded, trial.model)
+    return trial
 
 
 def _both(first: AfterStep, second: AfterStep) -> AfterStep:
@@ -232,8 +277,15 @@ def _both(first: AfterStep, second: AfterStep) -> AfterStep:
     return after_step
 
 
-def _check(choice: Choice, data: str | Path | None, sparse_epochs: int, penalty: str, recover: int) -> None:
+def _check(
+    choice: Choice, data: str | Path | None, sparse_epochs: int, penalty: str, recover: int, patience: int, seed: int
+) -> None:
     check_penalty(penalty)
+    for epochs in (recover, sparse_epochs):
+        Recipe(epochs=epochs, patience=patience, seed=seed)
+    if choice.macs == 1:
+        raise UsageError("100% of the MACs keeps every channel: nothing to cut; ask for less")
+    choice.check_images(data is not None)
     if choice.threads is not None and choice.latency is None:
         raise UsageError(f"threads={choice.threads} are for measuring a latency: name one, or leave them out")
     if data is None and recover:
@@ -280,16 +332,13 @@ class Cutter:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        if pixels is None and (choice.criterion == "taylor" or choice.allocation == "sensitivity"):
-            what = "Taylor's criterion" if choice.criterion == "taylor" else "allocation by sensitivity"
-            raise UsageError(f"{what} needs images: name the model's with --data")
+        choice.check_images(pixels is not None)
         self.config, self.pixels, self.choice, self.seed, self.progress = loaded.config, pixels, choice, seed, progress
         self.notes: dict[str, Any] = {}
         self._whole: float | None = None  # what the model cost before the first cut
 
     def grouping_of(self, network: nn.Module) -> Grouping:
-        example = torch.empty(1, *self.config.input_size, device="meta")
-        return find_groups(network, example, normalized=self.choice.normalized)
+        return grouping_of(network, self.config, self.choice)
 
     def cut(self, network: nn.Module, number: int = 1, *, decided: Path | None = None) -> Pruned:
         """The cut of that round, of as many as the choice has; each keeps the same share of what the last left.
@@ -303,14 +352,17 @@ class Cutter:
             kept = json.loads(decided.read_text(encoding="utf-8"))
             self._whole, self.notes = kept["whole"], kept["notes"]
             keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
+            scores = [s for s, g in zip(scores, grouping.groups, strict=True) if g.name not in kept["unequal"]]
+            grouping = grouping.without(kept["unequal"])
             return cut_channels(network, self.config.input_size, grouping, keeps, scores)
         done = number / self.choice.rounds
         by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
-        pruned = by(network, grouping, scores, done)
+        pruned = accepted(lambda grouping, scores: by(network, grouping, scores, done), grouping, scores)
+        unequal = {name: why for name, why in pruned.whole.items() if name not in grouping.whole}
         if decided is not None:
             decided.parent.mkdir(parents=True, exist_ok=True)
             keeps_ = [cut.keep.tolist() for cut in pruned.cuts]
-            write_json(decided, {"whole": self._whole, "notes": self.notes, "keeps": keeps_})
+            write_json(decided, {"whole": self._whole, "notes": self.notes, "unequal": unequal, "keeps": keeps_})
         return pruned
 
     def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:

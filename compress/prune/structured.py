@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from compress.prune import cut, mask
 from compress.prune.allocate import Allocation, Scores, allocate, check_share
 from compress.prune.budget import Cost
-from compress.prune.group import Group, Grouping, Indices
+from compress.prune.group import Group, Grouping, Indices, describe_whole
 from compress.prune.groups import find_groups
 from compress.prune.importance import Importance, l2_norm
 from compress.prune.trace import line_of
+from compress.prune.verify import UnequalCutError, check_cut
 from zoo.cost import count_macs, count_parameters
 from zoo.errors import SlimzooError, first_line
 
@@ -41,6 +42,7 @@ class Pruned:
 
     Attributes:
         model: in eval mode; the original was left alone.
+        unchecked: why it could not be compared with the masked model, "" where it could and they agree.
         cuts: one a group, also where all was kept.
         whole: layer -> why its outputs were not cut.
         macs_before, macs_after: for one image.
@@ -53,6 +55,13 @@ class Pruned:
     macs_before: int
     macs_after: int
     grouping: Grouping
+    unchecked: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left whole, and what could not be compared, a line each."""
+        lines = describe_whole(self.whole)
+        return [*lines, f"the cut was not compared with its mask: {self.unchecked}"] if self.unchecked else lines
 
 
 def prune_channels(
@@ -78,10 +87,13 @@ def prune_channels(
         SlimzooError: the cut model does not run, or did not become smaller.
     """
     check_share(macs)
+
+    def cut_to_macs(grouping: Grouping, scores: Scores) -> Pruned:
+        keeps = allocation(grouping, scores, share=macs, cost=Cost.macs(grouping), round_to=round_to, floor=floor)
+        return cut_channels(model, input_size, grouping, keeps, scores)
+
     grouping = find_groups(model, torch.empty(1, *input_size, device="meta"), normalized=normalized)
-    scores = scored(model, grouping, importance)
-    keeps = allocation(grouping, scores, share=macs, cost=Cost.macs(grouping), round_to=round_to, floor=floor)
-    pruned = cut_channels(model, input_size, grouping, keeps, scores)
+    pruned = accepted(cut_to_macs, grouping, scored(model, grouping, importance))
     if pruned.macs_after > macs * pruned.macs_before * (1 + 1e-9):
         raise SlimzooError(
             f"asked for {macs:.0%} of {pruned.macs_before:,} MACs, got {pruned.macs_after:,}: the cut had less effect "
@@ -95,13 +107,25 @@ def scored(model: nn.Module, grouping: Grouping, importance: Importance) -> list
     return [importance(model, group).numpy() for group in grouping.groups]
 
 
+def accepted(by: Callable[[Grouping, Scores], Pruned], grouping: Grouping, scores: Scores) -> Pruned:
+    """The first cut that computes what the masked model does: groups of which that is not so are left whole."""
+    while True:
+        try:
+            return by(grouping, scores)
+        except UnequalCutError as error:
+            cut = [group.name not in error.groups for group in grouping.groups]
+            grouping = grouping.without(error.groups)
+            scores = [score for score, c in zip(scores, cut, strict=True) if c]
+
+
 def cut_channels(
     model: nn.Module, input_size: tuple[int, ...], grouping: Grouping, keeps: Sequence[Indices], scores: Scores
 ) -> Pruned:
-    """A copy of the model with only these channels of each group, counted anew: it runs, and is smaller.
+    """A copy of the model with only these channels of each group: it runs, is smaller, and computes what the mask does.
 
     Raises:
         SlimzooError: it does not run, or is not smaller.
+        UnequalCutError: it computes something else than the masked model.
     """
     smaller = cut.cut_copy(model, grouping, keeps)
     before = grouping.macs
@@ -119,7 +143,8 @@ def cut_channels(
     cuts = tuple(
         Cut(group, keep, _lost(score, keep)) for group, keep, score in zip(grouping.groups, keeps, scores, strict=True)
     )
-    return Pruned(smaller, cuts, grouping.whole, before, after, grouping)
+    unchecked = check_cut(model, input_size, grouping, keeps)
+    return Pruned(smaller, cuts, grouping.whole, before, after, grouping, unchecked)
 
 
 def _lost(score: NDArray[np.float64], keep: NDArray[np.intp]) -> float:

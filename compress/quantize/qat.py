@@ -25,6 +25,7 @@ from transfer.frozen.features import folded
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo.errors import SlimzooError, first_line
+from zoo.surgery import load_tensors_
 
 with quiet():
     from torchao.quantization.pt2e import FakeQuantizeBase, FusedMovingAvgObsFakeQuantize
@@ -171,7 +172,7 @@ def train_quantized(
             with torch.no_grad():
                 state[name] = module(state[name])
             grids[name] = Grid(module.calculate_qparams()[0].detach().numpy(), 0, module.levels)
-    exact.load_state_dict({name: state[name] for name in exact.state_dict()})
+    load_tensors_(exact, {name: state[name] for name in exact.state_dict()})
     return Trained(exact.eval(), grids)
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from compress.quantize.ptq import Quantized, check_layers, quantize_static
 from compress.quantize.rounding import Roundings
 from compress.quantize.sensitivity import Blame, blame
 from compress.recipe import recovery_recipe
-from compress.step import Step
+from compress.step import ROUNDING, Step, large_loss
 from transfer.data.dataset import located
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import Pixels, read_pixels
+from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
@@ -40,10 +41,11 @@ from zoo.artifact import CONFIG, ONNX, ModelConfig
 from zoo.directory import CHECKPOINTS, check_free, new_directory, write_json
 from zoo.errors import GateError, UsageError
 from zoo.predictor import OnnxPredictor
+from zoo.rehearsal import rehearsal
 
 CALIBRATION_IMAGES = 256
 RANKING_IMAGES = 64
-ROUNDING = 1e-9  # of shares of right answers
+ADVICE = "--max-drop 1 keeps the layers in float that do most harm, and --to fp16 loses next to nothing"
 WORST = 3  # layers that are named where int8 loses too much
 
 
@@ -114,6 +116,9 @@ def quantize(
         check_method(ranges)
     if not 2 <= bits <= 8:
         raise UsageError(f"bits={bits}: weights can have 2 to 8")
+    if max_drop is not None and not max_drop >= 0:
+        raise UsageError(f"max_drop={max_drop}: wanted points of accuracy, at least 0")
+    Recipe(epochs=epochs, seed=seed)
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "to": to, "max_drop": max_drop,
         "ranges": ranges, "bits": bits, "epochs": epochs, "keep": list(keep), "seed": seed,
@@ -122,12 +127,22 @@ def quantize(
     began = time.monotonic()
     model = open_float_model(directory, preprocess=preprocess, classes=classes)
     config = model.config
-    calibration = open_calibration(config, data, max_drop=max_drop, most=2 * CALIBRATION_IMAGES, seed=seed)
+    check_layers(model.network, keep)
     if epochs:
-        _check_trainable(model, calibration.unmeasured)
+        _check_trainable(model)
+    calibration = open_calibration(config, data, max_drop=max_drop, most=2 * CALIBRATION_IMAGES, seed=seed)
+    if epochs and calibration.unmeasured is not None:
+        raise UsageError(f"--epochs needs labelled images of the model's classes: {calibration.unmeasured}")
     run = {"verb": "quantize", "arguments": arguments}
+    record = partial(
+        lineage.step, "quantize", arguments, seed=seed, data=calibration.data.record(),
+        unmeasured=calibration.unmeasured, **(model.notes or {}),
+    )  # fmt: skip
     with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+        with rehearsal(work, f"the ONNX model of {config.architecture}") as folder:
+            _write(folder, finish(model.network, config, None), config.with_step(record(seconds=0.0)))
         pixels = read_pixels(calibration.data, config.preprocess, progress)
+        config = config.having_seen(seen_in(calibration.data, pixels), calibration.data.fingerprint())
         measured = pixels if calibration.unmeasured is None else None
         before = model.metrics(model.predictor, measured, progress)
         shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
@@ -168,30 +183,34 @@ def quantize(
         held_out = pixels.val or pixels.test
         shown = unseen.pixels if held_out is None else held_out.pixels
         parity = {"images": "real", **compare(model.reference, unsaid, shown[:PARITY_IMAGES])}
-        content = finish(quantized.network, config, parity, metrics=after).SerializeToString()
-        (work / DEPLOY).mkdir(exist_ok=True)
-        for name, part in {ONNX: content, **deployment(content)}.items():
-            (work / name).write_bytes(part)
-        OnnxPredictor(work / ONNX)  # what was written opens
-        after["size_bytes"] = (work / ONNX).stat().st_size
+        finished = finish(quantized.network, config, parity, metrics=after)
+        after["size_bytes"] = finished.ByteSize()
         after["density"] = quantized.density
-        record = lineage.step(
-            "quantize", arguments, seed=seed, seconds=time.monotonic() - began, data=calibration.data.record(),
-            before=before, after=after, parity=parity, **details, unmeasured=calibration.unmeasured,
-            **(model.notes or {}),
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, parity=parity, **details,
+            large_loss=large_loss(before, after, ADVICE if to == INT8 else "keep the float model"),
         )  # fmt: skip
-        config = replace(config.with_step(record), primary=ONNX, surgery=[])
-        write_json(work / CONFIG, config.to_json())
-    return QuantizedStep(out, config, record, found)
+        config = _write(work, finished, config.with_step(done))
+    return QuantizedStep(out, config, done, found)
 
 
-def _check_trainable(model: FloatModel, unlabelled: str | None) -> None:
+def _write(folder: Path, model: onnx.ModelProto, config: ModelConfig) -> ModelConfig:
+    """Write an ONNX model, what runs it, and its config, which is returned."""
+    content = model.SerializeToString()
+    (folder / DEPLOY).mkdir(exist_ok=True)
+    for name, part in {ONNX: content, **deployment(content)}.items():
+        (folder / name).write_bytes(part)
+    OnnxPredictor(folder / ONNX)  # what was written opens
+    config = replace(config, primary=ONNX, surgery=[])
+    write_json(folder / CONFIG, config.to_json())
+    return config
+
+
+def _check_trainable(model: FloatModel) -> None:
     if model.loaded is None:
         raise UsageError(
             f"--epochs trains in torch, and {model.config.architecture} is an ONNX file; leave out --epochs"
         )
-    if unlabelled is not None:
-        raise UsageError(f"--epochs needs labelled images of the model's classes: {unlabelled}")
     if importlib.util.find_spec("torchao") is None:
         raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
 
@@ -225,7 +244,6 @@ class _Int8:
         from compress.quantize.qat import train_quantized  # imports torchao
 
         assert model.loaded is not None
-        check_layers(model.network, self.keep)
         data = TrainingData(pixels.train, pixels.val, model.config.preprocess)
         trained = train_quantized(
             model.loaded.model, data, recipe, bits=self.scheme.bits, keep=self.keep, checkpoints=checkpoints,

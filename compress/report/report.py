@@ -57,6 +57,7 @@ def build_report(out: Path, *, max_drop: float = 1.0) -> Report:
 
     Raises:
         UsageError: `out` holds no models.
+        SlimzooError: one of its files is damaged; nothing is written.
     """
     bench = read_bench(out)
     floor_pct = bench["noise"]["floor_pct"] if bench is not None and bench["noise"] is not None else None
@@ -83,8 +84,12 @@ def build_report(out: Path, *, max_drop: float = 1.0) -> Report:
     )
     if report.picture is not None:
         report.picture.write_bytes(to_png(chart))
-    report.markdown.write_text(_markdown(title, verdict, parts), encoding="utf-8")
-    report.html.write_text(_html(title, verdict, parts, "" if chart is None else to_svg(chart)), encoding="utf-8")
+    report.markdown.write_text(_markdown(title, verdict, parts), encoding="utf-8", errors="backslashreplace")
+    report.html.write_text(
+        _html(title, verdict, parts, "" if chart is None else to_svg(chart)),
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
     return report
 
 

@@ -5,7 +5,6 @@ Nothing is stored for the report: metrics live in the lineage, latencies in benc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,15 @@ import numpy as np
 from compress.report.statistics import Ratio, Verdict, ratio_interval
 from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
 from zoo.artifact import CONFIG
-from zoo.errors import UsageError
+from zoo.directory import MANIFEST, read_json, verify_manifest
+from zoo.errors import SlimzooError, UsageError
 
 SPLITS = ("val", "test")
+BENCH = {"rows", "noise", "settings", "machine"}  # of bench.json, what the report is made of
+BENCH_ROW = {
+    "model", "runtime", "device", "precision", "reason", "rounds_ms", "median_ms", "p90_ms", "p99_ms", "images_per_s",
+    "peak_mb",
+}  # fmt: skip
 SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
 
 
@@ -92,11 +97,21 @@ class Comparison:
 
 
 def read_bench(out: Path) -> dict[str, Any] | None:
+    """What `slimzoo bench --save` wrote; None where it wrote nothing.
+
+    Raises:
+        SlimzooError: a damaged file, or another one of that name.
+    """
     file = out / "bench.json"
-    if not file.is_file():
+    if not file.exists():
         return None
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return result
+    result = read_json(file)
+    rows = result.get("rows") if isinstance(result, dict) else None
+    whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= BENCH_ROW for row in rows)
+    if not whole or not result.keys() >= BENCH:
+        raise SlimzooError(f"{file} is not what `slimzoo bench --save` writes; measure again, or take it away")
+    checked: dict[str, Any] = result
+    return checked
 
 
 def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
@@ -106,12 +121,18 @@ def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
 
     Raises:
         UsageError: there is none.
+        SlimzooError: a file of one of them is damaged.
     """
     rows = [] if bench is None else bench["rows"]
     found = []
     for config in sorted(out.glob(f"*/{CONFIG}")):
-        ours = json.loads(config.read_text(encoding="utf-8")).get("slimzoo")
-        if ours is not None and not config.parent.name.endswith(".partial"):
+        if config.parent.name.endswith(".partial"):
+            continue
+        if (config.parent / MANIFEST).exists():
+            verify_manifest(config.parent)
+        document = read_json(config)
+        ours = document.get("slimzoo") if isinstance(document, dict) else None
+        if ours is not None:
             found.append(_variant(config.parent, ours, [row for row in rows if row["model"] == config.parent.name]))
     if not found:
         raise UsageError(f"{out} holds no models: wanted a directory of model directories, as `slimzoo demo` writes it")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after
+from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after, say_large_loss
 from zoo.console import Console, DirArgument, Json, Offline, Overwrite, Seed
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def cluster(
         console.say(
             f"coded it takes {after['coded_bytes']:,} bytes, {times:.1f} times fewer than {directory}'s weights"
         )
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "export", out, "--coded"])
         console.document({"out": str(out), **step.record})
 

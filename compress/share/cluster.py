@@ -118,10 +118,8 @@ def values_for_bits(
     Raises:
         UsageError: fewer bits than the lowest rung takes.
     """
-    living = {name: int((tensor != 0).sum()) for name, tensor in shareable(model).items()}
-    living = {name: count for name, count in living.items() if count}
-    if not living:
-        raise UsageError("no convolution or linear layer of the model has a weight that is not zero: nothing to share")
+    check_bits(model, bits, ladder)
+    living = _living(model)
     losses = {}
     for done, name in enumerate(living):
         if progress is not None:
@@ -130,10 +128,7 @@ def values_for_bits(
     rungs = dict.fromkeys(living, len(ladder) - 1)
     costs = {name: [_bits(count, values) for values in ladder] for name, count in living.items()}
     while sum(costs[name][rung] for name, rung in rungs.items()) > bits * sum(living.values()):
-        lower = [name for name, rung in rungs.items() if rung]
-        if not lower:
-            least = sum(cost[0] for cost in costs.values()) / sum(living.values())
-            raise UsageError(f"bits={bits:g} cannot be reached: {ladder[0]} values for each tensor take {least:.2f}")
+        lower = [name for name, rung in rungs.items() if rung]  # some, as `check_bits` has seen
         name = min(lower, key=lambda name: _price(losses[name], costs[name], rungs[name]))
         rungs[name] -= 1
     whole = loss(model)
@@ -141,6 +136,26 @@ def values_for_bits(
         name: Allotted(living[name], ladder[rung], costs[name][rung], losses[name][rung] - whole)
         for name, rung in rungs.items()
     }
+
+
+def check_bits(model: nn.Module, bits: float, ladder: Sequence[int] = LADDER) -> None:
+    """Refuse what the lowest rung for each tensor does not reach, by its shapes and zeros alone.
+
+    Raises:
+        UsageError: as `values_for_bits`.
+    """
+    living = _living(model)
+    if not living:
+        raise UsageError("no convolution or linear layer of the model has a weight that is not zero: nothing to share")
+    least = sum(_bits(count, ladder[0]) for count in living.values()) / sum(living.values())
+    if not least <= bits < math.inf:
+        raise UsageError(f"bits={bits:g} cannot be reached: {ladder[0]} values for each tensor take {least:.2f}")
+
+
+def _living(model: nn.Module) -> dict[str, int]:
+    """How many weights of each tensor are not zero; those of zeros alone are left out."""
+    counts = {name: int((tensor != 0).sum()) for name, tensor in shareable(model).items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _bits(living: int, values: int) -> float:

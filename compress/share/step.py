@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from compress.coding.export import encode
+from compress.coding.export import check_codable, encode
 from compress.distill.loss import taught_by
 from compress.mean_loss import few_of, mean_loss
 from compress.recipe import recovery_recipe
-from compress.share.cluster import Allotted, share_weights, values_for_bits
+from compress.share.cluster import Allotted, check_bits, share_weights, values_for_bits
 from compress.share.shared import different_values, shareable
 from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import check_zeros, density, nonzeros
 from compress.sparse.order import in_order_of_weights
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import LoadedModel, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
-from zoo.errors import SlimzooError
+from zoo.errors import SlimzooError, UsageError
+from zoo.rehearsal import rehearsal, rehearse
+
+ADVICE = "more --bits, or more --epochs"
 
 
 def cluster(
@@ -61,18 +66,26 @@ def cluster(
     """
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
+    Recipe(epochs=epochs, seed=seed)
+    if not (0 < bits < float("inf") and 0 <= bit_price < float("inf")):
+        raise UsageError(f"bits={bits:g} and bit_price={bit_price:g} must be above 0 and at least 0, and finite")
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "bits": bits,
         "bit_price": bit_price, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
+    network = _without_dead_units(loaded)
+    check_bits(network, bits)
     source = open_for(loaded.config, data)
+    record = partial(lineage.step, "cluster", arguments, seed=seed, data=source.record())
     run = {"verb": "cluster", "arguments": arguments}
     with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
+        rehearse(work, network, loaded.config, record(seconds=0.0))
+        with rehearsal(work, "the coded file"):
+            check_codable(network, loaded.config)
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
-        network = _without_dead_units(loaded)
         values = {name: given.values for name, given in _allotted(network, loaded, pixels, bits, progress).items()}
         recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
         shared = share_weights(
@@ -88,12 +101,12 @@ def cluster(
                 f"{directory}: coded, its shared weights take {after['coded_bytes']:,} bytes, no fewer than the "
                 f"{before['size_bytes']:,} of the weights; ask for fewer --bits"
             )
-        record = lineage.step(
-            "cluster", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, recipe=recipe.to_dict(), values=_counted(shared, values),
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict(),
+            values=_counted(shared, values), large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, shared, loaded.config.with_step(record))
-    return Step(out, config, record)
+        config = save_model(work, shared, loaded.config.with_step(done, seen_in(source, pixels)))
+    return Step(out, config, done)
 
 
 def explain(
@@ -105,9 +118,11 @@ def explain(
         see `cluster`.
     """
     loaded = load_model(directory)
+    network = _without_dead_units(loaded)
+    check_bits(network, bits)
     source = open_for(loaded.config, data)
     pixels = read_pixels(source, loaded.config.preprocess, progress)
-    return _allotted(_without_dead_units(loaded), loaded, pixels, bits, progress)
+    return _allotted(network, loaded, pixels, bits, progress)
 
 
 def _without_dead_units(loaded: LoadedModel) -> nn.Module:

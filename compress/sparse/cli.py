@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after
+from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after, say_large_loss
 from zoo.console import Console, DirArgument, Json, Offline, Overwrite, Seed
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def sparsify(
         )
         say_before_and_after(console, step)
         console.say(f"{out}: {step.record['metrics']['after']['density']:.2%} of the weights are not zero")
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "cluster", out, "--data", data, "--out", f"{out}-shared"])
         console.document({"out": str(out), **step.record})
 

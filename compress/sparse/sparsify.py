@@ -19,7 +19,7 @@ from compress.sparse.masks import (
     nonzeros,
     set_masks_,
 )
-from compress.sparse.rank import Ranking, n_of_m, over_network
+from compress.sparse.rank import Ranking, kept_count, n_of_m, over_network
 from compress.sparse.rate import PerBit
 from compress.sparse.scores import Criterion, Scores, lamp, magnitude
 from transfer.data.loader import Progress
@@ -85,8 +85,7 @@ def sparsify_weights(
         SlimzooError: zeros were lost (a recipe with a moving average).
         see `finetune`.
     """
-    if recipe.epochs < 1:
-        raise UsageError("epochs=0: weights become zero while the others are trained; wanted at least 1 epoch")
+    check_epochs(recipe.epochs)
     sparse = copy.deepcopy(model)
     attach_masks_(sparse)
     after_step: AfterStep = hold_zeros
@@ -106,6 +105,29 @@ def sparsify_weights(
     detach_masks_(trained)
     check_zeros(trained, nonzeros(model))
     return trained
+
+
+def check_epochs(epochs: int) -> None:
+    """Raises:
+    UsageError: none, in which no weight becomes zero.
+    """
+    if epochs < 1:
+        raise UsageError(f"epochs={epochs}: weights become zero while the others are trained; wanted at least 1 epoch")
+
+
+def check_reachable(model: nn.Module, pattern: Pattern) -> None:
+    """Refuse a pattern that the model's shapes and zeros rule out, before an image is read.
+
+    Raises:
+        UsageError: as `cut_at_once`.
+    """
+    if isinstance(pattern, NOfM):
+        cut_at_once(model, pattern)
+    else:
+        now, weights = density(model), sum(flags.numel() for flags in nonzeros(model).values())
+        check_density(now, pattern.density)
+        if pattern.density != 1 and kept_count(weights, pattern.density) >= round(now * weights):
+            raise UsageError(f"density={pattern.density} makes no weight zero: the model's is {now:.4g}; ask for less")
 
 
 def cut_at_once(model: nn.Module, pattern: Pattern) -> tuple[Scores, dict[str, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,31 @@ from compress.gradient_batches import gradient_batches
 from compress.recipe import recovery_recipe
 from compress.sparse.masks import density as density_of
 from compress.sparse.masks import nonzeros
-from compress.sparse.rank import Ranking, by_layer, kept_count, over_network
+from compress.sparse.rank import Ranking, by_layer, check_n_of_m, kept_count, over_network
 from compress.sparse.scores import Criterion, Taylor, lamp, magnitude
-from compress.sparse.sparsify import NOfM, Pattern, Unstructured, cut_at_once, sparsify_weights
-from compress.step import Step
+from compress.sparse.sparsify import (
+    NOfM,
+    Pattern,
+    Unstructured,
+    check_epochs,
+    check_reachable,
+    cut_at_once,
+    sparsify_weights,
+)
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.parts import measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
 from zoo import lineage
 from zoo.artifact import ModelConfig, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.rehearsal import rehearse
 
 DENSITY = 0.1
+ADVICE = "more --epochs (12 unless given), or a larger --density"
 CRITERIA = ("lamp", "magnitude", "taylor")
 RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
 
@@ -64,16 +76,20 @@ def sparsify(
     out = Path(out)
     check_free(out, overwrite=overwrite, resume=resume)
     _check(density, pattern, criterion, ranking)
+    _check_epochs(epochs, seed)
     arguments = {
         "directory": located(directory), "data": located(data), "out": str(out), "density": density, "pattern": pattern,
         "criterion": criterion, "ranking": ranking, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     began = time.monotonic()
     loaded = load_model(directory)
+    check_reachable(loaded.model, _goal(density, pattern, magnitude, ranking))
     source = open_for(loaded.config, data)
+    record = partial(lineage.step, "sparsify", arguments, seed=seed, data=source.record())
     with new_directory(
         out, run={"verb": "sparsify", "arguments": arguments}, overwrite=overwrite, resume=resume
     ) as work:
+        rehearse(work, loaded.model, loaded.config, record(seconds=0.0))
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
         wanted = _pattern(density, pattern, criterion, ranking, pixels.train, loaded.config, seed)
@@ -88,12 +104,12 @@ def sparsify(
         after = measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress)
         before["density"] = density_of(loaded.model)
         after["density"] = reached
-        record = lineage.step(
-            "sparsify", arguments, seed=seed, seconds=time.monotonic() - began, data=source.record(), before=before,
-            after=after, recipe=recipe.to_dict(),
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict(),
+            large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, sparse, loaded.config.with_step(record))
-    return Step(out, config, record)
+        config = save_model(work, sparse, loaded.config.with_step(done, seen_in(source, pixels)))
+    return Step(out, config, done)
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,7 @@ def explain(
     """
     _check(density, pattern, criterion, ranking)
     loaded = load_model(directory)
+    check_reachable(loaded.model, _goal(density, pattern, magnitude, ranking))
     source = open_for(loaded.config, data)
     train = read_pixels(source, loaded.config.preprocess, progress).train
     scores, masks = cut_at_once(
@@ -179,6 +196,7 @@ def parse_pattern(text: str) -> NOfM:
     if not re.fullmatch(r"\d+:\d+", text):
         raise UsageError(f"pattern={text!r} must be N:M, such as 2:4 for two of every four weights")
     n, _, m = text.partition(":")
+    check_n_of_m(int(n), int(m))
     return NOfM(n=int(n), m=int(m))
 
 
@@ -186,12 +204,21 @@ def _pattern(
     density: float | None, pattern: str | None, criterion: str | None, ranking: str | None, train: LabelledPixels,
     config: ModelConfig, seed: int,
 ) -> Pattern:  # fmt: skip
-    if pattern is not None:
-        return parse_pattern(pattern)
     if criterion == "taylor":
         chosen: Criterion = Taylor(gradient_batches(train, config.preprocess, seed))
     else:
         chosen = {"lamp": lamp, "magnitude": magnitude}[criterion or "lamp"]
+    return _goal(density, pattern, chosen, ranking)
+
+
+def _goal(density: float | None, pattern: str | None, criterion: Criterion, ranking: str | None) -> Pattern:
+    if pattern is not None:
+        return parse_pattern(pattern)
     return Unstructured(
-        density=DENSITY if density is None else density, criterion=chosen, ranking=RANKINGS[ranking or "network"]
+        density=DENSITY if density is None else density, criterion=criterion, ranking=RANKINGS[ranking or "network"]
     )
+
+
+def _check_epochs(epochs: int, seed: int) -> None:
+    check_epochs(epochs)
+    Recipe(epochs=epochs, seed=seed)

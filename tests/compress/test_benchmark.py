@@ -16,11 +16,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from compress.cli import app
 from compress.deploy import benchmark, benchmark_worker, machine
 from compress.deploy.benchmark import bench, format_rows
 from compress.deploy.benchmark_process import NotMeasuredError, WorkerProcess
 from compress.deploy.runtimes import RUNTIMES, precision_of
-from zoo.errors import UsageError
+from zoo.console import run
+from zoo.directory import write_manifest
+from zoo.errors import SlimzooError, UsageError
 
 SIZE = 32
 FIELDS = "model runtime device precision batch threads median_ms p90_ms p99_ms images_per_s peak_mb size_bytes reason"
@@ -104,6 +107,28 @@ def test_two_copies_are_a_tie(slow):
     outside = abs(np.log(ratio)) > np.log1p(result["noise"]["floor_pct"] / 100)
     lo, hi = result["rows"][1]["ratio_ci"]
     assert (result["rows"][1]["verdict"] == "tie") == (lo <= 1 <= hi or not outside)
+
+
+def test_nothing_measured_is_a_failure(tmp_path, capsys):
+    (tmp_path / "broken.onnx").write_bytes(bytes(300))
+    with pytest.raises(SystemExit) as done:
+        run(app, "slimzoo", ["bench", str(tmp_path / "broken.onnx"), "--rounds", "3", "--json"])
+    said = capsys.readouterr()
+    assert done.value.code == 1
+    assert [row["median_ms"] for row in json.loads(said.out)["rows"]] == [None]
+    assert said.err.splitlines()[-1].startswith("error: nothing could be measured: not measured: ")
+
+
+def test_a_damaged_directory_is_refused(fast, slow, tmp_path):
+    """As by every verb that reads one: before anything is measured, also beside others."""
+    content = fast.read_bytes()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "m" / "model.onnx").write_bytes(content)
+    write_manifest(tmp_path / "m")
+    (tmp_path / "m" / "model.onnx").write_bytes(content[:99] + bytes([content[99] ^ 255]) + content[100:])
+    with pytest.raises(SlimzooError, match=r"m/model\.onnx is not what MANIFEST\.sha256 says"):
+        bench([slow, tmp_path / "m"], **QUICK)
 
 
 def test_what_cannot_be_measured_says_why(result):

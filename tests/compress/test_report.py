@@ -16,7 +16,8 @@ from compress.report.sections import command
 from compress.report.statistics import ratio_interval
 from compress.report.variants import current_metrics
 from transfer.evaluation.statistics import paired_drop, wilson
-from zoo.errors import UsageError
+from zoo.directory import write_manifest
+from zoo.errors import SlimzooError, UsageError
 
 N = 360
 
@@ -277,6 +278,31 @@ def test_answers_that_are_no_digits_are_refused_with_their_file(out):
     write(out, "other", [record("fit", FIT), record("prune", other)])
     with pytest.raises(UsageError, match=r"other/config.json: `correct` holds 'x': wanted 1 .* leave it out of "):
         build_report(out)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"rows": 3}', b'{"rows": [{}]}', b"\xff\xfe", b""])
+def test_a_damaged_benchmark_is_named(out, content):
+    (out / "bench.json").write_bytes(content)
+    with pytest.raises(SlimzooError, match=r"bench\.json is (damaged|not what `slimzoo bench --save` writes)"):
+        build_report(out)
+    assert not list(out.glob("report.*"))
+
+
+def test_a_damaged_model_is_named(out):
+    config = out / "int8" / "config.json"
+    whole = config.read_bytes()
+    config.write_bytes(whole[:100])
+    with pytest.raises(SlimzooError, match=r"int8/config\.json is damaged, no JSON"):
+        build_report(out)
+    config.write_bytes(whole)
+    write_manifest(out / "int8")
+    build_report(out)
+    config.write_bytes(whole.replace(b'"label_names": ["a"]', b'"label_names": ["b"]'))
+    for file in out.glob("report.*"):
+        file.unlink()
+    with pytest.raises(SlimzooError, match=r"int8/config\.json is not what MANIFEST\.sha256 says"):
+        build_report(out)
+    assert not list(out.glob("report.*"))
 
 
 def test_steps_of_the_baseline_are_told_once(out):

@@ -67,6 +67,37 @@ def test_a_fresh_classifier(model):
         reset_classifier_(model, 0)
 
 
+class OtherConv(nn.Conv2d):
+    pass
+
+
+def test_a_fresh_classifier_is_a_layer_of_the_same_kind():
+    """timm's own Linear, and whatever else says that it is one: surgery compares it with the architecture's."""
+    for layer in (timm.layers.Linear(6, 4), OtherConv(6, 4, 1, bias=False)):
+        model = nn.Sequential(nn.Conv2d(3, 6, 1), layer)
+        reset_classifier_(model, 9)
+        assert type(model[1]) is type(layer)
+        assert model[1].weight.shape[:2] == (9, 6)
+        assert (model[1].bias is None) == (layer.bias is None)
+        assert f"{'out_features' if isinstance(layer, nn.Linear) else 'out_channels'}=9" in str(vars(model[1])).replace(
+            "': ", "="
+        )
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (lambda model: None, "2.1"),  # it does not say
+        (lambda model: model[2], "2.1"),  # a head that is a small network of its own
+        (lambda model: model[1], "1"),
+    ],
+)
+def test_the_classifier_that_a_model_names(head, expected):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)))
+    model.get_classifier = lambda: head(model)
+    assert classifier_name(model) == expected
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

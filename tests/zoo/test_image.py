@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 
 import numpy as np
 import pytest
@@ -87,6 +88,118 @@ def test_transparency_is_laid_over_the_background():
     np.testing.assert_array_equal(load_image(content)[0], over_white)
     over_blue = [BLUE, (102, 0, 153), RED]
     np.testing.assert_array_equal(load_image(content, background=BLUE)[0], over_blue)
+
+
+def tiff(bands, extra=(), photometric=2, planar=1, order="<"):
+    """(H, W, S) as an uncompressed TIFF 6.0 in one strip, or a strip a band."""
+    height, width, samples = bands.shape
+    data = (bands if planar == 1 else bands.transpose(2, 0, 1)).astype(bands.dtype.newbyteorder(order)).tobytes()
+    strips = 1 if planar == 1 else samples
+    size = len(data) // strips
+    entries = [
+        (256, 4, [width]), (257, 4, [height]), (258, 3, [8 * bands.dtype.itemsize] * samples), (259, 3, [1]),
+        (262, 3, [photometric]), (273, 4, [8 + i * size for i in range(strips)]), (277, 3, [samples]),
+        (278, 4, [height]), (279, 4, [size] * strips), (284, 3, [planar]),
+    ]  # fmt: skip
+    entries += [(338, 3, list(extra))] if extra else []
+    end = 8 + len(data) + 2 + 12 * len(entries) + 4
+    directory, beyond = struct.pack(order + "H", len(entries)), b""
+    for tag, kind, values in entries:
+        packed = struct.pack(order + {3: "H", 4: "I"}[kind] * len(values), *values)
+        place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(order + "I", end + len(beyond))
+        beyond += packed if len(packed) > 4 else b""
+        directory += struct.pack(order + "HHI", tag, kind, len(values)) + place
+    mark = b"II" if order == "<" else b"MM"
+    return mark + struct.pack(order + "HI", 42, 8 + len(data)) + data + directory + bytes(4) + beyond
+
+
+def reflectances(infrared, seed=0):
+    """Dark blue with some noise, and the near infrared of water, of forest or of anything else."""
+    rng = np.random.default_rng(seed)
+    return np.clip(np.array([30, 50, 80, infrared]) + rng.integers(-9, 10, (24, 24, 4)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("infrared", [0, 3, 90, 180, 250])
+@pytest.mark.parametrize("marked", [(), (0,), (1,), (2,)])
+@pytest.mark.parametrize("planar", [1, 2])
+def test_near_infrared_is_not_laid_over_white(tmp_path, infrared, marked, planar):
+    (tmp_path / "field.tif").write_bytes(tiff(reflectances(infrared), marked, planar=planar))
+    said = r"4 bands, of which one is neither .* in_channels=4 from arrays"
+    said = "cannot be decoded" if (planar, marked) == (2, (1,)) else said  # Pillow knows no such layout
+    with pytest.raises(ImageError, match=rf"field\.tif: {said}"):
+        load_image(tmp_path / "field.tif")
+
+
+@pytest.mark.parametrize(
+    ("samples", "photometric", "marked", "said"),
+    [
+        (5, 2, (0, 0), "5 bands, of which 2"),
+        (5, 2, (2, 0), "5 bands, of which 2"),
+        (8, 2, (0, 0, 0, 0, 0), "8 bands, of which 5"),
+        (5, 1, (0, 0, 0, 0), "5 bands, of which 4"),
+        (2, 1, (0,), "2 bands, of which one"),
+        (2, 1, (2,), "2 bands, of which one"),
+        (5, 5, (0,), "5 bands, of which one"),  # four inks and a spot colour
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_no_band_is_dropped_in_silence(samples, photometric, marked, said, dtype):
+    bands = np.random.default_rng(1).integers(40, 200, (9, 9, samples)).astype(dtype)
+    for order in "<>":
+        with pytest.raises(ImageError, match=said):
+            load_image(tiff(bands, marked, photometric, order=order))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cut_outs_of_a_tiff_are_laid_over_white(dtype):
+    rng, most = np.random.default_rng(2), np.iinfo(dtype).max
+    bands = rng.integers(0, most, (16, 16, 4), endpoint=True).astype(dtype)
+    bands[..., 3] = most
+    bands[:4, :, 3] = 0
+    bands[4, :, 3] = most // 2  # the edge
+    seen = bands[..., :3] // (257 if dtype == np.uint16 else 1)
+    found = load_image(tiff(bands, (2,))).astype(int)
+    assert (found[:4] == 255).all()
+    assert np.abs(found[4] - (seen[4].astype(int) + 255) / 2).max() <= 2
+    assert np.abs(found[5:] - seen[5:].astype(int)).max() <= 1
+    bands[..., 3] = most
+    assert np.abs(load_image(tiff(bands, (2,))).astype(int) - seen).max() <= 1
+
+
+def test_pixels_that_pillow_does_not_read_are_named():
+    rgb32 = np.zeros((4, 4, 3), dtype=np.uint32)
+    with pytest.raises(ImageError, match="a TIFF of 3 bands of 32 bits, which is not read; save it as 8-bit RGB"):
+        load_image(tiff(rgb32))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "an empty file"), (b"<!DOCTYPE html><html>404</html>", "a web page"), (b"%PDF-1.7 ...", "a PDF")],
+)
+def test_what_a_file_is_instead_is_said(tmp_path, content, said):
+    (tmp_path / "cat.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=rf"cat\.jpg: not an image in one of the formats .* but {said}"):
+        load_image(tmp_path / "cat.jpg")
+
+
+def test_avif_is_read(tmp_path):
+    pixels = np.full((20, 28, 3), (200, 40, 90), dtype=np.uint8)
+    (tmp_path / "a.avif").write_bytes(encoded(Image.fromarray(pixels), "AVIF", quality=95))
+    assert np.abs(load_image(tmp_path / "a.avif").astype(int) - pixels).max() <= 4
+
+
+def test_heic_is_read_or_its_extra_is_named(tmp_path):
+    path = tmp_path / "phone.heic"
+    if not image_module.HEIC_READABLE:
+        path.write_bytes(struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic")
+        with pytest.raises(ImageError, match=r"phone\.heic: not .* but HEIC, .*; pip install 'slimzoo\[heic\]'"):
+            load_image(path)
+        return
+    import pillow_heif
+
+    pixels = np.full((32, 48, 3), (200, 40, 90), dtype=np.uint8)
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(path, quality=95)
+    assert np.abs(load_image(path).astype(int) - pixels).max() <= 6
 
 
 def palette_image():

@@ -123,3 +123,36 @@ def test_survives_json(arguments):
 def test_contradictions_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(Preprocess(size=(16, 16)), **change)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"size": [8, 9], "mean": [0, 0, 0], "std": [1, 1, 1]}', {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
+        ('{"size": [8.0, 9e0]}', {}),
+        ('{"size": [8, 9], "mean": 0, "std": 1}', {"mean": (0.0,), "std": (1.0,)}),
+        ('{"size": [8, 9], "mode": "crop", "resize_to": 9.0}', {"mode": "crop", "resize_to": 9}),
+        ('{"size": [8, 9], "mode": "pad", "background": [0.0, 1, 2]}', {"mode": "pad", "background": (0, 1, 2)}),
+    ],
+)
+def test_whole_numbers_are_numbers_in_json(text, expected):
+    """And what is written of them and read again is the same, to the type of each value."""
+    found, wanted = Preprocess.from_dict(json.loads(text)), Preprocess(size=(8, 9), **expected)
+    assert repr(found) == repr(wanted) == repr(Preprocess.from_dict(json.loads(json.dumps(found.to_dict()))))
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"size": ["8", 9]}, "whole numbers"), ({"size": [8.5, 9]}, "whole numbers"), ({"size": 8}, "height, width"),
+        ({"size": None}, "whole numbers"), ({"size": [float("inf"), 8]}, "whole numbers"),
+        ({"size": [8, 9], "mean": [0, 0, True], "std": [1, 1, 1]}, "mean=.* must be numbers"),
+        ({"size": [8, 9], "mean": [0, 0, float("nan")], "std": [1, 1, 1]}, "finite"),
+        ({"size": [8, 9], "mean": [0, 0, 0], "std": [1, 0, 1]}, "above 0"),
+        ({"size": [8, 9], "background": [0, 0, 256]}, "background"),
+        ({"size": [8, 9], "interpolation": ["bilinear"]}, "interpolation"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_refused(record, said):
+    with pytest.raises(ValueError, match=said):
+        Preprocess.from_dict(record)

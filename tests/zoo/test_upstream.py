@@ -26,9 +26,12 @@ from torchvision.transforms._presets import ImageClassification, SemanticSegment
 import zoo
 from zoo import download, upstream, upstream_timm, upstream_torchvision
 from zoo.artifact import ModelConfig, save_model
+from zoo.classifier import reset_classifier_
 from zoo.directory import new_directory
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
+from zoo.rehearsal import rehearse
+from zoo.surgery import load_tensors_
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +48,34 @@ def cache_torchvision(tmp_path, monkeypatch, file, state):
 def same_tensors(a, b):
     a, b = a.state_dict(), b.state_dict()
     return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("name", ["timm:lcnet_035", "torchvision:mnasnet0_5"])
+def test_with_a_fresh_classifier_it_is_saved_and_loaded(name, tmp_path):
+    """A classifier of a kind of timm's own; modules that refuse a state of which no version is known."""
+    torch.manual_seed(0)
+    model = zoo.create_model(name, num_classes=7)
+    reset_classifier_(model, 7)
+    config = ModelConfig(
+        architecture=name, model_args={"num_classes": 7}, classes=tuple("abcdefg"), preprocess=Preprocess(size=(32, 32))
+    )
+    with new_directory(tmp_path / "x", run={}) as work:
+        rehearse(work, model, config, {})
+        save_model(work, model, config)
+    found = zoo.load_model(tmp_path / "x").model
+    assert same_tensors(model, found)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model.eval()(x), found(x))
+
+
+def test_a_state_is_read_by_its_modules_versions():
+    """Wherever tensors come without them: weights of other classes, an average, a checkpoint, a file."""
+    model = zoo.create_model("torchvision:mnasnet0_5", num_classes=3)
+    tensors = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    load_tensors_(model, tensors)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in model.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_tensors_(model, dict(list(tensors.items())[1:]))
 
 
 @pytest.mark.parametrize(

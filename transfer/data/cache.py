@@ -113,12 +113,14 @@ def _write(path: Path, shape: tuple[int, ...], dtype: type[Any], make: Blocks) -
         finally:
             with contextlib.suppress(OSError):  # what could not be written above cannot be now
                 file.close()
-        array = _open(work, shape, dtype)
-        if array is None:
-            raise _CannotBeKept
+        place = work
         if size <= limit:
             with contextlib.suppress(OSError):
-                os.replace(work, path)
+                os.replace(work, path)  # before it is mapped: Windows renames no file that is
+                place = path
+        array = _open(place, shape, dtype)
+        if array is None:
+            raise _CannotBeKept
         return array  # without a name, as above the limit, the file is gone with this map
     finally:
         with contextlib.suppress(OSError):

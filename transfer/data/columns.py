@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from transfer.data.image_files import has_image_name
 from transfer.data.part_names import part_of
 from transfer.data.split import TEST, TRAIN, VAL
-from transfer.data.walk import is_image
 from zoo.errors import DataError
 
 # by preference; compared without case, blanks and punctuation
@@ -72,7 +72,7 @@ def text(value: object) -> str:
 
 def is_header(row: Sequence[str]) -> bool:
     """Whether it names columns: it does not where it names an image."""
-    return not any(is_image(cell.strip()) for cell in row)
+    return not any(has_image_name(cell.strip()) for cell in row)
 
 
 def names_both(row: Sequence[str]) -> bool:
@@ -121,7 +121,7 @@ def find_columns(
 
 
 def _path_column(names: Sequence[str], values: Sequence[Sequence[str]]) -> int | None:
-    of_images = [i for i, column in enumerate(values) if any(column) and all(is_image(v) for v in column if v)]
+    of_images = [i for i, column in enumerate(values) if any(column) and all(has_image_name(v) for v in column if v)]
     named = [names.index(name) for name in PATHS if name in names]
     both = [i for i in named if i in of_images]
     return next(iter([*both, *(of_images if len(of_images) == 1 else []), *named]), None)

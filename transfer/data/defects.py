@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from transfer.data.contact_sheet import printable
 from transfer.data.duplicates import Pair
+from transfer.data.left_out import left_out
 from transfer.data.listing import Item, Listing
 from transfer.data.oddities import BOMB, MEANING
 from transfer.data.sources import class_names, unknown_class
@@ -22,22 +22,6 @@ from transfer.data.thumbnails import MIN_SIDE
 Level = Literal["error", "warning", "note"]
 MAX_IMBALANCE = 10.0  # images of the largest class for one of the smallest; above it accuracy hides the small ones
 SHOWN = 5  # examples of a finding in the text; JSON has them all
-# image formats that load_image does not read, which people have folders full of
-CONVERTIBLE = {
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jfif",
-    ".jp2",
-    ".jxl",
-    ".ppm",
-    ".pgm",
-    ".svg",
-    ".psd",
-    ".dng",
-    ".cr2",
-    ".nef",
-}
 
 
 @dataclass(frozen=True)
@@ -164,15 +148,10 @@ def handled(listing: Listing, looks: Sequence[Look]) -> Iterator[Finding]:
     ]
     if tiny:
         yield Finding("warning", "tiny", f"{counted(tiny, 'image')} smaller than {MIN_SIDE} pixels", tuple(tiny))
-    convertible = [e for e in listing.ignored if Path(e.key).suffix.lower() in CONVERTIBLE]
-    others = [e for e in listing.ignored if e not in convertible]
-    for level, ignored, said in (
-        ("warning", convertible, "ignored; convert them to PNG or JPEG"),
-        ("note", others, "ignored"),
-    ):
-        if ignored:
-            found = tuple(Example(e.key, e.why) for e in ignored)
-            yield Finding(level, "ignored", f"{counted(ignored, 'file')} {said}", found)  # type: ignore[arg-type]
+    for kind_left_out in left_out(listing.ignored):
+        found = tuple(Example(e.key, e.why) for e in kind_left_out.members)
+        message = f"{counted(found, 'file')} ignored" + (f"; {kind_left_out.why}" if kind_left_out.why else "")
+        yield Finding(kind_left_out.level, "ignored", message, found)
     for kind, meaning in MEANING.items():
         odd = [
             Example(item.key) for item, look in zip(listing.items, looks, strict=True) if kind in look.odd and look.size

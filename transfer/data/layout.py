@@ -20,10 +20,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from transfer.data.image_files import (
+    LOOP,
+    MADE_BY_SYSTEM,
+    WRITTEN,
+    has_images,
+    holds_only_output,
+    subfolders,
+    visible,
+    why_no_data,
+)
 from transfer.data.listing import Ignored
 from transfer.data.part_names import parts_of
 from transfer.data.split import TEST, TRAIN, VAL
-from transfer.data.walk import has_images, holds_only_output, is_loop, subfolders, visible
+from zoo.class_name import as_class_name
 from zoo.directory import wrote
 from zoo.errors import DataError, UsageError, did_you_mean
 
@@ -42,6 +52,9 @@ class ClassFolder:
     name: str
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", as_class_name(self.name))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -52,16 +65,16 @@ class Layout:
         trees: (part, folder): the parts, for those who ask for images alone.
         said: one line for a person.
         doubts: lines of what could have been meant otherwise.
-        left: one line on what slimzoo wrote there itself, which is never data; "" if nothing.
         ignored: what is there and not looked into.
+        left: one line on what slimzoo wrote there itself, which is never data; "" if nothing.
     """
 
     folders: tuple[ClassFolder, ...]
     trees: tuple[tuple[str, Path], ...]
     said: str
     doubts: tuple[str, ...] = ()
-    left: str = ""
     ignored: tuple[Ignored, ...] = ()
+    left: str = ""
 
 
 def checked_layout(name: str) -> LayoutName:
@@ -93,7 +106,7 @@ def read_layout(root: Path, wanted: str = "auto", known: Collection[str] = ()) -
     if wrote(root):
         raise DataError(f"{root} is what slimzoo wrote, and no dataset: name the folder of the images")
     tops = _tops(root)
-    if wanted == "classes" or (wanted == "auto" and tops and {top.name for top in tops} <= set(known)):
+    if wanted == "classes" or (wanted == "auto" and tops and _names(tops) <= set(known)):
         found = _as_classes(root, root, tops)
     else:
         found = _read(root, root, tops, wanted, known)
@@ -104,7 +117,7 @@ def read_layout(root: Path, wanted: str = "auto", known: Collection[str] = ()) -
         found = replace(
             found,
             left=f"{root}: {names} {were} written by slimzoo and {were} left out",
-            ignored=(*found.ignored, *(Ignored(str(child), "was written by slimzoo") for child in written)),
+            ignored=(*found.ignored, *(Ignored(str(child), WRITTEN) for child in written)),
         )
     return found
 
@@ -198,7 +211,8 @@ def _as_parts(root: Path, here: Path, parts: dict[Path, str], full: list[Path], 
     trees, folders = [], []
     inside = {top: _holding(top) for top in parts}
     for top, part in sorted(parts.items(), key=lambda found: found[0].name):
-        elsewhere = {sub.name for other in parts if other != top and len(inside[other]) > 1 for sub in inside[other]}
+        others = [inside[other] for other in parts if other != top and len(inside[other]) > 1]
+        elsewhere = {name for folders_there in others for name in _names(folders_there)}
         tree = _innermost(top, elsewhere)
         trees.append((part, tree))
         folders += [ClassFolder(part, sub.name, sub) for sub in subfolders(tree)]
@@ -265,7 +279,7 @@ def _refuse_unlabelled(here: Path, full: list[Path]) -> None:
 
 def _shared(full: list[Path]) -> tuple[Path, Path, list[str]] | None:
     """Two folders that hold folders of the same names, at least half of the smaller one's; not one folder each."""
-    held = [(top, {sub.name for sub in _holding(top)}) for top in full if not has_images(top, below=False)]
+    held = [(top, _names(_holding(top))) for top in full if not has_images(top, below=False)]
     for i, (one, names) in enumerate(held):
         for other, theirs in held[:i]:
             both, least = names & theirs, min(len(names), len(theirs))
@@ -284,7 +298,7 @@ def _only_folder(here: Path, tops: list[Path], full: list[Path]) -> Path | None:
 
 def _innermost(tree: Path, elsewhere: set[str]) -> Path:
     """Of a part: the folder that holds the classes, where others are around it: train/images/, seg_train/seg_train/."""
-    while (only := _only_folder(tree, subfolders(tree), _holding(tree))) and only.name not in elsewhere:
+    while (only := _only_folder(tree, subfolders(tree), _holding(tree))) and as_class_name(only.name) not in elsewhere:
         tree = only
     return tree
 
@@ -294,7 +308,11 @@ def _holding(folder: Path) -> list[Path]:
 
 
 def _names_inside(tops: Collection[Path]) -> set[str]:
-    return {sub.name for top in tops for sub in _holding(top)}
+    return {name for top in tops for name in _names(_holding(top))}
+
+
+def _names(folders: Iterable[Path]) -> set[str]:
+    return {as_class_name(folder.name) for folder in folders}
 
 
 def _beside(here: Path, taken: Collection[Path], why: str) -> list[Ignored]:
@@ -305,13 +323,12 @@ def _beside(here: Path, taken: Collection[Path], why: str) -> list[Ignored]:
 
 
 def _plain_files(folder: Path, why: str) -> list[Ignored]:
-    home = folder.resolve()
     found = []
     for child in visible(folder):
         if not child.is_dir():
             found.append(Ignored(str(child), why))
-        elif is_loop(child, home):
-            found.append(Ignored(str(child), "is a link to a folder that holds it"))
+        elif (kind := why_no_data(child)) in (LOOP, MADE_BY_SYSTEM):
+            found.append(Ignored(str(child), kind))
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.class_name import as_class_name
 from zoo.image import load_image
 
 Content = Path | bytes | None  # an image's file, its bytes, or None: it was never a file
@@ -21,7 +22,7 @@ class Item:
 
     Attributes:
         key: names it in messages: its path, or "digits/17".
-        class_name: its label.
+        class_name: its label, as zoo.class_name writes it.
         part: "train", "val", "test", or "" where the source leaves that open.
         digest: SHA-256 of its file's bytes or of its pixels.
     """
@@ -30,6 +31,9 @@ class Item:
     class_name: str
     part: str
     digest: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_name", as_class_name(self.class_name))
 
 
 @dataclass(frozen=True)

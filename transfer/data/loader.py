@@ -19,7 +19,7 @@ from zoo.preprocess import Preprocess
 
 # Of the rule that makes pixels from a file's bytes: zoo/image.py, Preprocess.resize and the `read` of each source. Who
 # changes what they answer counts this up, and pixels kept by the old rule are never seen again.
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 BLOCK_BYTES = 32 << 20  # decoded at a time: what memory holds of a dataset of any size
 
 

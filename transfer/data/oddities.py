@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from zoo.image import FORMATS, MAX_PIXELS
+from zoo.image import HEIC_EXTENSIONS, MAX_PIXELS, open_header
 
+JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "WEBP": {".webp"}, "BMP": {".bmp"},
-    "TIFF": {".tif", ".tiff"}, "GIF": {".gif"},
+    "JPEG": JPEG, "MPO": JPEG, "PNG": {".png"}, "WEBP": {".webp"}, "BMP": {".bmp"}, "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"}, "AVIF": {".avif"}, "HEIF": set(HEIC_EXTENSIONS),
 }  # fmt: skip
 # what load_image makes of it
 MEANING = {
@@ -34,10 +34,14 @@ def oddities(content: Path | bytes) -> list[str]:
     found: list[str] = []
     with warnings.catch_warnings(), suppress(Exception):  # Pillow raises all kinds of errors on damaged metadata
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+        with open_header(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 return [BOMB]
-            if isinstance(content, Path) and content.suffix.lower() not in SUFFIXES.get(image.format or "", set()):
+            if (
+                isinstance(content, Path)
+                and content.suffix
+                and content.suffix.lower() not in SUFFIXES.get(image.format or "", set())
+            ):
                 found.append("wrong extension")
             if image.mode.startswith("I;16"):
                 found.append("16-bit")

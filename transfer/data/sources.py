@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transfer.data.arrays import list_digits, list_npz
 from transfer.data.folder import list_folder
 from transfer.data.layout import LayoutName, checked_layout
-from transfer.data.listing import Listing
+from transfer.data.listing import Ignored, Listing
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
 from zoo.download import Progress
@@ -44,6 +44,8 @@ class Data:
         mirror: whether a mirrored image is still of its class (False for digits).
         groups: equal for images that are alike, which are never divided; () where nobody has looked.
         notes: lines for a person on how the source was read.
+        named: the parts that the source names itself.
+        ignored: what is there beside the images, and was left out.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Data:
     mirror: bool = True
     groups: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
 
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""
@@ -161,4 +165,6 @@ def index_listing(listing: Listing) -> Data:
         read=listing.read,
         mirror=listing.mirror,
         notes=listing.notes,
+        named=tuple(sorted({item.part for item in listing.items} - {""})),
+        ignored=listing.ignored,
     )

@@ -41,10 +41,7 @@ def stratified_split(
         UsageError: the shares leave nothing for training.
         DataError: a class has fewer groups than there are parts.
     """
-    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise UsageError(
-            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training: 0.2, or 20%"
-        )
+    check_shares(val, test)
     by_class = _groups(labels, groups)
     wanted = 1 + (val > 0) + (test > 0)
     for label, members in enumerate(by_class):
@@ -63,6 +60,18 @@ def stratified_split(
         placed |= dict.fromkeys(free[n_test : n_test + n_val], VAL)
     of_item = range(len(labels)) if groups is None else groups
     return np.array([placed[group] for group in of_item], dtype="<U5")
+
+
+def check_shares(val: float, test: float) -> None:
+    """Refuse shares that leave nothing for training.
+
+    Raises:
+        UsageError: see there.
+    """
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        raise UsageError(
+            f"val={val} and test={test} must be shares from 0 to below 1 that leave something for training: 0.2, or 20%"
+        )
 
 
 def count_groups(labels: Sequence[int], groups: Sequence[Hashable] | None) -> list[int]:

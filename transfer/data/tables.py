@@ -17,9 +17,9 @@ from typing import Any
 
 from transfer.data.columns import Columns, find_columns, text
 from transfer.data.delimited import read_delimited
+from transfer.data.image_files import has_image_name, subfolders
 from transfer.data.listing import Content, Item, Listing, Problem, list_files
 from transfer.data.part_names import WANTED
-from transfer.data.walk import is_image, subfolders
 from zoo.errors import DataError, UsageError
 from zoo.image import EXTENSIONS, load_image
 
@@ -122,7 +122,7 @@ def _place(base: Path, file: str) -> Path | None:
     for name in dict.fromkeys((file, file.replace("\\", "/"))):
         if os.path.lexists(base / name) and not (base / name).is_dir():
             return base / name
-        if not is_image(name):
+        if not has_image_name(name):
             for extension in sorted(EXTENSIONS):
                 if os.path.lexists(base / (name + extension)):
                     return base / (name + extension)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.surgery import load_tensors_
+
 UPDATES = "updates of the average"  # no parameter's name holds a space
 
 
@@ -56,4 +58,4 @@ class Ema:
 
     def copy_to_(self, model: nn.Module) -> None:
         """Put the averages into a model of the same shapes."""
-        model.load_state_dict(self._averages)
+        load_tensors_(model, self._averages)

@@ -27,6 +27,7 @@ from transfer.training.step import CannotTrain, LossFn, NonFinite, Stepper, smoo
 from zoo.classifier import classifier
 from zoo.errors import Interrupted
 from zoo.predictor import TorchPredictor
+from zoo.surgery import load_tensors_
 
 AfterStep = Callable[[nn.Module, int], None]  # (model, steps done)
 # Batches made ahead by a thread. A GPU is fed beside its work; on a CPU making them is 1.5% of a step, and a thread's
@@ -149,7 +150,7 @@ class _Training:
         """The model that the recipe asks for."""
         evaluated = self._evaluated()
         if self.state.best is not None:
-            evaluated.load_state_dict(self.state.best)
+            load_tensors_(evaluated, self.state.best)
         return evaluated
 
     def _go_on(self, signals: EndOfStep) -> None:

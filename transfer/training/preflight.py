@@ -23,6 +23,7 @@ from transfer.training.trial import STEPS, Overfitted, finite, network_inputs, o
 from zoo.classifier import classifier, reset_classifier_
 from zoo.errors import DataError, SlimzooError
 from zoo.predictor import TorchPredictor
+from zoo.surgery import load_tensors_
 
 LOOKED_AT = 32  # training images whose inputs and first loss are looked at
 SMALL_BATCH = 16  # images that are overfitted
@@ -116,7 +117,7 @@ def preflight(
         real = overfit(tried, recipe, inputs, labels, said)
         checks += _check_gradients(real)
         checks.append(_check_fall(real, recipe, classes))
-        tried.load_state_dict(start)
+        load_tensors_(tried, start)
         blank = overfit(tried, recipe, torch.zeros_like(inputs), labels, said)
         checks.append(_check_baseline(real, blank))
     return Preflight(tuple(checks))

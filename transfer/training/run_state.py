@@ -19,6 +19,7 @@ from transfer.training.ema import Ema
 from transfer.training.recipe import Recipe
 from transfer.training.step import Stepper
 from zoo.errors import UsageError
+from zoo.surgery import load_tensors_
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class RunState:
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.sums = Sums(**state["sums"])
         self.history = [Epoch(**line) for line in state["history"]]
-        self.model.load_state_dict(tensors["model"])
+        load_tensors_(self.model, tensors["model"])
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors["optimizer"].items():
             index, _, name = key.partition(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 from transfer.training.recipe import Recipe
 from zoo.errors import UsageError, did_you_mean
 
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
-    """ "name=value" each, to a dict; values are numbers, true, false or words.
+    """ "name=value" each, to a dict; values are numbers, however they are written, true, false or words.
 
     Raises:
         UsageError: a word without "=", or a name that recipes do not have.
@@ -25,7 +28,7 @@ def read_settings(words: Sequence[str]) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"--set {word}: wanted NAME=VALUE, such as optimizer=sgd or augment.rotate_deg=0")
-        settings[name] = yaml.safe_load(value)
+        settings[name] = _number(value) if _number(value) is not None else yaml.safe_load(value)
     with_settings(Recipe(), settings)
     return settings
 
@@ -51,11 +54,25 @@ def _checked(target: Any, settings: Mapping[str, Any], prefix: str = "") -> dict
             near = did_you_mean(prefix + name, known, f"wanted one of {', '.join(known)}")
             raise UsageError(f"unknown setting {prefix + name!r}; {near}")
         kind = type(getattr(target, name))
-        fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
-        if not fits:
-            raise UsageError(f"{prefix}{name}={value!r} must be of the kind {kind.__name__}")
+        if not _fits(value, kind):
+            raise UsageError(f"{prefix}{name}={value!r} must be {KINDS[kind]}")
         found[name] = kind(value)
     return found
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whole numbers are numbers, with a point or without: lr=1, epochs=3.0."""
+    if isinstance(value, bool) or kind not in (int, float):
+        return type(value) is kind
+    return isinstance(value, (int, float)) and (kind is float or float(value).is_integer())
+
+
+def _number(word: str) -> int | float | None:
+    """By Python's rules: YAML 1.1 takes 1e-3 for a word and 010 for eight."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(word)
+    return None
 
 
 def read_rate(word: str | None) -> float | str | None:

@@ -162,6 +162,7 @@ def decode(content: bytes) -> LoadedModel:
         CodedError: damaged, cut off, or of a newer format.
     """
     from zoo.artifact import LoadedModel
+    from zoo.surgery import load_tensors_
 
     header, bulk, numbers = _parts(content)
     config, shapes = _read_header(header)
@@ -172,7 +173,7 @@ def decode(content: bytes) -> LoadedModel:
         bits = 8 * like.element_size()
         tensors[name] = tensor_of(code_tensor(decoder, tuple(like.shape), bits, None, Layout()), like)
     model = _built(config, shapes, meta=False)
-    model.load_state_dict(tensors, strict=True)
+    load_tensors_(model, tensors)
     return LoadedModel(model.eval(), config)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -100,6 +99,7 @@ def test_unwritable_cache_is_no_error(place, tmp_path, monkeypatch):
 
 def test_disk_that_is_full_half_way(cache):
     rows = np.random.default_rng(0).normal(size=(4000, 50))
+    resource = pytest.importorskip("resource", reason="this system limits no files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))  # of 1.6 MB; Python turns the signal into an OSError
     try:

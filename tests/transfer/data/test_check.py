@@ -74,7 +74,7 @@ def test_every_defect_is_named_at_once(good):
     save(good / "b" / "1-again.jpg", 1, 30, quality=70)
     photograph(2).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(good / "c" / "2-mirrored.png")
     save(good / "a" / "tiny.png", 60, 8)
-    (good / "a" / "phone.heic").write_bytes(b"heic")
+    (good / "a" / "phone.cr2").write_bytes(b"raw")
     (good / "a" / "notes.txt").write_text("hello")
     (good / ".hidden").mkdir()
     Image.fromarray(np.zeros((20, 20), np.uint16)).save(good / "a" / "deep.png")
@@ -102,7 +102,7 @@ def test_every_defect_is_named_at_once(good):
     assert kinds.pop("ignored") == ("note", {"notes.txt"})  # the second of that name
     assert kinds == {}
     ignored = [(f.level, f.examples[0].key.rpartition("/")[2]) for f in check.findings if f.kind == "ignored"]
-    assert ignored == [("warning", "phone.heic"), ("note", "notes.txt")]
+    assert ignored == [("warning", "phone.cr2"), ("note", "notes.txt")]
     assert {pair.kind for pair in check.pairs} == {"equal", "near", "mirrored"}
     levels = [finding.level for finding in check.findings]
     assert levels == sorted(levels, key=["error", "warning", "note"].index)
@@ -110,7 +110,7 @@ def test_every_defect_is_named_at_once(good):
     for words in (
         "half.png: truncated",
         "bomb.png: 56 megapixels",
-        "phone.heic",
+        "phone.cr2",
         "class 'lonely' has 1 distinct image",
     ):
         assert words in text

@@ -15,14 +15,27 @@ def test_fields_of_the_recipe_and_of_its_augmentation_are_set():
 
 
 @pytest.mark.parametrize(
+    ("word", "value"),
+    [("lr=1", 1.0), ("lr=1e-3", 0.001), ("lr=1E-3", 0.001), ("lr=.5", 0.5), ("epochs=3.0", 3), ("epochs=1e1", 10),
+     ("batch=010", 10), ("seed=7", 7), ("clip_norm=inf", float("inf"))],
+)  # fmt: skip
+def test_a_number_is_that_number_however_it_is_written(word, value):
+    name = word.partition("=")[0]
+    found = getattr(with_settings(Recipe(), read_settings([word])), name)
+    assert (found, type(found)) == (value, type(getattr(Recipe(), name)))
+
+
+@pytest.mark.parametrize(
     ("word", "message"),
     [
         ("optimiser=sgd", "did you mean 'optimizer'"),
         ("optimizer", "wanted NAME=VALUE"),
         ("optimizer=sdg", "did you mean 'sgd'"),
-        ("epochs=2.5", "must be of the kind int"),
-        ("epochs=true", "must be of the kind int"),
-        ("freeze_statistics=1", "must be of the kind bool"),
+        ("epochs=2.5", "must be a whole number"),
+        ("epochs=true", "must be a whole number"),
+        ("epochs=inf", "must be a whole number"),
+        ("lr=true", "must be a number"),
+        ("freeze_statistics=1", "must be true or false"),
         ("augment.flipp=true", "did you mean 'augment.flip'"),
         ("augment=1", "unknown setting 'augment'"),
         ("ema=1.5", "must be in"),

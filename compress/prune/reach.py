@@ -1,0 +1,77 @@
+"""What a model's shapes decide of a cut, before an image is read: how small it can become, and that it can be saved."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from compress.prune import latency as timing
+from compress.prune.allocate import ALLOCATIONS, check_reachable, narrowed
+from compress.prune.budget import Cost
+from compress.prune.cut import cut_copy
+from compress.prune.group import Grouping, Indices
+from compress.prune.importance import CRITERIA
+from compress.prune.structured import Pruned, cut_channels, scored
+from zoo.errors import UsageError
+
+NOISE = 1.25  # a narrowest network that measures this many times the latency asked for is not below it another time
+
+
+def trial_cut(
+    network: nn.Module,
+    input_size: tuple[int, int, int],
+    grouping: Grouping,
+    *,
+    macs: float | None,
+    latency: float | None = None,
+    measures: bool = True,
+    rounds: int = 1,
+    round_to: int = 8,
+    floor: float = 0.1,
+    threads: int | None = None,
+) -> Pruned:
+    """A cut of the first round's size, by magnitudes: what the pruned model will look like, whatever images say.
+
+    Args:
+        grouping: of the network.
+        macs, latency, rounds, round_to, floor, threads: see `compress.prune.step.Choice`.
+        measures: whether two networks are timed to see that the latency can be reached.
+
+    Raises:
+        UsageError: a budget that no cut reaches, or that the model meets already.
+        SlimzooError: the cut model does not run.
+    """
+    cost = Cost.macs(grouping)
+    share = 0.5 if macs is None else macs
+    if latency is None:
+        check_reachable(cost, _narrowest(grouping, round_to, floor**rounds), share)
+    elif measures:
+        _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, threads)
+    scores = scored(network, grouping, CRITERIA["l2"])
+    least = cost.after(_narrowest(grouping, round_to, floor)) / cost.total
+    share = min(1.0, max(share ** (1 / rounds), least * (1 + 1e-9)))
+    keeps = ALLOCATIONS["uniform"](grouping, scores, share=share, cost=cost, round_to=round_to, floor=floor)
+    return cut_channels(network, input_size, grouping, keeps, scores)
+
+
+def _narrowest(grouping: Grouping, round_to: int, floor: float) -> list[Indices]:
+    return narrowed(grouping, np.zeros(len(grouping.groups)), round_to=round_to, floor=floor)
+
+
+def _check_latency(
+    network: nn.Module,
+    input_size: tuple[int, int, int],
+    grouping: Grouping,
+    latency: float,
+    round_to: int,
+    floor: float,
+    threads: int | None,
+) -> None:
+    """Two networks measured, the whole and the narrowest, instead of the dozens of a latency table."""
+    keeps = _narrowest(grouping, round_to, floor)
+    narrowest = cut_copy(network, grouping, keeps)
+    whole, least = (float(ms) for ms in timing.measured_ms([network, narrowest], input_size, threads=threads))
+    if whole <= latency:
+        raise UsageError(f"the model takes {whole:.2f} ms here, which is below {latency:g} ms: nothing to cut")
+    if least > NOISE * latency:
+        check_reachable(Cost(grouping, [], [], fixed=least, unit="ms"), keeps, latency / least)
