@@ -199,7 +199,7 @@ def squared_error(values: NDArray[np.float64], count: int) -> float:
 
 def _follow(at: float, known: NDArray[np.float64], rises: NDArray[np.float64]) -> float:
     """Along straight lines between what is known, at slope 1 beyond."""
-    inside = min(max(at, known[0]), known[-1])
+    inside = min(max(at, float(known[0])), float(known[-1]))
     return float(np.interp(inside, known, rises)) + at - inside
 
 
