@@ -14,11 +14,23 @@ import transfer.cli
 import zoo.cli
 from compress.distill.distillation import Distillation
 from compress.prune.cli import app as prune_app
-from compress.say import Features, Patience, Temperature, Weight, say_before_and_after
+from compress.say import Features, Patience, Temperature, Weight, say_before_and_after, say_large_loss
 from compress.share.cli import app as share_app
 from compress.sparse.cli import app as sparse_app
 from transfer.cli import describe_metrics
-from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite, Seed
+from zoo.console import (
+    Arch,
+    ClassesOption,
+    Console,
+    DryRun,
+    Json,
+    Offline,
+    Out,
+    Overwrite,
+    PreprocessOption,
+    Seed,
+)
+from zoo.lineage import LARGEST_SEED
 
 if TYPE_CHECKING:
     from compress.quantize.nearest import Nearest
@@ -37,21 +49,9 @@ app.add_typer(share_app)
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A model directory, timm:NAME, torchvision:NAME, or a float32 .onnx file."),
-]
-PreprocessOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preprocess",
-        metavar="P",
-        help="Of an .onnx file from elsewhere: a JSON file with the keys of config.json's `preprocess`, or a model "
-        "that shares it: timm:NAME, NAME or DIR.",
-    ),
-]
-ClassesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--classes", metavar="FILE", help="Of an .onnx file from elsewhere: names, one a line, or a JSON list."
+    typer.Argument(
+        metavar="MODEL",
+        help="A model directory, timm:NAME, torchvision:NAME, a float32 .onnx file, or a file of weights with --arch.",
     ),
 ]
 
@@ -68,6 +68,9 @@ def distill(
     weight: Weight = Distillation.weight,
     features: Features = 0.0,
     patience: Patience = 0,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
@@ -75,8 +78,10 @@ def distill(
 ) -> None:
     """Train a small model on the answers of a better one."""
     from compress.distill.step import distill as run
+    from zoo.adopt import adopt_all
 
     with Console(as_json=json) as console:
+        student, teacher = adopt_all([student, teacher], arch=arch, preprocess=preprocess, classes=classes)
         step = run(
             student, teacher=teacher, data=data, out=out, epochs=epochs, size=size, temperature=temperature,
             weight=weight, features=features, patience=patience, seed=seed, overwrite=overwrite,
@@ -87,6 +92,7 @@ def distill(
         console.say(f"student: {describe_metrics(after)}")
         shares = [after[key] / teacher_metrics[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters")
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "export", out], ["slimzoo", "bench", teacher, out])
         console.document({"out": str(out), **step.record})
 
@@ -122,18 +128,22 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer that stays in float; can be given again.")
     ] = None,
+    arch: Arch = None,
     preprocess: PreprocessOption = None,
     classes: ClassesOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of calibration images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the choice of calibration images.")] = 0,
     overwrite: Overwrite = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Make an int8 ONNX model, calibrated on training images, or one in another format."""
     from compress.quantize.converted import Converted
+    from compress.quantize.ptq import without_int8
     from compress.quantize.step import quantize as run
+    from zoo.adopt import adopt_but_onnx
 
     with Console(as_json=json) as console:
+        directory, preprocess, classes = adopt_but_onnx(directory, arch, preprocess, classes)
         step = run(
             directory, data=data, out=out, to=to, max_drop=max_drop, ranges=ranges, bits=bits, epochs=epochs,
             keep=keep or (), preprocess=preprocess, classes=classes, seed=seed, overwrite=overwrite,
@@ -146,11 +156,14 @@ def quantize(
             console.say(f"in float: {', '.join(step.quantized.kept)}")
         said = str(step.found) if isinstance(step.found, Converted) else _said_of_int8(step.found, bits)
         console.say(f"{out}: {said}; {size / 1e6:.2f} MB")
+        if not isinstance(step.found, Converted) and (floats := without_int8(step.found.exact)):
+            console.say(floats)
         parity = step.record["parity"]
         if why := step.record["unmeasured"]:
             console.say(f"accuracy is not measured: {why}")
             console.say(f"its answers diverge from the float model's by {step.divergence:.2g} nats an image")
         console.say(f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model")
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "bench", directory, out], ["python", out / "deploy" / "infer.py", "IMAGE"])
         console.document({"out": str(out), **step.record})
 
@@ -169,6 +182,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="A new model directory; for a MODEL that is no directory itself.")
     ] = None,
+    arch: Arch = None,
     preprocess: PreprocessOption = None,
     classes: ClassesOption = None,
     coded: Annotated[
@@ -180,9 +194,11 @@ def export(
 ) -> None:
     """Write DIR/model.onnx: pixels in, probabilities out, class names inside; and DIR/deploy/, which runs anywhere."""
     from compress.deploy.export import export as run
+    from zoo.adopt import adopt_but_onnx
     from zoo.errors import UsageError
 
     with Console(as_json=json) as console:
+        directory, preprocess, classes = adopt_but_onnx(directory, arch, preprocess, classes)
         if coded:
             if out or preprocess or classes:
                 raise UsageError("--coded adds model.slim to a model directory: it takes no --out and no --preprocess")
@@ -212,7 +228,8 @@ def _say_changes(console: Console, source: str, record: dict[str, Any]) -> None:
 
 
 def _export_coded(console: Console, directory: str) -> None:
-    from compress.coding.export import CODED, export_coded
+    from compress.coding.export import export_coded
+    from zoo.artifact import CODED
 
     record = export_coded(directory, progress=console.progress)
     path = Path(directory, CODED)
@@ -237,21 +254,26 @@ def bench(
             "can be given again. [default: what the model is meant for]",
         ),
     ] = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
     from compress.deploy.benchmark import bench as run
     from compress.deploy.benchmark import format_rows
+    from zoo.adopt import adopt_all
     from zoo.errors import SlimzooError, UsageError
-    from zoo.upstream import is_upstream
+    from zoo.upstream import is_upstream, place_of
 
-    absent = [model for model in models if not is_upstream(model) and not Path(model).exists()]
+    absent = [m for m in models if not is_upstream(m) and place_of(m) is None and not Path(m).exists()]
     if absent:
         raise UsageError(
             f"{absent[0]} does not exist; wanted model directories, .onnx files, timm:NAME or torchvision:NAME"
         )
     with Console(as_json=json) as console:
+        models = adopt_all(models, arch=arch, preprocess=preprocess, classes=classes)
         result = run(
             models, runtimes=runtime, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress
         )
@@ -321,6 +343,7 @@ def resume(
         arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
         step = verb(arguments.pop(first), **arguments, resume=True, progress=console.progress)
         console.say(f"{out}: {describe_metrics(step.record['metrics']['after'])}")
+        say_large_loss(console, step.record)
         console.document({"out": str(out), **step.record})
 
 
@@ -334,9 +357,11 @@ def demo(
     """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
     from compress.demo import STEPS
     from compress.demo import demo as run
+    from zoo.directory import check_free
 
     with Console(as_json=json) as console:
         if dry_run:
+            check_free(out, overwrite=overwrite)
             console.say("\n".join(STEPS))
             console.document({"dry_run": True, "steps": STEPS})
             return

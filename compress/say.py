@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,16 @@ def needed(out: Path | None) -> Path:
     if out is None:
         raise UsageError("--out DIR is needed: where the model goes; --explain needs none")
     return out
+
+
+def say_large_loss(console: Console, record: dict[str, Any]) -> None:
+    """Where the step cost more than 5 points (`compress.step.large_loss`), that and what to do; for the last lines."""
+    if lost := record.get("large_loss"):
+        images = {"val": "validation", "test": "test"}[lost["part"]]
+        console.say(
+            f"WARN: {lost['points']:.1f} points fewer of the {images} images are right than {lost['than']}; "
+            f"{lost['advice']}"
+        )
 
 
 def say_before_and_after(console: Console, step: Step) -> None:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer import methods
-from transfer.methods import Outcome, Task
+from transfer.methods import METHODS, Outcome, Task, finetune_all
 from transfer.plan import NoTime
 from transfer.start import Method
 from transfer.training.distributed import from_main, main_first, world_size
 from transfer.training.step import CannotTrain
 
 LEVEL = 0.1  # of the sign test
+CANDIDATES = {**METHODS, "finetune": finetune_all}  # which is compared with the probe here
 FEW_SHOT = 3  # images a class, in the middle: up to here class means beat what is trained (Wang et al. 2019, table 1)
 
 
@@ -38,7 +38,7 @@ def auto(task: Task) -> Outcome:
 
     def run(method: Method) -> None:
         at = time.monotonic()
-        outcome = methods.METHODS[method](task)
+        outcome = CANDIDATES[method](task)
         with main_first():
             right = outcome.evaluate(val, task.progress).correct
         tried.append((right, outcome))
@@ -76,10 +76,10 @@ def _by_number(task: Task) -> Outcome:
     method: Method = "prototype" if _images_a_class(task) <= FEW_SHOT else "finetune"
     task.tell(f"auto: {method}, by the number of images: without validation images nothing can be compared")
     try:
-        return methods.METHODS[method](task)
+        return CANDIDATES[method](task)
     except NoTime as error:
         task.tell(f"auto: probe instead, {error}")
-        return methods.probe(task)
+        return CANDIDATES["probe"](task)
 
 
 def _images_a_class(task: Task) -> float:

@@ -8,8 +8,20 @@ from typing import Annotated
 import typer
 
 from transfer.predict_cli import app as predict_app
-from zoo.console import Console, DryRun, Json, Offline, Out, Overwrite
-from zoo.errors import DataError
+from zoo.console import (
+    MODEL_HELP,
+    Arch,
+    ClassesOption,
+    Console,
+    DryRun,
+    Json,
+    Offline,
+    Out,
+    Overwrite,
+    PreprocessOption,
+)
+from zoo.errors import DataError, UsageError
+from zoo.lineage import LARGEST_SEED
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A pretrained model onto your data.")
 
@@ -34,7 +46,7 @@ def check(
     data: DataArgument,
     val: Val = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, as for `fit`.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, as for `fit`.")] = 0,
     layout: Layout = "auto",
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the images in question: FILE.png.")] = None,
     offline: Offline = False,
@@ -45,6 +57,8 @@ def check(
     from transfer.data.check_sheets import save_check_sheet
     from zoo.directory import check_file
 
+    if sheet is not None and Path(data).resolve() in sheet.resolve().parent.parents:
+        raise UsageError(f"--sheet {sheet} would be an image of the dataset: name a file outside of {data}")
     with Console(as_json=json) as console:
         if sheet is not None:
             check_file(sheet, "--sheet")
@@ -89,8 +103,16 @@ def fit(
     ] = None,
     val: Val = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the order, augmentation and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Of the split, the order, augmentation and dropout.")
+    ] = 0,
     layout: Layout = "auto",
+    taps: Annotated[
+        bool,
+        typer.Option(
+            "--taps/--no-taps", help="Let the classifier see several depths; without, timm opens what is written."
+        ),
+    ] = True,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files to DIR/tensorboard.")] = False,
     offline: Offline = False,
     overwrite: Overwrite = False,
@@ -106,6 +128,7 @@ def fit(
     from transfer.start import checked_method, planned_start
     from transfer.training.distributed import is_main, processes
     from transfer.training.settings import read_rate, read_seconds, read_settings
+    from transfer.training.tensorboard import check_tensorboard
     from zoo.directory import check_free
 
     with processes(), Console(as_json=json, silent=not is_main()) as console:
@@ -114,6 +137,8 @@ def fit(
         if dry_run:
             check_free(out, overwrite=overwrite)
             check_start(model, chosen, size)
+            if tensorboard:
+                check_tensorboard()
             opened = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=console.progress)
             check_readable(opened, console.progress)
             _, preprocess = planned_start(model, opened, chosen, size)
@@ -123,15 +148,15 @@ def fit(
                 console.say(printable(line))
             sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
             console.say(
-                f"would run {method} of {model} at {preprocess.size[0]} px on {data} ({len(opened.classes)} classes; "
-                f"{sizes} images), into {out}"
+                f"would run {method} of {model} on {data} ({len(opened.classes)} classes; {sizes} images) at "
+                f"{preprocess.size[0]} px, into {out}"
             )
             console.document({"dry_run": True, "classes": len(opened.classes), **opened.sizes()})
             return
         fitted = run(
             data, model=model, out=out, method=chosen, epochs=epochs, size=size, batch=batch, lr=rate, flip=flip,
-            settings=fields, val=val, test=test, seed=seed, layout=layout, time_s=time_s, tensorboard=tensorboard,
-            overwrite=overwrite, progress=console.progress, tell=console.say,
+            settings=fields, val=val, test=test, seed=seed, layout=layout, taps=taps, time_s=time_s,
+            tensorboard=tensorboard, overwrite=overwrite, progress=console.progress, tell=console.say,
         )  # fmt: skip
         after = fitted.record["metrics"]["after"]
         how = f"{model} at {fitted.config.preprocess.size[0]} px by {fitted.record['method']}"
@@ -148,7 +173,7 @@ def fit(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="A model directory or an exported .onnx file.")],
+    model: Annotated[str, typer.Argument(metavar="DIR", help=MODEL_HELP)],
     data: DataArgument,
     out: Annotated[
         Path | None, typer.Option(help="Write confusion, calibration and mistakes as pictures, answers as CSV, here.")
@@ -157,24 +182,33 @@ def evaluate(
     known_only: Annotated[
         bool, typer.Option("--known-only", help="Leave out images of classes that the model does not know.")
     ] = False,
+    all: Annotated[bool, typer.Option("--all", help="Measure on images that the model was trained on too.")] = False,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     offline: Offline = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Measure a model's accuracy on labelled images."""
+    """Measure a model's accuracy on labelled images, leaving out those that it was trained on."""
     from transfer.data.contact_sheet import printable
     from transfer.data.remarks import files_left_out
     from transfer.evaluation.evaluate import evaluate as run
-    from transfer.evaluation.findings import describe, document, write_findings
+    from transfer.evaluation.findings import describe, describe_images, document, write_findings
+    from zoo.adopt import adopt
     from zoo.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
+        model = adopt(model, arch=arch, preprocess=preprocess, classes=classes)
         if out is not None:
             check_free(out, overwrite=overwrite)
-        evaluated = run(model, data, layout=layout, known_only=known_only, progress=console.progress)
+        evaluated = run(model, data, all=all, layout=layout, known_only=known_only, progress=console.progress)
         for line in [*evaluated.data.notes, *files_left_out(evaluated.data)]:
             console.say(printable(line))
-        console.say(f"{model} on the {evaluated.part} images of {data}")
+        which = "all" if evaluated.part == "all" else f"the {evaluated.part}"
+        console.say(f"{model} on {which} images of {data}")
+        for line in describe_images(evaluated, model):
+            console.say(line)
         for line in describe(evaluated.evaluation, evaluated.data.classes):
             console.say(line)
         if out is not None:

@@ -19,7 +19,7 @@ from transfer.data.check_sheets import save_input_sheet
 from transfer.data.contact_sheet import printable
 from transfer.data.dataset import located, open_data
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels
+from transfer.data.parts import Pixels, evaluate_parts, metrics, read_pixels, seen_in
 from transfer.data.remarks import files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
@@ -68,6 +68,7 @@ def fit(
     test: float | str | None = None,
     seed: int = 0,
     layout: str = "auto",
+    taps: bool = True,
     time_s: float | None = None,
     tensorboard: bool = False,
     overwrite: bool = False,
@@ -91,6 +92,8 @@ def fit(
         settings: any other field of the recipe by name; "augment.rotate_deg" is one of its augmentation.
         val, test: shares to split off, or folders of their own.
         layout: "auto", "parts" or "classes": what the folders of an image folder are; see `transfer.data.layout`.
+        taps: let the classifier see several depths of a pretrained network, which fits better; without, the last alone,
+            and timm opens the directory.
         time_s: for all of it; training takes as many epochs of its recipe as fit in.
         tensorboard: also write event files, to DIR/tensorboard.
         tell: told one line at a time what a person should know.
@@ -114,6 +117,8 @@ def fit(
         "test": located(test), "seed": seed, "layout": layout, "time_s": time_s, "tensorboard": tensorboard,
     }  # fmt: skip
     say = tell or (lambda line: None)
+    if not taps:
+        arguments["taps"] = False
     began = time.monotonic()
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = open_data(data, val=val, test=test, seed=seed, layout=layout, progress=progress)
@@ -127,13 +132,13 @@ def fit(
     with _shared_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
         if is_main():
             record = partial(lineage.step, "fit", arguments, seed=seed, data=source.record())
-            _rehearse(work, network, config, method, record, tensorboard=tensorboard)
+            _rehearse(work, network, config, record, taps=taps and method != "scratch", tensorboard=tensorboard)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
             if is_main():
-                twice = leaks_and_contradictions(source, pixels.parts())
-                where = where_to_look([*remarks, *twice], data, val=val, test=test, seed=seed, layout=layout)
-                for line in [*twice, *where]:
+                doubts = leaks_and_contradictions(source, pixels.parts())
+                where = where_to_look([*remarks, *doubts], data, val=val, test=test, seed=seed, layout=layout)
+                for line in [*doubts, *where]:
                     say(line)
 
         def recipe(kind: Trains) -> Recipe:
@@ -147,7 +152,7 @@ def fit(
         task = Task(
             network=network, config=config, pixels=pixels, recipe=recipe, find_lr=lr == "find",
             deadline=None if time_s is None else began + time_s, seed=seed, checkpoints=work / CHECKPOINTS,
-            progress=progress, tell=say,
+            progress=progress, tell=say, taps=taps,
         )  # fmt: skip
         outcome = auto(task) if method == "auto" else METHODS[method](task)
         if is_main():
@@ -155,7 +160,7 @@ def fit(
             found = evaluate_parts(lambda images: outcome.evaluate(images, progress), pixels)
             after = metrics(outcome.model, outcome.config, found)
             done = record(seconds=time.monotonic() - began, after=after, method=outcome.method, notes=outcome.notes)
-            config = save_model(work, outcome.model, outcome.config.with_step(done))
+            config = save_model(work, outcome.model, outcome.config.with_step(done, seen_in(source, pixels)))
             try:
                 _write_pictures(work, outcome, _shown(found, pixels, source), task, tensorboard=tensorboard)
             except Exception as error:  # the packages' own kinds; the model, which is written, is worth more
@@ -197,13 +202,13 @@ def _rehearse(
     work: Path,
     network: nn.Module,
     config: ModelConfig,
-    method: Method,
     record: Callable[..., dict[str, Any]],
     *,
+    taps: bool,
     tensorboard: bool,
 ) -> None:
     """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
-    network, config = (network, config) if method == "scratch" else tapped(network, config)
+    network, config = tapped(network, config, taps=taps)
     rehearse(work, network, config, record(seconds=0.0, after=metrics(network, config, {})))
     with rehearsal(work, "pictures") as folder:
         history = [Epoch(epoch=number, train_loss=1.0 / number, val_top1=0.5, seconds=1.0) for number in (1, 2)]
@@ -232,11 +237,10 @@ def recipe_for(
     optimizer = {"optimizer": given["optimizer"]} if "optimizer" in given else {}  # its rates go by it
     standard = Recipe.for_data(
         len(pixels.train), min(config.preprocess.size), classes=len(config.classes or ()), mirror=mirror, method=kind,
-        batch=batch or Recipe.batch, lr=lr, seed=seed, **optimizer,
+        epochs=given.get("epochs", epochs), batch=given.get("batch", batch) or Recipe.batch, lr=lr, seed=seed,
+        **optimizer,
         layer_norm=bool(norms) and all(issubclass(norm, nn.LayerNorm) for norm in norms),
     )  # fmt: skip
-    if epochs is not None:
-        standard = replace(standard, epochs=epochs)
     return with_settings(standard, given)
 
 

@@ -22,7 +22,7 @@ from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_,
 from transfer.frozen.prototype import fit_prototype
 from transfer.plan import planned
 from transfer.start import Method
-from transfer.training.distributed import copy_from_main_, main_first
+from transfer.training.distributed import copy_from_main_, from_main, main_first
 from transfer.training.finetune import Epoch, TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo.artifact import ModelConfig
@@ -43,6 +43,7 @@ class Task:
         deadline: of `time.monotonic`, by which such a method ends with what it has learned by then; None sets none.
         checkpoints: where training keeps its state, and resumes from.
         tell: told one line at a time what a person should know.
+        taps: let the classifier see several depths of the network, where a method can (`zoo.tapped`).
     """
 
     network: nn.Module
@@ -55,6 +56,7 @@ class Task:
     checkpoints: Path
     progress: Progress | None
     tell: Callable[[str], None]
+    taps: bool = True
 
     @property
     def classes(self) -> int:
@@ -95,7 +97,7 @@ class Outcome:
 
 def probe(task: Task) -> Outcome:
     """Train the classifier alone, over several depths: logistic regression on frozen features (see `frozen.probe`)."""
-    network, config = tapped(task.network, task.config)
+    network, config = tapped(task.network, task.config, taps=task.taps)
     train, val = task.pixels.train, task.pixels.val
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -113,7 +115,7 @@ def probe(task: Task) -> Outcome:
 
 def prototype(task: Task) -> Outcome:
     """No training: the nearest class mean, seen at several depths of the network (see `transfer.frozen.prototype`)."""
-    network, config = tapped(task.network, task.config)
+    network, config = tapped(task.network, task.config, taps=task.taps)
     train = task.pixels.train
     with main_first():
         features = frozen_features(network, train, config.preprocess, progress=task.progress)
@@ -126,7 +128,32 @@ def prototype(task: Task) -> Outcome:
 
 def finetune_all(task: Task) -> Outcome:
     """Train all layers, the classifier starting from the probe."""
+    return _finetuned(task, probe(task))
+
+
+def finetune_or_probe(task: Task) -> Outcome:
+    """`finetune_all`, or the probe that it started from, where that answers more validation images rightly."""
     started = probe(task)
+    outcome = _finetuned(task, started)
+    if task.pixels.val is None:
+        task.tell(
+            "finetune: without validation images nothing says whether it is better than the probe that it started "
+            "from; give some with --val"
+        )
+        return outcome
+    with main_first():
+        before, after = (each.evaluate(task.pixels.val, task.progress).top1 for each in (started, outcome))
+    notes = {"val_top1": {"probe": round(before, 6), "finetune": round(after, 6)}}
+    if not from_main(lambda: after < before):
+        return replace(outcome, notes={**outcome.notes, **notes})
+    task.tell(
+        f"finetune: {after:.1%} on validation images, the probe that it started from {before:.1%}: the probe is kept; "
+        "more --epochs, a tenth of --lr or a larger --size may help"
+    )
+    return replace(started, history=outcome.history, notes={**started.notes, **notes, "finetune": outcome.notes})
+
+
+def _finetuned(task: Task, started: Outcome) -> Outcome:
     outcome = _train(replace(task, config=started.config), started.model, "finetune")
     return replace(outcome, notes={**outcome.notes, "probe": started.notes})
 
@@ -139,7 +166,7 @@ def scratch(task: Task) -> Outcome:
 METHODS: dict[Method, Callable[[Task], Outcome]] = {
     "prototype": prototype,
     "probe": probe,
-    "finetune": finetune_all,
+    "finetune": finetune_or_probe,
     "scratch": scratch,
 }
 
@@ -163,21 +190,21 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)
 
 
-def tapped(network: nn.Module, config: ModelConfig) -> tuple[nn.Module, ModelConfig]:
+def tapped(network: nn.Module, config: ModelConfig, *, taps: bool = True) -> tuple[nn.Module, ModelConfig]:
     """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config.
 
     A network that does more with its logits than return them (VOLO adds those of an auxiliary head) stays as it is.
     """
     own, example = copy.deepcopy(network), torch.zeros(1, *config.input_size)
-    if not isinstance(classifier(own), nn.Linear):
+    if not taps or not isinstance(classifier(own), nn.Linear):
         return own, config
-    taps = tap(own, example)
-    if not taps:
+    places = tap(own, example)
+    if not places:
         return own, config
-    seeing = Tapped(own, taps)
+    seeing = Tapped(own, places)
     try:
         with torch.no_grad():
             seeing.eval()(example)
     except RuntimeError:
         return copy.deepcopy(network), config
-    return seeing, replace(config, model_args={**config.model_args, "taps": taps})
+    return seeing, replace(config, model_args={**config.model_args, "taps": places})

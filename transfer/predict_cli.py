@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.console import Console, Json, Offline
+from zoo.console import MODEL_HELP, Arch, ClassesOption, Console, Json, Offline, PreprocessOption
 from zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ app = typer.Typer()
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help="A model directory or an exported .onnx file.")],
+    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help=MODEL_HELP)],
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE...", help="Image files, folders of them, patterns, or - for names on stdin."),
@@ -31,17 +31,21 @@ def predict(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a line an image to this CSV file instead.")
     ] = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Classify images, one by one. Exit code 3 where some cannot be read; the others are answered."""
     from transfer.data.image_names import check_names
     from transfer.predict import Unread, predictions
+    from zoo.adopt import adopt
     from zoo.predictor import open_predictor
 
     check_names(images)
     with Console(as_json=json, aside=True) as console, _table(csv, top) as table:
-        predictor = open_predictor(model)
+        predictor = open_predictor(adopt(model, arch=arch, preprocess=preprocess, classes=classes))
         names, total = _named(images, console)
         unread: list[Unread] = []
         answered: list[Prediction] = []

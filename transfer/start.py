@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import nn
 from transfer.data.loader import Progress
 from transfer.data.sources import Data
 from zoo import download, upstream
-from zoo.artifact import ModelConfig
+from zoo.artifact import ModelConfig, is_model_directory, load_model, read_config
 from zoo.classifier import classifier_name, reset_classifier_
+from zoo.elsewhere import directory_of
 from zoo.errors import UsageError, did_you_mean, first_line
 from zoo.preprocess import Preprocess
 from zoo.pretrained import fetch
@@ -22,6 +24,7 @@ from zoo.registry import create_model, model_entry
 from zoo.weights import WEIGHTS, upstream_weights
 
 Method = Literal["auto", "prototype", "probe", "finetune", "scratch"]
+LARGEST_SIDE = 4096  # pixels; a batch of 32 such images is 6 GB before the first layer
 METHODS: tuple[Method, ...] = ("auto", "prototype", "probe", "finetune", "scratch")
 
 
@@ -45,8 +48,16 @@ def check(name: str, method: Method, size: int | None = None) -> None:
 
     Raises:
         UsageError: an unknown name, no classifier of images, no weights, or weights that may not be downloaded; a size
-            that the model does not take.
+            beyond LARGEST_SIDE, or one that the model does not take.
     """
+    if size is not None and not 1 <= size <= LARGEST_SIDE:
+        raise UsageError(f"--size {size}: wanted a side from 1 to {LARGEST_SIDE} pixels")
+    if is_directory(name):
+        if method == "scratch":
+            raise UsageError(
+                f"{name} is trained already; --method scratch wants an architecture, {_config(name).architecture}"
+            )
+        return
     if ":" in name:
         with torch.device("meta"):
             classifier_name(create_model(name))
@@ -81,6 +92,8 @@ def start(
     Raises:
         UsageError: a size that the model does not take; see also `check`, which comes before.
     """
+    if is_directory(name):
+        return _start_from_directory(name, data, size)
     arguments, preprocess = planned_start(name, data, method, size)
     if method != "scratch":
         fetch(name, progress=progress)
@@ -95,6 +108,9 @@ def planned_start(name: str, data: Data, method: Method, size: int | None) -> tu
     Raises:
         UsageError: as `start`.
     """
+    if is_directory(name):
+        config = _config(name)
+        return config.model_args, replace(config.preprocess.at(size or config.preprocess.size[0]), mode="squash")
     given = _published_preprocess(name, method)
     side = size or default_size(data, given.size[0])
     arguments, side = _sized(name, given, side, asked=size is not None, classes=len(data.classes))
@@ -119,6 +135,37 @@ def _sized(name: str, given: Preprocess, side: int, *, asked: bool, classes: int
         side = given.size[0]
         sized, _ = _arguments_for(name, arguments, side)
     return arguments | sized, side
+
+
+def is_directory(name: str) -> bool:
+    """Whether `name` is a model directory, or means one of timm's, as "timm:hf-hub:OWNER/NAME" does."""
+    return upstream.place_of(name) is not None or is_model_directory(Path(name))
+
+
+def _config(name: str) -> ModelConfig:
+    return read_config(directory_of(name))
+
+
+def _start_from_directory(name: str, data: Data, size: int | None) -> tuple[nn.Module, ModelConfig]:
+    """Somebody's trained network, at the size that it was trained at or another that it takes, its classifier fresh."""
+    loaded = load_model(name)
+    config = loaded.config
+    if "taps" in config.model_args:
+        raise UsageError(
+            f"{name} has a classifier that sees several depths: fit from {config.architecture}, or --no-taps"
+        )
+    reset_classifier_(loaded.model, len(data.classes))
+    side = size or config.preprocess.size[0]
+    arguments = {**config.model_args, "num_classes": len(data.classes)}
+    try:
+        with torch.no_grad():
+            loaded.model(torch.zeros(1, config.preprocess.channels, side, side))
+    except Exception as error:  # every model has its own kind
+        raise UsageError(f"{name} does not take --size {side}, its own is {config.preprocess.size[0]}") from error
+    return loaded.model, replace(
+        config, model_args=arguments, classes=data.classes,
+        preprocess=replace(config.preprocess.at(side), mode="squash", resize_to=None),
+    )  # fmt: skip
 
 
 def default_size(data: Data, pretrained_size: int) -> int:

@@ -1,6 +1,7 @@
 """The model directory: what every verb reads and writes.
 
-DIR/config.json         timm's keys first, then one object "slimzoo": {format, primary, preprocess, surgery, lineage}
+DIR/config.json         timm's keys first, then one object "slimzoo":
+                        {format, primary, preprocess, surgery, lineage, seen}
 DIR/model.safetensors   weights; no pickle is ever written
 DIR/model.onnx          where exported
 DIR/MANIFEST.sha256     checked at every load
@@ -12,11 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from zoo import upstream
+from zoo import elsewhere
 from zoo.class_name import as_class_name
 from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
+from zoo.finite import check_finite
 from zoo.preprocess import Preprocess
+from zoo.seen import Seen
+from zoo.timm_form import record_of_network, timm_form
+from zoo.upstream import is_upstream, preprocess_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +30,7 @@ FORMAT = 1
 CONFIG = "config.json"
 SAFETENSORS: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
+CODED: Final = "model.slim"
 ELSEWHERE = "onnx:"  # before the name of a file that the model came as, for an architecture
 
 
@@ -39,6 +45,7 @@ class ModelConfig:
         primary: the file that is the model. Where it is model.onnx, quantized or from elsewhere, it cannot be trained.
         surgery: see zoo/surgery.py.
         lineage: one record a step: verb, arguments, seed, versions, data, metrics before and after.
+        seen: the images of all of these steps; None where nobody knows them.
     """
 
     architecture: str
@@ -48,6 +55,7 @@ class ModelConfig:
     primary: Literal["model.safetensors", "model.onnx"] = SAFETENSORS
     surgery: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    seen: Seen | None = None
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -63,18 +71,31 @@ class ModelConfig:
         """Whether the model came as an ONNX file; it has no architecture that torch could build."""
         return self.architecture.startswith(ELSEWHERE)
 
-    def with_step(self, record: dict[str, Any]) -> ModelConfig:
-        return replace(self, lineage=[*self.lineage, record])
+    def with_step(self, record: dict[str, Any], seen: Seen | None = None) -> ModelConfig:
+        """After one more step; `seen` are the images of that step."""
+        known = self if seen is None else self.having_seen(seen, record["data"]["fingerprint"])
+        return replace(known, lineage=[*self.lineage, record])
+
+    def having_seen(self, seen: Seen, fingerprint: str) -> ModelConfig:
+        """With the images of the data of that fingerprint; without any, where nobody kept those of other data."""
+        earlier = {(step.get("data") or {}).get("fingerprint") for step in self.lineage} - {None, fingerprint}
+        if self.seen is None and earlier:
+            return self
+        return replace(self, seen=(self.seen or Seen()) | seen)
 
     def to_json(self) -> dict[str, Any]:
         p = self.preprocess
         crop = {"squash": "squash", "crop": "center", "pad": "border"}[p.mode]
+        name, arguments, why = timm_form(
+            self.architecture, self.model_args, cut=bool(self.surgery), primary=self.primary
+        )
         return {
-            "architecture": upstream.known_as(self.architecture),
+            "architecture": name,
             "num_classes": self.model_args.get("num_classes", len(self.classes or ())),
             "label_names": None if self.classes is None else list(self.classes),
-            "model_args": self.model_args,
+            "model_args": arguments,
             "pretrained_cfg": {
+                **record_of_network(self.architecture),
                 "input_size": list(self.input_size),
                 "interpolation": p.interpolation,
                 "crop_pct": 1.0 if p.resize_to is None else round(min(p.size) / p.resize_to, 4),
@@ -85,10 +106,13 @@ class ModelConfig:
             "slimzoo": {
                 "format": FORMAT,
                 "architecture": self.architecture,
+                "model_args": self.model_args,
+                "timm": why or 'timm.create_model("local-dir:DIR", pretrained=True)',
                 "primary": self.primary,
                 "preprocess": p.to_dict(),
                 "surgery": self.surgery,
                 "lineage": self.lineage,
+                **({} if self.seen is None else {"seen": self.seen.to_json()}),
             },
         }
 
@@ -104,12 +128,13 @@ class ModelConfig:
         names = document["label_names"]
         return cls(
             architecture=ours["architecture"],
-            model_args=document["model_args"],
+            model_args=ours.get("model_args", document["model_args"]),
             classes=None if names is None else tuple(names),
             preprocess=Preprocess.from_dict(ours["preprocess"]),
             primary=ours["primary"],
             surgery=ours["surgery"],
             lineage=ours["lineage"],
+            seen=Seen.from_json(ours.get("seen")),
         )
 
 
@@ -120,6 +145,11 @@ class LoadedModel:
 
 
 def is_model_directory(path: Path) -> bool:
+    """Whether it is one of ours, or one of timm's, which is read as it stands."""
+    return is_own_directory(path) or elsewhere.is_timm_directory(path)
+
+
+def is_own_directory(path: Path) -> bool:
     return (path / CONFIG).is_file() and (path / MANIFEST).is_file()
 
 
@@ -130,10 +160,13 @@ def read_config(directory: Path) -> ModelConfig:
         UsageError: there is no model directory of that name.
         SlimzooError: a file is damaged or of a newer format.
     """
+    directory = elsewhere.directory_of(directory)
+    if elsewhere.is_timm_directory(directory):
+        return _foreign_config(elsewhere.read_timm_directory(directory), directory)
     if not (directory / CONFIG).is_file():
         what = "is a file" if directory.is_file() else "does not exist"
         what = "has no config.json" if directory.is_dir() else what
-        raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` writes it")
+        raise UsageError(f"{directory} {what}; wanted: a model directory, as `slimzoo fit` or timm writes it")
     verify_manifest(directory)
     path = directory / CONFIG
     return ModelConfig.from_json(read_json(path), path)
@@ -155,10 +188,11 @@ def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelC
 
 
 def load_model(source: str | Path) -> LoadedModel:
-    """Load a model directory, or an upstream model with its pretrained weights: build, operate, load. Eval mode, CPU.
+    """Load a model directory, ours or one of timm's, or an upstream model with its pretrained weights: build, operate,
+    load. Eval mode, CPU.
 
     Raises:
-        UsageError: no such directory, or its model is an ONNX file, which torch does not run.
+        UsageError: no such directory; its model is an ONNX file, which torch does not run; weights that are NaN.
         SlimzooError: a damaged file.
     """
     from safetensors.torch import load_file
@@ -166,9 +200,12 @@ def load_model(source: str | Path) -> LoadedModel:
     from zoo.registry import create_model
     from zoo.surgery import apply_surgery_, load_tensors_
 
-    if upstream.is_upstream(source):
+    if is_upstream(source):
         return _upstream(str(source))
-    directory = Path(source)
+    directory = elsewhere.directory_of(source)
+    if elsewhere.is_timm_directory(directory):
+        foreign = elsewhere.read_timm_directory(directory)
+        return LoadedModel(foreign.load(), _foreign_config(foreign, directory))
     config = read_config(directory)
     if config.from_elsewhere and not any(step["verb"] == "quantize" for step in config.lineage):
         raise UsageError(
@@ -184,7 +221,15 @@ def load_model(source: str | Path) -> LoadedModel:
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
     load_tensors_(model, tensors)
+    check_finite(model, directory / SAFETENSORS)
     return LoadedModel(model.eval(), config)
+
+
+def _foreign_config(foreign: elsewhere.Foreign, directory: Path) -> ModelConfig:
+    return ModelConfig(
+        architecture=foreign.architecture, model_args=foreign.model_args, classes=foreign.classes,
+        preprocess=foreign.preprocess, lineage=[foreign.record({"directory": str(directory.absolute())})],
+    )  # fmt: skip
 
 
 def _format_of(config: ModelConfig) -> str:
@@ -198,7 +243,8 @@ def _upstream(name: str) -> LoadedModel:
     from zoo.weights import upstream_weights
 
     model = create_model(name, pretrained=True)
+    check_finite(model, name)
     record = upstream_weights(name)
     classes = record.classes if record is not None else None
-    config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=upstream.preprocess_of(model))
+    config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=preprocess_of(model))
     return LoadedModel(model.eval(), config)

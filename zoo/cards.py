@@ -7,10 +7,13 @@ import inspect
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, first_line
 from zoo.registry import create_model, list_models, model_entry
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # {name: [parameters, MACs]} of every registered model at its input size, so that a list needs no counting. Written by
 # `python benchmarks/readme.py`; a test counts again.
@@ -36,10 +39,10 @@ def brief(name: str) -> dict[str, Any]:
 
 
 def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[str, Any]:
-    """What `slimzoo info` shows, counted now, for a registered or an upstream name.
+    """What `slimzoo info` shows, counted now, for a registered or an upstream name, or a model directory.
 
     Args:
-        size: side of square images in pixels, or length of a sequence; by default the paper's.
+        size: side of square images in pixels, or length of a sequence; by default the paper's, a directory's own.
         layers: add "layers", a list of `zoo.cost.LayerCost` as dictionaries.
 
     Raises:
@@ -48,29 +51,24 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     import torch
 
     from zoo import upstream
-    from zoo.cost import count_cost
+    from zoo.artifact import is_model_directory
     from zoo.weights import WEIGHTS, upstream_weights
 
+    if upstream.place_of(name) is not None or is_model_directory(Path(name)):
+        return _card_of_directory(name, size, layers)
     entry = None if ":" in name else model_entry(name)
     options = _sized(entry.build, size) if entry else {}
     with torch.device("meta"):  # shapes alone
         network = create_model(name, **options)
     input_size = entry.input_size if entry else upstream.input_size_of(network)
-    if size is not None:
-        input_size = (input_size[0], size, size) if len(input_size) == 3 else (size, input_size[1])
     record = WEIGHTS.get(name) if entry else upstream_weights(name)
-    try:
-        cost = asdict(count_cost(network, input_size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise UsageError(f"{name} does not take {input_size}: {first_line(error)}") from error
-    if not layers:
-        del cost["layers"]
     return {
         "name": name,
+        "architecture": name,
         "family": entry.family if entry else name.partition(":")[0],
         "kind": entry.kind if entry else "classifier",
-        "input_size": list(input_size),
-        **cost,
+        "classes": None,
+        **_cost_of(name, network, input_size, size, layers),
         "pretrained": record is not None,
         "offline": record is not None and record.available_offline(),
         "paper": entry.paper if entry else None,
@@ -78,6 +76,47 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
         "licence": record.licence if record else None,
         "metrics": {key: asdict(m) for key, m in record.metrics.items()} if record else None,
     }
+
+
+def _card_of_directory(name: str, size: int | None, layers: bool) -> dict[str, Any]:
+    """The same of a model as it stands in its directory, cut or not."""
+    from zoo.artifact import load_model
+
+    loaded = load_model(name)
+    architecture = loaded.config.architecture
+    entry = None if ":" in architecture else model_entry(architecture)
+    steps = [step["verb"] for step in loaded.config.lineage]
+    return {
+        "name": name,
+        "architecture": architecture,
+        "family": entry.family if entry else architecture.partition(":")[0],
+        "kind": entry.kind if entry else "classifier",
+        "classes": None if loaded.config.classes is None else len(loaded.config.classes),
+        **_cost_of(name, loaded.model, loaded.config.input_size, size, layers),
+        "pretrained": True,
+        "offline": True,
+        "paper": entry.paper if entry else None,
+        "weights": f"{name}, made by {', '.join(steps)}" if steps else name,
+        "licence": None,
+        "metrics": None,
+    }
+
+
+def _cost_of(
+    name: str, network: nn.Module, input_size: tuple[int, ...], size: int | None, layers: bool
+) -> dict[str, Any]:
+    """The card's input size and costs."""
+    from zoo.cost import count_cost
+
+    if size is not None:
+        input_size = (input_size[0], size, size) if len(input_size) == 3 else (size, input_size[1])
+    try:
+        cost = asdict(count_cost(network, input_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(f"{name} does not take {input_size}: {first_line(error)}") from error
+    if not layers:
+        del cost["layers"]
+    return {"input_size": list(input_size), **cost}
 
 
 def count(name: str) -> tuple[int, int]:

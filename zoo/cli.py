@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.console import Console, Json
+from zoo.console import Arch, ClassesOption, Console, Json, PreprocessOption
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Architectures, their weights and their cost.")
 
@@ -52,32 +52,42 @@ def models(
 @app.command()
 def info(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model of `slimzoo models`, timm:NAME, torchvision:NAME, a model directory, or a file of weights "
+            "with --arch.",
+        ),
     ],
     layers: Annotated[bool, typer.Option("--layers", help="The cost a layer at a time.")] = False,
     size: Annotated[
         int | None,
         typer.Option(min=1, help="Side of the images, pixels, or length of sequences; the paper's by default."),
     ] = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     json: Json = False,
 ) -> None:
     """Show one model's card: cost, receptive field, weights, licence, paper."""
+    from zoo.adopt import adopt
     from zoo.cards import card
 
     with Console(as_json=json) as console:
-        c = card(model, size=size, layers=layers)
+        c = card(adopt(model, arch=arch, preprocess=preprocess, classes=classes), size=size, layers=layers)
         if layers:
             _say_layers(console, c["layers"])
         for key, title in _TITLES.items():
             if c[key] not in (None, {}):
                 console.say(f"{title:18} {_shown(key, c)}")
-        if c["kind"] == "classifier" and ":" not in model:
+        if c["kind"] == "classifier" and c["name"] == c["architecture"] and ":" not in model:
             method = [] if c["pretrained"] else ["--method", "scratch"]
             console.next(["slimzoo", "fit", "digits", "--model", model, *method, "--out", model])
         console.document(c)
 
 
 _TITLES = {
+    "architecture": "architecture", "classes": "classes",
     "family": "family", "kind": "kind", "input_size": "input", "params": "parameters", "macs": "MACs",
     "other_ops": "other operations", "activation_bytes": "activations", "peak_activation_bytes": "peak activations",
     "receptive_field": "receptive field", "pretrained": "pretrained", "weights": "weights", "licence": "licence",

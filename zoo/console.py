@@ -20,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from zoo.errors import Interrupted, SlimzooError
+from zoo.errors import Interrupted, SlimzooError, first_line
+from zoo.lineage import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -43,8 +44,32 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
 ]
-DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="A model directory, as `slimzoo fit` writes it.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the order, augmentation and dropout.")]
+MODEL_HELP = "A model directory, of slimzoo's or timm's, an exported .onnx file, or a file of weights with --arch."
+DirArgument = Annotated[
+    str,
+    typer.Argument(metavar="DIR", help="A model directory, of slimzoo's or timm's, or a file of weights with --arch."),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch", metavar="NAME", help="Of a file of weights (.pth, .pt, .safetensors): a model of `slimzoo models`, "
+        "timm:NAME or torchvision:NAME.",
+    ),
+]  # fmt: skip
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="P",
+        help="Of a file of weights or an .onnx file from elsewhere: a JSON file with the keys of config.json's "
+        "`preprocess`, or a model that shares it: timm:NAME, NAME or DIR.",
+    ),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="FILE", help="Of a model from elsewhere: names, one a line, or a JSON list."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the order, augmentation and dropout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]
 
@@ -87,7 +112,7 @@ class Console:
     def document(self, record: dict[str, Any]) -> None:
         """The one JSON document of this command, if it was asked for; its strings as `as_text` makes them."""
         if self.as_json and not self.silent:
-            unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+            unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
             print(json.dumps(as_text(record), ensure_ascii=not unicode), flush=True)
 
     def next(self, *commands: Sequence[str | Path]) -> None:
@@ -226,4 +251,6 @@ def _one_line(error: BaseException, name: str) -> str:
         return f"{text[:1].lower()}{text[1:]} (see `{name} --help`)"
     if isinstance(error, SlimzooError | OSError) or hasattr(error, "exit_code"):
         return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error):
+        return f"out of memory ({first_line(error)[:200]}): a smaller --size or --batch needs less"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)"

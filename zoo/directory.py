@@ -34,6 +34,13 @@ PARTIAL = ".partial"  # ends the name of a directory in work
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file-size limit
 
 
+def cache_directory() -> Path:
+    """$SLIMZOO_CACHE, else $XDG_CACHE_HOME/slimzoo, else ~/.cache/slimzoo."""
+    if "SLIMZOO_CACHE" in os.environ:
+        return Path(os.environ["SLIMZOO_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimzoo"
+
+
 def partial_of(out: Path) -> Path:
     return out.with_name(out.name + PARTIAL)
 

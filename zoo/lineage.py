@@ -7,6 +7,7 @@ import platform
 from typing import Any
 
 PACKAGES = ("slimzoo", "torch", "torchvision", "timm", "torch-pruning", "onnx", "onnxruntime", "numpy", "Pillow")
+LARGEST_SEED = 2**63 - 1  # which PyTorch takes
 
 
 def versions() -> dict[str, str]:

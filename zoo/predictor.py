@@ -6,6 +6,7 @@ eval, predict, parity and the report all go through it, so that a directory and 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from zoo.class_name import as_class_name
 from zoo.errors import SlimzooError, UsageError
 from zoo.onnx_session import open_session
 from zoo.preprocess import Preprocess
+from zoo.seen import Seen
 from zoo.upstream import is_upstream
 
 BATCH = 64
@@ -76,7 +78,8 @@ class OnnxPredictor:
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "slimzoo" not in metadata:
             raise UsageError(f"{path} says nothing of its preprocessing and classes; export it with `slimzoo export`")
-        _, self.preprocess, self.classes = read_card(metadata["slimzoo"], path)
+        card = read_card(metadata["slimzoo"], path)
+        self.preprocess, self.classes, self.seen = card.preprocess, card.classes, card.seen
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if pixels.shape[-1] == 1:  # grey as the network takes it; the graph starts from RGB
@@ -89,8 +92,18 @@ class OnnxPredictor:
         return np.concatenate(outputs)
 
 
-def read_card(said: str, path: str | Path) -> tuple[dict[str, Any], Preprocess, tuple[str, ...] | None]:
-    """What an exported file says of itself (compress/deploy/card.py), and in it its preprocessing and classes.
+@dataclass(frozen=True)
+class Card:
+    """What an exported file says of itself: `said` is all of it, see compress/deploy/card.py."""
+
+    said: dict[str, Any]
+    preprocess: Preprocess
+    classes: tuple[str, ...] | None
+    seen: Seen | None
+
+
+def read_card(said: str, path: str | Path) -> Card:
+    """What an exported file says of itself.
 
     Raises:
         SlimzooError: it cannot be read.
@@ -98,7 +111,7 @@ def read_card(said: str, path: str | Path) -> tuple[dict[str, Any], Preprocess, 
     try:
         card: dict[str, Any] = json.loads(said)
         classes = None if card["classes"] is None else tuple(as_class_name(str(name)) for name in card["classes"])
-        return card, Preprocess.from_dict(card["preprocess"]), classes
+        return Card(card, Preprocess.from_dict(card["preprocess"]), classes, Seen.from_json(card.get("seen")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error
 

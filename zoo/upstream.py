@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 SOURCES = ("timm", "torchvision")
+PLACES = ("local-dir", "hf-hub")  # timm's words for where a directory of its own is
 
 
 def is_upstream(name: object) -> bool:
     """Whether `name` is "timm:NAME" or "torchvision:NAME", and not a model directory or a model of the zoo."""
     source, colon, _ = str(name).partition(":")
-    return bool(colon) and source in SOURCES
+    return bool(colon) and source in SOURCES and place_of(name) is None
+
+
+def place_of(name: object) -> tuple[str, str] | None:
+    """("local-dir", "PATH") of "timm:local-dir:PATH", ("hf-hub", "OWNER/NAME") of "timm:hf-hub:OWNER/NAME"; these mean
+    directories, see `zoo.elsewhere.directory_of`. None of every other name.
+    """
+    source, _, rest = str(name).partition(":")
+    kind, colon, where = rest.partition(":")
+    return (kind, where) if source == "timm" and colon and kind in PLACES else None
 
 
 def known_as(name: str) -> str:

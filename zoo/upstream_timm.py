@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from zoo import download
 from zoo.download import Progress
@@ -71,6 +74,14 @@ def find_record(name: str) -> Any | None:
     return cfg if cfg is not None and cfg.has_weights else None
 
 
+def default_record(name: str) -> dict[str, Any]:
+    """timm's record of an architecture, with or without weights; empty where it has none."""
+    import timm
+
+    cfg: Any = timm.get_pretrained_cfg(name.partition(".")[0])
+    return {} if cfg is None else dict(cfg.to_dict())
+
+
 def weights_of(name: str, progress: Progress | None = None) -> dict[str, str | bool]:
     """What to change in timm's record of the weights: the file; nothing if timm must find it in a way of its own."""
     import huggingface_hub
@@ -84,7 +95,7 @@ def weights_of(name: str, progress: Progress | None = None) -> dict[str, str | b
         if path is None:
             path = _from_hub(name, repository, file, revision)
         else:
-            _verify_hub_file(path, "damaged; delete it and the file that it points to, and it is fetched again")
+            verify_hub_file(path, "damaged; delete it and the file that it points to, and it is fetched again")
     else:
         download.check_reachable(f"timm:{name}", cfg.url or huggingface_hub.constants.ENDPOINT)
     # custom loading is for the original format, not the hub's
@@ -100,6 +111,39 @@ def hub_file(repository: str, file: str, *, revision: str = "main") -> Path | No
         commit = revision
     path = folder / "snapshots" / commit / file
     return path if path.is_file() else None
+
+
+def fetch_repository(what: str, repository: str, revision: str, all_of: Sequence[str], one_of: Sequence[str]) -> Path:
+    """The folder of a repository of the hub's, with all of some files and the first of others that it has, downloaded.
+
+    Raises:
+        UsageError: downloads are forbidden, or the hub cannot be reached.
+        SlimzooError: the repository has no such files, or a download failed.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants as settings
+    from huggingface_hub import errors
+
+    if settings.HF_HUB_OFFLINE or download.is_offline() or not download.reachable(settings.ENDPOINT):
+        offline = settings.HF_HUB_OFFLINE or download.is_offline()
+        why = download.FORBIDDEN if offline else f"{urlsplit(settings.ENDPOINT).netloc} cannot be reached"
+        raise UsageError(
+            f"{what} is not in the hub's cache ({hub_cache()}) and {why}: fetch it where there is a network, or copy "
+            "its directory here and name it with timm:local-dir:PATH"
+        )
+    settings.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        for file in all_of:
+            huggingface_hub.hf_hub_download(repository, file, revision=revision, cache_dir=hub_cache())
+        for file in one_of:
+            with contextlib.suppress(errors.RemoteEntryNotFoundError):
+                url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
+                download.announce(f"{repository}/{file}", huggingface_hub.get_hf_file_metadata(url).size)
+                found = huggingface_hub.hf_hub_download(repository, file, revision=revision, cache_dir=hub_cache())
+                return Path(found).parent
+    except Exception as error:  # its own kinds and its HTTP library's
+        raise SlimzooError(f"{what}: the download failed ({first_line(error)})") from error
+    raise SlimzooError(f"{what} has none of {', '.join(one_of)}: wanted a model that timm saved")
 
 
 def hub_cache() -> Path:
@@ -128,7 +172,7 @@ def _from_hub(name: str, repository: str, file: str, revision: str) -> Path | No
         raise SlimzooError(f"timm:{name}: the download failed ({line}); the next attempt goes on from there") from error
     path = Path(found)
     try:
-        _verify_hub_file(path, "the hub gave another file; it was removed")
+        verify_hub_file(path, "the hub gave another file; it was removed")
     except SlimzooError:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
@@ -136,7 +180,7 @@ def _from_hub(name: str, repository: str, file: str, revision: str) -> Path | No
     return path
 
 
-def _verify_hub_file(path: Path, otherwise: str) -> None:
+def verify_hub_file(path: Path, otherwise: str) -> None:
     """Compare with the SHA-256 that the hub stated: the name under which the cache keeps a large file."""
     stated = path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", stated):
@@ -166,7 +210,7 @@ def preprocess_from(cfg: dict[str, Any], input_size: tuple[int, int, int]) -> Pr
         )
     if channels == 1:  # grey is the mean of red, green and blue, and so are its statistics, nearly
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    red, green, blue = (round(255 * value) for value in cfg["mean"])
+    red, green, blue = (round(255 * value) for value in (*cfg["mean"], *cfg["mean"] * 2)[:3])  # one value for grey
     return Preprocess(
         size=(height, width),
         resize_to=math.floor(height / cfg["crop_pct"]) if mode == "crop" else None,

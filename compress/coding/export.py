@@ -13,17 +13,18 @@ import torch
 from compress.coding.encoder import Encoder
 from transfer.data.loader import Progress
 from zoo import lineage
-from zoo.artifact import CONFIG, LoadedModel, ModelConfig, load_model
+from zoo.adopt import is_adopted
+from zoo.artifact import CODED, CONFIG, LoadedModel, ModelConfig, load_model
 from zoo.coded.arithmetic import Coder
-from zoo.coded.file import SUFFIX, Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
+from zoo.coded.file import Layout, assemble, code_tensor, decode, header_of, matrix_shape, words_of
 from zoo.coded.tensors import Words
 from zoo.directory import check_addable, json_bytes, replace_files
+from zoo.elsewhere import is_timm_directory
 from zoo.errors import SlimzooError, UsageError
 from zoo.registry import create_model
 from zoo.surgery import surgery_between
 from zoo.upstream import is_upstream
 
-CODED = "model" + SUFFIX
 TRIED = 1 << 17  # weights of a tensor up to which every layout is tried, and the smallest taken
 
 
@@ -98,8 +99,10 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
         SlimzooError: the file does not decode to the same bits; nothing is written.
     """
     directory = Path(directory)
-    if is_upstream(directory):
-        raise UsageError(f"{directory} has no directory to write into; `slimzoo fit` or `slimzoo cluster` makes one")
+    if is_upstream(directory) or is_adopted(directory) or is_timm_directory(directory):
+        raise UsageError(
+            f"{directory} is no directory of slimzoo's to write into; `slimzoo export --out DIR` or `cluster` makes one"
+        )
     began = time.monotonic()
     loaded = load_model(directory)
     check_addable(directory)

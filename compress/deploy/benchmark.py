@@ -28,6 +28,7 @@ from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, 
 from zoo import lineage
 from zoo.artifact import is_model_directory
 from zoo.directory import check_file, verify_manifest
+from zoo.elsewhere import is_timm_directory, weights_in
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.onnx_session import ONNX_RUNTIMES
 from zoo.upstream import is_upstream
@@ -180,7 +181,8 @@ def _rows(model: str | Path, name: str, runtimes: Sequence[str] | None) -> list[
     if upstream:
         files["onnxruntime"] = (None, f"{model} has no ONNX file")
     elif path.is_dir():
-        onnx, tensors = path / ONNX_FILE, path / "model.safetensors"
+        foreign = is_timm_directory(path)
+        onnx, tensors = path / ONNX_FILE, weights_in(path) if foreign else path / "model.safetensors"
         files["onnxruntime"] = (onnx, None if onnx.is_file() else f"no {ONNX_FILE}: run `slimzoo export {model}`")
         files["torch"] = (
             tensors,

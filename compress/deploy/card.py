@@ -34,7 +34,7 @@ def card(
     Returns:
         architecture; classes; preprocess; licence of the weights that it began with; metrics: top-1 and its interval by
         part of the data; lineage: verb, seed, versions and the fingerprint of the data of each step (no paths);
-        weights_sha256; parity with the model that was exported; versions.
+        seen: hashes of the images of these steps; weights_sha256; parity with the model that was exported; versions.
     """
     return {
         "architecture": config.architecture,
@@ -43,6 +43,7 @@ def card(
         "licence": licence(config),
         "metrics": _accuracy(metrics or current_metrics(config.lineage)),
         "lineage": [_short(step) for step in config.lineage],
+        "seen": None if config.seen is None else config.seen.to_json(),
         "weights_sha256": weights_sha256(network),
         "parity": parity,
         "versions": lineage.versions(),

@@ -21,7 +21,8 @@ from transfer.data.dataset import reopen
 from transfer.data.loader import Progress
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
-from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, read_config, save_model
+from zoo.adopt import is_adopted
+from zoo.artifact import CONFIG, ONNX, ModelConfig, is_model_directory, is_own_directory, read_config, save_model
 from zoo.directory import check_addable, check_free, json_bytes, new_directory, replace_files, write_json
 from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.onnx_file import load_onnx
@@ -141,9 +142,10 @@ def export(
     from compress.deploy.float_model import is_onnx_file, open_float_model  # which need `export_network`
 
     began = time.monotonic()
-    anew = is_upstream(directory) or is_onnx_file(directory)
+    own = is_own_directory(Path(directory)) and not is_adopted(Path(directory))
+    anew = is_upstream(directory) or is_onnx_file(directory) or (not own and is_model_directory(Path(directory)))
     if anew and out is None:
-        raise UsageError(f"{directory} has no directory to write into; name a new one with --out DIR")
+        raise UsageError(f"{directory} is no directory of slimzoo's to write into; name a new one with --out DIR")
     if not anew and out is not None and Path(directory).exists():
         raise UsageError(f"{directory} is a model directory, to which export adds model.onnx; leave --out {out} out")
     arguments = {"directory": str(directory)}

@@ -11,15 +11,16 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from compress.deploy.card import KEY
-from compress.deploy.description import FORM, read_classes, read_preprocess
 from compress.deploy.export import export_network
-from compress.deploy.foreign import OriginalPredictor, check_float, normalized
+from compress.deploy.foreign import OriginalPredictor, normalized
+from compress.deploy.operators import check_float
 from compress.deploy.preprocessing import network_of
 from compress.quantize.layers import macs_by_layer
 from transfer.data.loader import Progress
 from transfer.data.parts import Pixels, evaluate_parts, metrics, predictor_of
 from transfer.evaluation.evaluate import evaluate_pixels
 from zoo.artifact import ELSEWHERE, ONNX, LoadedModel, ModelConfig, is_model_directory, load_model, read_config
+from zoo.description import FORM, read_classes, read_preprocess
 from zoo.errors import UsageError
 from zoo.onnx_file import load_onnx
 from zoo.predictor import OnnxPredictor, Predictor, TorchPredictor, read_card
@@ -105,15 +106,15 @@ def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | 
     said = {each.key: each.value for each in model.metadata_props}.get(KEY)
     architecture = f"{ELSEWHERE}{path.stem}"
     if said is not None:
-        card, prepared, named = read_card(said, path)
+        card = read_card(said, path)
         _refuse_descriptions(path, preprocess, classes)
         beside = is_model_directory(path.parent) and path.name == ONNX
         config = ModelConfig(
-            architecture=architecture, model_args={}, classes=named, primary=ONNX,
-            preprocess=prepared,
+            architecture=architecture, model_args={}, classes=card.classes, primary=ONNX,
+            preprocess=card.preprocess, seen=card.seen,
             lineage=read_config(path.parent).lineage if beside else [],  # which says what it was trained on
         )  # fmt: skip
-        notes = {"of": {key: card.get(key) for key in ("architecture", "licence", "lineage")}}
+        notes = {"of": {key: card.said.get(key) for key in ("architecture", "licence", "lineage")}}
         return _from_ours(model, path, config, notes)
     check_float(model, path)
     if preprocess is None:

@@ -5,6 +5,7 @@ Needs onnxruntime, NumPy and Pillow. The model takes pixels of any size: resizin
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -36,6 +37,9 @@ def main(images: list[str]) -> int:
     if not images:
         print("usage: python infer.py IMAGE...", file=sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):  # names that the terminal has no characters for
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     classify, failed = Classifier(), 0
     for image in images:
         try:

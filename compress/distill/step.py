@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,11 +15,12 @@ from compress.distill.distillation import Distillation
 from compress.distill.loss import Translation, train_student
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.step import is_sparse
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for, reopen
 from transfer.data.loader import Progress
-from transfer.data.parts import measure, metrics, predictor_of, read_pixels
+from transfer.data.parts import measure, metrics, predictor_of, read_pixels, seen_in
 from transfer.data.sources import Data
+from transfer.data.split import TRAIN
 from transfer.fit import recipe_for
 from transfer.start import Method, check, start
 from transfer.training.finetune import TrainingData
@@ -29,6 +31,8 @@ from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import UsageError
 from zoo.rehearsal import rehearse
 from zoo.weights import WEIGHTS
+
+ADVICE = "more --epochs, or a larger student"
 
 
 def distill(
@@ -109,9 +113,10 @@ def distill(
         its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, progress)
         after = measure(predictor_of(found.model, config), found.model, config, pixels, progress)
         done = record(
-            seconds=time.monotonic() - began, before=before, after=after, teacher=its, recipe=recipe.to_dict()
-        )
-        config = save_model(work, found.model, config.with_step(done))
+            seconds=time.monotonic() - began, before=before, after=after, teacher=its, recipe=recipe.to_dict(),
+            large_loss=large_loss(before or its, after, ADVICE, than="before" if before else "by its teacher"),
+        )  # fmt: skip
+        config = save_model(work, found.model, config.with_step(done, seen_in(source, pixels)))
     return Step(out, config, done)
 
 
@@ -143,10 +148,19 @@ def _student(
         network, config = start(str(student), source, _method(student), size, progress)
         return network, config, _method(student) == "finetune"
     loaded = load_model(student)
-    again = reopen(loaded.config.lineage, data)
-    if again is not None and again.fingerprint() != source.fingerprint():
+    if _judged_by_its_own(loaded.config, data, source):
         raise UsageError(
             f"{student} was fitted to another split of {data} than its teacher, so that images it was trained on would "
             "judge it: fit it again with the teacher's --val, --test and --seed"
         )
     return loaded.model, loaded.config, True
+
+
+def _judged_by_its_own(student: ModelConfig, data: str | Path, source: Data) -> bool:
+    """Whether held-out images of the teacher's are among those that the student was trained on."""
+    if student.seen is not None:
+        held_out = np.flatnonzero(source.parts != TRAIN).tolist()
+        own = set(source.hashes[i] for i in source.indices(TRAIN))  # a copy in two parts is the data's way
+        return any(student.seen.part_of(source.hashes[i]) == TRAIN and source.hashes[i] not in own for i in held_out)
+    again = reopen(student.lineage, data)
+    return again is not None and again.fingerprint() != source.fingerprint()

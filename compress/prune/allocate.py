@@ -273,9 +273,14 @@ def units_of(groups: Sequence[Group]) -> list[list[int]]:
     return [*([i] for i, group in enumerate(groups) if group.tied is None), *ties_of(groups)]
 
 
-def check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> None:
+def check_reachable(
+    cost: Cost, narrowest: Sequence[Indices], share: float, normalized: Callable[[], float] | None = None
+) -> None:
     """Raises:
     UsageError: groups this narrow cost more than that share of the network's; which layers are whole is told.
+
+    Args:
+        normalized: what share would stay if widths under a norm were cut as well; asked only where there are some.
     """
     least = cost.after(narrowest)
     if least <= share * cost.total:
@@ -287,10 +292,13 @@ def check_reachable(cost: Cost, narrowest: Sequence[Indices], share: float) -> N
     layers = [f"{layer} is left whole ({why})" for layer, why in cost.grouping.whole.items() if why != CLASSES]
     whole = f", since {layers[0]}" if layers else ""
     more = f" and {len(layers) - 1} more" if layers[1:] else ""
-    raise UsageError(
-        f"{asked} is below what these groups can reach: {stays} stays{whole}{more}; ask for more, allow "
-        "narrower groups with a lower floor, or start from a smaller model"
-    )
+    ways = "ask for more, allow narrower groups with a lower floor, or start from a smaller model"
+    if normalized is not None and cost.unit == "MACs":
+        with_norms = normalized()
+        if with_norms < least / cost.total:
+            enough = "reach" if with_norms <= share else "get to"
+            ways = f"widths under a norm as well (--normalized) {enough} {100 * with_norms:.4g}%; or {ways}"
+    raise UsageError(f"{asked} is below what these groups can reach: {stays} stays{whole}{more}; {ways}")
 
 
 ALLOCATIONS: dict[str, Allocation] = {

@@ -16,8 +16,9 @@ from compress.say import (
     Weight,
     needed,
     say_before_and_after,
+    say_large_loss,
 )
-from zoo.console import Console, Json, Offline, Overwrite, Seed
+from zoo.console import Arch, ClassesOption, Console, Json, Offline, Overwrite, PreprocessOption, Seed
 from zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ def milliseconds(text: str | None) -> float | None:
 @app.command()
 def prune(
     directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="A model directory, or, with --recover 0, timm:NAME.")
+        str,
+        typer.Argument(
+            metavar="DIR", help="A model directory, a file of weights with --arch, or, with --recover 0, timm:NAME."
+        ),
     ],
     out: OutUnlessExplained = None,
     data: Annotated[str | None, typer.Option(help="The data of the fit; needed to recover.")] = None,
@@ -81,6 +85,9 @@ def prune(
     weight: Weight = Distillation.weight,
     features: Features = 0.0,
     patience: Patience = 0,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     seed: Seed = 0,
     explain: Explain = False,
     overwrite: Overwrite = False,
@@ -90,7 +97,9 @@ def prune(
     """Cut the least important channels and train the accuracy back."""
     with Console(as_json=json) as console:
         from compress.prune.choice import Choice
+        from zoo.adopt import adopt
 
+        directory = adopt(directory, arch=arch, preprocess=preprocess, classes=classes)
         choice: dict[str, Any] = {
             "macs": macs, "latency": milliseconds(latency), "criterion": criterion, "allocation": allocation,
             "rounds": rounds, "round_to": round_to, "floor": floor, "normalized": normalized, "threads": threads,
@@ -116,6 +125,7 @@ def prune(
         before, after = (step.record["metrics"][when] for when in ("before", "after"))
         shares = [after[key] / before[key] for key in ("macs", "params")]
         console.say(f"{out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters")
+        say_large_loss(console, step.record)
         images = data or "DATA"
         console.next(
             ["slimzoo", "quantize", out, "--data", images, "--out", f"{out}-int8"],

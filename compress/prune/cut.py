@@ -131,6 +131,6 @@ def _widths(layer: nn.Module) -> Iterator[tuple[str, int]]:
     elif isinstance(layer, nn.PReLU):
         yield "num_parameters", len(layer.weight)
     elif isinstance(layer, nn.RNNBase):
-        yield "input_size", layer.weight_ih_l0.shape[1]
+        yield "input_size", layer.get_parameter("weight_ih_l0").shape[1]
     elif isinstance(layer, nn.RNNCellBase):
         yield "input_size", layer.weight_ih.shape[1]

@@ -36,10 +36,10 @@ class Families:
 
     def __init__(
         self,
-        model: nn.Module,
         labels: Labels,
         record: Record,
         dimensions: Dimensions,
+        model: nn.Module,
         stays: dict[int, str],
         *,
         normalized: bool,
@@ -263,7 +263,8 @@ class Families:
             return channels
         groups = self._group_of(channels)
         roots = np.array([self.ties.get(g, g) for g in range(len(self.members))])[groups]
-        return channels - self.starts[groups] + self.starts[roots]
+        moved: Indices = channels - self.starts[groups] + self.starts[roots]
+        return moved
 
     def members_of(self, channels: Indices) -> list[int]:
         """Representatives of all labels of the groups that have these channels."""
@@ -335,7 +336,7 @@ class Families:
             if before.number == now.number:
                 continue
             groups = self._groups_of_marks(before.marks)
-            found = self._exponent(now.number / before.number, groups, keeps)
+            found = self._exponent(before.number, now.number, groups, keeps)
             rows = self._rows(before.marks)
             if found is None or not rows:
                 reason = f"its forward multiplies by a number that depends on it{before.line}"
@@ -354,12 +355,18 @@ class Families:
     def _groups_of_marks(self, marks: Marks) -> set[int]:
         return {g for mark in marks for g in self._groups_of(mark)} - {-1}
 
-    def _exponent(self, ratio: float, groups: set[int], keeps: Sequence[Indices]) -> tuple[int, float] | None:
-        for group in groups:
-            exponent = np.log(ratio) / np.log(len(keeps[group]) / len(self.members[group]))
+    def _exponent(
+        self, before: float, now: float, groups: set[int], keeps: Sequence[Indices]
+    ) -> tuple[int, float] | None:
+        """The group whose width raised to a power is a factor of the number; of several the one that is all of it."""
+        found = []
+        for group in sorted(groups) if before > 0 and now > 0 else ():
+            width = len(self.members[group])
+            exponent = np.log(now / before) / np.log(len(keeps[group]) / width)
             if abs(4 * exponent - round(4 * exponent)) < 1e-6:
-                return group, round(4 * exponent) / 4
-        return None
+                exponent = round(4 * exponent) / 4
+                found.append((abs(np.log(before / width**exponent)) > 1e-6, group, exponent))
+        return min(found)[1:] if found else None
 
     def _rows(self, marks: Marks) -> list[tuple[str, NDArray[np.intp]]]:
         """(module, rows) of the layers whose outputs these are; empty unless all of them are some layer's rows."""

@@ -6,6 +6,8 @@ the forward reads fixed numbers, and the groups concerned stay whole.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -60,23 +62,18 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     separate_(labels, record)
     labels.settle()
     dimensions = Dimensions.of(record, labels)
-    classifier = _classifier(model)
+    sort = partial(Families, labels, record, dimensions, normalized=normalized, classifier=_classifier(model))
     two = torch.cat([inputs, inputs])  # the batch may be of any size
-    fixed = FixedSpots(record.operators)
-    whole: Record | None = None
+    fixed, families = FixedSpots(record.operators), sort(ghost, {})
+    known = families.labels_after(families.all_kept)
+    try:
+        whole = trace(ghost, two, Comparison(labels), known)
+    except DoesNotRun:  # or of one alone
+        two = inputs
+        whole = trace(make(model).train().eval(), two, Comparison(labels), known)
     while True:
         ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
-        families = Families(
-            ghost, labels, record, dimensions, fixed.stays, normalized=normalized, classifier=classifier
-        )
-        if whole is None:
-            known = families.labels_after(families.all_kept)
-            try:
-                whole = trace(ghost, two, Comparison(labels), known)
-            except DoesNotRun:  # or of one alone
-                two, ghost = inputs, make(model).train().eval()
-                whole = trace(ghost, two, Comparison(labels), known)
-            ghost = make(model).train().eval()
+        families = sort(ghost, fixed.stays)
         try:
             wrong = families.unequal or _compare(ghost, two, families, whole)
         except DoesNotRun as error:
@@ -152,7 +149,8 @@ def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record
 def _some_of(grouping: Grouping) -> list[Indices]:
     """A random half to nine tenths of each group's channels, equally many of those that are tied.
 
-    In turn a little and much is cut: what a forward divides by shares of the whole width must not fit by chance.
+    In turn a little and much is cut, the last and the first channel always: what a forward divides by shares of the
+    whole width, or rolls over its end, must not fit by chance.
     """
     random = np.random.default_rng(0)
     shares: dict[int, float] = {}
@@ -161,5 +159,7 @@ def _some_of(grouping: Grouping) -> list[Indices]:
         unit = i if group.tied is None else group.tied
         share = shares.setdefault(unit, random.uniform(0.8, 0.9) if len(shares) % 2 else random.uniform(0.5, 0.6))
         count = min(group.width - 1, max(2, round(share * group.width)))
-        keeps.append(np.sort(random.permutation(group.width)[:count]))
+        inner = 1 + random.permutation(group.width - 2)
+        ends = np.array([0, group.width - 1])  # last of all those to keep
+        keeps.append(np.sort(np.concatenate([inner, ends])[:count]))
     return keeps

@@ -17,6 +17,8 @@ def batch_norm(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> Non
     x, first = args[0], out[0] if isinstance(out, tuple | list) else out
     marks = trace.of(x)
     channels, kept = along(marks, 1), [m for m in marks if m.shape[1] == 1]
+    if any(a is True for a in args):  # as in training; a weight is standardized so
+        trace.coupling.normalize(tuple(kept), f"a norm takes its moments over it ({trace.module})")
     own: Marks = ()
     for t in args[1:5]:
         if isinstance(t, Tensor):

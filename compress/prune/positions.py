@@ -1,8 +1,8 @@
 """Positions: what every operator gives out carries, after a cut, the labels it carried before without those that went.
 
-A forward that slices at a fixed channel, or in halves of whatever width there is, gives other channels to its parts when
-some go, and nothing need fail: the parts may meet again in the old order. So the operators of the whole and of the cut
-network are compared one by one. The first that differs, though what entered it did not, is where a boundary moved.
+A forward that slices at a fixed channel, or in halves of whatever width there is, gives other channels to its parts
+when some go, and nothing need fail: the parts may meet again in the old order. So the operators of the whole and of the
+cut network are compared one by one. The first that differs, though what entered it did not, is where a boundary moved.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def _guilty(labels: Labels, owner: Array, lost: Sequence[Array], before: Step, a
 
 def _moves_alike(labels: Labels, gone: Gone, step: Step, again: Moving | None) -> bool:
     """Whether the operator, repeated on the labels that are left of what entered, gives those left of what it gave."""
-    assert step.entered is not None and again is not None
+    assert step.entered is not None
+    assert again is not None
     shape, marks = step.entered
     arrays = labels.resolved(marks)
     if any(len(varying(a)) > 1 for a in arrays):
@@ -157,12 +158,13 @@ def _left_of(
 
 def _dead(array: Array, arrays: Sequence[Array], gone: Gone) -> NDArray[np.bool_]:
     """The elements of one array that go: with its own labels, or with those of others along the same dimensions."""
-    dims, dead = varying(array), gone[array]
+    dims = varying(array)
+    dead: NDArray[np.bool_] = gone[array]
     for other in arrays:
         if other is not array and set(varying(other)) & set(dims):
-            lost = gone[other]
+            lost: NDArray[np.bool_] = gone[other]
             if across := tuple(d for d in varying(other) if d not in dims):
-                lost = lost.all(axis=across, keepdims=True)
+                lost = np.asarray(lost.all(axis=across, keepdims=True))
             dead = dead | lost
     return dead
 

@@ -22,7 +22,8 @@ GROUPS = ("conv groups", "group widths")
 def convolution(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> None:
     x, weight, bias, *_, transposed, _, groups = args[:9]
     coupling, spatial = trace.coupling, tuple(range(2, x.dim()))
-    marks = coupling.level(trace.of(x), spatial, "its pixels are channels of another layer")
+    level = coupling.level(trace.of(x), spatial, "its pixels are channels of another layer")
+    marks = tuple(coupling.separate(level, (0,), HEADS))  # heads may be taken for images
     entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
     depthwise = groups == x.shape[1] == len(weight)
     given = {} if transposed else only(entering, 1) if groups == 1 else only(entering) if depthwise else {}
@@ -43,8 +44,8 @@ def convolution(trace: Trace, func: Any, out: Any, args: Any, kwargs: Any) -> No
         coupling.meet(outputs, shifts, (len(weight),), (len(weight),), "its bias")
     result = tuple(m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs)
     trace.give(out, [*result, *kept])
-    constant = out.numel() // out.shape[1] * math.prod(weight.shape[2:])
-    trace.note_product(constant, (len(weight), outputs), (weight.shape[1], columns))
+    constant = math.prod(out.shape[2:]) * math.prod(weight.shape[2:])
+    trace.note_product(constant, (len(out), along(kept, 0)), (len(weight), outputs), (weight.shape[1], columns))
 
 
 def _transposed(trace: Trace, out: Tensor, x: Tensor, marks: Marks, weight: Tensor, bias: Any, groups: int) -> None:

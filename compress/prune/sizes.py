@@ -19,7 +19,11 @@ from compress.prune.labels import Marks
 if TYPE_CHECKING:
     from compress.prune.trace import Trace
 
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+LAYERS = (  # they say their own widths
+    nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding,
+    *RECURRENT,
+)  # fmt: skip
 
 
 class Size(int):

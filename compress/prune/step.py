@@ -33,10 +33,10 @@ from compress.recipe import recovery_recipe
 from compress.sparse.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.sparse.rank import in_pattern
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo import lineage
@@ -50,6 +50,7 @@ from zoo.rehearsal import rehearse
 LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
 LATENCY_MARGIN = 0.98
 DECIDED = "cut.json"
+ADVICE = "more epochs with --recover, or a larger --macs or --latency"
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,11 @@ def prune(
         if pixels is not None:
             after = measure(predictor_of(network, loaded.config), network, loaded.config, pixels, progress)
         done = record(
-            seconds=time.monotonic() - began, before=before, after=after, whole=pruned.whole, **notes, **cutter.notes
-        )
-        config = save_model(work, network, loaded.config.with_step(done))
+            seconds=time.monotonic() - began, before=before, after=after, whole=pruned.whole, **notes, **cutter.notes,
+            large_loss=large_loss(before, after, ADVICE),
+        )  # fmt: skip
+        seen = None if source is None or pixels is None else seen_in(source, pixels)
+        config = save_model(work, network, loaded.config.with_step(done, seen))
     return PrunedStep(out, config, done, pruned)
 
 
@@ -328,7 +331,7 @@ class Cutter:
         choice, size = self.choice, self.config.input_size
         table = latency_table(
             network, size, grouping, threads=choice.threads, round_to=choice.round_to, floor=choice.floor,
-            progress=self.progress,
+            wanted_ms=choice.latency if self._whole is None else None, progress=self.progress,
         )  # fmt: skip
         assert choice.latency is not None
         if self._whole is None:

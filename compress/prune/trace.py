@@ -23,11 +23,10 @@ from compress.prune.coupling import Coupling, line_of_forward, name_in_model
 from compress.prune.labels import Array, Marks
 from compress.prune.operators import COPIES, MOVING, RESHAPES, SCALINGS, rule_of
 from compress.prune.positions import Step
-from compress.prune.sizes import Read, SizeReader, marked_sizes
+from compress.prune.sizes import RECURRENT, Read, SizeReader, marked_sizes
 from zoo.shapes import run_on_shapes
 
 Shape = tuple[int, ...]
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)  # what enters them may be cut
 Named = dict[str, dict[int, Array]]  # tensor name -> dimension -> labels
 Spot = tuple[type, str]  # class of the module that runs, line of the forward
 Operators = dict[Spot, list[Marks]]  # what entered the operators there
@@ -211,10 +210,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         if moves:  # with the labels of single channels, which a tensor does not carry on
             given = tuple((shape, self.moved[i]) for i, (shape, _) in enumerate(given))
-        numbers = () if op in SCALINGS else _plain((args[1:], kwargs))
+        compared = moves or (torch.Tag.pointwise in func.tags and op not in SCALINGS)
         step = Step(
-            self.module, MOVING.get(op, str(op)), line_of_forward(), before, given, numbers if moves or
-            torch.Tag.pointwise in func.tags else (), first if moves else None, _again(func, args, kwargs) if moves else None,
+            self.module, MOVING.get(op, str(op)), line_of_forward(), before, given,
+            _plain((args[1:], kwargs)) if compared else (),
+            first if moves else None, _again(func, args, kwargs) if moves else None,
         )  # fmt: skip
         for t in outs:
             t._step = self.record, len(self.record.steps)  # type: ignore[attr-defined]

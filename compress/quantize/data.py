@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.data.dataset import class_names_of, open_for, open_unlabelled, reopen
+from transfer.data.dataset import class_names_of, open_for, open_unlabelled, unchanged
 from transfer.data.sources import Data
 from zoo.artifact import ModelConfig
 from zoo.errors import UsageError
@@ -38,7 +38,7 @@ def open_calibration(
         UsageError: nothing of that name; an accuracy is to be held that cannot be measured.
         DataError: no images, or not those that the model was fitted to.
     """
-    fitted = reopen(config.lineage, str(source))
+    fitted = unchanged(config, source)
     if fitted is not None and fitted.classes == config.classes:
         return Calibration(fitted)
     classes = class_names_of(source, config.classes or ())

@@ -29,10 +29,10 @@ from compress.quantize.ptq import Quantized, check_layers, quantize_static
 from compress.quantize.rounding import Roundings
 from compress.quantize.sensitivity import Blame, blame
 from compress.recipe import recovery_recipe
-from compress.step import Step
+from compress.step import ROUNDING, Step, large_loss
 from transfer.data.dataset import located
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import Pixels, read_pixels
+from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
@@ -45,7 +45,7 @@ from zoo.rehearsal import rehearsal
 
 CALIBRATION_IMAGES = 256
 RANKING_IMAGES = 64
-ROUNDING = 1e-9  # of shares of right answers
+ADVICE = "--max-drop 1 keeps the layers in float that do most harm, and --to fp16 loses next to nothing"
 WORST = 3  # layers that are named where int8 loses too much
 
 
@@ -142,6 +142,7 @@ def quantize(
         with rehearsal(work, f"the ONNX model of {config.architecture}") as folder:
             _write(folder, finish(model.network, config, None), config.with_step(record(seconds=0.0)))
         pixels = read_pixels(calibration.data, config.preprocess, progress)
+        config = config.having_seen(seen_in(calibration.data, pixels), calibration.data.fingerprint())
         measured = pixels if calibration.unmeasured is None else None
         before = model.metrics(model.predictor, measured, progress)
         shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
@@ -185,7 +186,10 @@ def quantize(
         finished = finish(quantized.network, config, parity, metrics=after)
         after["size_bytes"] = finished.ByteSize()
         after["density"] = quantized.density
-        done = record(seconds=time.monotonic() - began, before=before, after=after, parity=parity, **details)
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, parity=parity, **details,
+            large_loss=large_loss(before, after, ADVICE if to == INT8 else "keep the float model"),
+        )  # fmt: skip
         config = _write(work, finished, config.with_step(done))
     return QuantizedStep(out, config, done, found)
 

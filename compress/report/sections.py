@@ -274,8 +274,8 @@ def command(record: dict[str, Any]) -> str:
         option = "--" + name.replace("_", "-")
         if value is True:
             words.append(option)
-        elif value is False and name == "flip":
-            words.append("--no-flip")
+        elif value is False and name in ("flip", "taps"):
+            words.append(f"--no-{name}")
         elif value is not None and value is not False:
             values = value if isinstance(value, list | tuple) else [value]
             words += [word for one in values for word in (option, str(one))]

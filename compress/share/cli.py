@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after
-from zoo.console import Console, DirArgument, Json, Offline, Overwrite, Seed
+from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after, say_large_loss
+from zoo.console import (
+    Arch,
+    ClassesOption,
+    Console,
+    DirArgument,
+    Json,
+    Offline,
+    Overwrite,
+    PreprocessOption,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from compress.share.cluster import Allotted
@@ -25,6 +35,9 @@ def cluster(
         float, typer.Option(min=0, help="How much further a weight may move to a value that takes fewer bits: 0.006.")
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs in which the shared values are trained.")] = 4,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     seed: Seed = 0,
     explain: Explain = False,
     overwrite: Overwrite = False,
@@ -33,8 +46,10 @@ def cluster(
 ) -> None:
     """Let the weights of each layer share a few values, and train the values."""
     from compress.share import step as share
+    from zoo.adopt import adopt
 
     with Console(as_json=json) as console:
+        directory = adopt(directory, arch=arch, preprocess=preprocess, classes=classes)
         if explain:
             _explain(console, share.explain(directory, data=data, bits=bits, progress=console.progress))
             return
@@ -50,6 +65,7 @@ def cluster(
         console.say(
             f"coded it takes {after['coded_bytes']:,} bytes, {times:.1f} times fewer than {directory}'s weights"
         )
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "export", out, "--coded"])
         console.document({"out": str(out), **step.record})
 

@@ -18,10 +18,10 @@ from compress.sparse.dead import remove_dead_units
 from compress.sparse.masks import check_zeros, density, nonzeros
 from compress.sparse.order import in_order_of_weights
 from compress.sparse.step import is_sparse, pattern_of
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import Progress
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
 from zoo import lineage
@@ -29,6 +29,8 @@ from zoo.artifact import LoadedModel, load_model, save_model
 from zoo.directory import CHECKPOINTS, check_free, new_directory
 from zoo.errors import SlimzooError, UsageError
 from zoo.rehearsal import rehearsal, rehearse
+
+ADVICE = "more --bits, or more --epochs"
 
 
 def cluster(
@@ -84,7 +86,10 @@ def cluster(
             check_codable(network, loaded.config)
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
-        values = {name: given.values for name, given in _allotted(network, loaded, pixels, bits, progress).items()}
+        values = {
+            name: given.values
+            for name, given in _allotted(network, loaded, pixels, bits, progress, confirm=False).items()
+        }
         recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
         shared = share_weights(
             network, TrainingData(pixels.train, pixels.val, loaded.config.preprocess), recipe, values,
@@ -101,9 +106,9 @@ def cluster(
             )
         done = record(
             seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict(),
-            values=_counted(shared, values),
+            values=_counted(shared, values), large_loss=large_loss(before, after, ADVICE),
         )  # fmt: skip
-        config = save_model(work, shared, loaded.config.with_step(done))
+        config = save_model(work, shared, loaded.config.with_step(done, seen_in(source, pixels)))
     return Step(out, config, done)
 
 
@@ -120,7 +125,7 @@ def explain(
     check_bits(network, bits)
     source = open_for(loaded.config, data)
     pixels = read_pixels(source, loaded.config.preprocess, progress)
-    return _allotted(network, loaded, pixels, bits, progress)
+    return _allotted(network, loaded, pixels, bits, progress, confirm=True)
 
 
 def _without_dead_units(loaded: LoadedModel) -> nn.Module:
@@ -132,11 +137,12 @@ def _without_dead_units(loaded: LoadedModel) -> nn.Module:
 
 
 def _allotted(
-    network: nn.Module, loaded: LoadedModel, pixels: Pixels, bits: float, progress: Progress | None
+    network: nn.Module, loaded: LoadedModel, pixels: Pixels, bits: float, progress: Progress | None, *, confirm: bool
 ) -> dict[str, Allotted]:
     """By the loss on validation images, or on training ones where there are no others."""
     images = few_of(pixels.train if pixels.val is None else pixels.val)
-    return values_for_bits(network, bits, mean_loss(images, loaded.config.preprocess), progress=progress)
+    loss = mean_loss(images, loaded.config.preprocess)
+    return values_for_bits(network, bits, loss, confirm=confirm, progress=progress)
 
 
 def _counted(model: nn.Module, values: dict[str, int]) -> dict[str, int]:

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after
-from zoo.console import Console, DirArgument, Json, Offline, Overwrite, Seed
+from compress.say import DataOption, Explain, OutUnlessExplained, needed, say_before_and_after, say_large_loss
+from zoo.console import (
+    Arch,
+    ClassesOption,
+    Console,
+    DirArgument,
+    Json,
+    Offline,
+    Overwrite,
+    PreprocessOption,
+    Seed,
+)
 
 if TYPE_CHECKING:
     from compress.sparse.step import Thinned
@@ -32,6 +42,9 @@ def sparsify(
         typer.Option(help="network: one for all layers, unless given; layer: the same density in each."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs in which weights go and the others recover.")] = 12,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
     seed: Seed = 0,
     explain: Explain = False,
     overwrite: Overwrite = False,
@@ -40,8 +53,10 @@ def sparsify(
 ) -> None:
     """Make single weights zero, gradually, taught by the model as it was."""
     from compress.sparse import step as sparse
+    from zoo.adopt import adopt
 
     with Console(as_json=json) as console:
+        directory = adopt(directory, arch=arch, preprocess=preprocess, classes=classes)
         choice: dict[str, Any] = {
             "density": density, "pattern": pattern, "criterion": criterion, "ranking": ranking, "seed": seed,
         }  # fmt: skip
@@ -54,6 +69,7 @@ def sparsify(
         )
         say_before_and_after(console, step)
         console.say(f"{out}: {step.record['metrics']['after']['density']:.2%} of the weights are not zero")
+        say_large_loss(console, step.record)
         console.next(["slimzoo", "cluster", out, "--data", data, "--out", f"{out}-shared"])
         console.document({"out": str(out), **step.record})
 

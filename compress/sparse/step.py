@@ -25,10 +25,10 @@ from compress.sparse.sparsify import (
     cut_at_once,
     sparsify_weights,
 )
-from compress.step import Step
+from compress.step import Step, large_loss
 from transfer.data.dataset import located, open_for
 from transfer.data.loader import LabelledPixels, Progress
-from transfer.data.parts import measure, predictor_of, read_pixels
+from transfer.data.parts import measure, predictor_of, read_pixels, seen_in
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
 from zoo import lineage
@@ -38,6 +38,7 @@ from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.rehearsal import rehearse
 
 DENSITY = 0.1
+ADVICE = "more --epochs (12 unless given), or a larger --density"
 CRITERIA = ("lamp", "magnitude", "taylor")
 RANKINGS: dict[str, Ranking] = {"network": over_network, "layer": by_layer}
 
@@ -103,8 +104,11 @@ def sparsify(
         after = measure(predictor_of(sparse, loaded.config), sparse, loaded.config, pixels, progress)
         before["density"] = density_of(loaded.model)
         after["density"] = reached
-        done = record(seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict())
-        config = save_model(work, sparse, loaded.config.with_step(done))
+        done = record(
+            seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict(),
+            large_loss=large_loss(before, after, ADVICE),
+        )  # fmt: skip
+        config = save_model(work, sparse, loaded.config.with_step(done, seen_in(source, pixels)))
     return Step(out, config, done)
 
 

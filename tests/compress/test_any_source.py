@@ -17,9 +17,9 @@ from scipy.special import softmax
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.deploy.description import read_preprocess
 from compress.quantize.step import quantize
 from zoo.artifact import load_model, read_config
+from zoo.description import read_preprocess
 from zoo.errors import DataError, SlimzooError, UsageError
 from zoo.image import load_image
 from zoo.predictor import open_predictor

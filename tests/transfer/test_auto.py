@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from transfer.auto import _best
 from transfer.evaluation.evaluate import evaluate
 from transfer.fit import fit
+from transfer.methods import METHODS, finetune_all
 from transfer.predict import predict
 from transfer.training.recipe import STANDARD_RATES
 from zoo.artifact import load_model
@@ -62,7 +63,7 @@ def chosen(three, tmp_path_factory):
     return fitted, told
 
 
-def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path):
+def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path, monkeypatch):
     fitted, told = chosen
     notes = fitted.record["notes"]["auto"]
     assert [row["method"] for row in notes["methods"]] == ["prototype", "probe", "finetune"]
@@ -72,6 +73,7 @@ def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path)
     assert shown >= max(row["val_top1"] for row in notes["methods"]) - 1.645 * 15**-0.5, "of 15 images"
     assert any(line.startswith("ok    first loss") for line in told), "the preflight is shown"
     assert ("too few to tell" in told[-1]) == (shown < max(row["val_top1"] for row in notes["methods"])), told[-1]
+    monkeypatch.setitem(METHODS, "finetune", finetune_all)  # whose result auto compares with the probe's itself
     alone = fit(three, method=notes["chosen"], epochs=2, flip=False, **SMALL, out=tmp_path / "alone")
     assert alone.record["metrics"] == fitted.record["metrics"], "auto gives what the method by itself gives"
     weights = [(place / "model.safetensors").read_bytes() for place in (fitted.out, alone.out)]
@@ -226,3 +228,33 @@ def test_copies_are_on_one_side_of_the_probes_folds(tmp_path):
     np.savez(tmp_path / "noise.npz", images=images, labels=labels)
     fitted = fit(tmp_path / "noise.npz", method="probe", size=32, val=0, test=0, out=tmp_path / "out")
     assert fitted.record["notes"]["cross_validated_top1"] < 0.75
+
+
+DESTRUCTIVE = {"lr": 0.05, "backbone_lr": 0.05, "least_rise": 1}
+
+
+def test_finetuning_that_ends_below_its_probe_gives_the_probe_and_says_so(three, tmp_path):
+    told = []
+    settings = {"method": "finetune", "epochs": 1, "flip": False, **SMALL}
+    kept = fit(three, **settings, settings=DESTRUCTIVE, out=tmp_path / "kept", tell=told.append)
+    probe = fit(three, **{**settings, "method": "probe"}, out=tmp_path / "probe")
+    found = kept.record["notes"]["val_top1"]
+    assert found["finetune"] < found["probe"], "or this shows nothing"
+    assert kept.record["method"] == "probe"
+    assert kept.record["metrics"]["after"] == probe.record["metrics"]["after"]
+    assert (kept.out / "model.safetensors").read_bytes() == (probe.out / "model.safetensors").read_bytes()
+    assert f"{found['finetune']:.1%} on validation images" in told[-1]
+    assert "the probe is kept" in told[-1]
+
+
+def test_a_single_short_epoch_stays_near_its_probe_and_says_what_nobody_could_compare(three, tmp_path):
+    told = []
+    given = {"epochs": 1, "flip": False, "val": 0.0, "test": 0.4, **SMALL}
+    tops = {
+        method: fit(three, method=method, **given, out=tmp_path / method, tell=told.append).record
+        for method in ("probe", "finetune")
+    }
+    assert tops["finetune"]["method"] == "finetune"
+    top1 = {method: record["metrics"]["after"]["test"]["top1"] for method, record in tops.items()}
+    assert top1["finetune"] >= top1["probe"] - 0.1, "three steps; at full rates one class alone was answered"
+    assert "without validation images" in told[-1]

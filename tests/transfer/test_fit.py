@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from transfer.cli import app
 from transfer.data.dataset import open_data
 from transfer.evaluation.evaluate import evaluate
+from transfer.evaluation.images import Met
 from transfer.fit import fit
 from transfer.predict import predict
 from transfer.start import start
@@ -89,8 +90,8 @@ def test_lineage_says_what_was_done(fitted, out):
     assert {**record, "out": str(out)} == json.loads(fitted.out)
     assert record["arguments"] == {
         "data": "digits", "model": "lenet5", "out": str(out), "method": "scratch", "epochs": 2, "size": None,
-        "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3, "time_s": None,
-        "tensorboard": False,
+        "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3,
+        "layout": "auto", "time_s": None, "tensorboard": False,
     }  # fmt: skip
     assert record["seed"] == 3
     assert record["data"]["name"] == "digits"
@@ -160,14 +161,19 @@ def test_eval_uses_the_test_part_of_the_fit(fitted, out, capsys):
         assert document["per_class"][str(digit)]["recall"] == pytest.approx(right[labels == digit].mean(), abs=1e-4)
 
 
-def test_eval_takes_other_data_whole(fitted, out, tmp_path):
+def test_eval_takes_other_data_whole_but_for_what_was_trained_on(fitted, out, tmp_path):
+    """Digits as files, which the fit had as arrays."""
     _, labels = digit_pictures(tmp_path, range(40))
     for i, label in enumerate(labels):
         (tmp_path / label).mkdir(exist_ok=True)
         (tmp_path / f"{i}.png").rename(tmp_path / label / f"{i}.png")
-    evaluated = evaluate(out, tmp_path)
+    parts = open_data("digits").parts[:40].tolist()
+    held_out = evaluate(out, tmp_path)
+    assert (held_out.evaluation.n, held_out.part) == (parts.count("test"), "test")
+    assert held_out.left_out == Met(parts.count("train"), parts.count("val"))
+    evaluated = evaluate(out, tmp_path, all=True)
     evaluation = evaluated.evaluation
-    assert (evaluation.n, evaluated.part) == (40, "test")
+    assert (evaluation.n, evaluated.part) == (40, "all")
     assert evaluation.confusion.sum() == 40
     assert evaluation.confusion.trace() == evaluation.correct.sum()
     files = sorted(tmp_path.rglob("*.png"))

@@ -86,8 +86,7 @@ def _list_pair(
     path: Path, part: str, arrays: dict[str, NDArray[Any]], image_name: str, label_name: str,
     names: NDArray[Any] | None,
 ) -> Listing:  # fmt: skip
-    images, labels = arrays[image_name], _flat_labels(arrays[label_name])
-    images = _squeezed(images)
+    images, labels = _squeezed(arrays[image_name]), _flat_labels(arrays[label_name])
     if images is None or labels.shape != images.shape[:1]:
         raise DataError(
             f"{path}: {image_name} {arrays[image_name].dtype} {arrays[image_name].shape} and {label_name} "

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.directory import cache_directory as cache_directory  # also for those who import it from here
 from zoo.errors import UsageError
 
 KINDS = ("pixels", "features", "probes", "tables")  # the folders that are kept below the limit
@@ -27,13 +28,6 @@ DEFAULT_LIMIT_GB = 10.0
 IN_USE_S = 60.0  # a file written or read so lately is never removed
 
 Blocks = Callable[[], Iterator[NDArray[Any]]]  # the rows of an array in order, some at a time
-
-
-def cache_directory() -> Path:
-    """$SLIMZOO_CACHE, else $XDG_CACHE_HOME/slimzoo, else ~/.cache/slimzoo."""
-    if "SLIMZOO_CACHE" in os.environ:
-        return Path(os.environ["SLIMZOO_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slimzoo"
 
 
 def content_key(*parts: Iterable[str] | str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.folder import class_folders, list_images
 from transfer.data.listing import Listing
+from transfer.data.seen import divided_as_seen
 from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source
 from transfer.data.split import TEST, TRAIN, VAL, check_shares, stratified_split
 from zoo.artifact import ModelConfig
@@ -82,17 +83,24 @@ def gather(
 
 
 def open_labelled(
-    source: str | Path, classes: Sequence[str], *, layout: str = "auto", known_only: bool = False
+    source: str | Path,
+    classes: Sequence[str],
+    *,
+    val: float | str | None = None,
+    test: float | str | None = None,
+    layout: str = "auto",
+    known_only: bool = False,
 ) -> Data:
     """Open a dataset whole, as one "test" part, its labels numbered as in `classes`: new data for a finished model.
 
     Args:
+        val, test: other sources that belong to it, see `open_data`; shares say nothing here.
         known_only: leave out the images of other classes, and say so, where they are refused otherwise.
 
     Raises:
         DataError: a class that the model does not know.
     """
-    listing = list_source(source, layout=layout, known=classes)
+    listing = gather(source, val=val, test=test, layout=layout, known=classes)
     strange = Counter(item.class_name for item in listing.items if item.class_name not in classes)
     if strange and known_only:
         listing = _without(listing, strange)
@@ -137,7 +145,7 @@ def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:
     data = index_listing(list_images(path, most=most, seed=seed) if path.is_dir() else list_source(source))
     free = free_images(data)
     indices = free if len(free) else np.arange(len(data.keys))
-    return _some(data, np.random.default_rng(seed).permutation(indices)[:most], TRAIN)
+    return some(data, np.random.default_rng(seed).permutation(indices)[:most], TRAIN)
 
 
 def class_names_of(source: str | Path, known: Collection[str] = ()) -> tuple[str, ...]:
@@ -186,21 +194,74 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
     return None
 
 
+def reopen_seen(config: ModelConfig, source: str | Path) -> Data | None:
+    """`reopen`; where the images have changed since, those that the model remembers have the parts that they had.
+
+    Raises:
+        DataError: they have changed, and the model is from before it was kept which ones it saw; nothing to train on.
+    """
+    fitted = unchanged(config, source)
+    if fitted is not None or config.seen is None:
+        return fitted
+    given = given_to_fit(config, source)
+    known = config.classes or ()
+    index = index_listing(gather(source, val=given.val, test=given.test, layout=given.layout, known=known))
+    val, test = (0.2 if value is None else share_of(value) or 0.0 for value in (given.val, given.test))
+    data = divided_as_seen(index, config.seen, config.preprocess, val=val, test=test, seed=0)
+    if data is not None and not len(data.indices(TRAIN)):
+        raise DataError(
+            f"{source}: the model was tested on all of these images, or chosen by them, so that none is left to train "
+            "on; add others"
+        )
+    return data
+
+
+def unchanged(config: ModelConfig, source: str | Path) -> Data | None:
+    """`reopen`; None too where the images have changed and the model remembers which ones it saw."""
+    try:
+        return reopen(config.lineage, str(source))
+    except DataError:
+        if config.seen is None:
+            raise
+        return None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a fit was given to divide its data by."""
+
+    val: float | str | None = None
+    test: float | str | None = None
+    layout: str = "auto"
+
+
+def given_to_fit(config: ModelConfig, source: str | Path) -> Given:
+    """What the last fit to this source was given."""
+    for step in reversed(config.lineage):
+        fitted = step["arguments"]
+        if step["verb"] == "fit" and _same_source(str(source), fitted["data"]):
+            return Given(fitted["val"], fitted["test"], fitted.get("layout", "auto"))
+    return Given()
+
+
 def open_for(config: ModelConfig, source: str | Path) -> Data:
     """Data to go on training, calibrating and measuring a fitted model with: same classes, same parts as in its fit.
+
+    Images that the model remembers keep their parts in other sources too.
 
     Raises:
         UsageError: the data have other classes than the model.
     """
     classes = config.classes
-    data = reopen(config.lineage, str(source)) or open_data(source, known=classes or ())
+    data = reopen_seen(config, source) or open_data(source, known=classes or ())
     if classes is not None and data.classes != classes and set(data.classes) == set(classes):
         data = _renumbered(data, classes)
     if classes is None or data.classes != classes:
         known = "none that it names" if classes is None else f"{len(classes)}: {', '.join(list(classes)[:4])}"
         raise UsageError(
             f"{source} has {len(data.classes)} classes ({', '.join(data.classes[:4])}), the model has {known}; "
-            f"`slimzoo fit {source}` first"
+            + ("name them with --classes FILE, or " if classes is None else "")
+            + f"`slimzoo fit {source}` first"
         )
     return data
 
@@ -255,7 +316,7 @@ def _renumbered(data: Data, classes: tuple[str, ...]) -> Data:
     return replace(data, classes=classes, labels=number[data.labels])
 
 
-def _some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
+def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
     """These images alone, as one part."""
     chosen = indices.tolist()
     return replace(
@@ -317,7 +378,9 @@ def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: floa
     free = free_images(data)
     if not len(free):
         given = sorted(set(data.parts.tolist()))
-        raise DataError(f"{data.name}: no training images; all are of the parts {', '.join(given)}")
+        raise DataError(
+            f"{data.name}: no training images; all are of the parts {', '.join(given)}; add a part to train on"
+        )
     shares = open_shares(data, val, test)
     parts = data.parts.copy()
     parts[free] = stratified_split(

@@ -64,7 +64,14 @@ def visible(folder: Path) -> list[Path]:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in a folder that may hold images: not a loop, not a system's, and not what slimzoo wrote."""
-    return [child for child in visible(folder) if child.is_dir() and not why_no_data(child)]
+    with os.scandir(folder) as entries:  # which asks no file what it is: there may be a million of them
+        found = [Path(entry.path) for entry in entries if not _is_hidden(entry.name) and _is_dir(entry)]
+    return sorted(child for child in found if not why_no_data(child))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Also a link to one; a link to itself is none."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
 def why_no_data(child: Path) -> str:
@@ -88,22 +95,26 @@ def has_image_name(name: str) -> bool:
 
 def has_images(folder: Path, *, below: bool = True) -> bool:
     """Whether there is an image in the folder, or also below it; looked for until the first."""
-    for here, folders, files in os.walk(folder):
-        if any(is_image(Path(here, name)) for name in files):
-            return True
-        if not below:
-            return False
-        folders[:] = [name for name in folders if not name.startswith(".") and not _no_data(Path(here, name))]
-    return False
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(Path(entry.path))
+            elif is_image(Path(entry.path)):
+                return True
+    return below and any(not _is_hidden(child.name) and not _no_data(child) and has_images(child) for child in inner)
 
 
 def holds_only_output(folder: Path) -> bool:
-    """Whether what slimzoo wrote is all that there is, at any depth: a folder of models."""
-    children = visible(folder)
-    folders = [child for child in children if child.is_dir() and not child.is_symlink()]
-    made = [child for child in folders if wrote(child)]
-    inner = [child for child in folders if child not in made]
-    return bool(made or inner) and not has_images(folder) and all(holds_only_output(child) for child in inner)
+    """Whether folders that slimzoo wrote are all the folders there are, and no image is beside them, at any depth."""
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and not _is_hidden(entry.name):
+                inner.append(Path(entry.path))
+            elif is_image(Path(entry.path)):
+                return False
+    return bool(inner) and all(wrote(child) or holds_only_output(child) for child in inner)
 
 
 def _no_data(folder: Path) -> str:

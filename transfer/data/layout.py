@@ -56,7 +56,7 @@ class ClassFolder:
         object.__setattr__(self, "name", as_class_name(self.name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """How an image folder is read.
 
@@ -211,18 +211,20 @@ def _as_parts(root: Path, here: Path, parts: dict[Path, str], full: list[Path], 
     trees, folders = [], []
     inside = {top: _holding(top) for top in parts}
     for top, part in sorted(parts.items(), key=lambda found: found[0].name):
-        elsewhere = {name for other in parts if other != top for name in _names(inside[other])}
+        others = [inside[other] for other in parts if other != top and len(inside[other]) > 1]
+        elsewhere = {name for folders_there in others for name in _names(folders_there)}
         tree = _innermost(top, elsewhere)
         trees.append((part, tree))
         folders += [ClassFolder(part, sub.name, sub) for sub in subfolders(tree)]
         ignored += _plain_files(tree, "is not in the folder of a class")
     names = {folder.name for folder in folders}
+    ordered = sorted(parts, key=lambda top: (ORDER.index(parts[top]), top.name))
     plain = all(top.name.lower() == part for top, part in parts.items())
-    means = "" if plain else f" ({', '.join(part for _, part in sorted((t.name, p) for t, p in parts.items()))})"
+    means = "" if plain else f" ({', '.join(parts[top] for top in ordered)})"
     is_part = "are parts" if len(parts) > 1 else "is a part"
-    where = [str((top.relative_to(root)).as_posix()) for top in sorted(parts, key=lambda t: t.name)]
+    where = [top.relative_to(root).as_posix() for top in ordered]
     said = f"{root}: {named(where)} {is_part}{means}, {_counted(names)}"
-    return Layout(tuple(folders), tuple(trees), said, tuple(doubts), tuple(ignored))
+    return Layout(folders=tuple(folders), trees=tuple(trees), said=said, doubts=tuple(doubts), ignored=tuple(ignored))
 
 
 def _as_divided_classes(root: Path, here: Path, tops: list[Path], inside: dict[Path, dict[str, str]]) -> Layout:
@@ -232,7 +234,8 @@ def _as_divided_classes(root: Path, here: Path, tops: list[Path], inside: dict[P
     said = f"{root}: {named(sorted(words))} inside each class are parts, {_counted(inside)}"
     ignored = [entry for top in inside for entry in _plain_files(top, "stands beside the parts of a class")]
     ignored += _plain_files(here, "is not in the folder of a class")
-    return Layout(tuple(folders), tuple((f.part, f.path) for f in folders), said, (), tuple(ignored))
+    trees = tuple((folder.part, folder.path) for folder in folders)
+    return Layout(folders=tuple(folders), trees=trees, said=said, ignored=tuple(ignored))
 
 
 def _as_classes(root: Path, here: Path, tops: list[Path]) -> Layout:
@@ -240,13 +243,12 @@ def _as_classes(root: Path, here: Path, tops: list[Path]) -> Layout:
     said = f"{root}: {named([top.name for top in tops])} {'are classes' if len(tops) != 1 else 'is a class'}{place}"
     folders = tuple(ClassFolder("", top.name, top) for top in tops)
     doubts = [
-        f"{root}: {top.name}/ is taken for a class by its place; if it is a part, say --layout parts"
+        f"{root}: {top.name}/ is taken for a class by its place; if it is none, move it, or say --layout parts"
         for top in tops
-        if top.name in parts_of([top.name]) and subfolders(top)
+        if (top.name in parts_of([top.name]) and subfolders(top)) or top.name.lower() in BESIDE
     ]
-    return Layout(
-        folders, (("", here),), said, tuple(doubts), tuple(_plain_files(here, "is not in the folder of a class"))
-    )
+    ignored = tuple(_plain_files(here, "is not in the folder of a class"))
+    return Layout(folders=folders, trees=(("", here),), said=said, doubts=tuple(doubts), ignored=ignored)
 
 
 def _pooled(root: Path, here: Path, full: list[Path]) -> Layout:
@@ -258,7 +260,7 @@ def _pooled(root: Path, here: Path, full: list[Path]) -> Layout:
     names = {folder.name for folder in folders}
     said = f"{root}: {named([top.name for top in full])} hold the same classes and are read as one, {_counted(names)}"
     ignored = [entry for top in full for entry in _plain_files(top, "is not in the folder of a class")]
-    return Layout(folders, tuple(("", top) for top in full), said, (), tuple(ignored))
+    return Layout(folders=folders, trees=tuple(("", top) for top in full), said=said, ignored=tuple(ignored))
 
 
 def _refuse_unlabelled(here: Path, full: list[Path]) -> None:

@@ -42,7 +42,7 @@ def left_out(ignored: Sequence[Ignored]) -> list[LeftOut]:
     kinds: tuple[tuple[Literal["warning", "note"], Callable[[Ignored], bool], str], ...] = (
         ("warning", lambda e: e.why in HEIC_EXTENSIONS, f"HEIC, as phones write it; {HEIC_NEEDS}"),
         ("warning", lambda e: e.why in CONVERTIBLE, "convert them to PNG or JPEG"),
-        ("warning", lambda e: e.why == "stands beside train/" and Path(e.key).is_dir(), "beside train/, and no part"),
+        ("warning", lambda e: e.why.startswith("stands beside ") and Path(e.key).is_dir(), "beside parts, and none"),
         ("note", lambda e: e.why == MADE_BY_SYSTEM, MADE_BY_SYSTEM),
         ("note", lambda e: True, ""),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from transfer.data.loader import LabelledPixels, Progress, load_pixels
+from transfer.data.seen import pixel_hashes
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
@@ -20,6 +21,7 @@ from zoo.artifact import ModelConfig
 from zoo.cost import count_macs, count_parameters
 from zoo.predictor import Predictor, TorchPredictor
 from zoo.preprocess import Preprocess
+from zoo.seen import Seen
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -
     """Decode and resize all parts."""
     parts = {part: load_pixels(data, preprocess, part, progress) for part in (TRAIN, VAL, TEST)}
     return Pixels(parts[TRAIN], parts[VAL] if len(parts[VAL]) else None, parts[TEST] if len(parts[TEST]) else None)
+
+
+def seen_in(data: Data, pixels: Pixels) -> Seen:
+    """The images of a step, by their files' hashes and by those of their pixels as the network takes them."""
+    found = Seen.of(data.hashes, data.parts.tolist())
+    for part, images in ((TRAIN, pixels.train), (VAL, pixels.val), (TEST, pixels.test)):
+        if images is not None:
+            found |= Seen.of(pixel_hashes(images), [part] * len(images))
+    return found
 
 
 def evaluate_parts(evaluate: Callable[[LabelledPixels], Evaluation], pixels: Pixels) -> dict[str, Evaluation]:

@@ -1,7 +1,7 @@
 """Sources of labelled images -> one index of (key, label, hash, part), whatever the source.
 
-DATA is an image folder (`class/*.png`, or `train/ val/ test/` of those), a CSV or Parquet file with the columns
-`path,label[,split]`, a Parquet file with the images inside, an .npz file with `images` and `labels`, or a name:
+DATA is an image folder (`class/*.png`, or `train/ val/ test/` of those; transfer.data.layout), a delimited text or
+Parquet file with the columns `path,label[,split]`, a Parquet file with the images inside, an .npz file, or a name:
 `digits` (1,797 handwritten digits inside scikit-learn), `torchvision:NAME` (transfer.data.torchvision_data).
 """
 
@@ -25,7 +25,8 @@ from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
 
 BUILT_IN = ("digits",)
-READERS = {".csv": list_csv, ".parquet": list_parquet, ".npz": list_npz}
+READERS = {".csv": list_csv, ".tsv": list_csv, ".txt": list_csv, ".parquet": list_parquet, ".npz": list_npz}
+KINDS = ".csv, .tsv, .txt, .parquet or .npz file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +121,9 @@ def _list_no_folder(source: str | Path, progress: Progress | None) -> Listing:
     if path.is_file() and path.suffix.lower() in READERS:
         return READERS[path.suffix.lower()](path)
     if path.is_file():
-        raise UsageError(f"{path} is neither a folder of images nor a .csv, .parquet or .npz file")
+        raise UsageError(f"{path} is neither a folder of images nor a {KINDS}")
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    wanted = f"wanted a folder, a .csv, .parquet or .npz file, torchvision:NAME, or {', '.join(BUILT_IN)}"
+    wanted = f"wanted a folder, a {KINDS}, torchvision:NAME, or {', '.join(BUILT_IN)}"
     raise UsageError(f"no dataset {str(source)!r}: {did_you_mean(path.name, [*BUILT_IN, *siblings], wanted)}")
 
 

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from transfer.data.dataset import open_labelled, reopen
-from transfer.data.loader import LabelledPixels, Progress, load_pixels
+from transfer.data.loader import LabelledPixels, Progress
 from transfer.data.sources import Data
-from transfer.data.split import TEST, VAL
 from transfer.evaluation.calibration import Bin, calibration_error, negative_log_likelihood, reliability
+from transfer.evaluation.images import Met, measured_images
 from transfer.evaluation.statistics import mean_share, wilson
-from zoo.artifact import is_model_directory, read_config
+from zoo.artifact import CODED, ELSEWHERE, ONNX, ModelConfig, is_model_directory, read_config
 from zoo.errors import DataError, SlimzooError, UsageError
-from zoo.predictor import BATCH, Predictor, open_predictor
+from zoo.predictor import BATCH, OnnxPredictor, Predictor, open_predictor
 
 TOP = 5  # the second figure that ImageNet's results are given in (Russakovsky et al. 2015, arXiv 1409.0575, sec. 4.1)
 
@@ -174,14 +173,17 @@ class Evaluated:
     """An evaluation and what it was made on.
 
     Attributes:
-        part: of `data`: "test" or "val".
+        part: of `data`: "test", "val" or "all".
         pixels: the images of that part as the network saw them.
+        left_out, included: see `transfer.evaluation.images`.
     """
 
     evaluation: Evaluation
     data: Data
     part: str
     pixels: LabelledPixels
+    left_out: Met | None = None
+    included: Met | None = None
 
 
 def evaluate_pixels(
@@ -212,14 +214,17 @@ def evaluate(
     *,
     layout: str = "auto",
     known_only: bool = False,
+    all: bool = False,  # as the option is called
     progress: Progress | None = None,
 ) -> Evaluated:
     """`slimzoo eval`: a model directory or exported ONNX file on labelled images.
 
-    On the data that the model was fitted to, its own test part is used (the validation part where there is none); other
-    data are used whole.
+    On the data that the model was fitted to, its own test part is used. Of other data, whatever file or folder holds
+    them now, the images that it was trained on or chosen by are left out. Where only those remain that it was chosen
+    by, the validation images, they are used.
 
     Args:
+        all: measure on every image instead.
         layout: of other data; see `transfer.data.layout`.
         known_only: of other data, leave out the images of classes that the model does not know.
 
@@ -230,23 +235,30 @@ def evaluate(
     predictor = open_predictor(source)
     if predictor.classes is None:
         raise UsageError(
-            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first"
+            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first, or name "
+            "them with --classes FILE where it is timm's or weights"
         )
-    opened, part = _held_out(Path(source), data, predictor.classes, layout=layout, known_only=known_only)
-    pixels = load_pixels(opened, predictor.preprocess, part, progress)
-    evaluation = evaluate_pixels(predictor, pixels, len(predictor.classes), progress=progress)
-    return Evaluated(evaluation, opened, part, pixels)
+    found = measured_images(
+        _past(Path(source), predictor), data, predictor.classes, all=all, layout=layout, known_only=known_only,
+        progress=progress,
+    )  # fmt: skip
+    if not len(found.pixels):
+        raise DataError(
+            f"{source} was trained on all images of {data}; name others, which it has not seen, or measure on these "
+            "with --all"
+        )
+    evaluation = evaluate_pixels(predictor, found.pixels, len(predictor.classes), progress=progress)
+    return Evaluated(evaluation, found.data, found.part, found.pixels, found.left_out, found.included)
 
 
-def _held_out(
-    source: Path, data: str | Path, classes: tuple[str, ...], *, layout: str, known_only: bool
-) -> tuple[Data, str]:
-    directory = source.parent if source.suffix in (".onnx", ".slim") else source
-    steps = read_config(directory).lineage if is_model_directory(directory) else []
-    fitted = reopen(steps, str(data))
-    if fitted is not None:
-        for part in (TEST, VAL):
-            if len(fitted.indices(part)):
-                return fitted, part
-        raise DataError(f"{source} was trained on all images of {data}; name others, which it has not seen")
-    return open_labelled(data, classes, layout=layout, known_only=known_only), TEST
+def _past(path: Path, predictor: Predictor) -> ModelConfig:
+    """The config of the directory that the model is of; of a file elsewhere, what it says itself."""
+    if is_model_directory(path):
+        return read_config(path)
+    if path.name in (ONNX, CODED) and is_model_directory(path.parent):
+        return read_config(path.parent)
+    seen = predictor.seen if isinstance(predictor, OnnxPredictor) else None
+    return ModelConfig(
+        architecture=f"{ELSEWHERE}{path.stem}", model_args={}, classes=predictor.classes,
+        preprocess=predictor.preprocess, seen=seen,
+    )  # fmt: skip

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from transfer.data.contact_sheet import printable
+from transfer.data.split import VAL
 from transfer.evaluation.calibration import chance_error
 from transfer.evaluation.evaluate import ClassScore, Evaluated, Evaluation, rounded
+from transfer.evaluation.images import ALL
 from transfer.evaluation.mistakes import save_mistakes
 from transfer.evaluation.plots import save_confusion, save_reliability, short_names
 
@@ -50,12 +53,37 @@ def describe(evaluation: Evaluation, classes: Sequence[str]) -> list[str]:
     return lines
 
 
+def describe_images(evaluated: Evaluated, model: str) -> list[str]:
+    """A line for people about what the model had met before of the images given; none where it met none."""
+    left_out, included = evaluated.left_out, evaluated.included
+    if left_out is None or included is None:
+        return [f"which images {model} was trained on is not recorded: those of them that are here, if any, flatter it"]
+    if evaluated.part == VAL:
+        return [
+            f"left out: {left_out.trained:,} images that it was trained on; what is left are validation images, by "
+            "which it was chosen: new ones will be answered no better"
+        ]
+    if included.trained or included.chose:
+        return [
+            f"among them are {included.trained:,} images that it was trained on and {included.chose:,} that it was "
+            "chosen by: this is no accuracy on new images"
+        ]
+    if left_out.trained or left_out.chose:
+        return [
+            f"left out: {left_out.trained:,} images that it was trained on and {left_out.chose:,} that it was chosen "
+            "by (--all measures on them too)"
+        ]
+    return []
+
+
 def document(evaluated: Evaluated) -> dict[str, Any]:
     """The JSON document of `slimzoo eval`."""
     evaluation, classes = evaluated.evaluation, evaluated.data.classes
     return {
         **evaluation.record(),
         "part": evaluated.part,
+        "left_out": None if evaluated.left_out is None else vars(evaluated.left_out),
+        "included": None if evaluated.included is None else vars(evaluated.included),
         "ece_by_chance": rounded(chance_error(evaluation.confidences)),
         "per_class": {
             score.name: {"recall": rounded(score.recall), "ci": rounded(score.ci), "n": score.n}
@@ -71,7 +99,8 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
 def write_findings(evaluated: Evaluated, folder: Path) -> None:
     """Write confusion.png, reliability.png, mistakes.png and predictions.csv into an existing folder."""
     evaluation, classes = evaluated.evaluation, evaluated.data.classes
-    title = f"{Path(evaluated.data.name).name}: {evaluation.n:,} {evaluated.part} images"
+    part = "" if evaluated.part == ALL else f"{evaluated.part} "
+    title = f"{printable(Path(evaluated.data.name).name)}: {evaluation.n:,} {part}images"
     save_confusion(evaluation.confusion, classes, folder / "confusion.png", title=title)
     save_reliability(evaluation.reliability(), folder / "reliability.png", title=title)
     save_mistakes(evaluation, evaluated.pixels, classes, folder / "mistakes.png")

@@ -179,7 +179,12 @@ SCHEDULES: dict[ScheduleName, Callable[[int, int, float], float]] = {
 
 def rate(step: int, steps: int, recipe: Recipe) -> float:
     """Share of the peak rates at a step in 0..steps-1, by the recipe's schedule."""
-    return SCHEDULES[recipe.schedule](step, steps, recipe.warmup)
+    return highest(steps, recipe) * SCHEDULES[recipe.schedule](step, steps, recipe.warmup)
+
+
+def highest(steps: int, recipe: Recipe) -> float:
+    """The largest share of the peak rates that a run of so many steps takes: 1 of a long one."""
+    return min(1.0, max(1, round(recipe.warmup * steps)) / max(1, recipe.least_rise))
 
 
 def set_rates_(optimizer: torch.optim.Optimizer, share: float) -> None:

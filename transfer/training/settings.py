@@ -51,7 +51,8 @@ def _checked(target: Any, settings: Mapping[str, Any], prefix: str = "") -> dict
     for name, value in settings.items():
         if name not in names:
             known = [prefix + known for known in names] + ([] if prefix else ["augment.flip"])
-            raise UsageError(f"unknown setting {prefix + name!r}; {did_you_mean(prefix + name, known, 'see Recipe')}")
+            near = did_you_mean(prefix + name, known, f"wanted one of {', '.join(known)}")
+            raise UsageError(f"unknown setting {prefix + name!r}; {near}")
         kind = type(getattr(target, name))
         if not _fits(value, kind):
             raise UsageError(f"{prefix}{name}={value!r} must be {KINDS[kind]}")

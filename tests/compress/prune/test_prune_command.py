@@ -1,6 +1,7 @@
 """`slimzoo prune`: budgets in MACs and in milliseconds, rounds, sparse training, what it explains and refuses."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from transfer.fit import fit
 from zoo.artifact import load_model, read_config
 from zoo.cost import count_macs
 from zoo.errors import Interrupted, SlimzooError, UsageError
+from zoo.lenet import LeNet5Caffe
 
 run = CliRunner().invoke
 
@@ -34,7 +36,7 @@ def machine(monkeypatch, tmp_path):
     """A machine that takes 0.1 ms and one more for a million MACs, and says how often it was asked."""
     asked = []
 
-    def measured_ms(models, input_size, *, threads=None):
+    def measured_ms(models, input_size, *, threads=None, tick=None):
         asked.append(len(models))
         return np.array([0.1 + count_macs(model, input_size) / 1e6 for model in models])
 
@@ -136,6 +138,35 @@ def test_rounds_share_the_cut_and_resume_to_the_same_bits(dense, tmp_path):
     assert bits[0] == bits[1]
 
 
+def test_a_cut_that_computes_something_else_is_not_made(dense, monkeypatch, tmp_path):
+    """In every round, and when resumed: the layer is left whole, and named with the reason."""
+
+    def forward(self, x):
+        x = self.pool1(self.conv1(x))
+        x = self.pool2(self.conv2(x) + torch.full((1, 1, 1, 1), x.shape[1] / 10))  # no operator shows the width
+        return self.fc2(self.relu(self.fc1(self.flatten(x))))
+
+    def stop(title, done, total, note):
+        if title == "recovery":
+            begun.append(done)
+            if len(begun) > 5 and done == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(LeNet5Caffe, "forward", forward)
+    begun, told = [], []
+    given = {"data": "digits", "rounds": 2, "recover": 2, "round_to": 2}
+    with pytest.raises(Interrupted):  # in the second round
+        prune(dense, **given, out=tmp_path / "x", progress=stop, tell=told.append)
+    assert any(re.match(r"left whole: conv1: cut, it computes something else than silenced, by 0", x) for x in told)
+    done = run(app, ["resume", str(tmp_path / "x"), "--json"])
+    assert done.exit_code == 0, done.output
+    loaded, whole = load_model(tmp_path / "x"), load_model(dense)
+    assert loaded.model.conv1.out_channels == whole.model.conv1.out_channels
+    assert loaded.model.conv2.out_channels < whole.model.conv2.out_channels
+    assert loaded.config.lineage[-1]["whole"]["conv1"].startswith("cut, it computes")
+    assert macs_of(tmp_path / "x") <= 0.5 * macs_of(dense)
+
+
 def test_sparse_training_comes_before_the_cut(dense, tmp_path):
     """Channels that the penalty has emptied are the ones that go: less is lost with them."""
     lost = []
@@ -156,6 +187,15 @@ def test_recovery_shows_the_preflight(dense, tmp_path):
     assert any(line.startswith("ok    first loss") for line in told)
     assert found.record["preflight"]["checks"]
     assert found.record["recipe"]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [(1e-4, r"the narrowest network takes 0\.\d+ ms here, the whole one"), (1e6, "nothing to cut")]
+)
+def test_what_two_networks_decide_is_not_asked_of_two_dozen(dense, machine, tmp_path, wanted, said):
+    with pytest.raises(UsageError, match=said):
+        prune(dense, latency=wanted, recover=0, out=tmp_path / "x")
+    assert machine == [2]
 
 
 def test_a_latency_that_no_cut_reaches(dense, machine, monkeypatch, tmp_path):

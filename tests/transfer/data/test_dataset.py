@@ -447,7 +447,9 @@ def test_unknown_name_is_answered_with_the_near_ones(pets):
     with pytest.raises(UsageError, match="did you mean 'pets'"):
         open_data(pets.with_name("pet"))
     (pets / "a.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"a\.json is neither a folder of images nor a \.csv, \.parquet or \.npz"):
+    with pytest.raises(
+        UsageError, match=r"a\.json is neither a folder of images nor a \.csv, \.tsv, \.txt, \.parquet or \.npz"
+    ):
         open_data(pets / "a.json")
 
 

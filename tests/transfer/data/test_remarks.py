@@ -62,7 +62,8 @@ def photos(tmp_path):
 def fit_says(slimzoo, data, *options):
     done = slimzoo("fit", data, "--out", f"{data}-model", *DRY, *options)
     assert done.code == 0, done.err
-    return done.out.splitlines()[:-1]  # the last says what would be done
+    lines = done.out.splitlines()[:-1]  # the last says what would be done
+    return [line for line in lines if not line.startswith(f"{data}: ")]  # how the folders are understood
 
 
 def test_nothing_is_said_of_good_data(photos, slimzoo):
@@ -85,6 +86,16 @@ def test_what_is_left_out_is_said(photos, slimzoo):
     assert said.endswith(f"all of it: slimzoo data check {photos}")
 
 
+def test_a_class_of_unread_files_says_which_they_are(photos, slimzoo):
+    (photos / "emu").mkdir()
+    for i in range(3):
+        (photos / "emu" / f"{i}.cr2").write_bytes(b"raw")
+    done = slimzoo("fit", photos, "--out", f"{photos}-model", *DRY)
+    assert done.code == 3
+    assert "emu: a class without images" in done.err
+    assert "left out: 3 .cr2 (convert them to PNG or JPEG)" in done.err
+
+
 @pytest.mark.parametrize("name", ["1.jfif", "1.JPE", "1.avif", "plain", "2024.05.17", "3.jpg?w=300"])
 def test_images_are_taken_whatever_they_are_called(tmp_path, name):
     fill(tmp_path, ["cat", "dog"], range(2))
@@ -97,8 +108,8 @@ def test_images_are_taken_whatever_they_are_called(tmp_path, name):
 def test_leaks_between_the_parts_of_a_source_are_said(tmp_path, slimzoo):
     fill(tmp_path / "p" / "train", ["cat", "dog"], range(9))
     fill(tmp_path / "p" / "test", ["cat", "dog"], range(20, 24))
-    fill(tmp_path / "p" / "dev", ["cat", "dog"], range(30, 32))
-    assert fit_says(slimzoo, tmp_path / "p")[:-1] == ["left out: dev (beside train/, and no part)"]
+    fill(tmp_path / "p" / "rest", ["cat", "dog"], range(30, 32))
+    assert "left out: rest (beside parts, and none)" in fit_says(slimzoo, tmp_path / "p")
     shutil.copy(tmp_path / "p/train/cat/1.png", tmp_path / "p/test/cat/copy.png")
     photograph(1005).resize((31, 31)).save(tmp_path / "p/test/dog/smaller.jpg", quality=85)
     data = open_data(tmp_path / "p", val=0)

@@ -288,3 +288,15 @@ def test_rates_are_a_share_of_each_groups_peak(model):
     optimizer = build_optimizer(model, RECIPE)
     set_rates_(optimizer, 0.25)
     assert {g["lr"] for g in optimizer.param_groups} == {0.0125, 0.005}
+
+
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_a_run_too_short_to_rise_never_takes_the_full_rates(schedule):
+    recipe = Recipe(schedule=schedule, least_rise=16)
+    for steps in (1, 2, 3, 6, 12, 63, 64, 300):
+        shares = [rate(step, steps, recipe) for step in range(steps)]
+        free = [rate(step, steps, replace(recipe, least_rise=1)) for step in range(steps)]
+        assert max(np.diff([0.0, *shares])) <= 1 / 16 + 1e-9, "the rise of each step"
+        reached = min(1, max(1, round(steps / 4)) / 16)
+        assert shares == pytest.approx([reached * share for share in free])
+    assert rate(1, 2, recipe) <= 1 / 16

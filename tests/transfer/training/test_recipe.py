@@ -26,8 +26,8 @@ SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": -1}, "epochs=-1 must be at least 0"),
-        ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"epochs": -1}, "epochs=-1 must be from 0 to 100000"),
+        ({"batch": 0}, "batch=0 must be from 1 to 65536"),
         ({"lr": 0.0}, r"lr=0\.0 must be above 0"),
         ({"lr": float("nan")}, "lr=nan must be above 0"),
         ({"lr": float("inf")}, "lr=inf must be above 0"),
@@ -35,6 +35,7 @@ SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
         ({"layer_decay": 0.0}, r"layer_decay=0\.0 must be in \(0, 1\]"),
         ({"layer_decay": 1.5}, r"layer_decay=1\.5 must be in \(0, 1\]"),
         ({"frozen_stages": -1}, "frozen_stages=-1 must be at least 0"),
+        ({"least_rise": 0}, "least_rise=0 must be at least 1"),
         ({"warmup": 1.1}, r"warmup=1\.1 must be in \[0, 1\]"),
         ({"momentum": 1.0}, r"momentum=1\.0 must be in \[0, 1\)"),
         ({"weight_decay": -0.1}, r"weight_decay=-0\.1 must be at least 0"),
@@ -44,7 +45,7 @@ SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
         ({"mixup": -1.0}, r"mixup=-1\.0 must be at least 0"),
         ({"cutmix": -1.0}, r"cutmix=-1\.0 must be at least 0"),
         ({"patience": -1}, "patience=-1 must be at least 0"),
-        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"seed": -1}, "seed=-1 must be from 0 to"),
         ({"optimizer": "adamv"}, "unknown optimizer 'adamv'; did you mean .*'adamw'"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; it must be one of sgd, adagrad, rmsprop, adam, adamw"),
         ({"schedule": "cosinus"}, "unknown schedule 'cosinus'; did you mean 'cosine'"),
@@ -72,8 +73,8 @@ def test_every_field_is_told_in_the_docstring():
 
 @pytest.mark.parametrize("images", [1_500, 4_000, 8_000])
 def test_a_usual_dataset_takes_the_defaults_of_the_fields(images):
-    """But for the schedule and the average, which go together."""
-    usual = Recipe(schedule="constant", ema=0.9999)
+    """But for the schedule and the average, which go together, and the rise that a fitted probe needs."""
+    usual = Recipe(schedule="constant", ema=0.9999, least_rise=16)
     assert Recipe.for_data(images, 96, classes=20, mirror=True) == usual
 
 
@@ -109,6 +110,17 @@ def test_rates_go_with_the_batch():
 def test_scratch_has_rates_of_its_own_and_trains_the_statistics():
     scratch = Recipe.for_data(1_500, 96, classes=20, mirror=True, method="scratch")
     assert (scratch.epochs, scratch.lr, scratch.backbone_lr, scratch.freeze_statistics) == (30, 3e-3, 3e-3, False)
+
+
+def test_statistics_are_learned_where_there_are_steps_for_it():
+    """After n steps 0.9^n of the old ones is left: PyTorch's momentum of 0.1."""
+    for epochs, frozen in ((1, True), (7, True), (8, False), (30, False)):
+        recipe = Recipe.for_data(96, 32, classes=12, mirror=True, batch=16, epochs=epochs)
+        assert recipe.freeze_statistics, "batches of 16 are too small for any"
+        recipe = Recipe.for_data(384, 32, classes=12, mirror=True, batch=64, epochs=epochs)
+        assert (recipe.epochs, recipe.freeze_statistics) == (epochs, frozen)
+        assert (0.9 ** (6 * epochs) > 0.01) == frozen
+        assert not Recipe.for_data(96, 32, classes=12, mirror=True, method="scratch", epochs=epochs).freeze_statistics
 
 
 def test_written_signs_are_neither_mirrored_nor_recoloured():
