@@ -179,12 +179,17 @@ def unchanged(config: ModelConfig, source: str | Path) -> Data | None:
 
 
 def shares_of_fit(config: ModelConfig, source: str | Path) -> dict[str, float | str | None]:
-    """What the last fit to this source was given as --val and --test."""
+    """What the last fit to this source was given as --val and --test; None where that is a source that is gone."""
     for step in reversed(config.lineage):
         fitted = step["arguments"]
         if step["verb"] == "fit" and _same_source(str(source), fitted["data"]):
-            return {"val": fitted["val"], "test": fitted["test"]}
+            return {part: value if _is_there(value) else None for part in ("val", "test") for value in [fitted[part]]}
     return {"val": None, "test": None}
+
+
+def _is_there(value: float | str | None) -> bool:
+    """A share is; a path or name of a source may not be."""
+    return not isinstance(value, str) or _number(value) is not None or value in BUILT_IN or os.path.exists(value)
 
 
 def open_for(config: ModelConfig, source: str | Path) -> Data:
