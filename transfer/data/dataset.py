@@ -247,7 +247,7 @@ def given_to_fit(config: ModelConfig, source: str | Path) -> Given:
 
 def _is_there(value: float | str | None) -> bool:
     """A share is; a path or name of a source may not be."""
-    return not isinstance(value, str) or _number(value) is not None or value in BUILT_IN or os.path.exists(value)
+    return not isinstance(value, str) or share_of(value) is not None or value in BUILT_IN or os.path.exists(value)
 
 
 def open_for(config: ModelConfig, source: str | Path) -> Data:
