@@ -12,9 +12,6 @@ from compress.prune.cut import cut_copy
 from compress.prune.group import Grouping, Indices
 from compress.prune.importance import CRITERIA
 from compress.prune.structured import Pruned, accepted, cut_channels, scored
-from zoo.errors import UsageError
-
-NOISE = 1.25  # a narrowest network that measures this many times the latency asked for is not below it another time
 
 
 def trial_cut(
@@ -74,7 +71,4 @@ def _check_latency(
     keeps = _narrowest(grouping, round_to, floor)
     narrowest = cut_copy(network, grouping, keeps)
     whole, least = (float(ms) for ms in timing.measured_ms([network, narrowest], input_size, threads=threads))
-    if whole <= latency:
-        raise UsageError(f"the model takes {whole:.2f} ms here, which is below {latency:g} ms: nothing to cut")
-    if least > NOISE * latency:
-        check_reachable(Cost(grouping, [], [], fixed=least, unit="ms"), keeps, latency / least)
+    timing.check_within_reach(latency, whole, least)
