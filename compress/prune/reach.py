@@ -44,7 +44,8 @@ def trial_cut(
     cost = Cost.macs(grouping)
     share = 0.5 if macs is None else macs
     if latency is None:
-        check_reachable(cost, _narrowest(grouping, round_to, floor**rounds), share)
+        narrowest = _narrowest(grouping, round_to, floor**rounds)
+        check_reachable(cost, narrowest, share, round_to=round_to, floor=floor**rounds)
     elif measures:
         _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, threads)
     scores = scored(network, grouping, CRITERIA["l2"])
