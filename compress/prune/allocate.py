@@ -108,7 +108,7 @@ def allocate(
 
     limit = share * cost.total
     low, high = 0, len(thresholds)
-    check_reachable(cost, keep_at(high), share)
+    check_reachable(cost, keep_at(high), share, round_to=round_to, floor=floor)
     while low < high:  # the lowest threshold that satisfies the budget
         middle = (low + high) // 2
         if cost.after(keep_at(middle)) <= limit:
@@ -274,13 +274,13 @@ def units_of(groups: Sequence[Group]) -> list[list[int]]:
 
 
 def check_reachable(
-    cost: Cost, narrowest: Sequence[Indices], share: float, normalized: Callable[[], float] | None = None
+    cost: Cost, narrowest: Sequence[Indices], share: float, *, round_to: int | None = None, floor: float = 0.1
 ) -> None:
     """Raises:
     UsageError: groups this narrow cost more than that share of the network's; which layers are whole is told.
 
     Args:
-        normalized: what share would stay if widths under a norm were cut as well; asked only where there are some.
+        round_to, floor: what made them as narrow, to tell what would be reached with widths under a norm.
     """
     least = cost.after(narrowest)
     if least <= share * cost.total:
@@ -293,12 +293,20 @@ def check_reachable(
     whole = f", since {layers[0]}" if layers else ""
     more = f" and {len(layers) - 1} more" if layers[1:] else ""
     ways = "ask for more, allow narrower groups with a lower floor, or start from a smaller model"
-    if normalized is not None and cost.unit == "MACs":
-        with_norms = normalized()
-        if with_norms < least / cost.total:
-            enough = "reach" if with_norms <= share else "get to"
-            ways = f"widths under a norm as well (--normalized) {enough} {100 * with_norms:.4g}%; or {ways}"
+    if round_to is not None and cost.unit == "MACs":
+        ways = _with_norms(cost, least, share, round_to, floor) + ways
     raise UsageError(f"{asked} is below what these groups can reach: {stays} stays{whole}{more}; {ways}")
+
+
+def _with_norms(cost: Cost, least: float, share: float, round_to: int, floor: float) -> str:
+    """What --normalized would do about it, "" where that is nothing."""
+    grouping = cost.grouping.with_norms() if cost.grouping.with_norms is not None else cost.grouping
+    every = Cost.macs(grouping)
+    reached = every.after(narrowed(grouping, np.zeros(len(grouping.groups)), round_to=round_to, floor=floor))
+    if reached >= least:
+        return ""
+    pct = f"{'' if reached <= share * every.total else 'only '}{100 * reached / every.total:.4g}%"
+    return f"with the widths that norms normalize over (--normalized) it is {pct}; else "
 
 
 ALLOCATIONS: dict[str, Allocation] = {

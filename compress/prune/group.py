@@ -8,7 +8,7 @@ heads times widths of a head: either can be cut. A `Group` says so in plain name
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -148,12 +148,17 @@ class Product:
 
 @dataclass(frozen=True)
 class Grouping:
-    """All groups that may be cut, the layers whose outputs stay whole, with the reason, and what follows from a cut."""
+    """All groups that may be cut, the layers whose outputs stay whole, with the reason, and what follows from a cut.
+
+    Attributes:
+        with_norms: finds them once more, widths that a norm normalizes over among them; None where they are already.
+    """
 
     groups: tuple[Group, ...]
     whole: dict[str, str]
     products: tuple[Product, ...] = field(repr=False)
     attributes: tuple[Attribute, ...] = field(repr=False)
+    with_norms: Callable[[], Grouping] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def macs(self) -> int:
@@ -178,6 +183,7 @@ class Grouping:
             {**self.whole, **stay},
             tuple(Product(p.constant, tuple(map(narrowed, p.factors))) for p in self.products),
             tuple(Attribute(a.module, a.name, tuple(map(narrowed, a.widths)), a.several) for a in self.attributes),
+            self.with_norms,
         )
 
     def flat(self, keeps: Sequence[Indices]) -> NDArray[np.bool_]:

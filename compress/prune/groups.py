@@ -6,6 +6,7 @@ the forward reads fixed numbers, and the groups concerned stay whole.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -81,7 +82,8 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             continue
         fixed.learn(families, wrong)
         if not wrong and not fixed.doubt():
-            return families.grouping
+            again = None if normalized else partial(find_groups, model, example, normalized=True)
+            return replace(families.grouping, with_norms=again)
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:

@@ -45,7 +45,8 @@ def trial_cut(
     def cut(grouping: Grouping, scores: Scores) -> Pruned:
         cost = Cost.macs(grouping)
         if latency is None:
-            check_reachable(cost, _narrowest(grouping, round_to, floor**rounds), share)
+            narrowest = _narrowest(grouping, round_to, floor**rounds)
+            check_reachable(cost, narrowest, share, round_to=round_to, floor=floor**rounds)
         least = cost.after(_narrowest(grouping, round_to, floor)) / cost.total
         first = min(1.0, max(share ** (1 / rounds), least * (1 + 1e-9)))
         keeps = ALLOCATIONS["uniform"](grouping, scores, share=first, cost=cost, round_to=round_to, floor=floor)
