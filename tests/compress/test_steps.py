@@ -208,7 +208,7 @@ def test_after_a_cut_a_network_learns_three_times_as_fast_as_in_its_fit(folder, 
 
 
 def test_explain_writes_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(latency, "measured_ms", lambda models, size, threads: np.ones(len(models)))
+    monkeypatch.setattr(latency, "measured_ms", lambda models, size, threads, tick: np.ones(len(models)))
     monkeypatch.setenv("SLIMZOO_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "x"
     done = run(app, ["prune", str(folder / "dense"), "--macs", "0.5", "--explain", "--out", str(out)])
