@@ -5,9 +5,9 @@
 
 From random weights, each at its own size, in a process of its own: fit one step, load in a fresh process to the same
 bits, prune to 70% of the MACs, the cut network equals the masked one, export, ONNX agrees, int8. What a stage says is
-kept word for word; after a refusal the stages that still can be tried go on. Rows stay in results/timm.runs.json, so
-that a run which was stopped goes on; `--write` makes results/timm.json of them. A family is a file of timm's; its test
-networks and what has no classifier of 1,000 classes are left out.
+kept word for word; after a refusal the stages that still can be tried go on, on the network as it was. Rows stay in
+results/timm.runs.json, so that a run which was stopped goes on; `--write` makes results/timm.json of them. A family is
+a file of timm's; its test networks and what has no classifier are left out.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def one(name: str, folder: Path) -> dict[str, Any]:
     with stages.stage("fit"):
         fit(data, model=name, method="scratch", out=fitted, size=side, epochs=1, batch=CLASSES * IMAGES)
     if not stages.ok("fit"):
-        return row | {"stages": stages.found}
+        if not stages.found["fit"]["refused"]:
+            return row | {"stages": stages.found}
+        _save_untrained(name, side, fitted)
     loaded = load_model(fitted)
     x = torch.randn(2, *loaded.config.input_size, generator=torch.Generator().manual_seed(0))
     with stages.stage("reload"):
@@ -168,6 +170,22 @@ def one(name: str, folder: Path) -> dict[str, Any]:
             record = quantize(last, data=data, out=int8).record
             notes |= {"layers": record["int8_layers"], "nats": min(record["divergence"].values())}
     return row | {"stages": stages.found}
+
+
+def _save_untrained(name: str, side: int, out: Path) -> None:
+    """The network as it is built, for the stages that need no training."""
+    from zoo import save_model
+    from zoo.artifact import ModelConfig
+    from zoo.directory import new_directory
+    from zoo.preprocess import Preprocess
+    from zoo.registry import create_model
+
+    names = tuple(f"class-{number}" for number in range(CLASSES))
+    config = ModelConfig(
+        architecture=name, model_args={"num_classes": CLASSES}, classes=names, preprocess=Preprocess(size=(side, side))
+    )
+    with new_directory(out, run={"verb": "fit", "arguments": {}}) as work:
+        save_model(work, create_model(name, num_classes=CLASSES).eval(), config)
 
 
 def in_a_process(name: str, limit_s: float) -> dict[str, Any]:

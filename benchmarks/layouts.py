@@ -136,6 +136,10 @@ def _parts(p: Pictures) -> Iterator[Case]:
 def _classes(p: Pictures) -> Iterator[Case]:
     vehicles = {("", name): EACH for name in ("bus", "car", "train")}
     yield Case("plain", lambda root: p.folders(root, *CLASSES), even(""), said=("cat/, dog/ and owl/ are classes",))
+    yield Case(
+        "yes no pred", lambda root: p.folders(root, "yes", "no", "pred"), even("", classes=("yes", "no", "pred")),
+        said=("warning: .*pred/ is taken for a class by its place",),
+    )  # fmt: skip
     yield Case("bus car train", lambda root: p.folders(root, "bus", "car", "train"), vehicles)
     yield Case(
         "bus car train/steam train/diesel", lambda root: p.folders(root, "bus", "car", "train/steam", "train/diesel"),
@@ -182,8 +186,18 @@ def _doubtful(p: Pictures) -> Iterator[Case]:
                error="are parts by name, and there are no folders of classes inside")  # fmt: skip
     yield Case("train/cat train/dog beside spare", lambda root: p.folders(root, "train/cat", "train/dog", "spare"),
                error="train/ could be a part .* or a class beside spare/")  # fmt: skip
+    yield Case("one set a year", lambda root: p.folders(root, *_inside("2019", "2020", "2021")),
+               error="2019/ and 2020/ hold the same folders")  # fmt: skip
+    yield Case("images beside their table", lambda root: _flat_with_table(p, root),
+               error=r"3 images and no folders of classes; .* or the table .*labels\.csv")  # fmt: skip
     yield Case("images without folders", lambda root: p.folders(root, "."),
                error="3 images and no folders of classes")  # fmt: skip
+
+
+def _flat_with_table(p: Pictures, root: Path) -> Path:
+    p.folders(root, ".")
+    (root / "labels.csv").write_text("path,label\n")
+    return root
 
 
 def _output_inside(p: Pictures) -> Iterator[Case]:
@@ -223,6 +237,7 @@ def _tables(p: Pictures, rng: np.random.Generator) -> Iterator[Case]:
         ("BOM and CRLF", plain.replace("\n", "\r\n"), "utf-8-sig", even("")),
         ("semicolons", plain.replace(",", ";"), "utf-8-sig", even("")),
         ("tabs", plain.replace(",", "\t"), "utf-8", even("")),
+        ("carriage returns", plain.replace("\n", "\r"), "utf-8", even("")),
         ("bars", plain.replace(",", "|"), "utf-8", even("")),
         ("UTF-16 and tabs", plain.replace(",", "\t"), "utf-16", even("")),
         ("UTF-16 without a mark", plain, "utf-16-le", even("")),

@@ -138,6 +138,7 @@ def quantize(
 ) -> None:
     """Make an int8 ONNX model, calibrated on training images, or one in another format."""
     from compress.quantize.converted import Converted
+    from compress.quantize.ptq import without_int8
     from compress.quantize.step import quantize as run
     from zoo.adopt import adopt_but_onnx
 
@@ -155,6 +156,8 @@ def quantize(
             console.say(f"in float: {', '.join(step.quantized.kept)}")
         said = str(step.found) if isinstance(step.found, Converted) else _said_of_int8(step.found, bits)
         console.say(f"{out}: {said}; {size / 1e6:.2f} MB")
+        if not isinstance(step.found, Converted) and (floats := without_int8(step.found.exact)):
+            console.say(floats)
         parity = step.record["parity"]
         if why := step.record["unmeasured"]:
             console.say(f"accuracy is not measured: {why}")

@@ -17,6 +17,7 @@ from zoo import elsewhere
 from zoo.class_name import as_class_name
 from zoo.directory import MANIFEST, read_json, verify_manifest, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
+from zoo.finite import check_finite
 from zoo.preprocess import Preprocess
 from zoo.seen import Seen
 from zoo.timm_form import record_of_network, timm_form
@@ -191,7 +192,7 @@ def load_model(source: str | Path) -> LoadedModel:
     load. Eval mode, CPU.
 
     Raises:
-        UsageError: no such directory, or its model is an ONNX file, which torch does not run.
+        UsageError: no such directory; its model is an ONNX file, which torch does not run; weights that are NaN.
         SlimzooError: a damaged file.
     """
     from safetensors.torch import load_file
@@ -220,6 +221,7 @@ def load_model(source: str | Path) -> LoadedModel:
     model = create_model(config.architecture, **config.model_args)
     apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
     load_tensors_(model, tensors)
+    check_finite(model, directory / SAFETENSORS)
     return LoadedModel(model.eval(), config)
 
 
@@ -241,6 +243,7 @@ def _upstream(name: str) -> LoadedModel:
     from zoo.weights import upstream_weights
 
     model = create_model(name, pretrained=True)
+    check_finite(model, name)
     record = upstream_weights(name)
     classes = record.classes if record is not None else None
     config = ModelConfig(architecture=name, model_args={}, classes=classes, preprocess=preprocess_of(model))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import lineage, upstream, upstream_timm
+from zoo.directory import MANIFEST
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 from zoo.registry import create_model
@@ -73,8 +74,8 @@ class Foreign:
 
 
 def is_timm_directory(path: Path) -> bool:
-    """Whether config.json is one of timm's, and not one of ours, which says more."""
-    if not (path / CONFIG).is_file():
+    """Whether config.json is one of timm's, and not one of ours, which says more and has a manifest beside it."""
+    if not (path / CONFIG).is_file() or (path / MANIFEST).exists():
         return False
     try:
         document = json.loads((path / CONFIG).read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from zoo import upstream
 from zoo.download import Progress
 from zoo.errors import UsageError
+from zoo.finite import check_finite
 from zoo.weights import recorded
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def load_pretrained_(model: nn.Module, name: str, *, progress: Progress | None =
             "build it without width, depth or image_size, or without pretrained"
         )
     model.load_state_dict(state, strict=True)
+    check_finite(model, name)
 
 
 def _first_conv(model: nn.Module) -> str:

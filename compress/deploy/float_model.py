@@ -12,7 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from compress.deploy.card import KEY
 from compress.deploy.export import export_network
-from compress.deploy.foreign import OriginalPredictor, check_float, normalized
+from compress.deploy.foreign import OriginalPredictor, normalized
+from compress.deploy.operators import check_float
 from compress.deploy.preprocessing import network_of
 from compress.quantize.layers import macs_by_layer
 from transfer.data.loader import Progress

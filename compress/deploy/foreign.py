@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,32 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from compress.deploy.export import FP32_TOLERANCE, OPSET, name_layers_
+from compress.deploy.free_batch import expand_stored_parts_, free_reshapes_, set_batch_free_
+from compress.deploy.operators import (
+    STANDARD,
+    all_nodes,
+    check_float,
+    check_loops,
+    check_standard,
+    graphs_of,
+    plain_gemms_,
+)
 from compress.deploy.parity import BATCHES
 from compress.deploy.preprocessing import AROUND, INPUT, PIXELS, PROBABILITIES
 from compress.graph import set_nodes_
+from compress.quantize.run import FAILED
 from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.predictor import BATCH, fit_size
 from zoo.preprocess import Preprocess
 
 IR_VERSION = 10  # of opset 20
+OLDEST_OPSET = 7  # that onnxruntime promises to run
 LOGITS = "logits"
 THROUGH = ("Identity", "Dropout")  # what may stand after the last operator, and does nothing
 ELSEWHERE = "network/"  # before names that mean something else here
 FUSED = re.compile(r"^(ConvBnFusion_(W|B|BN_B)_)+")  # what onnxruntime puts before the names of folded weights
-FAILED = re.compile(r"running (\w+) node\. Name:'([^']*)'")  # in what onnxruntime says of a run
 # it would make a Gemm between Reshapes of each product of a transformer, whose names and weights are then not its own
 UNWANTED = ("MatMulAddFusion",)
-KINDS: Mapping[int, str] = {
-    TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64",
-    TensorProto.UINT8: "uint8", TensorProto.INT8: "int8",
-}  # fmt: skip
 # attributes of a Constant node, and what they hold
 CONSTANTS: Mapping[str, Any] = {
     "value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
@@ -59,9 +66,20 @@ class Runnable:
         )
         self._given = self._session.get_inputs()[0]
 
+    @property
+    def size(self) -> int | None:
+        """How many images the file wants at a time; None is any number."""
+        return self._given.shape[0] if isinstance(self._given.shape[0], int) else None
+
+    def all(self, batch: Prepared) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name, of as many images as the file wants."""
+        names = [output.name for output in self._session.get_outputs()]
+        filled = np.resize(batch, (self.size or len(batch), *batch.shape[1:]))
+        return dict(zip(names, self._session.run(None, {self._given.name: filled}), strict=True))
+
     def __call__(self, batch: Prepared) -> NDArray[np.float32]:
         """(B, C, H, W) to (B, ...), in pieces of the size that the file fixes, the last one filled up."""
-        size = self._given.shape[0] if isinstance(self._given.shape[0], int) else len(batch)
+        size = self.size or len(batch)
         found = []
         for start in range(0, len(batch), size):
             piece = batch[start : start + size]
@@ -100,26 +118,6 @@ class OriginalPredictor:
         return np.concatenate([self._run(prepared[start : start + BATCH]) for start in range(0, len(prepared), BATCH)])
 
 
-def check_float(model: onnx.ModelProto, where: str | Path) -> None:
-    """Refuse what is no float32 network any more.
-
-    Raises:
-        UsageError: it is quantized, or holds weights of another precision.
-    """
-    for node in _all_nodes(model.graph):
-        kind = node.op_type
-        if "Quantize" in kind or kind.startswith(("QLinear", "QGemm")) or kind.endswith(("Integer", "NBits")):
-            raise UsageError(
-                f"{where} is quantized already (it has {kind}); use the float32 network that it was made from"
-            )
-    for tensor in _tensors(model.graph):
-        if tensor.data_type in KINDS and int(np.prod(tensor.dims)) > 1:
-            kind = KINDS[tensor.data_type]
-            raise UsageError(
-                f"{where} holds {kind} weights ({tensor.name or 'a constant'}); wanted float32: export it in float32"
-            )
-
-
 def normalized(model: onnx.ModelProto, where: str | Path, size: tuple[int, int] | None = None) -> Foreign:
     """Bring a network from elsewhere into our form, and see that it still answers the same, for 1, 3 and 8 images.
 
@@ -139,19 +137,22 @@ def normalized(model: onnx.ModelProto, where: str | Path, size: tuple[int, int] 
     """
     check_float(model, where)
     original = _copy(inliner.inline_local_functions(model) if model.functions else model)
-    _drop_stored_inputs_(original.graph)
+    check_standard(original, where)
+    _drop_idle_inputs_(original.graph)
     channels, (height, width) = _image_size_(original.graph, where, size)
     changes = []
     if _strip_softmax_(original.graph, where):
         changes.append("took the Softmax off its end: it answers with logits, and their Softmax is `probabilities`")
     images = np.random.default_rng(0).standard_normal((max(BATCHES), channels, height, width)).astype(np.float32)
+    _flatten_(original.graph)
     expected = _answers(original, images, where)
     if expected.ndim != 2 or expected.shape[1] < 2:
         shape = ", ".join(map(str, expected.shape[1:]))
         raise UsageError(f"{where} answers each image with a tensor of ({shape}); wanted (classes,), at least 2")
+    _check_answers(original, images, expected, where)
     network = _copy(original)
     _store_constants_(network.graph)
-    if (fixed := _set_batch_free_(network.graph)) is not None:
+    if (fixed := set_batch_free_(network.graph)) is not None:
         changes.append(f"made its batch of {fixed} any number")
     network, converted = _at_opset(network, where)
     if converted is not None:
@@ -159,8 +160,10 @@ def normalized(model: onnx.ModelProto, where: str | Path, size: tuple[int, int] 
     unfolded = _count(network, "BatchNormalization")
     network = _simplified(network, where)
     if fixed is not None:  # what was computed of it only now
-        _free_reshapes_(network.graph, fixed)
-        _expand_stored_parts_(network.graph)
+        free_reshapes_(network.graph, fixed)
+        expand_stored_parts_(network.graph)
+    check_loops(network, where)
+    plain_gemms_(network.graph)
     if folded := unfolded - _count(network, "BatchNormalization"):
         changes.append(f"folded {folded} BatchNormalization" + (f" of {unfolded}" if folded < unfolded else ""))
     _rename_(network.graph)
@@ -174,12 +177,20 @@ def normalized(model: onnx.ModelProto, where: str | Path, size: tuple[int, int] 
 # --- what comes in and goes out ---------------------------------------------------------------------------------------
 
 
-def _drop_stored_inputs_(graph: onnx.GraphProto) -> None:
-    """Files of before 2019 list their weights among the inputs."""
+def _drop_idle_inputs_(graph: onnx.GraphProto) -> None:
+    """Files of before 2019 list their weights among the inputs; some list what nothing reads.
+
+    Sizes of 0 and -1 are those of converters from MXNet and Paddle for any size.
+    """
     stored = {tensor.name for tensor in graph.initializer}
-    kept = [value for value in graph.input if value.name not in stored]
+    read = {name for node in all_nodes(graph) for name in node.input}
+    kept = [value for value in graph.input if value.name in read - stored]
     del graph.input[:]
     graph.input.extend(kept)
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value <= 0 and not dim.dim_param:
+                dim.Clear()
 
 
 def _image_size_(
@@ -197,6 +208,8 @@ def _image_size_(
     shape = [dim.dim_value or dim.dim_param or "?" for dim in dims]
     said = f"{where} takes {TensorProto.DataType.Name(given.elem_type).lower()} ({', '.join(map(str, shape))})"
     wanted = "wanted float32 (batch, C, H, W), C 1 or 3"
+    if not graph.input[0].type.HasField("tensor_type"):
+        raise UsageError(f"{where} takes no tensor but a {graph.input[0].type.WhichOneof('value')}; {wanted}")
     if given.elem_type != TensorProto.FLOAT or len(dims) != 4:
         raise UsageError(f"{said}; {wanted}")
     if dims[3].dim_value in (1, 3) and dims[1].dim_value not in (1, 3):
@@ -209,6 +222,17 @@ def _image_size_(
     if not (dims[2].dim_value and dims[3].dim_value):
         raise UsageError(f"{said}, images of any size; wanted one size: its preprocessing says which")
     return dims[1].dim_value, (dims[2].dim_value, dims[3].dim_value)
+
+
+def _flatten_(graph: onnx.GraphProto) -> None:
+    """Answers (batch, K, 1, 1), of networks that end in a convolution, become (batch, K)."""
+    answer = graph.output[0]
+    dims = answer.type.tensor_type.shape.dim
+    if len(dims) == 4 and [dim.dim_value for dim in dims[2:]] == [1, 1]:
+        flat = f"{answer.name}/flat"
+        graph.node.append(helper.make_node("Flatten", [answer.name], [flat], flat, axis=1))
+        answer.name = flat
+        del dims[2:]
 
 
 def _strip_softmax_(graph: onnx.GraphProto, where: str | Path) -> bool:
@@ -232,8 +256,7 @@ def _drop_unused_(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if needed & set(node.output):
             needed |= set(node.input)
-            needed |= {name for attribute in node.attribute if attribute.HasField("g")
-                       for inner in _all_nodes(attribute.g) for name in inner.input}  # fmt: skip
+            needed |= {name for inner in graphs_of(node) for each in all_nodes(inner) for name in each.input}
             kept.append(node)
     set_nodes_(graph, reversed(kept))
 
@@ -250,65 +273,7 @@ def _declare_(network: onnx.ModelProto, input_size: tuple[int, int, int], output
     network.ir_version = max(network.ir_version, IR_VERSION)
 
 
-# --- any number of images ---------------------------------------------------------------------------------------------
-
-
-def _set_batch_free_(graph: onnx.GraphProto) -> int | None:
-    """Let go of a fixed batch, in the input, the output and where a Reshape repeats it; what it was."""
-    fixed = graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    if fixed:
-        _free_reshapes_(graph, fixed)
-    for value in (graph.input[0], graph.output[0]):
-        for first in value.type.tensor_type.shape.dim[:1]:
-            first.Clear()
-            first.dim_param = "batch"
-    del graph.value_info[:]  # of the fixed batch
-    return fixed or None
-
-
-def _free_reshapes_(graph: onnx.GraphProto, fixed: int) -> None:
-    """A Reshape to (fixed, ...) leaves its first dimension open instead, or as it was where another is open."""
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    for number, node in enumerate(graph.node):
-        if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in stored or node.input[0] in stored:
-            continue
-        shape = numpy_helper.to_array(stored[node.input[1]]).copy()
-        literal = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute) and 0 in shape
-        if shape.ndim == 1 and shape.size and shape[0] == fixed and not literal:
-            shape[0] = 0 if min(shape) < 1 else -1
-            del node.attribute[:]  # `allowzero`, by which 0 would not be the size that is there
-            name = f"{node.input[1]}/any_batch_{number}"
-            graph.initializer.append(numpy_helper.from_array(shape, name))
-            node.input[1] = name
-
-
-def _expand_stored_parts_(graph: onnx.GraphProto) -> None:
-    """A stored tensor that is concatenated to each image, a class token, is repeated as often as there are images.
-
-    A file with a batch of 1 holds it once, and where it was repeated is computed already.
-    """
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = []
-    for node in graph.node:
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        flowing = [name for name in node.input if name not in stored]
-        if node.op_type == "Concat" and axis != 0 and flowing:
-            for place, name in enumerate(node.input):
-                dims = list(stored[name].dims) if name in stored else []
-                if len(dims) < 3 or dims[0] != 1:  # shapes are concatenated too
-                    continue
-                own = f"{node.name or node.output[0]}/token_{place}"
-                graph.initializer.append(numpy_helper.from_array(np.array(dims[1:], np.int64), f"{own}/rest"))
-                nodes += [
-                    helper.make_node("Shape", flowing[:1], [f"{own}/batch"], f"{own}/batch", start=0, end=1),
-                    helper.make_node(
-                        "Concat", [f"{own}/batch", f"{own}/rest"], [f"{own}/shape"], f"{own}/shape", axis=0
-                    ),
-                    helper.make_node("Expand", [name, f"{own}/shape"], [own], own),
-                ]
-                node.input[place] = own
-        nodes.append(node)
-    set_nodes_(graph, nodes)
+# --- whether it is the same -------------------------------------------------------------------------------------------
 
 
 def _check_same(
@@ -348,10 +313,57 @@ def _bound_to_its_batch(where: str | Path, fixed: int | None, why: str) -> Usage
 
 
 def _answers(model: onnx.ModelProto, images: Prepared, where: str | Path) -> NDArray[np.float32]:
+    version = opset_of(model)
+    if version > onnx.defs.onnx_opset_version():
+        raise UsageError(
+            f"{where} has operators of opset {version}; onnx {onnx.__version__} knows {onnx.defs.onnx_opset_version()} "
+            f"at most: export it with opset {OPSET}"
+        )
     try:
         return Runnable(model)(images)
     except Exception as error:  # onnxruntime's own kinds
+        if version < OLDEST_OPSET:
+            raise UsageError(
+                f"{where} has operators of opset {version}, of which onnxruntime runs {OLDEST_OPSET} and later; export "
+                f"it with opset {OPSET}"
+            ) from error
         raise SlimzooError(f"{where} does not run in onnxruntime: {first_line(error)}") from error
+
+
+def _check_answers(model: onnx.ModelProto, images: Prepared, expected: NDArray[np.float32], where: str | Path) -> None:
+    """Raises:
+    UsageError: they are not numbers, or depend on more than the image.
+    """
+    if not np.isfinite(expected).all():
+        first = _first_not_finite(model, images)
+        raise UsageError(
+            f"{where} answers images of noise with NaN or infinite values, which {first} makes first; wanted a network "
+            "that answers any image with numbers"
+        )
+    run = Runnable(model)
+    again = [run(images), *([run(images[:1])] if run.size is None else [])]
+    if any(np.abs(got - expected[: len(got)]).max() > FP32_TOLERANCE * float(expected.std()) for got in again):
+        raise UsageError(
+            f"{where} answers an image differently in another batch, or a second time: a layer is as in training "
+            "(Dropout, BatchNormalization), draws by lot or mixes its images; export it for inference"
+        )
+
+
+def _first_not_finite(model: onnx.ModelProto, images: Prepared) -> str:
+    watched = _copy(model)
+    names = [name for node in model.graph.node for name in node.output if name]
+    made = {value.name: value.type.tensor_type.elem_type
+            for value in onnx.shape_inference.infer_shapes(model).graph.value_info}  # fmt: skip
+    del watched.graph.output[:]
+    watched.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in names if made.get(name) == TensorProto.FLOAT
+    )  # fmt: skip
+    watched.graph.output.append(model.graph.output[0])
+    found = Runnable(watched).all(images[: max(1, Runnable(model).size or 1)])
+    wrong = next((name for name in names if not np.isfinite(found.get(name, 0)).all()), model.graph.output[0].name)
+    node = next(node for node in model.graph.node if wrong in node.output)
+    return f"{node.op_type} {node.name or wrong!r}"
 
 
 def _store_constants_(graph: onnx.GraphProto) -> None:
@@ -372,9 +384,13 @@ def _store_constants_(graph: onnx.GraphProto) -> None:
     set_nodes_(graph, kept)
 
 
+def opset_of(network: onnx.ModelProto) -> int:
+    return next((opset.version for opset in network.opset_import if opset.domain in STANDARD), 1)
+
+
 def _at_opset(network: onnx.ModelProto, where: str | Path) -> tuple[onnx.ModelProto, int | None]:
     """The network with operators of `OPSET` or later, and what it had before if that was less."""
-    version = next((opset.version for opset in network.opset_import if opset.domain in ("", "ai.onnx")), 1)
+    version = opset_of(network)
     if version >= OPSET:
         return network, None
     network.ir_version = max(network.ir_version, IR_VERSION)
@@ -403,7 +419,7 @@ def _simplified(network: onnx.ModelProto, where: str | Path) -> onnx.ModelProto:
         except Exception as error:
             raise SlimzooError(f"{where} does not open in onnxruntime: {first_line(error)}") from error
         simplified = onnx.load(options.optimized_model_filepath)
-    used = {node.domain or "" for node in _all_nodes(simplified.graph)}
+    used = {node.domain or "" for node in all_nodes(simplified.graph)}
     opsets = [opset for opset in simplified.opset_import if opset.domain in used or not opset.domain]
     del simplified.opset_import[:]
     simplified.opset_import.extend(opsets)
@@ -428,7 +444,7 @@ def _rename_(graph: onnx.GraphProto) -> None:
 
 
 def _rename_tensors_(graph: onnx.GraphProto, new: Mapping[str, str]) -> None:
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 names[place] = new.get(name, name)
@@ -443,24 +459,6 @@ def _free(name: str, taken: set[str]) -> str:
         free, number = f"{name}_{number}", number + 1
     taken.add(free)
     return free
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Also those of the branches and loops inside."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _all_nodes(inner)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Initializers and the values of Constant nodes."""
-    yield from graph.initializer
-    for node in _all_nodes(graph):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

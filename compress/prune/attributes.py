@@ -88,8 +88,8 @@ class Attributes:
         if times == 1:
             return [width]
         each = width.size // times
-        for of in (lambda i: divmod(i, each), lambda i: divmod(i, times)[::-1]):
-            part, index = of(width.indices)
+        at = width.indices
+        for part, index in ((at // each, at % each), (at % times, at // times)):
             parts = [Width(each, index[part == n], width.channels[part == n]) for n in range(times)]
             if len({self._form(p) for p in parts}) == 1:
                 return parts[:1]

@@ -97,14 +97,15 @@ def prune(
     """Cut the least important channels and train the accuracy back."""
     with Console(as_json=json) as console:
         from compress.prune.choice import Choice
-        from zoo.adopt import adopt
 
-        directory = adopt(directory, arch=arch, preprocess=preprocess, classes=classes)
         choice: dict[str, Any] = {
             "macs": macs, "latency": milliseconds(latency), "criterion": criterion, "allocation": allocation,
             "rounds": rounds, "round_to": round_to, "floor": floor, "normalized": normalized, "threads": threads,
         }  # fmt: skip
         chosen = Choice(**choice)  # before torch is loaded
+        from zoo.adopt import adopt
+
+        directory = adopt(directory, arch=arch, preprocess=preprocess, classes=classes)
         if explain:
             _explain(console, directory, data, chosen, seed, sparse_epochs)
             return

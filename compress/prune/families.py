@@ -263,7 +263,8 @@ class Families:
             return channels
         groups = self._group_of(channels)
         roots = np.array([self.ties.get(g, g) for g in range(len(self.members))])[groups]
-        return channels - self.starts[groups] + self.starts[roots]
+        moved: Indices = channels - self.starts[groups] + self.starts[roots]
+        return moved
 
     def members_of(self, channels: Indices) -> list[int]:
         """Representatives of all labels of the groups that have these channels."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from zoo.lineage import versions
 VERSION = 1  # of what is cut and how it is measured
 NETWORKS = 24  # measured, the whole one among them
 ROUNDS, SECONDS_PER_ROUND = 7, 0.05
+NOISE = 1.1  # times a wanted latency that the narrowest network may seem to take; below, the table decides
 WIDTHS_PER_BENCH = 8  # networks that wait in memory at a time
 SPREAD = 0.35  # of the logarithms of the groups' shares about a network's own
 PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # weights of the prior that are tried
@@ -68,6 +69,7 @@ def latency_table(
     round_to: int = 8,
     floor: float = 0.1,
     seed: int = 0,
+    wanted_ms: float | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure `networks` cuts of the model in onnxruntime, batch 1, and fit; measured once a machine, then read.
@@ -75,24 +77,31 @@ def latency_table(
     Args:
         grouping: the model's.
         threads: None is one a physical core.
+        wanted_ms: what a cut is to reach. Where even the narrowest network takes longer, or the whole one no more, that
+            is found out first, before the others are measured.
 
     Raises:
-        UsageError: the model has no groups.
+        UsageError: the model has no groups; the wanted latency is out of their reach, or reached already.
         SlimzooError: a cut network cannot be exported or run.
     """
     threads = threads or default_threads()
     if not grouping.groups:
         raise UsageError("no group of this model can be cut: nothing changes its latency")
     keeps = sampled(grouping, networks, round_to=round_to, floor=floor, seed=seed)
+    narrowest = narrowed(grouping, np.zeros(len(grouping.groups)), round_to=round_to, floor=floor)
     wholes: dict[str, float] = {}
 
     def measure() -> Iterator[Array]:
-        for first in range(0, networks, WIDTHS_PER_BENCH):
-            some = keeps[first : first + WIDTHS_PER_BENCH]
-            if progress is not None:
-                progress("latency table", first, networks, "networks")
-            cut = [cut_copy(model, grouping, keep) for keep in some]
-            whole, *ms = measured_ms([model, *cut], input_size, threads=threads)
+        blocks = [keeps[first : first + WIDTHS_PER_BENCH] for first in range(0, networks, WIDTHS_PER_BENCH)]
+        if wanted_ms is not None:
+            blocks.insert(0, [narrowest])
+        ticks = _Ticks(sum(_measurements(len(block)) for block in blocks), progress)
+        for number, block in enumerate(blocks):
+            cut = [cut_copy(model, grouping, keep) for keep in block]
+            whole, *ms = measured_ms([model, *cut], input_size, threads=threads, tick=ticks)
+            if wanted_ms is not None and number == 0:
+                check_within_reach(wanted_ms, whole, ms[0])
+                continue
             yield np.array(ms) / whole * wholes.setdefault("first", whole)  # the machine may be slower by now
 
     machine = describe_machine()
@@ -108,20 +117,60 @@ def latency_table(
     return LatencyTable(cost, keeps, ms, error)
 
 
-def measured_ms(models: Sequence[nn.Module], input_size: tuple[int, int, int], *, threads: int | None = None) -> Array:
+def check_within_reach(wanted_ms: float, whole_ms: float, narrowest_ms: float) -> None:
+    """Raises:
+    UsageError: the whole network is as fast already, or the narrowest is not, by more than the machine's noise.
+    """
+    if whole_ms <= wanted_ms:
+        raise UsageError(f"the model takes {whole_ms:.2f} ms here, which is below {wanted_ms:g} ms: nothing to cut")
+    if narrowest_ms > NOISE * wanted_ms:
+        raise UsageError(
+            f"{wanted_ms:.4g} ms is below what these groups can reach: the narrowest network takes {narrowest_ms:.3g} "
+            f"ms here, the whole one {whole_ms:.3g} ms; ask for more, allow narrower groups with a lower floor, or "
+            "start from a smaller model"
+        )
+
+
+class _Ticks:
+    """Counts measurements, and says how many of all are done."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self._progress = 0, total, progress
+
+    def __call__(self) -> None:
+        self.done = min(self.done + 1, self.total)
+        if self._progress is not None:
+            self._progress("latency table", self.done, self.total, "exports, sessions and rounds")
+
+
+def _measurements(cuts: int) -> int:
+    """How often `measured_ms` ticks for that many cuts and the whole network: each exported, opened, then rounds."""
+    return 2 * (cuts + 1) + ROUNDS + 1
+
+
+def measured_ms(
+    models: Sequence[nn.Module],
+    input_size: tuple[int, int, int],
+    *,
+    threads: int | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Array:
     """(models,) median milliseconds of one image in onnxruntime, measured in turns, each in a process of its own.
 
     Args:
         models: cuts of the first.
+        tick: called after each step of it, see `_measurements`.
     """
     alike = Alike(models[0], input_size)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i}.onnx") for i in range(len(models))]
         for file, model in zip(files, models, strict=True):
             file.write_bytes(alike.export(model).SerializeToString())
+            tick()
         found = bench(
-            files, runtimes=["onnxruntime"], threads=threads, rounds=ROUNDS, seconds_per_round=SECONDS_PER_ROUND
-        )
+            files, runtimes=["onnxruntime"], threads=threads, rounds=ROUNDS, seconds_per_round=SECONDS_PER_ROUND,
+            progress=lambda *_: tick(),
+        )  # fmt: skip
     failed = [row["reason"] for row in found["rows"] if row["reason"] is not None]
     if failed:
         raise SlimzooError(f"a network of other widths cannot be measured: {failed[0]}")

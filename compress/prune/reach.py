@@ -6,15 +6,12 @@ import numpy as np
 from torch import nn
 
 from compress.prune import latency as timing
-from compress.prune.allocate import ALLOCATIONS, check_reachable, narrowed
+from compress.prune.allocate import ALLOCATIONS, Scores, check_reachable, narrowed
 from compress.prune.budget import Cost
 from compress.prune.cut import cut_copy
 from compress.prune.group import Grouping, Indices
 from compress.prune.importance import CRITERIA
-from compress.prune.structured import Pruned, cut_channels, scored
-from zoo.errors import UsageError
-
-NOISE = 1.25  # a narrowest network that measures this many times the latency asked for is not below it another time
+from compress.prune.structured import Pruned, accepted, cut_channels, scored
 
 
 def trial_cut(
@@ -41,18 +38,21 @@ def trial_cut(
         UsageError: a budget that no cut reaches, or that the model meets already.
         SlimzooError: the cut model does not run.
     """
-    cost = Cost.macs(grouping)
     share = 0.5 if macs is None else macs
-    if latency is None:
-        narrowest = _narrowest(grouping, round_to, floor**rounds)
-        check_reachable(cost, narrowest, share, round_to=round_to, floor=floor**rounds)
-    elif measures:
+    if latency is not None and measures:
         _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, threads)
-    scores = scored(network, grouping, CRITERIA["l2"])
-    least = cost.after(_narrowest(grouping, round_to, floor)) / cost.total
-    share = min(1.0, max(share ** (1 / rounds), least * (1 + 1e-9)))
-    keeps = ALLOCATIONS["uniform"](grouping, scores, share=share, cost=cost, round_to=round_to, floor=floor)
-    return cut_channels(network, input_size, grouping, keeps, scores)
+
+    def cut(grouping: Grouping, scores: Scores) -> Pruned:
+        cost = Cost.macs(grouping)
+        if latency is None:
+            narrowest = _narrowest(grouping, round_to, floor**rounds)
+            check_reachable(cost, narrowest, share, round_to=round_to, floor=floor**rounds)
+        least = cost.after(_narrowest(grouping, round_to, floor)) / cost.total
+        first = min(1.0, max(share ** (1 / rounds), least * (1 + 1e-9)))
+        keeps = ALLOCATIONS["uniform"](grouping, scores, share=first, cost=cost, round_to=round_to, floor=floor)
+        return cut_channels(network, input_size, grouping, keeps, scores)
+
+    return accepted(cut, grouping, scored(network, grouping, CRITERIA["l2"]))
 
 
 def _narrowest(grouping: Grouping, round_to: int, floor: float) -> list[Indices]:
@@ -72,7 +72,4 @@ def _check_latency(
     keeps = _narrowest(grouping, round_to, floor)
     narrowest = cut_copy(network, grouping, keeps)
     whole, least = (float(ms) for ms in timing.measured_ms([network, narrowest], input_size, threads=threads))
-    if whole <= latency:
-        raise UsageError(f"the model takes {whole:.2f} ms here, which is below {latency:g} ms: nothing to cut")
-    if least > NOISE * latency:
-        check_reachable(Cost(grouping, [], [], fixed=least, unit="ms"), keeps, latency / least)
+    timing.check_within_reach(latency, whole, least)

@@ -331,7 +331,7 @@ class Cutter:
         choice, size = self.choice, self.config.input_size
         table = latency_table(
             network, size, grouping, threads=choice.threads, round_to=choice.round_to, floor=choice.floor,
-            progress=self.progress,
+            wanted_ms=choice.latency if self._whole is None else None, progress=self.progress,
         )  # fmt: skip
         assert choice.latency is not None
         if self._whole is None:

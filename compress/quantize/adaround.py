@@ -215,7 +215,8 @@ def soft(v: Tensor) -> Tensor:
 
 
 def layers_of(network: onnx.ModelProto) -> list[Layer]:
-    """Those with stored weights of their own, in the order in which they run."""
+    """Convolutions over images and products with matrices, of stored weights of their own, in the order in which they
+    run."""
     stored = {tensor.name for tensor in network.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in network.graph.node:
@@ -224,7 +225,8 @@ def layers_of(network: onnx.ModelProto) -> list[Layer]:
     constants = {tensor.name: tensor for tensor in network.graph.initializer}
     found = []
     for node in network.graph.node:
-        if node.op_type in PRODUCTS and node.input[1] in stored and len(readers[node.input[1]]) == 1:
+        own = node.op_type in PRODUCTS and node.input[1] in stored and len(readers[node.input[1]]) == 1
+        if own and len(constants[node.input[1]].dims) == (4 if node.op_type == "Conv" else 2):
             following = readers.get(node.output[0], [])
             found.append(Layer(node, _activation(following[0], constants) if len(following) == 1 else _same))
     return found
@@ -237,7 +239,7 @@ def _same(x: Tensor) -> Tensor:
 def _activation(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> Activation:
     if node.op_type == "Relu":
         return F.relu
-    if node.op_type == "Clip" and all(name in constants for name in node.input[1:]):
+    if node.op_type == "Clip" and len(node.input) == 3 and all(name in constants for name in node.input[1:]):
         low, high = (float(numpy_helper.to_array(constants[name])) for name in node.input[1:3])
         return lambda x: x.clamp(low, high)
     return _same

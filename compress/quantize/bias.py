@@ -52,7 +52,8 @@ def correct_biases(network: onnx.ModelProto, quantized: onnx.ModelProto, means: 
     exact, rounded = weights_by_layer(network), weights_by_layer(quantized)
     stored = {tensor.name: tensor for tensor in corrected.graph.initializer}
     for node in corrected.graph.node:
-        if node.name not in means or node.name not in rounded:
+        computed = len(node.input) > 2 and node.input[2] not in stored  # and no bias that could be corrected
+        if node.name not in means or node.name not in rounded or computed:
             continue
         error = exact[node.name].astype(np.float64) - rounded[node.name]
         shift = _shift(node, error, means[node.name])

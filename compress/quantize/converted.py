@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
-from compress.quantize.layers import PRODUCTS, RECURRENT, macs_by_layer, weight_names
+from compress.quantize.layers import LAYERS, macs_by_layer, weight_names
 from zoo.errors import SlimzooError
 
 LEAST_MACS, LEAST_BYTES = 0.01, 0.1  # shares: where the one is not computed, nor the other saved, nothing was gained
@@ -55,7 +55,7 @@ class Converted:
 def stored_weights(network: onnx.ModelProto) -> dict[str, list[str]]:
     """Names of the stored tensors that each layer multiplies by; of those without any, nothing."""
     stored = {tensor.name for tensor in network.graph.initializer}
-    layers = {node.name: weight_names(node) for node in network.graph.node if node.op_type in (*PRODUCTS, *RECURRENT)}
+    layers = {node.name: weight_names(node) for node in network.graph.node if node.op_type in LAYERS}
     return {layer: names for layer, names in layers.items() if names and stored.issuperset(names)}
 
 

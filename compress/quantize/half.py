@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.graph import set_nodes_
-from compress.quantize.calibrate import watch
 from compress.quantize.converted import Converted, converted, stored_weights
 from compress.quantize.layers import macs_by_layer, with_stored_weights
 from compress.quantize.ptq import activations
@@ -42,11 +41,7 @@ def to_float16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) 
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     network = with_stored_weights(network)
-    large = {
-        name
-        for name, seen in watch(network, activations(network), images).items()
-        if HEADROOM * max(seen.high, -seen.low) > LARGEST
-    }
+    large = {name for name, most in _largest(network, images).items() if HEADROOM * most > LARGEST}
     for tensor in network.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             values = np.abs(numpy_helper.to_array(tensor))
@@ -65,6 +60,18 @@ def to_float16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) 
         if not all(np.isfinite(values).all() for values in found.values()):
             raise SlimzooError("in float16 the network's answers are not finite; use bf16, or keep the float model")
     return result
+
+
+def _largest(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> dict[str, float]:
+    """Of each activation the largest magnitude; -inf, which a mask of attention adds, is in float16 too."""
+    found: dict[str, float] = {}
+    for tensors in tensors_of(network, activations(network), images):
+        for name, values in tensors.items():
+            if np.isnan(values).any():
+                raise SlimzooError(f"{name} takes values that are NaN; check the images and the Preprocess")
+            magnitudes = np.abs(values[np.isfinite(values)])
+            found[name] = max(found.get(name, 0.0), float(magnitudes.max(initial=0)))
+    return found
 
 
 def to_bfloat16(network: onnx.ModelProto) -> Converted:

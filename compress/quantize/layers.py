@@ -10,13 +10,15 @@ import numpy as np
 import onnx
 import onnx.utils
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from zoo.onnx_session import open_session
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 RECURRENT = ("GRU", "LSTM", "RNN")
+ROUNDED = (*PRODUCTS, "ConvTranspose")  # whose weights become integers; onnxruntime runs the last on floats (1.31)
+LAYERS = (*ROUNDED, *RECURRENT)  # all that multiply
 # what onnxruntime makes of a product between QuantizeLinear and DequantizeLinear, or whose input it quantizes itself
 INTEGER = (
     "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
@@ -25,7 +27,10 @@ INTEGER = (
 
 
 def macs_by_layer(network: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulates of convolutions, matrix products and recurrent layers for one image, by the node's name."""
+    """Multiply-accumulates of convolutions, matrix products and recurrent layers for one image, by the node's name.
+
+    Where no inference knows a shape, since it depends on values, the network is run on an image of zeros.
+    """
     single = onnx.ModelProto()
     single.CopyFrom(network)
     for value in (*single.graph.input, *single.graph.output):
@@ -35,11 +40,37 @@ def macs_by_layer(network: onnx.ModelProto) -> dict[str, int]:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    layers = [node for node in inferred.node if node.op_type in LAYERS]
+    needed = {name for node in layers for name in (*_factors(node), node.output[0])}
+    if unknown := sorted(name for name in needed if not all(shapes.get(name, ())) or name not in shapes):
+        shapes |= _measured_shapes(single, unknown)
     return {
-        node.name: _macs(node, [shapes.get(name, ()) for name in node.input], shapes.get(node.output[0], ()))
-        for node in inferred.node
-        if node.op_type in (*PRODUCTS, *RECURRENT)
+        node.name: _macs(node, [shapes[name] for name in _factors(node)], shapes[node.output[0]]) for node in layers
     }
+
+
+def _factors(node: onnx.NodeProto) -> list[str]:
+    """What a layer multiplies: its input and its weights."""
+    return [node.input[0], *weight_names(node)]
+
+
+def _measured_shapes(network: onnx.ModelProto, names: list[str]) -> dict[str, tuple[int, ...]]:
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(network)
+    given = network.graph.input[0]
+    zeros = np.zeros([dim.dim_value for dim in given.type.tensor_type.shape.dim], np.float32)
+    made = {name for node in network.graph.node for name in node.output}
+    del watched.graph.output[:]
+    watched.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names if n in made)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = open_session(watched.SerializeToString(), options)
+    found = dict(
+        zip([each.name for each in session.get_outputs()], session.run(None, {given.name: zeros}), strict=True)
+    )
+    return {name: values.shape for name, values in found.items()}
 
 
 def weight_names(node: onnx.NodeProto) -> list[str]:
@@ -102,6 +133,8 @@ def _macs(node: onnx.NodeProto, shapes: list[tuple[int, ...]], output: tuple[int
         return math.prod(shapes[0][:2]) * (math.prod(shapes[1]) + math.prod(shapes[2]))
     if node.op_type == "Conv":
         return math.prod(output) * math.prod(shapes[1][1:])
+    if node.op_type == "ConvTranspose":  # each input spreads over a kernel
+        return math.prod(shapes[0]) * math.prod(shapes[1][1:])
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return math.prod(output) * shapes[0][-2 if transposed else -1]
 

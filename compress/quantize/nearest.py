@@ -15,7 +15,7 @@ from compress.quantize.calibrate import METHODS, Histogram, watch
 from compress.quantize.cpu import Scheme, best_scheme
 from compress.quantize.equalize import equalize, without_ceilings
 from compress.quantize.fidelity import divergence, logits_of
-from compress.quantize.ptq import Quantized, activations, quantize_static
+from compress.quantize.ptq import Quantized, quantize_static, rounded_activations
 from compress.quantize.rounding import Rounded, Roundings, round_to_nearest, with_weights, without
 from transfer.data.loader import Progress
 
@@ -95,7 +95,7 @@ def nearest(
     def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
         return without({**round_to_nearest(exact, scheme.bits), **(trained or {})}, exact, keep)
 
-    seen, to = watch(network, activations(network), calibration), rounded_weights(network)
+    seen, to = watch(network, rounded_activations(network), calibration), rounded_weights(network)
     best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)
     by = best.quantized.ranges
     if trained is not None:
@@ -103,7 +103,7 @@ def nearest(
     for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
         equal, pairs = equalize(start) if start is not None else (network, [])
         if pairs:
-            seen, to = watch(equal, activations(equal), calibration), rounded_weights(equal)
+            seen, to = watch(equal, rounded_activations(equal), calibration), rounded_weights(equal)
             best = best.or_better(attempt(name, equal, seen, to, by))
     rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
     if divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING):

@@ -19,10 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.graph import set_nodes_
 from compress.quantize.calibrate import METHODS, Histogram, check_method, watch
 from compress.quantize.cpu import Scheme, best_scheme
-from compress.quantize.layers import PRODUCTS, integer_layers, macs_by_layer, weights_by_layer
+from compress.quantize.layers import PRODUCTS, RECURRENT, ROUNDED, integer_layers, macs_by_layer, weights_by_layer
 from compress.quantize.rounding import Roundings, round_to_nearest, with_weights, without
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
+DYNAMIC_LAYER = "LSTM"  # the recurrent one that has int8 at run time, see dynamic.py
 NAMED = 4  # layers of a list that would be too long
 HALF_BYTE = 4  # bits
 HALF_BYTE_OPSET = 21  # the first that knows them
@@ -92,7 +93,7 @@ def quantize_static(
     layers = macs_by_layer(network)
     scheme = scheme or best_scheme()
     if histograms is None:
-        histograms = watch(network, activations(network), [] if images is None else images)
+        histograms = watch(network, rounded_activations(network), [] if images is None else images)
     before = network.ByteSize()
     if roundings is None:
         roundings = round_to_nearest(network, scheme.bits)
@@ -103,7 +104,7 @@ def quantize_static(
     if not int8 or quantized.ByteSize() >= before:
         raise SlimzooError(
             f"asked for int8, got {len(int8)} of {len(layers)} layers in int8 and {quantized.ByteSize():,} bytes "
-            f"from {before:,}"
+            f"from {before:,}; {without_int8(network) or 'keep the float model'}"
         )
     (zeros, weights), (zeros_before, _) = zero_weights(quantized), zero_weights(network)
     if zeros < zeros_before:
@@ -113,6 +114,16 @@ def quantize_static(
         sum(layers[name] for name in int8) / sum(layers.values()),
         dict(Counter(node.op_type for node in quantized.graph.node)), 1 - zeros / max(1, weights),
     )  # fmt: skip
+
+
+def without_int8(network: onnx.ModelProto) -> str:
+    """Which layers the network has that onnxruntime computes in float whatever they are stored in, and what to do."""
+    kinds = {node.op_type for node in network.graph.node}
+    transposed = kinds & set(ROUNDED) - set(PRODUCTS)
+    if recurrent := kinds & set(RECURRENT):
+        instead = "has --to int8-dynamic" if recurrent == {DYNAMIC_LAYER} else "takes --to fp16 or bf16"
+        return f"onnxruntime has no static int8 for {' and '.join(sorted(recurrent))}, which {instead}"
+    return f"onnxruntime computes {min(transposed)} in float; its weights alone are int8" if transposed else ""
 
 
 def check_layers(network: onnx.ModelProto, names: Collection[str]) -> None:
@@ -133,6 +144,13 @@ def activations(network: onnx.ModelProto) -> list[str]:
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
     flowing = [*(value.name for value in graph.input), *(name for node in graph.node for name in node.output)]
     return [name for name in flowing if kinds.get(name) == TensorProto.FLOAT]
+
+
+def rounded_activations(network: onnx.ModelProto) -> list[str]:
+    """Those that enter or leave an operator that is quantized; attention's mask, with its -inf, is not among them."""
+    kinds = _operators(network)
+    touched = {name for node in network.graph.node if node.op_type in kinds for name in (*node.input, *node.output)}
+    return [name for name in activations(network) if name in touched]
 
 
 def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
@@ -159,7 +177,10 @@ def _quantize(
     roundings = without(roundings, network, keep)
     zero = 0 if scheme.weights == "int8" else 1 << 7
     overrides = {
-        name: [{"axis": r.grid.axis, "scale": scale, "zero_point": zero} for scale in r.grid.scale]
+        name: [
+            {"scale": scale, "zero_point": zero, **({} if r.grid.axis is None else {"axis": r.grid.axis})}
+            for scale in r.grid.scale
+        ]
         for name, r in roundings.items()
     }
     types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}

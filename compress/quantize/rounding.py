@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compress.quantize.layers import PRODUCTS
+from compress.quantize.layers import ROUNDED
 
 EXTREMES = 7  # bits, from which on a grid reaches to the largest weight; a coarser one is better off clipping it
 SHARES = np.linspace(1, 0.3, 71)  # of the largest weight, that a coarser grid may reach to
@@ -21,13 +21,13 @@ class Grid:
     """Multiples of a scale, as many on either side of 0.
 
     Attributes:
-        scale: (O,) of each output channel, above 0.
-        axis: of the output channels in the weight.
+        scale: (O,) of each output channel, above 0; (1,) of all.
+        axis: of the output channels in the weight; None where all have one scale.
         levels: the greatest multiple.
     """
 
     scale: NDArray[np.float32]
-    axis: int
+    axis: int | None
     levels: int
 
     def steps(self, weight: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ Roundings = Mapping[str, Rounded]  # by the name of the stored tensor
 
 
 def round_to_nearest(network: onnx.ModelProto, bits: int, *, by_channel: bool = True) -> dict[str, Rounded]:
-    """The weights of convolutions and matrix products, each at the nearest point of its grid.
+    """The weights of convolutions, transposed ones too, and matrix products, each at the nearest point of its grid.
 
     Args:
         bits: 2 to 8: 2**(bits - 1) - 1 multiples on either side of 0.
@@ -68,30 +68,44 @@ def round_to_nearest(network: onnx.ModelProto, bits: int, *, by_channel: bool = 
 
 def without(roundings: Roundings, network: onnx.ModelProto, keep: Collection[str]) -> dict[str, Rounded]:
     """Those that no layer named in `keep` multiplies by."""
-    floats = {node.input[1] for node in network.graph.node if node.name in keep and node.op_type in PRODUCTS}
+    floats = {node.input[1] for node in network.graph.node if node.name in keep and node.op_type in ROUNDED}
     return {name: rounded for name, rounded in roundings.items() if name not in floats}
 
 
-def products(network: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32], int]]:
-    """Name, values and axis of the output channels of each stored weight that is multiplied by; each once."""
+def products(network: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32], int | None]]:
+    """Name, values and axis of the output channels of each stored weight that is multiplied by; each once.
+
+    The axis is None where several layers read the weight along different ones.
+    """
     stored = {tensor.name: tensor for tensor in network.graph.initializer}
+    axes: dict[str, set[int | None]] = {}
     for node in network.graph.node:
-        tensor = stored.pop(node.input[1], None) if node.op_type in PRODUCTS else None
-        if tensor is not None:
-            yield tensor.name, numpy_helper.to_array(tensor), output_axis(node, len(tensor.dims))
+        if node.op_type in ROUNDED and node.input[1] in stored:
+            axes.setdefault(node.input[1], set()).add(output_axis(node, len(stored[node.input[1]].dims)))
+    for name, found in axes.items():
+        yield name, numpy_helper.to_array(stored[name]), found.pop() if len(found) == 1 else None
 
 
-def output_axis(node: onnx.NodeProto, ndim: int) -> int:
-    """Of the output channels in a product's weight."""
-    if node.op_type == "Conv" or any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+def output_axis(node: onnx.NodeProto, ndim: int) -> int | None:
+    """Of the output channels in a layer's weight; None where onnxruntime takes one scale alone (1.31).
+
+    That is where MatMul multiplies by no matrix, and where a ConvTranspose has groups: no axis of its weight
+    (I, O / groups, ...) is that of the outputs.
+    """
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "ConvTranspose":
+        return 1 if attributes.get("group", 1) == 1 else None
+    if node.op_type == "Conv" or attributes.get("transB"):
         return 0
-    return ndim - 1
+    return 1 if ndim == 2 else None
 
 
-def fit_grid(weight: NDArray[np.float32], axis: int, bits: int, *, by_channel: bool = True) -> Grid:
+def fit_grid(weight: NDArray[np.float32], axis: int | None, bits: int, *, by_channel: bool = True) -> Grid:
     """Up to the largest weight, or, with few bits, where the squared error of rounding is least."""
     levels = (1 << (bits - 1)) - 1
-    channels = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis] if by_channel else 1, -1).astype(np.float64)
+    outputs = 1 if axis is None else weight.shape[axis]
+    ordered = weight if axis is None else np.moveaxis(weight, axis, 0)
+    channels = ordered.reshape(outputs if by_channel else 1, -1).astype(np.float64)
     largest = np.abs(channels).max(axis=1)
     largest[largest == 0] = levels  # nothing to round
     reach = largest
@@ -102,7 +116,7 @@ def fit_grid(weight: NDArray[np.float32], axis: int, bits: int, *, by_channel: b
             rounded = np.clip(np.rint(channels / scale), -levels, levels) * scale
             errors.append(np.square(channels - rounded).sum(axis=1))
         reach = largest * SHARES[np.argmin(errors, axis=0)]
-    scale = np.broadcast_to(reach / levels, (weight.shape[axis],))
+    scale = np.broadcast_to(reach / levels, (outputs,))
     return Grid(scale.astype(np.float32), axis, levels)
 
 

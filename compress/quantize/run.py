@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
@@ -9,9 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from zoo.errors import UsageError
+from zoo.errors import SlimzooError, UsageError, first_line
 from zoo.onnx_session import open_session
 
+FAILED = re.compile(r"running (\w+) node\. Name:'([^']*)'")  # in what onnxruntime says of a run
 Batches = Iterable[NDArray[np.float32]]
 
 
@@ -36,10 +38,23 @@ def tensors_of(
     del watched.graph.output[:]
     watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inner)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is told in our words
     session = open_session(watched.SerializeToString(), options)
     for batch in batches:
-        yield dict(zip(inner, session.run(inner, {given: batch}), strict=True)) | {given: batch}
+        try:
+            values = session.run(inner, {given: batch})
+        except Exception as error:  # onnxruntime's own kinds
+            raise failure(error) from error
+        yield dict(zip(inner, values, strict=True)) | {given: batch}
+
+
+def failure(error: Exception) -> SlimzooError:
+    """One line for a node that a runtime opened and cannot run."""
+    found = FAILED.search(str(error))
+    if found is None:
+        return SlimzooError(f"onnxruntime cannot run the network: {first_line(error)}")
+    kind, name = found.groups()
+    return SlimzooError(f"onnxruntime cannot run {kind} {name!r} of the network; keep it in float: --keep {name}")
 
 
 def _checked(network: onnx.ModelProto, batches: Batches) -> Batches:

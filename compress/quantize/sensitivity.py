@@ -20,7 +20,7 @@ from compress.graph import set_nodes_
 from compress.quantize.calibrate import Histogram
 from compress.quantize.cpu import Scheme
 from compress.quantize.fidelity import divergence, logits_of
-from compress.quantize.layers import PRODUCTS, macs_by_layer, weights_by_layer
+from compress.quantize.layers import ROUNDED, macs_by_layer, weights_by_layer
 from compress.quantize.ptq import part_from_integers_, quantize_static
 from compress.quantize.rounding import Roundings
 from compress.quantize.run import tensors_of
@@ -87,7 +87,7 @@ def blame(
     all_in_int8 = divergence(expected, logits_of(whole, unseen))
     exact, rounded = weights_by_layer(network), weights_by_layer(whole)
     outputs, (ms_before, ms_after) = output_sqnrs(network, whole, unseen), layer_ms(network, whole)
-    judged = [layer for layer in macs if layer not in keep]
+    judged = [layer for layer in macs if layer in outputs and layer not in keep]
     found = []
     for done, layer in enumerate(judged):
         if progress is not None:
@@ -150,7 +150,7 @@ def output_sqnrs(
 ) -> dict[str, float]:
     """Of each layer's sums: before an activation function, and before they are rounded; in dB."""
     ours, theirs = (
-        {node.name: node.output[0] for node in each.graph.node if node.op_type in PRODUCTS}
+        {node.name: node.output[0] for node in each.graph.node if node.op_type in ROUNDED}
         for each in (network, quantized)
     )
     power, noise = dict.fromkeys(ours, 0.0), dict.fromkeys(ours, 0.0)

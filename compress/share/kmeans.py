@@ -66,17 +66,19 @@ def kmeans(values: Values, count: int, *, bit_price: float = 0.0) -> tuple[Value
     """
     if count < 1 or not len(values):
         raise ValueError(f"{count} centroids of {len(values)} values: wanted at least one of each")
+    ordered = np.sort(values)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
     centroids = np.unique(linear_centroids(values, count))
-    codes, price = nearest(values, centroids), None
+    price: Values | None = None
     for _ in range(ROUNDS):
-        sizes = np.bincount(codes, minlength=len(centroids))
-        sums = np.bincount(codes, weights=values, minlength=len(centroids))
-        moved = sums[sizes > 0] / sizes[sizes > 0]
-        if bit_price:
-            price = -bit_price * np.log2(sizes[sizes > 0] / len(values))
+        # of ordered values, those of one centroid lie together: a round looks at the ends alone
+        kept, bounds = territories(centroids, price)
+        ends = np.concatenate([[0], np.searchsorted(ordered, bounds, side="right"), [len(ordered)]])
+        sizes, totals = np.diff(ends), np.diff(sums[ends])
+        moved = totals[sizes > 0] / sizes[sizes > 0]
         if len(moved) == len(centroids) and np.allclose(moved, centroids, rtol=1e-9, atol=0):
             break
         centroids = moved
-        codes = nearest(values, centroids, price)
-    used, codes = np.unique(codes, return_inverse=True)
-    return centroids[used], codes
+        price = -bit_price * np.log2(sizes[sizes > 0] / len(values)) if bit_price else None
+    kept, codes = np.unique(nearest(values, centroids, price), return_inverse=True)
+    return centroids[kept], codes

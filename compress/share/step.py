@@ -86,7 +86,10 @@ def cluster(
             check_codable(network, loaded.config)
         pixels = read_pixels(source, loaded.config.preprocess, progress)
         before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
-        values = {name: given.values for name, given in _allotted(network, loaded, pixels, bits, progress).items()}
+        values = {
+            name: given.values
+            for name, given in _allotted(network, loaded, pixels, bits, progress, confirm=False).items()
+        }
         recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
         shared = share_weights(
             network, TrainingData(pixels.train, pixels.val, loaded.config.preprocess), recipe, values,
@@ -122,7 +125,7 @@ def explain(
     check_bits(network, bits)
     source = open_for(loaded.config, data)
     pixels = read_pixels(source, loaded.config.preprocess, progress)
-    return _allotted(network, loaded, pixels, bits, progress)
+    return _allotted(network, loaded, pixels, bits, progress, confirm=True)
 
 
 def _without_dead_units(loaded: LoadedModel) -> nn.Module:
@@ -134,11 +137,12 @@ def _without_dead_units(loaded: LoadedModel) -> nn.Module:
 
 
 def _allotted(
-    network: nn.Module, loaded: LoadedModel, pixels: Pixels, bits: float, progress: Progress | None
+    network: nn.Module, loaded: LoadedModel, pixels: Pixels, bits: float, progress: Progress | None, *, confirm: bool
 ) -> dict[str, Allotted]:
     """By the loss on validation images, or on training ones where there are no others."""
     images = few_of(pixels.train if pixels.val is None else pixels.val)
-    return values_for_bits(network, bits, mean_loss(images, loaded.config.preprocess), progress=progress)
+    loss = mean_loss(images, loaded.config.preprocess)
+    return values_for_bits(network, bits, loss, confirm=confirm, progress=progress)
 
 
 def _counted(model: nn.Module, values: dict[str, int]) -> dict[str, int]:

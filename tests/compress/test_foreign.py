@@ -149,6 +149,8 @@ def test_inputs_and_outputs_that_are_refused(arguments, said):
 def test_two_inputs_are_refused():
     model = build()
     model.graph.input.append(value("mask", [1, 1]))
+    model.graph.node[-1].output[0] = "unmasked"
+    model.graph.node.append(helper.make_node("Add", ["unmasked", "mask"], ["answer"]))
     with pytest.raises(UsageError, match="has the inputs data, mask and the outputs answer; wanted one of each"):
         normalized(model, "net.onnx")
 

@@ -142,7 +142,7 @@ def test_every_verb_takes_both(slimzoo, place):
             ["prune", source, *data, "--macs", "0.7", "--recover", "1", *out],
             ["sparsify", source, *data, "--epochs", "1", *out],
             ["quantize", source, *data, *out],
-            ["cluster", source, *data, "--epochs", "1", *out],
+            ["cluster", source, *data, "--explain"],
             ["distill", "resnet20", "--teacher", source, *data, "--epochs", "1", "--size", "32", *out],
             ["distill", source, "--teacher", "hf", *data, "--epochs", "1", *out],
             ["bench", source, "--rounds", "3", "--runtime", "torch"],

@@ -368,8 +368,11 @@ def test_images_that_were_held_out_and_are_gone_are_not_replaced_by_those_traine
     fit(data, model="resnet20", method="scratch", size=32, epochs=0, val=0, test=str(rest), out=tmp_path / "m")
     assert evaluate(tmp_path / "m", data).evaluation.n == 6
     rest.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match="cannot be divided as it was then"):
+    with pytest.raises(DataError, match="was trained on all images of"):
         evaluate(tmp_path / "m", data)
+    found = evaluate(tmp_path / "m", tmp_path / "moved")
+    assert found.evaluation.n == 3
+    assert found.left_out == Met(3, 0), "three of them are copies of training images"
 
 
 def test_prototypes_of_a_network_that_ends_in_a_convolution_keep_their_negative_logits(tmp_path):

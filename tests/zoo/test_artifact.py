@@ -350,3 +350,19 @@ def assert_loads_and_can_be_replaced(directory, files, before):
     (directory / "model.onnx").write_bytes(b"grape")
     with pytest.raises(SlimzooError, match=r"model\.onnx is not what"):
         load_model(directory)
+
+
+@pytest.mark.parametrize(("number", "said"), [(float("nan"), "are NaN"), (float("inf"), "are infinite")])
+@pytest.mark.parametrize("name", ["fc.weight", "bn1.running_var"])
+def test_weights_that_are_no_numbers_are_named(tmp_path, name, number, said):
+    """Before anything is run: a directory that is whole by its manifest."""
+    model = create_model("resnet20", width=4, stages=(1, 1, 1), num_classes=2)
+    model.state_dict()[name].view(-1)[1] = number
+    config = ModelConfig(
+        architecture="resnet20", model_args={"width": 4, "stages": [1, 1, 1], "num_classes": 2}, classes=("a", "b"),
+        preprocess=Preprocess(size=(32, 32)),
+    )  # fmt: skip
+    with new_directory(tmp_path / "DIR", run={}) as work:
+        save_model(work, model, config)
+    with pytest.raises(UsageError, match=rf"DIR.*: 1 of the [\d,]+ values of '{name}' {said}"):
+        load_model(tmp_path / "DIR")

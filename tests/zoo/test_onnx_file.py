@@ -152,7 +152,7 @@ def test_deep_nesting(folder):
         content = b"\x0a" + _length(node) + node
     file.write_bytes(model.SerializeToString() + b"\x3a" + _length(content) + content)
     done = CliRunner().invoke(app, ["predict", str(file), str(folder.parent / "picture.png")])
-    assert getattr(done.exception, "exit_code", None) == 1, repr(done.exception)
+    assert getattr(done.exception, "exit_code", None) == 2, repr(done.exception)
     assert len(str(done.exception).splitlines()) == 1
 
 

@@ -236,12 +236,18 @@ class Given:
 
 
 def given_to_fit(config: ModelConfig, source: str | Path) -> Given:
-    """What the last fit to this source was given."""
+    """What the last fit to this source was given, but for sources that are gone."""
     for step in reversed(config.lineage):
         fitted = step["arguments"]
         if step["verb"] == "fit" and _same_source(str(source), fitted["data"]):
-            return Given(fitted["val"], fitted["test"], fitted.get("layout", "auto"))
+            val, test = (value if _is_there(value) else None for value in (fitted["val"], fitted["test"]))
+            return Given(val, test, fitted.get("layout", "auto"))
     return Given()
+
+
+def _is_there(value: float | str | None) -> bool:
+    """A share is; a path or name of a source may not be."""
+    return not isinstance(value, str) or share_of(value) is not None or value in BUILT_IN or os.path.exists(value)
 
 
 def open_for(config: ModelConfig, source: str | Path) -> Data:

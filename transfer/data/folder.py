@@ -40,13 +40,21 @@ def list_folder(root: Path, layout: str = "auto", known: Collection[str] = ()) -
             problems.append(Problem("empty class", str(folder.path), text))
         found += [(path, folder.name, folder.part) for path in files]
     if not found and not problems:
-        plain = sum(is_image(child) for child in visible(root))
-        raise DataError(
-            f"{root}: {f'{plain} images and no folders of classes' if plain else 'no images'}; wanted one folder a "
-            f"class with {NAMES} files inside, such as {root / 'cat' / '1.jpg'}, or a CSV file with path,label"
-        )
+        raise DataError(_without_classes(root))
     notes = (read.said, *filter(None, (read.left,)), *(f"warning: {doubt}" for doubt in read.doubts))
     return replace(list_files(str(root), found, problems=problems, ignored=ignored), notes=notes)
+
+
+def _without_classes(root: Path) -> str:
+    """What is said of a folder in which there is no class."""
+    children = visible(root)
+    plain = sum(is_image(child) for child in children)
+    tables = [child for child in children if child.suffix.lower() in (".csv", ".tsv", ".parquet")]
+    table = f"the table {tables[0]} if it has the labels" if tables else "a CSV file with path,label"
+    return (
+        f"{root}: {f'{plain} images and no folders of classes' if plain else 'no images'}; wanted one folder a class "
+        f"with {NAMES} files inside, such as {root / 'cat' / '1.jpg'}, or {table}"
+    )
 
 
 def list_images(root: Path, *, most: int, seed: int) -> Listing:

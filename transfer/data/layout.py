@@ -243,9 +243,9 @@ def _as_classes(root: Path, here: Path, tops: list[Path]) -> Layout:
     said = f"{root}: {named([top.name for top in tops])} {'are classes' if len(tops) != 1 else 'is a class'}{place}"
     folders = tuple(ClassFolder("", top.name, top) for top in tops)
     doubts = [
-        f"{root}: {top.name}/ is taken for a class by its place; if it is a part, say --layout parts"
+        f"{root}: {top.name}/ is taken for a class by its place; if it is none, move it, or say --layout parts"
         for top in tops
-        if top.name in parts_of([top.name]) and subfolders(top)
+        if (top.name in parts_of([top.name]) and subfolders(top)) or top.name.lower() in BESIDE
     ]
     ignored = tuple(_plain_files(here, "is not in the folder of a class"))
     return Layout(folders=folders, trees=(("", here),), said=said, doubts=tuple(doubts), ignored=ignored)

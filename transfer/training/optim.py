@@ -184,7 +184,7 @@ def rate(step: int, steps: int, recipe: Recipe) -> float:
 
 def highest(steps: int, recipe: Recipe) -> float:
     """The largest share of the peak rates that a run of so many steps takes: 1 of a long one."""
-    return min(1.0, max(1, round(recipe.warmup * steps)) / max(1, recipe.least_rise))
+    return min(1.0, max(1, round(recipe.warmup * steps)) / recipe.least_rise) ** 2
 
 
 def set_rates_(optimizer: torch.optim.Optimizer, share: float) -> None:

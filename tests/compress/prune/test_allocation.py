@@ -173,7 +173,13 @@ def test_a_table_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "SECONDS_PER_ROUND", 0.01)
     model = chain(32, 32)
     grouping = grouped(model)
-    table = latency.latency_table(model, SIZE, grouping, threads=1, networks=3)
+    told: list[tuple[int, int]] = []
+    table = latency.latency_table(
+        model, SIZE, grouping, threads=1, networks=3,
+        progress=lambda title, done, total, note: told.append((done, total)),
+    )  # fmt: skip
+    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1)), "how long it takes is known from the start"
+    assert {total for _, total in told} == {told[-1][1]}
     assert (table.ms > 0).all()
     assert table.cost.after(table.keeps[0]) == pytest.approx(table.cost.total)
     monkeypatch.setattr(latency, "measured_ms", None)

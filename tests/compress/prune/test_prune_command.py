@@ -36,7 +36,7 @@ def machine(monkeypatch, tmp_path):
     """A machine that takes 0.1 ms and one more for a million MACs, and says how often it was asked."""
     asked = []
 
-    def measured_ms(models, input_size, *, threads=None):
+    def measured_ms(models, input_size, *, threads=None, tick=None):
         asked.append(len(models))
         return np.array([0.1 + count_macs(model, input_size) / 1e6 for model in models])
 
@@ -187,6 +187,15 @@ def test_recovery_shows_the_preflight(dense, tmp_path):
     assert any(line.startswith("ok    first loss") for line in told)
     assert found.record["preflight"]["checks"]
     assert found.record["recipe"]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [(1e-4, r"the narrowest network takes 0\.\d+ ms here, the whole one"), (1e6, "nothing to cut")]
+)
+def test_what_two_networks_decide_is_not_asked_of_two_dozen(dense, machine, tmp_path, wanted, said):
+    with pytest.raises(UsageError, match=said):
+        prune(dense, latency=wanted, recover=0, out=tmp_path / "x")
+    assert machine == [2]
 
 
 def test_a_latency_that_no_cut_reaches(dense, machine, monkeypatch, tmp_path):

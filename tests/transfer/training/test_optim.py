@@ -297,6 +297,6 @@ def test_a_run_too_short_to_rise_never_takes_the_full_rates(schedule):
         shares = [rate(step, steps, recipe) for step in range(steps)]
         free = [rate(step, steps, replace(recipe, least_rise=1)) for step in range(steps)]
         assert max(np.diff([0.0, *shares])) <= 1 / 16 + 1e-9, "the rise of each step"
-        reached = min(1, max(1, round(steps / 4)) / 16)
+        reached = min(1, max(1, round(steps / 4)) / 16) ** 2
         assert shares == pytest.approx([reached * share for share in free])
     assert rate(1, 2, recipe) <= 1 / 16
