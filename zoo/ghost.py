@@ -60,6 +60,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind is nn.Parameter and value.is_leaf:
         memo[id(value)] = parameter = nn.Parameter(value.detach().clone(), value.requires_grad)
         return parameter
+    if isinstance(value, Tensor) and not value.is_leaf:  # a table that a forward has computed and kept
+        memo[id(value)] = kept = value.detach().clone()
+        return kept
     return copy.deepcopy(value, memo)
 
 

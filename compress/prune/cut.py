@@ -40,7 +40,7 @@ def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> 
             memo[id(tensor)] = type(tensor)(smaller, tensor.requires_grad)
         else:
             memo[id(tensor)] = smaller
-    copied = copy_of(model, memo).eval()
+    copied = copy_of(model, memo).train().eval()  # what a forward has kept goes: it is as wide as it was
     _tell_widths_({name: memo[id(module)] for name, module in modules.items()}, grouping, keeps)
     return copied
 

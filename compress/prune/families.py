@@ -15,7 +15,7 @@ from compress.prune.attributes import Attributes, Dimensions
 from compress.prune.group import CLASSES, Group, Grouping, Indices, Product, Rescaling, Slice, Width
 from compress.prune.labels import Array, Labels, Marks, varying
 from compress.prune.positions import culprits
-from compress.prune.trace import DoesNotRun, Named, Record
+from compress.prune.trace import Named, Record
 
 UNTIED = "its parts have to stay equally wide, and depend on others differently"
 
@@ -311,17 +311,14 @@ class Families:
         groups = {int(self.owner[r]) for r in concerned if r} - {-1}
         return [int(m) for g in groups for m in self.members[g]]
 
-    def blame(self, error: DoesNotRun, reason: str) -> dict[int, str]:
-        """Labels of the groups that an operator's failure concerns, or, if it is not known, of all in its module."""
-        roots = self.roots_of((error.labels,))
-        if not roots:
-            inside = f"{error.module}." if error.module else ""
-            groups = {
-                group for (name, _), ids in self.cells.items() if name.startswith(inside)
-                for group, _, _ in self._place(ids)
-            }  # fmt: skip
-            roots = [int(m) for g in groups for m in self.members[g]]
-        return dict.fromkeys(roots or self.roots(), reason)
+    def roots_inside(self, module: str) -> list[int]:
+        """All labels of the groups that have tensors of a module; of every group, where it has none."""
+        inside = f"{module}." if module else ""
+        groups = {
+            group for (name, _), ids in self.cells.items() if name.startswith(inside)
+            for group, _, _ in self._place(ids)
+        }  # fmt: skip
+        return [int(m) for g in groups for m in self.members[g]] or self.roots()
 
     def learn_scales(self, after: Record, keeps: Sequence[Indices]) -> dict[int, str]:
         """Compare the plain numbers by which the whole and the cut network multiply.

@@ -47,14 +47,14 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
         )
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     tokens = not example.is_floating_point()
-    inputs, make = example[:1].to("meta", example.dtype if tokens else dtype), ghost_of
-    ghost = make(model).eval()
+    inputs, make = example[:1].to("meta", example.dtype if tokens else dtype), _ghost
+    ghost = make(model)
     labels = Labels()
     try:
         record = trace(ghost, inputs, Coupling(labels))
     except DoesNotRun:  # it may look at numbers, which shapes alone do not have
         labels, make = Labels(), _on_cpu
-        ghost, inputs = make(model).eval(), torch.zeros(inputs.shape, dtype=inputs.dtype)
+        ghost, inputs = make(model), torch.zeros(inputs.shape, dtype=inputs.dtype)
         try:
             record = trace(ghost, inputs, Coupling(labels))
         except DoesNotRun as error:
@@ -68,13 +68,15 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
     fixed, families = FixedSpots(record.operators), sort(ghost, {})
     known = families.labels_after(families.all_kept)
     try:
-        whole = trace(ghost, two, Comparison(labels), known)
+        whole = trace(make(model), two, Comparison(labels), known)
     except DoesNotRun:  # or of one alone
         two = inputs
-        whole = trace(make(model).train().eval(), two, Comparison(labels), known)
+        whole = trace(make(model), two, Comparison(labels), known)
     while True:
-        ghost = make(model).train().eval()  # afresh: a forward may have kept a table as wide as it was
+        ghost = make(model)
         families = sort(ghost, fixed.stays)
+        if not families.members:
+            break
         try:
             wrong = families.unequal or _compare(ghost, two, families, whole)
         except DoesNotRun as error:
@@ -82,12 +84,18 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
             continue
         fixed.learn(families, wrong)
         if not wrong and not fixed.doubt():
-            again = None if normalized else partial(find_groups, model, example, normalized=True)
-            return replace(families.grouping, with_norms=again)
+            break
+    again = None if normalized else partial(find_groups, model, example, normalized=True)
+    return replace(families.grouping, with_norms=again)
+
+
+def _ghost(model: nn.Module) -> nn.Module:
+    """Afresh for each pass: a forward may keep a table as wide as it was, until training starts."""
+    return ghost_of(model).train().eval()
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
-    return copy_of(model).cpu()
+    return copy_of(model).cpu().train().eval()
 
 
 def _classifier(model: nn.Module) -> str:

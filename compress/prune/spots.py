@@ -35,17 +35,21 @@ class FixedSpots:
         """Labels that met wrongly or stood elsewhere."""
         self._known.update(wrong)
         self._passes += bool(wrong)
-        if self._passes > SPOTS:
+        if self._passes > 4 * SPOTS:
             self._known.update(dict.fromkeys(families.roots(), TOO_MANY))
 
     def fail(self, families: Families, error: DoesNotRun) -> None:
         """A pass stopped there."""
         spot, reason = error.spot, f"its forward fixes a shape: {error}"
-        self._known.update(families.blame(error, reason))
+        there = self.operators.get(spot, [])  # in the whole network; after a cut a width of one has no labels
+        roots = families.roots_of([error.labels])
+        roots = roots or families.roots_of([m for module, marks in there if module == error.module for m in marks])
+        self._known.update(dict.fromkeys(roots or families.roots_inside(error.module), reason))
         self._spots.add(spot)
-        if len(self._spots) > SPOTS:
+        self._passes += 1
+        if len(self._spots) > SPOTS or self._passes > 4 * SPOTS:
             self._known.update(dict.fromkeys(families.roots(), TOO_MANY))
-        alike = families.roots_of([m for marks in self.operators.get(spot, ()) for m in marks])
+        alike = families.roots_of([m for _, marks in there for m in marks])
         if spot in self._checked:
             self._known.update(dict.fromkeys(alike, reason))
         else:

@@ -28,8 +28,8 @@ from zoo.shapes import run_on_shapes
 
 Shape = tuple[int, ...]
 Named = dict[str, dict[int, Array]]  # tensor name -> dimension -> labels
-Spot = tuple[type, str]  # class of the module that runs, line of the forward
-Operators = dict[Spot, list[Marks]]  # what entered the operators there
+Spot = tuple[type, str, str]  # class of the module that runs, line of the forward, operator
+Operators = dict[Spot, list[tuple[str, Marks]]]  # modules, and what entered the operators there
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def trace(
         raise
     except Exception as error:  # the forward's own checks
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        spot = mode.class_of(mode.module), line_of(error)
+        spot = mode.class_of(mode.module), line_of(error), ""
         failure = DoesNotRun(mode.labels_of(mode.last), mode.module, spot, reason[0])
         failure.record = mode.record
         raise failure from error
@@ -177,7 +177,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             out = run_on_shapes(func, args, kwargs)
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DoesNotRun(self.labels_of((args, kwargs)), self.module, self.spot, reason) from error
+            raise DoesNotRun(self.labels_of((args, kwargs)), self.module, self.spot(func), reason) from error
         if isinstance(out, Tensor | tuple | list):
             self.last = out
             entered = None if self.first else self._entered(args, kwargs, moves=func.overloadpacket in MOVING)
@@ -185,7 +185,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if entered is not None:
                 self._note_step(func, out, args, kwargs, *entered)
             if self.first and (entering := self._marks_of((args, kwargs))):
-                self.record.operators.setdefault(self.spot, []).append(entering)
+                self.record.operators.setdefault(self.spot(func), []).append((self.module, entering))
         return out
 
     def _entered(self, args: Any, kwargs: Any, *, moves: bool) -> tuple[tuple[int, ...], tuple[Shape, Marks] | None]:
@@ -224,9 +224,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         held = getattr(tensor, "_marks", None)
         return held[1] if held is not None and held[0] is self.record else ()
 
-    @property
-    def spot(self) -> Spot:
-        return self.class_of(self.module), line_of_forward()
+    def spot(self, func: Any) -> Spot:
+        op = func.overloadpacket
+        return self.class_of(self.module), line_of_forward(), MOVING.get(op, str(op))
 
     def class_of(self, module: str) -> type:
         return type(self.by_name[module])
