@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/slimzoo demo --out slimzoo-demo --overwrite
 
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: dev
 	$(BIN)/ruff format --check .
