@@ -6,9 +6,12 @@ SLIMZOO_TEST_BLOCK=1 runs the suite without the modules that only POSIX has, see
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import runpy
+import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,6 +32,32 @@ def quiet_machine(tmp_path_factory):
         patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))  # what was downloaded before is not there
         patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
         yield
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def slimzoo(capsys, monkeypatch):
+    """The command line, in this process."""
+    from compress.cli import app
+    from zoo.console import run
+
+    def command(*words, stdin=b""):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as done:
+                run(app, "slimzoo", [str(word) for word in words])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        said = capsys.readouterr()
+        return Done(done.value.code, said.out, said.err)
+
+    return command
 
 
 @pytest.fixture

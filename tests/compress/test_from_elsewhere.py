@@ -14,9 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from compress.cli import app
 from zoo.artifact import load_model, read_config
-from zoo.console import run
 from zoo.errors import UsageError
 from zoo.predictor import open_predictor
 from zoo.state_file import fitted, read_state
@@ -70,17 +68,9 @@ def place(tmp_path_factory, three):
     return here
 
 
-@pytest.fixture
-def slimzoo(place, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def in_its_place(place, monkeypatch):
     monkeypatch.chdir(place)
-
-    def call(*argv):
-        with pytest.raises(SystemExit) as done:
-            run(app, "slimzoo", [str(word) for word in argv])
-        said = capsys.readouterr()
-        return done.value.code, said.out, said.err
-
-    return call
 
 
 DESCRIBED = ("--arch", "timm:test_resnet", "--preprocess", "p.json", "--classes", "names.txt")

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from transfer.cli import app
 from transfer.data.dataset import open_data
 from transfer.evaluation.evaluate import evaluate
 from transfer.evaluation.images import Met
@@ -28,20 +27,6 @@ from zoo.errors import DataError, UsageError
 from zoo.predictor import open_predictor
 
 LENET = ["--model", "lenet5", "--method", "scratch"]
-
-
-def slimzoo(capsys, *arguments):
-    """The command line, in this process."""
-    from compress.cli import app
-
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as done:
-            run(app, "slimzoo", [str(a) for a in arguments])
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    captured = capsys.readouterr()
-    return SimpleNamespace(code=done.value.code, out=captured.out, err=captured.err)
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +134,8 @@ def test_pictures_show_something(fitted, out, name):
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
 
 
-def test_eval_uses_the_test_part_of_the_fit(fitted, out, capsys):
-    done = slimzoo(capsys, "eval", out, "digits", "--json")
+def test_eval_uses_the_test_part_of_the_fit(fitted, out, slimzoo):
+    done = slimzoo("eval", out, "digits", "--json")
     assert done.code == 0
     document, after = json.loads(done.out), read_config(out).lineage[-1]["metrics"]["after"]
     assert document["part"] == "test"
@@ -181,9 +166,9 @@ def test_eval_takes_other_data_whole_but_for_what_was_trained_on(fitted, out, tm
     assert [a == f.parent.name for a, f in zip(answers, files, strict=True)] == evaluation.correct.tolist()
 
 
-def test_predict_gives_softmax_scores(fitted, out, capsys, tmp_path):
+def test_predict_gives_softmax_scores(fitted, out, slimzoo, tmp_path):
     paths, _ = digit_pictures(tmp_path, range(3))
-    done = slimzoo(capsys, "predict", out, *paths, "--top", "10", "--json")
+    done = slimzoo("predict", out, *paths, "--top", "10", "--json")
     assert done.code == 0
     predictions = json.loads(done.out)["predictions"]
     assert [p["path"] for p in predictions] == [str(path) for path in paths]
@@ -192,14 +177,14 @@ def test_predict_gives_softmax_scores(fitted, out, capsys, tmp_path):
         assert sorted(scores, reverse=True) == scores
         assert sum(scores) == pytest.approx(1, abs=1e-3)
         assert {entry["label"] for entry in prediction["top"]} == set("0123456789")
-    plain = slimzoo(capsys, "predict", out, paths[0])
+    plain = slimzoo("predict", out, paths[0])
     assert plain.out.startswith(f"{paths[0]}: {predictions[0]['top'][0]['label']} ")
     assert plain.out.count("%") == 3
 
 
-def test_exported_file_gives_the_same_answers(fitted, out, capsys, tmp_path):
+def test_exported_file_gives_the_same_answers(fitted, out, slimzoo, tmp_path):
     weights = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
-    done = slimzoo(capsys, "export", out, "--json")
+    done = slimzoo("export", out, "--json")
     assert done.code == 0, done.err
     assert hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() == weights
     paths, _ = digit_pictures(tmp_path, range(30))
@@ -263,14 +248,14 @@ def test_fit_without_held_out_images_has_nothing_to_evaluate(tmp_path):
         evaluate(tmp_path / "m", data)
 
 
-def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, capsys):
-    done = slimzoo(capsys, "fit", "digits", *LENET, "--out", tmp_path / "m", "--dry-run", "--json")
+def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, slimzoo):
+    done = slimzoo("fit", "digits", *LENET, "--out", tmp_path / "m", "--dry-run", "--json")
     assert done.code == 0
     sizes = open_data("digits").sizes()
     assert json.loads(done.out) == {"dry_run": True, "classes": 10, **sizes}
     assert "would run scratch of lenet5 on digits" in done.err
     assert list(tmp_path.iterdir()) == []
-    assert slimzoo(capsys, "fit", "digits", "--model", "lenet6", "--out", tmp_path / "m", "--dry-run").code == 2
+    assert slimzoo("fit", "digits", "--model", "lenet6", "--out", tmp_path / "m", "--dry-run").code == 2
 
 
 @pytest.mark.parametrize(
@@ -342,14 +327,12 @@ def test_a_size_that_a_model_does_not_take(tmp_path, model):
 )
 @pytest.mark.parametrize("dry", [True, False])
 def test_what_cannot_be_fitted_is_refused_before_anything_is_fetched(
-    tmp_path, capsys, monkeypatch, arguments, message, dry
+    tmp_path, slimzoo, monkeypatch, arguments, message, dry
 ):
     monkeypatch.setenv("SLIMZOO_OFFLINE", "0")  # --offline sets it, and it is put back
-    words = ["fit", "digits", *arguments, "--out", str(tmp_path / "out"), *(["--dry-run"] if dry else [])]
-    with pytest.raises(SystemExit) as done:
-        run(app, "slimzoo", words)
-    assert done.value.code == 2
-    assert message in capsys.readouterr().err
+    done = slimzoo("fit", "digits", *arguments, "--out", tmp_path / "out", *(["--dry-run"] if dry else []))
+    assert done.code == 2
+    assert message in done.err
 
 
 def test_a_model_knows_its_data_from_any_folder(tmp_path, monkeypatch):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
-import signal
 import unicodedata
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +14,6 @@ from PIL import Image
 
 from transfer.predict import Prediction, Unread, predict, predictions
 from zoo.artifact import ModelConfig, save_model
-from zoo.console import run
 from zoo.directory import new_directory
 from zoo.errors import SlimzooError
 from zoo.image import load_image
@@ -51,24 +47,6 @@ def photos(tmp_path, monkeypatch):
         Image.fromarray(rng.integers(0, 256, (30 + i, 40, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:900])
     return tmp_path
-
-
-@pytest.fixture
-def slimzoo(capsys, monkeypatch):
-    from compress.cli import app
-
-    def command(*arguments, stdin=b""):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as done:
-                run(app, "slimzoo", [str(a) for a in arguments])
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=done.value.code, out=captured.out, err=captured.err)
-
-    return command
 
 
 def answered(done):

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from compress.cli import app
 from transfer.data.dataset import open_data, open_for, open_labelled, open_unlabelled
 from zoo.artifact import read_config
-from zoo.console import run
 
 LENET = ["--model", "lenet5", "--method", "scratch", "--epochs", "1"]
-
-
-@pytest.fixture
-def slimzoo(capsys):
-    """The exit code, and what was said on stdout and stderr."""
-
-    def call(*words):
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as done:
-            run(app, "slimzoo", [str(word) for word in words])
-        signal.signal(signal.SIGTERM, handler)
-        said = capsys.readouterr()
-        return done.value.code, said.out, said.err
-
-    return call
 
 
 def pictures(root, *folders, each=4):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import unicodedata
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,28 +15,10 @@ from transfer.data.folder import class_folders, list_folder
 from transfer.data.loader import load_pixels
 from transfer.data.remarks import leaks_and_contradictions
 from zoo.artifact import ModelConfig
-from zoo.console import run
 from zoo.image import HEIC_READABLE
 from zoo.preprocess import Preprocess
 
 DRY = ["--model", "resnet20", "--method", "scratch", "--dry-run"]
-
-
-@pytest.fixture
-def slimzoo(capsys):
-    from compress.cli import app
-
-    def command(*arguments):
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as done:
-                run(app, "slimzoo", [str(a) for a in arguments])
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=done.value.code, out=captured.out, err=captured.err)
-
-    return command
 
 
 def photograph(seed, side=40):
