@@ -70,7 +70,10 @@ def test_to_a_latency(dense, machine, tmp_path):
         (["--latency", "fast"], "--latency fast: wanted milliseconds, such as 5ms"),
         (["--latency", "-3"], "a latency of -3 ms must be above 0"),
         (["--latency", "1000ms"], "which is below 1000 ms: nothing to cut"),
-        (["--latency", "0.001ms"], r"^0\.001 ms is below what these groups can reach: the narrowest network takes 0\.[0-9]+ ms here"),
+        (
+            ["--latency", "0.001ms"],
+            r"^0\.001 ms is below what these groups can reach: the narrowest network takes 0\.[0-9]+ ms here",
+        ),
         (["--macs", "1"], "100% of the MACs keeps every channel: nothing to cut"),
         (["--threads", "1"], "threads=1 are for measuring a latency: name one"),
         (["--floor", "1"], r"^50% of the MACs is below .*: at least 100% stays; ask for more, allow narrower groups"),
