@@ -23,7 +23,6 @@ from typing import Literal, get_args
 from transfer.data.image_files import (
     LOOP,
     MADE_BY_SYSTEM,
-    WRITTEN,
     has_images,
     holds_only_output,
     subfolders,
@@ -117,7 +116,6 @@ def read_layout(root: Path, wanted: str = "auto", known: Collection[str] = ()) -
         found = replace(
             found,
             left=f"{root}: {names} {were} written by slimzoo and {were} left out",
-            ignored=(*found.ignored, *(Ignored(str(child), WRITTEN) for child in written)),
         )
     return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transfer.data.image_files import MADE_BY_SYSTEM
+from transfer.data.image_files import MADE_BY_SYSTEM, WRITTEN
 from transfer.data.listing import Ignored
 from zoo.image import HEIC_EXTENSIONS, HEIC_NEEDS
 
@@ -44,6 +44,7 @@ def left_out(ignored: Sequence[Ignored]) -> list[LeftOut]:
         ("warning", lambda e: e.why in CONVERTIBLE, "convert them to PNG or JPEG"),
         ("warning", lambda e: e.why.startswith("stands beside ") and Path(e.key).is_dir(), "beside parts, and none"),
         ("note", lambda e: e.why == MADE_BY_SYSTEM, MADE_BY_SYSTEM),
+        ("note", lambda e: e.why == WRITTEN, WRITTEN),
         ("note", lambda e: True, ""),
     )
     rest, found = list(ignored), []
