@@ -128,5 +128,5 @@ def test_files_for_which_there_is_no_place(tmp_path, lenet):
         bench([lenet], save=tmp_path / "nowhere" / "bench.json")
     with pytest.raises(UsageError, match=r"--save .* is a directory"):
         bench([lenet], save=tmp_path)
-    with pytest.raises(UsageError, match="has no directory to write into"):
+    with pytest.raises(UsageError, match="is no directory of slimzoo"):
         export_coded("timm:resnet18")
