@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,8 +210,8 @@ def measure(names: dict[str, str], rows: Rows, jobs: int, limit_s: float) -> Non
         return {"family": names[name], **in_a_process(name, limit_s)}
 
     with ThreadPoolExecutor(jobs) as pool:
-        for number, found in enumerate(pool.map(row, missing), start=1):
-            rows.keep(found)
+        for number, done in enumerate(as_completed([pool.submit(row, name) for name in missing]), start=1):
+            rows.keep(found := done.result())
             print(f"{number}/{len(missing)}", describe(found), flush=True)
 
 
