@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.prune.group import Group, Slice
+from transfer.training.cpu_operators import CpuOperators
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -115,7 +116,9 @@ class Taylor:
         gates: dict[tuple[str, int], list[Tensor]] = {}
         for inputs, labels in batches:
             model.zero_grad(set_to_none=True)
-            F.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            with CpuOperators():
+                loss = F.cross_entropy(model(inputs), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
             for name, parameter in model.named_parameters():
                 for dim in range(min(2, parameter.dim())):
                     gates.setdefault((name, dim), []).append(_gate_gradient(parameter, dim))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.sparse.masks import sparse_layers
+from transfer.training.cpu_operators import CpuOperators
 
 Scores = dict[str, Tensor]  # layer -> the weight's shape, float32, at least 0, and 0 for a weight of 0
 Criterion = Callable[[nn.Module], Scores]
@@ -61,7 +62,9 @@ class Taylor:
                 layer.weight.requires_grad_(True)
             for inputs, labels in self._batches:
                 copied.zero_grad(set_to_none=True)
-                F.cross_entropy(copied(inputs.to(device)), labels.to(device)).backward()  # type: ignore[no-untyped-call]
+                with CpuOperators():
+                    loss = F.cross_entropy(copied(inputs.to(device)), labels.to(device))
+                loss.backward()  # type: ignore[no-untyped-call]
                 for name, layer in layers.items():
                     assert layer.weight.grad is not None
                     scores[name] += (layer.weight.detach() * layer.weight.grad).square() / len(self._batches)

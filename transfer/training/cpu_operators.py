@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 FEW_PIXELS = 144  # 12 x 12: above, oneDNN is as fast or faster
+FEW_CHANNELS = 16
 COPIED = (F.hardtanh, F.relu6, F.hardswish, F.silu, F.mish)  # in place, their gradients need what is overwritten
 
 
 class CpuOperators(TorchFunctionMode):
-    """Within it, three kinds of operators are computed in other ways: same sums, less time.
+    """Within it, four kinds of operators are computed in other ways: same sums, less time.
 
     oneDNN has no fast gradient of the weights for a kernel that does not fit into the map without its padding, and
     falls back to a reference one. EfficientNet-Lite0's last stage has 3 x 3 maps at 96 px under kernels of 5 x 5: three
@@ -23,6 +24,10 @@ class CpuOperators(TorchFunctionMode):
 
     A 1 x 1 convolution is a matrix product over the channels, and of few pixels BLAS makes it faster, above all the
     gradient of the weights.
+
+    A 1 x 1 convolution with a stride reads every second or n-th pixel, which are taken first where channels are few:
+    the gradient of its weights, channels last, crashes in oneDNN (torch 2.14, fewer than 16 channels of 112 x 112 and
+    more: MobileOne's and FastViT's first layer).
 
     An activation in place whose gradient needs its input is a copy and a second pass over it; out of place it is one.
     """
@@ -49,12 +54,32 @@ def _conv2d(
 ) -> Tensor:
     if input.device.type == "cpu" and input.ndim == 4 and _is_product(input, weight, stride, padding, groups):
         return F.linear(input.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    if input.device.type == "cpu" and input.ndim == 4 and _skips_pixels(input, weight, stride, padding, groups):
+        down, across = (stride, stride) if isinstance(stride, int) else stride
+        return torch.conv2d(input[:, :, ::down, ::across], weight, bias)
     fits = all(side >= kernel for side, kernel in zip(input.shape[-2:], weight.shape[-2:], strict=True))
     if fits or isinstance(padding, str) or input.device.type != "cpu":
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     rows, columns = (padding, padding) if isinstance(padding, int) else padding
     padded = F.pad(input, (columns, columns, rows, rows)).contiguous(memory_format=torch.channels_last)
     return torch.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+
+
+def _skips_pixels(
+    input: Tensor,
+    weight: Tensor,
+    stride: int | tuple[int, ...],
+    padding: str | int | tuple[int, ...],
+    groups: int,
+) -> bool:
+    return (
+        groups == 1
+        and tuple(weight.shape[2:]) == (1, 1)
+        and set([stride] if isinstance(stride, int) else stride) != {1}
+        and not isinstance(padding, str)
+        and set([padding] if isinstance(padding, int) else padding) == {0}
+        and input.shape[1] < FEW_CHANNELS
+    )
 
 
 def _is_product(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfer.training.batch import TrainingData, normalized
+from transfer.training.cpu_operators import CpuOperators
 from transfer.training.device import training_device
 from transfer.training.optim import build_optimizer, freeze_stages_, set_rates_
 from transfer.training.recipe import Recipe
@@ -89,7 +90,8 @@ def overfit(
     for step in range(STEPS):
         set_mode_(model, recipe, training=True)
         set_rates_(optimizer, (step + 1) / STEPS)
-        loss = loss_of(model, inputs, labels)
+        with CpuOperators():
+            loss = loss_of(model, inputs, labels)
         if not loss.requires_grad:
             raise SlimzooError("no gradient reaches any parameter: the model's output is detached from its weights")
         optimizer.zero_grad(set_to_none=True)

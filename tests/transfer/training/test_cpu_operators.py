@@ -84,3 +84,31 @@ def test_what_changes_in_a_network() -> None:
     assert {(kernel, padding) for _, kernel, padding in gone} == {(1, 0)}
     assert max(side for side, *_ in gone) == 12
     assert {side for side, kernel, _ in faster.seen if kernel == 1} == {48, 24}
+
+
+@pytest.mark.parametrize("stride", [2, (2, 3)])
+def test_a_stride_of_single_pixels_takes_them_first(stride: object) -> None:
+    """In float64, where oneDNN is not asked: the same function and gradients."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 8, 1, stride=stride, dtype=torch.float64)
+    found = []
+    for context in (torch.enable_grad(), CpuOperators()):
+        inputs = torch.linspace(-1, 1, 2 * 3 * 7 * 8, dtype=torch.float64).view(2, 3, 7, 8).requires_grad_()
+        layer.zero_grad()
+        with context:
+            output = layer(inputs)
+        output.square().sum().backward()
+        found.append((output, inputs.grad, layer.weight.grad, layer.bias.grad))
+    for plain, taken in zip(*found, strict=True):
+        torch.testing.assert_close(plain, taken)
+
+
+def test_few_channels_with_a_stride_have_a_gradient() -> None:
+    """Channels last at 224 px: the process survives it."""
+    layer = nn.Conv2d(3, 64, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 224, 224).to(memory_format=torch.channels_last)
+    with CpuOperators():
+        output = layer(images)
+    output.sum().backward()
+    wanted = images[:, :, ::2, ::2].sum((0, 2, 3)).expand(64, 3)
+    torch.testing.assert_close(layer.weight.grad.flatten(1), wanted, rtol=1e-3, atol=0.1)
