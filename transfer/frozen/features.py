@@ -19,6 +19,7 @@ from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import LabelledPixels, Progress
 from transfer.training.device import training_device
 from zoo.classifier import AUXILIARY, classifier, classifier_name, features
+from zoo.errors import UsageError
 from zoo.preprocess import Preprocess
 
 # Of the rule that makes features from pixels, as PIXELS_VERSION in transfer/data/loader.py; for changes in the models'
@@ -112,7 +113,7 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
             handles.append(module.register_forward_pre_hook(before))
     try:
         with torch.no_grad():  # inference mode counts no versions
-            expected = features(model, images)
+            expected = _answers(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -122,8 +123,18 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
         folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
         folded.set_submodule(names[norm], nn.Identity())
     with torch.no_grad():
-        difference = (features(folded, images) - expected).abs().max()
+        difference = (_answers(folded, images) - expected).abs().max()
     return folded if difference <= FOLDED_TOLERANCE * expected.abs().max() else model
+
+
+def _answers(model: nn.Module, images: Tensor) -> Tensor:
+    """What enters the classifier; of a network with several, its logits."""
+    try:
+        classifier_name(model)
+    except UsageError:
+        answers: Tensor = model(images)
+        return answers
+    return features(model, images)
 
 
 def _key(model: nn.Module, data: LabelledPixels, preprocess: Preprocess) -> str:

@@ -225,3 +225,28 @@ def test_folding_does_happen():
     found = folded(model, torch.randn(2, 3, 64, 64))
     assert not [m for m in found.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+class TwoHeads(nn.Module):
+    """As distilled networks are: the mean of two classifiers' logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.head, self.head_dist = nn.Linear(8, 5), nn.Linear(8, 5)
+
+    def get_classifier(self):
+        return self.head, self.head_dist
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().mean((2, 3))
+        return (self.head(x) + self.head_dist(x)) / 2
+
+
+def test_folding_of_a_network_with_two_classifiers():
+    torch.manual_seed(0)
+    model, inputs = TwoHeads().eval(), torch.randn(2, 3, 16, 16)
+    randomize_norms_(model)
+    found = folded(model, inputs)
+    assert not [m for m in found.modules() if isinstance(m, nn.BatchNorm2d)]
+    torch.testing.assert_close(found(inputs), model(inputs), rtol=1e-4, atol=1e-5)
