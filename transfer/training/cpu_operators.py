@@ -52,11 +52,13 @@ def _conv2d(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Tensor:
-    if input.device.type == "cpu" and input.ndim == 4 and _is_product(input, weight, stride, padding, groups):
-        return F.linear(input.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-    if input.device.type == "cpu" and input.ndim == 4 and _skips_pixels(input, weight, stride, padding, groups):
-        down, across = (stride, stride) if isinstance(stride, int) else stride
-        return torch.conv2d(input[:, :, ::down, ::across], weight, bias)
+    down, across = (stride, stride) if isinstance(stride, int) else (stride[0], stride[-1])
+    if input.device.type == "cpu" and input.ndim == 4 and _is_pointwise(weight, padding, groups):
+        if (down, across) == (1, 1):
+            if _has_few_pixels(input):
+                return F.linear(input.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+        elif input.shape[1] < FEW_CHANNELS:
+            return torch.conv2d(input[:, :, ::down, ::across], weight, bias)
     fits = all(side >= kernel for side, kernel in zip(input.shape[-2:], weight.shape[-2:], strict=True))
     if fits or isinstance(padding, str) or input.device.type != "cpu":
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
@@ -65,36 +67,15 @@ def _conv2d(
     return torch.conv2d(padded, weight, bias, stride, 0, dilation, groups)
 
 
-def _skips_pixels(
-    input: Tensor,
-    weight: Tensor,
-    stride: int | tuple[int, ...],
-    padding: str | int | tuple[int, ...],
-    groups: int,
-) -> bool:
+def _is_pointwise(weight: Tensor, padding: str | int | tuple[int, ...], groups: int) -> bool:
     return (
         groups == 1
         and tuple(weight.shape[2:]) == (1, 1)
-        and set([stride] if isinstance(stride, int) else stride) != {1}
         and not isinstance(padding, str)
         and set([padding] if isinstance(padding, int) else padding) == {0}
-        and input.shape[1] < FEW_CHANNELS
     )
 
 
-def _is_product(
-    input: Tensor,
-    weight: Tensor,
-    stride: int | tuple[int, ...],
-    padding: str | int | tuple[int, ...],
-    groups: int,
-) -> bool:
-    return (
-        groups == 1
-        and tuple(weight.shape[2:]) == (1, 1)
-        and set([stride] if isinstance(stride, int) else stride) == {1}
-        and not isinstance(padding, str)
-        and set([padding] if isinstance(padding, int) else padding) == {0}
-        and input.shape[2] * input.shape[3] <= FEW_PIXELS
-        and input.is_contiguous(memory_format=torch.channels_last)
-    )
+def _has_few_pixels(input: Tensor) -> bool:
+    """Channels last, so that the product needs no copy."""
+    return input.shape[2] * input.shape[3] <= FEW_PIXELS and input.is_contiguous(memory_format=torch.channels_last)

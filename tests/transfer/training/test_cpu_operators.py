@@ -1,5 +1,6 @@
 """Convolutions whose kernel is larger than their input."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -24,21 +25,25 @@ class Convolutions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("groups", [1, 2, 6])
-@pytest.mark.parametrize("padding", [2, (2, 1), "same"])
-def test_outputs_and_gradients_are_those_of_a_plain_convolution(groups: int, padding: object) -> None:
-    torch.manual_seed(0)
-    layer = nn.Conv2d(6, 6, 5, padding=padding, groups=groups, stride=1, dtype=torch.float64)
+def assert_same_function_and_gradients(layer: nn.Conv2d, shape: tuple[int, ...]) -> None:
     found = []
     for context in (torch.enable_grad(), CpuOperators()):
-        inputs = torch.linspace(-1, 1, 2 * 6 * 3 * 4, dtype=torch.float64).view(2, 6, 3, 4).requires_grad_()
+        inputs = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).view(shape).requires_grad_()
         layer.zero_grad()
         with context:
             output = layer(inputs)
         output.square().sum().backward()
         found.append((output, inputs.grad, layer.weight.grad, layer.bias.grad))
-    for plain, padded in zip(*found, strict=True):
-        torch.testing.assert_close(padded, plain, rtol=1e-12, atol=1e-12)
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("padding", [2, (2, 1), "same"])
+def test_outputs_and_gradients_are_those_of_a_plain_convolution(groups: int, padding: object) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 6, 5, padding=padding, groups=groups, stride=1, dtype=torch.float64)
+    assert_same_function_and_gradients(layer, (2, 6, 3, 4))
 
 
 def test_strides_dilations_and_words_for_arguments() -> None:
@@ -91,16 +96,7 @@ def test_a_stride_of_single_pixels_takes_them_first(stride: object) -> None:
     """In float64, where oneDNN is not asked: the same function and gradients."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 8, 1, stride=stride, dtype=torch.float64)
-    found = []
-    for context in (torch.enable_grad(), CpuOperators()):
-        inputs = torch.linspace(-1, 1, 2 * 3 * 7 * 8, dtype=torch.float64).view(2, 3, 7, 8).requires_grad_()
-        layer.zero_grad()
-        with context:
-            output = layer(inputs)
-        output.square().sum().backward()
-        found.append((output, inputs.grad, layer.weight.grad, layer.bias.grad))
-    for plain, taken in zip(*found, strict=True):
-        torch.testing.assert_close(plain, taken)
+    assert_same_function_and_gradients(layer, (2, 3, 7, 8))
 
 
 def test_few_channels_with_a_stride_have_a_gradient() -> None:
