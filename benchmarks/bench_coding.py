@@ -39,27 +39,27 @@ from record import RESULTS, Rows, commit, write_result
 from torch import nn
 
 import zoo
-from compress.coding.export import check_decodes, encode
-from compress.distill.distillation import Distillation
-from compress.distill.loss import taught_by
-from compress.prune.importance import Taylor
-from compress.prune.structured import prune_channels
-from compress.share.cluster import share_weights
-from compress.sparse.dead import remove_dead_units
-from compress.sparse.masks import nonzeros, sparse_layers
-from compress.sparse.order import in_order_of_weights
-from compress.sparse.sparsify import Unstructured, sparsify_weights
+from compress.clustering.cluster import share_weights
+from compress.deployment.coded import check_decodes, encode
+from compress.pruning.importance import Taylor
+from compress.pruning.structured import prune_channels
+from compress.recovery.distillation import Distillation
+from compress.recovery.masks import nonzeros, sparse_layers
+from compress.recovery.teacher import taught_by
+from compress.sparsity.dead import remove_dead_units
+from compress.sparsity.order import in_order_of_weights
+from compress.sparsity.sparsify import Unstructured, sparsify_weights
+from transfer.data.augment import Augment, augment_batch, augment_for
 from transfer.data.loader import LabelledPixels, batches
 from transfer.evaluation.statistics import paired_drop
-from transfer.training.augment import Augment, augment_batch, augment_for
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import OptimizerName, Recipe
 from transfer.training.step import LossFn
-from zoo.artifact import LoadedModel, ModelConfig, load_model, save_model
-from zoo.coded.file import decode
 from zoo.console import Console
-from zoo.directory import new_directory
-from zoo.predictor import TorchPredictor
+from zoo.files.coded_file import decode
+from zoo.files.directory import new_directory
+from zoo.files.model_directory import LoadedModel, ModelConfig, load_model, save_model
+from zoo.files.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 
 PREPROCESS = Preprocess(size=(28, 28), mean=(0.1307,), std=(0.3081,))  # of MNIST's training images

@@ -24,17 +24,17 @@ import numpy as np
 from bench_prune import NOT_WORSE, STEPS, answers, figures_of, fitted
 from record import Rows, write_result
 
-from compress.deploy.benchmark import bench
-from compress.deploy.export import export
-from compress.gradient_batches import BATCH
-from compress.prune.cut import cut_copy
-from compress.prune.groups import find_groups
-from compress.prune.latency import LatencyTable, latency_table, measured_ms, sampled
-from compress.prune.step import Choice, Cutter, prune
+from compress.benchmark.harness import bench
+from compress.dependency.cut import cut_copy
+from compress.dependency.groups import find_groups
+from compress.deployment.export import export
+from compress.pruning.latency import LatencyTable, latency_table, measured_ms, sampled
+from compress.pruning.step import Choice, Cutter, prune
+from compress.recovery.gradient_batches import BATCH
 from transfer.data.dataset import open_for
 from transfer.data.parts import Pixels, read_pixels
 from transfer.evaluation.statistics import paired_drop
-from zoo.artifact import LoadedModel, load_model
+from zoo.files.model_directory import LoadedModel, load_model
 
 SHARE = 0.5  # of the milliseconds
 UNSEEN = 12  # networks

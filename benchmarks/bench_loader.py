@@ -38,8 +38,8 @@ def one(side: int, way: str) -> dict[str, float]:
     from transfer.training import finetune as loop
     from transfer.training import step as stepping
     from transfer.training.recipe import Recipe
+    from zoo.create import create_model
     from zoo.preprocess import Preprocess
-    from zoo.registry import create_model
 
     loop.AHEAD = {"cuda": 2, "cpu": 2 if way == "ahead" else 0}
     if way == "freed":

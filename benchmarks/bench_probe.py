@@ -30,10 +30,10 @@ from transfer.data.loader import load_pixels
 from transfer.data.sources import Data
 from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import fit_probe
+from zoo.create import create_model
+from zoo.models.tapped import Tapped, tap
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
-from zoo.tapped import Tapped, tap
-from zoo.weights import WEIGHTS
+from zoo.pretrained.weights import WEIGHTS
 
 MODEL, SIZE = "tf_efficientnet_lite0", 96
 BARS = {"speedup": 20.0, "top1_pct": 56.0}

@@ -34,21 +34,22 @@ import torch
 from record import Rows, write_result
 from torch import nn
 
-from compress.gradient_batches import BATCH, gradient_batches
-from compress.prune.recover import recipe_after_cut
-from compress.prune.step import prune
+from compress.pruning.recover import recipe_after_cut
+from compress.pruning.step import prune
+from compress.recovery.gradient_batches import BATCH, gradient_batches
 from transfer.data.dataset import open_for
 from transfer.data.loader import batches
-from transfer.data.parts import Pixels, measure, predictor_of, read_pixels
+from transfer.data.parts import Pixels, read_pixels
+from transfer.evaluation.measure import measure, predictor_of
 from transfer.evaluation.statistics import paired_drop
-from transfer.fit import fit
+from transfer.fitting.step import fit
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
-from zoo.artifact import LoadedModel, load_model
 from zoo.classifier import classifier, reset_classifier_
 from zoo.cost import count_macs
-from zoo.init import he_normal_
-from zoo.tapped import Tapped
+from zoo.files.model_directory import LoadedModel, load_model
+from zoo.models.init import he_normal_
+from zoo.models.tapped import Tapped
 
 SHARES = (0.5, 0.25, 0.125)
 STEPS = 300

@@ -21,10 +21,10 @@ import torch
 from record import write_result
 from torch import nn
 
-from compress.prune.groups import find_groups
-from compress.prune.structured import prune_channels
+from compress.dependency.groups import find_groups
+from compress.pruning.structured import prune_channels
 from zoo.classifier import classifier
-from zoo.registry import create_model
+from zoo.create import create_model
 
 SIZE = (3, 224, 224)
 MODELS = (

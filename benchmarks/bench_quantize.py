@@ -43,25 +43,26 @@ from numpy.typing import NDArray
 from record import Rows, write_result
 
 import zoo
-from compress.deploy.benchmark import bench
-from compress.deploy.export import export, export_network, finish, in_memory, network_of
-from compress.quantize.adaround import adaround
-from compress.quantize.bias import correct_biases, input_means
-from compress.quantize.calibrate import METHODS, Images, watch
-from compress.quantize.cpu import SCHEMES, best_scheme, convolution_at_full_scale, exact_at_full_scale
-from compress.quantize.equalize import equalize
-from compress.quantize.ptq import activations, quantize_static
-from compress.quantize.rounding import Roundings, round_to_nearest
-from compress.quantize.step import CALIBRATION_IMAGES, quantize
+from compress.benchmark.harness import bench
+from compress.deployment.export import export, finish, in_memory, network_of
+from compress.graph.network import export_network
+from compress.quantization.adaround import adaround
+from compress.quantization.bias import correct_biases, input_means
+from compress.quantization.calibrate import METHODS, Images, watch
+from compress.quantization.cpu import SCHEMES, best_scheme, convolution_at_full_scale, exact_at_full_scale
+from compress.quantization.equalize import equalize
+from compress.quantization.ptq import activations, quantize_static
+from compress.quantization.rounding import Roundings, round_to_nearest
+from compress.quantization.step import CALIBRATION_IMAGES, quantize
 from compress.report.statistics import ratio_interval
 from transfer.data.dataset import open_for
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import read_pixels
 from transfer.evaluation.statistics import paired_drop
-from transfer.fit import fit
+from transfer.fitting.step import fit
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
-from zoo.artifact import ModelConfig, load_model
+from zoo.files.model_directory import ModelConfig, load_model
 
 TASKS: dict[str, dict[str, Any]] = {
     "emoji, tf_efficientnet_lite0": {"model": "tf_efficientnet_lite0", "method": "finetune", "size": 96},
@@ -406,9 +407,9 @@ def calibration_memory() -> dict[str, Any]:
     """The largest memory of a process that watches all activations of a ResNet-18 over 1,000 images of 224 px."""
     program = (
         "import sys, numpy, onnx\n"
-        "from compress.deploy.benchmark_worker import peak_bytes\n"
-        "from compress.quantize.calibrate import Images, watch\n"
-        "from compress.quantize.ptq import activations\n"
+        "from compress.benchmark.worker import peak_bytes\n"
+        "from compress.quantization.calibrate import Images, watch\n"
+        "from compress.quantization.ptq import activations\n"
         "from zoo.preprocess import Preprocess\n"
         "network = onnx.load(sys.argv[1])\n"
         "pixels = numpy.random.default_rng(0).integers(0, 256, (1000, 224, 224, 3), dtype=numpy.uint8)\n"

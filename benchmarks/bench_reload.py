@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from record import write_result
 
-from compress.prune.structured import prune_channels
+from compress.pruning.structured import prune_channels
 from zoo import create_model, save_model
-from zoo.artifact import ModelConfig
-from zoo.directory import new_directory
+from zoo.files.directory import new_directory
+from zoo.files.model_directory import ModelConfig
 from zoo.preprocess import Preprocess
 
 FRESH = """

@@ -119,10 +119,11 @@ def one(name: str, folder: Path) -> dict[str, Any]:
     import torch
 
     from compress import export, prune, quantize
-    from compress.prune.mask import mask_
+    from compress.dependency.mask import mask_
     from transfer import fit
-    from zoo import load_model, upstream
-    from zoo.registry import create_model
+    from zoo import load_model
+    from zoo.create import create_model
+    from zoo.pretrained import upstream
 
     torch.set_num_threads(1)
     with torch.device("meta"):
@@ -175,10 +176,10 @@ def one(name: str, folder: Path) -> dict[str, Any]:
 def _save_untrained(name: str, side: int, out: Path) -> None:
     """The network as it is built, for the stages that need no training."""
     from zoo import save_model
-    from zoo.artifact import ModelConfig
-    from zoo.directory import new_directory
+    from zoo.create import create_model
+    from zoo.files.directory import new_directory
+    from zoo.files.model_directory import ModelConfig
     from zoo.preprocess import Preprocess
-    from zoo.registry import create_model
 
     names = tuple(f"class-{number}" for number in range(CLASSES))
     config = ModelConfig(

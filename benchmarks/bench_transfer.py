@@ -91,7 +91,7 @@ def _few(google: Path, folder: Path, seed: int) -> Path:
 
 
 def _ours(method: str, data: Path, test: Path, seed: int, folder: Path) -> dict[str, Any]:
-    from transfer.fit import fit
+    from transfer.fitting.step import fit
 
     os.environ["SLIMZOO_CACHE"] = str(folder / f"cache-{method}")  # what another run computed is not there
     began = time.monotonic()
@@ -116,7 +116,7 @@ def _arrays(data: Path, test: Path, seed: int) -> dict[str, Any]:
 
     from transfer.data.dataset import open_data
     from transfer.data.parts import read_pixels
-    from zoo.weights import WEIGHTS
+    from zoo.pretrained.weights import WEIGHTS
 
     preprocess = replace(WEIGHTS["tf_efficientnet_lite0"].preprocess.at(SIZE), mode="squash", resize_to=None)
     source = open_data(data, test=str(test), seed=seed)
@@ -224,8 +224,8 @@ def one_shot(emoji: Path, *, ways: int = 20, episodes: int = 1000) -> dict[str, 
     from transfer.data.sources import index_listing, list_source
     from transfer.frozen.features import frozen_features
     from transfer.frozen.prototype import fit_prototype
-    from zoo.tapped import Tapped, tap
-    from zoo.weights import WEIGHTS
+    from zoo.models.tapped import Tapped, tap
+    from zoo.pretrained.weights import WEIGHTS
 
     preprocess = replace(WEIGHTS["tf_efficientnet_lite0"].preprocess.at(SIZE), mode="squash", resize_to=None)
     pixels: dict[str, LabelledPixels] = {}

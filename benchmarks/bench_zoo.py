@@ -19,8 +19,8 @@ from record import write_result
 from torch import Tensor, nn
 
 import zoo
-from zoo.init import he_normal_
-from zoo.registry import model_entry
+from zoo.models.init import he_normal_
+from zoo.models.registry import model_entry
 
 
 @torch.no_grad()

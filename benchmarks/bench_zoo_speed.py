@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import zoo
 from compress.report.statistics import ratio_interval
-from zoo.registry import model_entry
+from zoo.models.registry import model_entry
 
 BAR = 0.97  # no interval of a speed ratio wholly below
 BUILD_BAR_MS = 5.0

@@ -22,16 +22,16 @@ from checkpoint_faults import died, fork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfer.data.augment import NONE
 from transfer.data.loader import LabelledPixels
 from transfer.training import boundary
-from transfer.training.augment import NONE
 from transfer.training.checkpoint import Checkpoint, newest_checkpoint
 from transfer.training.finetune import Finetuned, LossFn, TrainingData, finetune
 from transfer.training.recipe import Recipe
-from zoo import efficientnet, lenet, resnet, vit
+from zoo.create import create_model
 from zoo.errors import SlimzooError
+from zoo.models import efficientnet, lenet, resnet, vit
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 GREY, COLOUR = Preprocess(size=(28, 28), mean=(0.5,), std=(0.25,)), Preprocess(size=(32, 32))
 IMAGES, BATCH = 50, 8  # 7 steps an epoch

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from zoo.registry import model_entry
+from zoo.models.registry import model_entry
 
 
 def peer_of(name: str) -> nn.Module | None:

@@ -15,9 +15,9 @@ from typing import Any
 from record import RESULTS, ROOT
 
 from zoo.cards import brief, write_costs
-from zoo.origins import Own, Upstream
-from zoo.registry import list_models
-from zoo.weights import WEIGHTS
+from zoo.models.registry import list_models
+from zoo.pretrained.origins import Own, Upstream
+from zoo.pretrained.weights import WEIGHTS
 
 Figures = dict[str, Any]
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from compress.deploy.machine import describe_machine
+from compress.benchmark.machine import describe_machine
 from zoo import lineage
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ class Rows:
 def commit() -> dict[str, Any]:
     """`dirty`: the code measured was not exactly that of the commit. Results themselves do not count."""
     head = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!zoo/own_weights")
+    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!zoo/pretrained/own_weights")
     return {"commit": head, "dirty": None if changes is None else bool(changes)}
 
 

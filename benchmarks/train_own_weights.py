@@ -2,9 +2,9 @@
 
     python benchmarks/train_own_weights.py [ARCHITECTURE...]
 
-Three seeds each, on a split that does not change; the run in the middle goes into zoo/own_weights/, as float16, and
-what is measured is that file. MNIST is found by SLIMZOO_DATA (default ../shared/data). Nothing is chosen on the test
-images but which of three equal runs is shipped, and it is the median.
+Three seeds each, on a split that does not change; the run in the middle goes into zoo/pretrained/own_weights/, as
+float16, and what is measured is that file. MNIST is found by SLIMZOO_DATA (default ../shared/data). Nothing is chosen
+on the test images but which of three equal runs is shipped, and it is the median.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import torch
 from record import ROOT, commit, write_result
 
 import zoo
+from transfer.data.augment import augment_for
 from transfer.data.dataset import open_data
 from transfer.data.loader import LabelledPixels, load_pixels
 from transfer.data.split import TEST, TRAIN
 from transfer.evaluation.evaluate import evaluate_pixels
-from transfer.training.augment import augment_for
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo.console import Console
-from zoo.directory import sha256, write_tensors
-from zoo.predictor import TorchPredictor
+from zoo.disk import sha256, write_tensors
+from zoo.files.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
 
 SEEDS = (0, 1, 2)
-OUT = ROOT / "zoo/own_weights"
+OUT = ROOT / "zoo/pretrained/own_weights"
 
 
 def mnist10k(preprocess: Preprocess) -> tuple[LabelledPixels, LabelledPixels]:

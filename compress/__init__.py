@@ -5,28 +5,25 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from zoo.lazy import keep_functions
-
 _HOME = {
-    "bench": "deploy.benchmark",
+    "bench": "benchmark.harness",
     "build_report": "report.report",
-    "cluster": "share.step",
-    "demo": "demo",
-    "distill": "distill.step",
-    "export": "deploy.export",
-    "export_coded": "coding.export",
-    "find_groups": "prune.groups",
-    "l2_norm": "prune.importance",
-    "prune": "prune.step",
-    "prune_channels": "prune.structured",
-    "quantize": "quantize.step",
-    "quantize_static": "quantize.ptq",
-    "share_weights": "share.cluster",
-    "sparsify": "sparse.step",
-    "sparsify_weights": "sparse.sparsify",
+    "cluster": "clustering.step",
+    "demo": "demonstration",
+    "distill": "distillation.step",
+    "export": "deployment.export",
+    "export_coded": "deployment.coded",
+    "find_groups": "dependency.groups",
+    "l2_norm": "pruning.importance",
+    "prune": "pruning.step",
+    "prune_channels": "pruning.structured",
+    "quantize": "quantization.step",
+    "quantize_static": "quantization.ptq",
+    "share_weights": "clustering.cluster",
+    "sparsify": "sparsity.step",
+    "sparsify_weights": "sparsity.sparsify",
 }
 __all__ = sorted(_HOME)
-keep_functions(__name__, _HOME)
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `import compress` reaches torch on first use only

@@ -12,11 +12,11 @@ import typer
 
 import transfer.cli
 import zoo.cli
-from compress.distill.distillation import Distillation
-from compress.prune.cli import app as prune_app
+from compress.clustering.cli import app as share_app
+from compress.pruning.cli import app as prune_app
+from compress.recovery.distillation import Distillation
 from compress.say import Features, Patience, Temperature, Weight, say_before_and_after, say_large_loss
-from compress.share.cli import app as share_app
-from compress.sparse.cli import app as sparse_app
+from compress.sparsity.cli import app as sparse_app
 from transfer.cli import describe_metrics
 from zoo.console import (
     Arch,
@@ -33,7 +33,7 @@ from zoo.console import (
 from zoo.lineage import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from compress.quantize.nearest import Nearest
+    from compress.quantization.nearest import Nearest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,8 +77,8 @@ def distill(
     json: Json = False,
 ) -> None:
     """Train a small model on the answers of a better one."""
-    from compress.distill.step import distill as run
-    from zoo.adopt import adopt_all
+    from compress.distillation.step import distill as run
+    from zoo.files.adopt import adopt_all
 
     with Console(as_json=json) as console:
         student, teacher = adopt_all([student, teacher], arch=arch, preprocess=preprocess, classes=classes)
@@ -137,10 +137,10 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Make an int8 ONNX model, calibrated on training images, or one in another format."""
-    from compress.quantize.converted import Converted
-    from compress.quantize.ptq import without_int8
-    from compress.quantize.step import quantize as run
-    from zoo.adopt import adopt_but_onnx
+    from compress.quantization.converted import Converted
+    from compress.quantization.ptq import without_int8
+    from compress.quantization.step import quantize as run
+    from zoo.files.adopt import adopt_but_onnx
 
     with Console(as_json=json) as console:
         directory, preprocess, classes = adopt_but_onnx(directory, arch, preprocess, classes)
@@ -193,9 +193,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Write DIR/model.onnx: pixels in, probabilities out, class names inside; and DIR/deploy/, which runs anywhere."""
-    from compress.deploy.export import export as run
-    from zoo.adopt import adopt_but_onnx
+    from compress.deployment.export import export as run
     from zoo.errors import UsageError
+    from zoo.files.adopt import adopt_but_onnx
 
     with Console(as_json=json) as console:
         directory, preprocess, classes = adopt_but_onnx(directory, arch, preprocess, classes)
@@ -228,8 +228,8 @@ def _say_changes(console: Console, source: str, record: dict[str, Any]) -> None:
 
 
 def _export_coded(console: Console, directory: str) -> None:
-    from compress.coding.export import export_coded
-    from zoo.artifact import CODED
+    from compress.deployment.coded import export_coded
+    from zoo.files.model_directory import CODED
 
     record = export_coded(directory, progress=console.progress)
     path = Path(directory, CODED)
@@ -261,11 +261,11 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
-    from compress.deploy.benchmark import bench as run
-    from compress.deploy.benchmark import format_rows
-    from zoo.adopt import adopt_all
+    from compress.benchmark.harness import bench as run
+    from compress.benchmark.harness import format_rows
     from zoo.errors import SlimzooError, UsageError
-    from zoo.upstream import is_upstream, place_of
+    from zoo.files.adopt import adopt_all
+    from zoo.pretrained.upstream import is_upstream, place_of
 
     absent = [m for m in models if not is_upstream(m) and place_of(m) is None and not Path(m).exists()]
     if absent:
@@ -308,15 +308,16 @@ def resume(
     json: Json = False,
 ) -> None:
     """Continue an interrupted step that trains; it ends as if it had never been interrupted."""
-    from compress.distill.step import distill as distill_step
-    from compress.prune.step import prune as prune_step
-    from compress.quantize.step import quantize as quantize_step
-    from compress.share.step import cluster
-    from compress.sparse.step import sparsify
-    from transfer.fit import fit as fit_step
+    from compress.clustering.step import cluster
+    from compress.distillation.step import distill as distill_step
+    from compress.pruning.step import prune as prune_step
+    from compress.quantization.step import quantize as quantize_step
+    from compress.sparsity.step import sparsify
+    from transfer.fitting.step import fit as fit_step
     from transfer.training.distributed import is_main, processes, world_size
-    from zoo.directory import RUN, partial_of
     from zoo.errors import UsageError
+    from zoo.files.directory import partial_of
+    from zoo.files.manifest import RUN
 
     with processes(), Console(as_json=json, silent=not is_main()) as console:
         out = directory.with_name(directory.name.removesuffix(".partial"))
@@ -355,9 +356,9 @@ def demo(
     json: Json = False,
 ) -> None:
     """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
-    from compress.demo import STEPS
-    from compress.demo import demo as run
-    from zoo.directory import check_free
+    from compress.demonstration import STEPS
+    from compress.demonstration import demo as run
+    from zoo.files.directory import check_free
 
     with Console(as_json=json) as console:
         if dry_run:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.data.split import TEST, VAL
-from zoo.artifact import ModelConfig
+from zoo.files.model_directory import ModelConfig
 
 LARGE_LOSS = 5.0  # points of accuracy that are told by themselves
 ROUNDING = 1e-9  # of shares of right answers

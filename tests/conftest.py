@@ -63,7 +63,7 @@ def slimzoo(capsys, monkeypatch):
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """Empty caches, and nobody answers."""
-    from zoo import download
+    from zoo.pretrained import download
 
     monkeypatch.setattr(download, "reachable", lambda address: False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

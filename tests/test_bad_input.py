@@ -27,7 +27,7 @@ EPOCHS = 8
 FORKING_SERVER = """
 import gc, json, os, signal, sys
 import altair, sklearn.datasets, torch._dynamo, vl_convert
-import transfer.evaluation.evaluate, transfer.fit, transfer.predict
+import transfer.evaluation.evaluate, transfer.fitting.step, transfer.prediction
 from compress.__main__ import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored

@@ -20,14 +20,14 @@ from torch import nn
 
 import zoo
 from compress.cli import app
-from compress.deploy.export import export_network
-from zoo.artifact import ModelConfig, load_model, save_model
+from compress.graph.network import export_network
 from zoo.classifier import classifier, classifier_name, features, reset_classifier_, stages
 from zoo.console import run
-from zoo.directory import new_directory
-from zoo.layers import DropPath
+from zoo.files.directory import new_directory
+from zoo.files.model_directory import ModelConfig, load_model, save_model
+from zoo.models.layers import DropPath
+from zoo.models.registry import FAMILIES, Entry, model_entry
 from zoo.preprocess import Preprocess
-from zoo.registry import FAMILIES, Entry, model_entry
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,7 +92,7 @@ def test_every_family_has_a_tiny_instance_and_names_its_paper(family):
     assert "et al. " in paper or "&" in paper
     assert any(str(year) in paper for year in range(1958, 2027))
     assert "https://" in paper
-    assert (ROOT / "zoo" / f"{family}.py").read_text(encoding="utf-8").count("\n") < 320
+    assert (ROOT / "zoo/models" / f"{family}.py").read_text(encoding="utf-8").count("\n") < 320
 
 
 @every_model
@@ -248,7 +248,7 @@ TOY = '''"""Toy (Nobody et al. 2026, https://example.org): a family that nobody 
 
 from torch import Tensor, nn
 
-from zoo.registry import register_model
+from zoo.models.registry import register_model
 
 TINY: dict[str, dict[str, object]] = {"toy": {"width": 32}}
 

@@ -8,19 +8,19 @@ from functools import partial
 
 import pytest
 
-from compress.coding.export import export_coded
-from compress.deploy.benchmark import bench
-from compress.distill.step import distill
-from compress.prune import latency
-from compress.prune.step import prune
-from compress.quantize.step import quantize
-from compress.share.step import cluster
-from compress.sparse.step import sparsify
-from transfer.fit import fit
+from compress.benchmark.harness import bench
+from compress.clustering.step import cluster
+from compress.deployment.coded import export_coded
+from compress.distillation.step import distill
+from compress.pruning import latency
+from compress.pruning.step import prune
+from compress.quantization.step import quantize
+from compress.sparsity.step import sparsify
+from transfer.fitting.step import fit
 from zoo import create_model
-from zoo.artifact import ModelConfig, save_model
-from zoo.directory import new_directory
 from zoo.errors import UsageError
+from zoo.files.directory import new_directory
+from zoo.files.model_directory import ModelConfig, save_model
 from zoo.preprocess import Preprocess
 
 GREY = Preprocess(size=(28, 28), mean=(0.5,), std=(0.5,))

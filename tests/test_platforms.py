@@ -19,7 +19,7 @@ import importlib, pkgutil, sys
 assert sys.modules["fcntl"] is None
 for package in {packages!r}:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.endswith("__main__") and module.name != "compress.deploy.infer":
+        if not module.name.endswith("__main__") and module.name != "compress.deployment.infer":
             importlib.import_module(module.name)
 """
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "benchmarks/record.py"
-
 
 @pytest.fixture
-def record(tmp_path):
-    spec = importlib.util.spec_from_file_location("record", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.RESULTS = tmp_path / "results"
-    return module
+def record(tmp_path, monkeypatch):
+    import record
+
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    return record
 
 
 def test_result_carries_its_provenance(record):

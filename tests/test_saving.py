@@ -16,19 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-import zoo.rehearsal
-from compress.deploy import float_model
-from compress.deploy.export import export, export_network
-from compress.distill.step import distill
-from compress.prune.step import prune
-from compress.quantize.step import quantize
-from compress.share.step import cluster
-from compress.sparse.step import sparsify
+import zoo.files.rehearsal
+from compress.clustering.step import cluster
+from compress.deployment import float_model
+from compress.deployment.export import export
+from compress.distillation.step import distill
+from compress.graph.network import export_network
+from compress.pruning.step import prune
+from compress.quantization.step import quantize
+from compress.sparsity.step import sparsify
 from transfer.data import parts
-from transfer.fit import fit
-from zoo import directory, surgery
-from zoo.artifact import load_model, read_config
+from transfer.fitting.step import fit
+from zoo import disk, tensors
 from zoo.errors import SlimzooError, UsageError
+from zoo.files import directory, manifest, surgery
+from zoo.files.model_directory import load_model, read_config
 
 
 class PixelsAreRead(Exception):
@@ -176,7 +178,7 @@ def no_json(tmp_path, monkeypatch):
             raise TypeError("keys must be str, int, float, bool or None, not tuple")
         return json.dumps(document).encode()
 
-    monkeypatch.setattr(directory, "json_bytes", refuse)
+    monkeypatch.setattr(disk, "json_bytes", refuse)
     yield tmp_path / "model"
 
 
@@ -210,12 +212,12 @@ def a_tensor_that_no_file_holds(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def modules_that_read_another_state(tmp_path, monkeypatch):
-    load = surgery.load_tensors_
+    load = tensors.load_tensors_
 
     def load_shifted(model, tensors):
         load(model, {name: t + 1 if t.is_floating_point() else t for name, t in tensors.items()})
 
-    monkeypatch.setattr(surgery, "load_tensors_", load_shifted)
+    monkeypatch.setattr(tensors, "load_tensors_", load_shifted)
     yield tmp_path / "model"
 
 
@@ -228,7 +230,7 @@ def a_loaded_model_that_answers_otherwise(tmp_path, monkeypatch):
         loaded.model.register_forward_hook(lambda module, inputs, output: output.flip(1))
         return loaded
 
-    monkeypatch.setattr(zoo.rehearsal, "load_model", load)
+    monkeypatch.setattr(zoo.files.rehearsal, "load_model", load)
     yield tmp_path / "model"
 
 
@@ -299,7 +301,7 @@ def test_pictures_that_fail_in_the_end_cost_no_model(here, tmp_path, monkeypatch
     def fail(*args, **kwargs):
         raise ValueError("a class name that no chart shows")
 
-    monkeypatch.setattr(sys.modules["transfer.fit"], "write_findings", fail)
+    monkeypatch.setattr(sys.modules["transfer.fitting.step"], "write_findings", fail)
     told = []
     verbs(here)["fit by scratch"](out=tmp_path / "model", epochs=0, tell=told.append)
     assert "not all pictures were drawn (a class name that no chart shows); the model is whole" in told
@@ -311,7 +313,7 @@ def test_a_rehearsal_leaves_nothing_and_changes_nothing(here, tmp_path):
     loaded = load_model(here / "model")
     loaded.model.train()
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
-    zoo.rehearsal.rehearse(tmp_path, loaded.model, loaded.config, {"verb": "fit", "arguments": {}})
+    zoo.files.rehearsal.rehearse(tmp_path, loaded.model, loaded.config, {"verb": "fit", "arguments": {}})
     assert list(tmp_path.iterdir()) == []
     assert loaded.model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in loaded.model.state_dict().items())
@@ -333,7 +335,7 @@ def test_a_finished_model_that_cannot_take_its_place_is_kept(tmp_path, monkeypat
         directory.new_directory(out, run={"verb": "fit", "arguments": {}}) as work,
     ):
         (work / "weights").write_bytes(b"trained")
-    directory.verify_manifest(tmp_path / "model.partial")
+    manifest.verify_manifest(tmp_path / "model.partial")
     assert (tmp_path / "model.partial" / "weights").read_bytes() == b"trained"
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
-from pathlib import Path
 
+import bench_timm
 import pytest
+import record
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-RESULT = BENCHMARKS / "results/timm.json"
+RESULT = record.RESULTS / "timm.json"
 ROWS = {row["model"]: row for row in json.loads(RESULT.read_text())["figures"]["rows"]} if RESULT.exists() else {}
 
 
@@ -21,24 +19,12 @@ def first_of_each_family() -> list[str]:
     return [name for name in ROWS if name.startswith("timm:") or name in theirs.values()]
 
 
-@pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location("bench_timm", BENCHMARKS / "bench_timm.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return module
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", first_of_each_family())
-def test_the_whole_way(bench, name):
+def test_the_whole_way(name):
     """Each stage does what the README's table says of it, and none crashes."""
-    stages = bench.in_a_process(name, limit_s=1800)["stages"]
+    stages = bench_timm.in_a_process(name, limit_s=1800)["stages"]
     assert {stage: found["ok"] for stage, found in stages.items()} == {
         stage: found["ok"] for stage, found in ROWS[name]["stages"].items()
     }, stages

@@ -5,19 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from zoo.lazy import keep_functions
-
 _HOME = {
     "Recipe": "training.recipe",
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
-    "fit": "fit",
+    "fit": "fitting.step",
     "open_data": "data.dataset",
-    "predict": "predict",
+    "predict": "prediction",
     "stratified_split": "data.split",
 }
 __all__ = sorted(_HOME)
-keep_functions(__name__, _HOME)
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `import transfer` reaches torch on first use only

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from transfer.predict_cli import app as predict_app
+from transfer.prediction_cli import app as predict_app
 from zoo.console import (
     MODEL_HELP,
     Arch,
@@ -55,7 +55,7 @@ def check(
     """Find what is wrong with a dataset: unreadable files, duplicates, leaks, odd classes. Exit code 3 for errors."""
     from transfer.data.check import check_data
     from transfer.data.check_sheets import save_check_sheet
-    from zoo.directory import check_file
+    from zoo.disk import check_file
 
     if sheet is not None and Path(data).resolve() in sheet.resolve().parent.parents:
         raise UsageError(f"--sheet {sheet} would be an image of the dataset: name a file outside of {data}")
@@ -123,13 +123,13 @@ def fit(
     from transfer.data.contact_sheet import printable
     from transfer.data.dataset import open_data
     from transfer.data.remarks import check_readable, files_left_out, leaks_and_contradictions, where_to_look
-    from transfer.fit import fit as run
-    from transfer.start import check as check_start
-    from transfer.start import checked_method, planned_start
+    from transfer.fitting.start import check as check_start
+    from transfer.fitting.start import checked_method, planned_start
+    from transfer.fitting.step import fit as run
     from transfer.training.distributed import is_main, processes
     from transfer.training.settings import read_rate, read_seconds, read_settings
     from transfer.training.tensorboard import check_tensorboard
-    from zoo.directory import check_free
+    from zoo.files.directory import check_free
 
     with processes(), Console(as_json=json, silent=not is_main()) as console:
         chosen, rate = checked_method(method), read_rate(lr)
@@ -195,8 +195,8 @@ def evaluate(
     from transfer.data.remarks import files_left_out
     from transfer.evaluation.evaluate import evaluate as run
     from transfer.evaluation.findings import describe, describe_images, document, write_findings
-    from zoo.adopt import adopt
-    from zoo.directory import check_free, new_directory
+    from zoo.files.adopt import adopt
+    from zoo.files.directory import check_free, new_directory
 
     with Console(as_json=json) as console:
         model = adopt(model, arch=arch, preprocess=preprocess, classes=classes)

@@ -6,15 +6,15 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "create_model": "registry",
-    "list_models": "registry",
-    "register_model": "registry",
+    "create_model": "create",
+    "list_models": "models.registry",
+    "register_model": "models.registry",
     "Preprocess": "preprocess",
     "load_image": "image",
-    "load_coded": "coded.file",
-    "load_model": "artifact",
-    "save_model": "artifact",
-    "open_predictor": "predictor",
+    "load_coded": "files.coded_file",
+    "load_model": "files.model_directory",
+    "save_model": "files.model_directory",
+    "open_predictor": "files.predictor",
     "features": "classifier",
     "reset_classifier_": "classifier",
     "count_parameters": "cost",

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.create import create_model
 from zoo.errors import UsageError, first_line
-from zoo.registry import create_model, list_models, model_entry
+from zoo.models.registry import list_models, model_entry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +23,7 @@ COSTS = Path(__file__).with_name("costs.json")
 
 def brief(name: str) -> dict[str, Any]:
     """A line of `slimzoo models`, for a registered name; counted only if it is not on record."""
-    from zoo.weights import WEIGHTS
+    from zoo.pretrained.weights import WEIGHTS
 
     entry, record = model_entry(name), WEIGHTS.get(name)
     params, macs = _recorded().get(name) or count(name)
@@ -50,9 +51,10 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
     """
     import torch
 
-    from zoo import upstream
-    from zoo.artifact import is_model_directory
-    from zoo.weights import WEIGHTS, upstream_weights
+    from zoo.files.model_directory import is_model_directory
+    from zoo.pretrained import upstream
+    from zoo.pretrained.upstream import upstream_weights
+    from zoo.pretrained.weights import WEIGHTS
 
     if upstream.place_of(name) is not None or is_model_directory(Path(name)):
         return _card_of_directory(name, size, layers)
@@ -80,7 +82,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
 
 def _card_of_directory(name: str, size: int | None, layers: bool) -> dict[str, Any]:
     """The same of a model as it stands in its directory, cut or not."""
-    from zoo.artifact import load_model
+    from zoo.files.model_directory import load_model
 
     loaded = load_model(name)
     architecture = loaded.config.architecture

@@ -27,7 +27,7 @@ def models(
 ) -> None:
     """List the models of the zoo."""
     from zoo.cards import brief
-    from zoo.registry import list_models
+    from zoo.models.registry import list_models
 
     with Console(as_json=json) as console:
         found = [brief(name) for name in list_models(pattern)]
@@ -70,8 +70,8 @@ def info(
     json: Json = False,
 ) -> None:
     """Show one model's card: cost, receptive field, weights, licence, paper."""
-    from zoo.adopt import adopt
     from zoo.cards import card
+    from zoo.files.adopt import adopt
 
     with Console(as_json=json) as console:
         c = card(adopt(model, arch=arch, preprocess=preprocess, classes=classes), size=size, layers=layers)

@@ -34,7 +34,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, 
 
 
 def _forbid_downloads(asked: bool) -> None:
-    from zoo import download
+    from zoo.pretrained import download
 
     if asked:
         download.forbid()

@@ -14,9 +14,10 @@ import numpy as np
 
 from compress.report.statistics import Ratio, Verdict, ratio_interval
 from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
-from zoo.artifact import CONFIG
-from zoo.directory import MANIFEST, read_json, verify_manifest
+from zoo.disk import read_json
 from zoo.errors import SlimzooError, UsageError
+from zoo.files.manifest import MANIFEST, verify_manifest
+from zoo.files.model_directory import CONFIG
 
 SPLITS = ("val", "test")
 BENCH = {"rows", "noise", "settings", "machine"}  # of bench.json, what the report is made of

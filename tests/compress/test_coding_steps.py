@@ -11,21 +11,22 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.coding.export import export_coded
-from compress.prune.cut import cut_copy
-from compress.prune.step import prune
-from compress.quantize.ptq import zero_weights
-from compress.share.shared import different_values
-from compress.share.step import cluster
-from compress.sparse.dead import remove_dead_units
-from compress.sparse.masks import density, nonzeros, sparse_layers
-from compress.sparse.order import in_order_of_weights
-from compress.sparse.step import is_sparse, sparsify
-from transfer.fit import fit
-from zoo.artifact import load_model, read_config, save_model
-from zoo.coded.file import load_coded
-from zoo.directory import RUN, new_directory, partial_of
+from compress.clustering.shared import different_values
+from compress.clustering.step import cluster
+from compress.dependency.cut import cut_copy
+from compress.deployment.coded import export_coded
+from compress.pruning.step import prune
+from compress.quantization.ptq import zero_weights
+from compress.recovery.masks import density, nonzeros, sparse_layers
+from compress.sparsity.dead import remove_dead_units
+from compress.sparsity.order import in_order_of_weights
+from compress.sparsity.step import is_sparse, sparsify
+from transfer.fitting.step import fit
 from zoo.errors import Interrupted, UsageError
+from zoo.files.coded_file import load_coded
+from zoo.files.directory import new_directory, partial_of
+from zoo.files.manifest import RUN
+from zoo.files.model_directory import load_model, read_config, save_model
 
 run = CliRunner().invoke
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from compress import cluster, distill, prune, sparsify
-from transfer.fit import fit
-from zoo.artifact import load_model
+from transfer.fitting.step import fit
 from zoo.cost import count_macs
+from zoo.files.model_directory import load_model
 
 SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("probe", "finetune", "scratch")]
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from zoo.artifact import load_model, read_config
 from zoo.errors import UsageError
-from zoo.predictor import open_predictor
-from zoo.state_file import fitted, read_state
+from zoo.files.model_directory import load_model, read_config
+from zoo.files.predictor import open_predictor
+from zoo.files.state_file import fitted, read_state
 
 
 def network():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from compress.deploy.benchmark import bench
-from transfer.fit import fit
+from compress.benchmark.harness import bench
+from transfer.fitting.step import fit
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,18 +12,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.deploy.export import network_of
-from compress.prune import latency
-from compress.prune.recover import recipe_after_cut
-from compress.prune.step import prune
-from compress.quantize.layers import integer_layers, macs_by_layer
-from compress.quantize.step import quantize
-from compress.recipe import mirrored_as_fitted
-from transfer.fit import fit
-from zoo.artifact import load_model, read_config
+from compress.deployment.export import network_of
+from compress.graph.layers import integer_layers, macs_by_layer
+from compress.pruning import latency
+from compress.pruning.recover import recipe_after_cut
+from compress.pruning.step import prune
+from compress.quantization.step import quantize
+from compress.recovery.recipe import mirrored_as_fitted
+from transfer.fitting.step import fit
 from zoo.errors import GateError, UsageError
+from zoo.files.model_directory import load_model, read_config
+from zoo.files.predictor import open_predictor
 from zoo.image import load_image
-from zoo.predictor import open_predictor
 
 run = CliRunner().invoke
 
@@ -147,7 +147,7 @@ def test_an_exported_file_is_quantized_on_the_data_of_its_fit(folder, tmp_path):
 
 def test_gate(folder, tmp_path, monkeypatch):
     """A model that guesses after quantization is refused, and nothing is written."""
-    from compress.quantize import nearest
+    from compress.quantization import nearest
 
     original = nearest.watch
 
@@ -163,8 +163,8 @@ def test_gate(folder, tmp_path, monkeypatch):
 
 def test_layers_stay_in_float_where_int8_loses_too_much(folder, tmp_path, monkeypatch):
     """One layer's weights are rounded to nothing: it is the one that goes back."""
-    from compress.quantize import nearest
-    from compress.quantize.rounding import Rounded, round_to_nearest
+    from compress.quantization import nearest
+    from compress.quantization.rounding import Rounded, round_to_nearest
 
     def without_one(network, bits):
         found = round_to_nearest(network, bits)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from transfer.data.dataset import open_data
-from transfer.fit import fit
+from transfer.fitting.step import fit
 
 EMOJI = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji")
 pytestmark = pytest.mark.skipif(

@@ -13,15 +13,16 @@ from sklearn.datasets import load_digits
 import zoo
 from transfer.data.dataset import open_data
 from transfer.data.split import TEST
-from zoo.weights import WEIGHTS
+from zoo.pretrained.load import preprocess_of
+from zoo.pretrained.weights import WEIGHTS
 
 
 def top1_pct(name: str, images: np.ndarray, labels: np.ndarray) -> float:
     """Accuracy on (N, h, w, 3) images, counted here."""
     record, model = WEIGHTS[name], zoo.create_model(name, pretrained=True).eval()
-    pixels = np.stack([record.preprocess.resize(image) for image in images])
+    pixels = np.stack([preprocess_of(record).resize(image) for image in images])
     with torch.no_grad():
-        best = model(torch.from_numpy(record.preprocess.normalize(pixels))).argmax(dim=1).numpy()
+        best = model(torch.from_numpy(preprocess_of(record).normalize(pixels))).argmax(dim=1).numpy()
     return 100 * float(np.mean([record.classes[b] == str(label) for b, label in zip(best, labels, strict=True)]))
 
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from transfer.predict import Prediction, Unread, predict, predictions
-from zoo.artifact import ModelConfig, save_model
-from zoo.directory import new_directory
+from transfer.prediction import Prediction, Unread, predict, predictions
+from zoo.create import create_model
 from zoo.errors import SlimzooError
+from zoo.files.directory import new_directory
+from zoo.files.model_directory import ModelConfig, save_model
+from zoo.files.predictor import open_predictor
 from zoo.image import load_image
-from zoo.lenet import TINY
-from zoo.predictor import open_predictor
+from zoo.models.lenet import TINY
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 CLASSES = ("ant", "bée", unicodedata.normalize("NFD", "käfer"))
 

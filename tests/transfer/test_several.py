@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.artifact import read_config
+from zoo.files.model_directory import read_config
 
 ROOT = Path(__file__).parents[2]
 LENET = ["digits", "--model", "lenet5", "--method", "scratch", "--val", "0"]

@@ -13,7 +13,7 @@ import zoo
 from compress.cli import app
 from zoo import cards
 from zoo.console import run
-from zoo.registry import model_entry
+from zoo.models.registry import model_entry
 
 
 @pytest.fixture

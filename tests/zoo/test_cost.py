@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
-import zoo.registry
+import zoo.models.registry
 from zoo.cost import count_cost, count_macs, count_parameters
 
 TORCHVISION = [name for name in zoo.list_models() if name in torchvision.models.list_models(torchvision.models)]
@@ -45,7 +45,7 @@ def test_torchvisions_published_figures(name):
 
 @pytest.mark.parametrize("name", TIMM)
 def test_timms_models_cost_what_ours_do(name):
-    size = zoo.registry.model_entry(name).input_size
+    size = zoo.models.registry.model_entry(name).input_size
     with torch.device("meta"):
         model, reference = zoo.create_model(name), timm.create_model(TIMM[name])
     assert size == timm.get_pretrained_cfg(TIMM[name]).input_size

@@ -5,8 +5,9 @@ import copy
 import torch
 from torch import nn
 
+from zoo.create import create_model
 from zoo.ghost import copy_of, ghost_of
-from zoo.registry import create_model, model_entry
+from zoo.models.registry import model_entry
 
 
 def test_copies_are_those_of_deepcopy():

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.directory import cache_directory as cache_directory  # also for those who import it from here
+from zoo.disk import cache_directory  # also for those who import it from here
 from zoo.errors import UsageError
 
 KINDS = ("pixels", "features", "probes", "tables")  # the folders that are kept below the limit

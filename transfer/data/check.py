@@ -22,9 +22,9 @@ from transfer.data.oddities import oddities
 from transfer.data.sources import BUILT_IN, Data, class_names, index_listing
 from transfer.data.split import TEST, TRAIN, VAL, count_groups, too_small
 from transfer.data.thumbnails import keep, thumbnail
-from zoo.download import Progress
 from zoo.errors import DataError
 from zoo.image import ImageError
+from zoo.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.data.augment import Augment, augment_batch
 from transfer.data.check import DataCheck
 from transfer.data.contact_sheet import SIDE, Tile, save_contact_sheet
 from transfer.data.duplicates import Pair
-from transfer.training.augment import Augment, augment_batch
 from zoo.image import ImageError
 from zoo.preprocess import Preprocess
 

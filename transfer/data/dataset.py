@@ -18,9 +18,9 @@ from transfer.data.listing import Listing
 from transfer.data.seen import divided_as_seen
 from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source
 from transfer.data.split import TEST, TRAIN, VAL, check_shares, stratified_split
-from zoo.artifact import ModelConfig
-from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.files.model_directory import ModelConfig
+from zoo.progress import Progress
 
 
 def open_data(

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.data.thumbnails import SIDE, thumbnails
-from zoo.download import Progress
+from zoo.progress import Progress
 
 Kind = Literal["equal", "near", "mirrored"]
 MIN_CONTRAST = 2.0

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from transfer.data.listing import Ignored
-from zoo.directory import wrote
+from zoo.files.directory import wrote
 from zoo.image import EXTENSIONS, opens_as_image
 
 EXTENSION = re.compile(r"\.[a-z][a-z0-9_~-]{0,9}", re.IGNORECASE)  # not ".2024" of a date, not ".jpg?w=300" of a URL

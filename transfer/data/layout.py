@@ -33,8 +33,8 @@ from transfer.data.listing import Ignored
 from transfer.data.part_names import parts_of
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo.class_name import as_class_name
-from zoo.directory import wrote
 from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.files.directory import wrote
 
 LayoutName = Literal["auto", "parts", "classes"]
 ORDER = (TRAIN, VAL, TEST, "")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from transfer.data.cache import cached_array, content_key
 from transfer.data.sources import Data
-from zoo.download import Progress as Progress  # also for those who import it from here
 from zoo.preprocess import Preprocess
+from zoo.progress import Progress  # also for those who import it from here
 
 # Of the rule that makes pixels from a file's bytes: zoo/image.py, Preprocess.resize and the `read` of each source. Who
 # changes what they answer counts this up, and pixels kept by the old rule are never seen again.

@@ -13,10 +13,11 @@ import numpy as np
 from transfer.data.contact_sheet import printable
 from transfer.data.duplicates import duplicate_pairs, group_ids
 from transfer.data.left_out import left_out
-from transfer.data.loader import LabelledPixels, Progress
+from transfer.data.loader import LabelledPixels
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.thumbnails import recall, thumbnail, thumbnails
+from zoo.progress import Progress
 
 
 def files_left_out(data: Data) -> list[str]:

@@ -13,8 +13,8 @@ from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.loader import LabelledPixels
 from transfer.data.sources import Data
 from transfer.data.split import TRAIN, count_groups, stratified_split
+from zoo.files.seen import BYTES, PARTS, Seen
 from zoo.preprocess import Preprocess
-from zoo.seen import BYTES, PARTS, Seen
 
 SAMPLE = 32  # images whose pixels are compared where their files are not known
 

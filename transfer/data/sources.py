@@ -21,8 +21,8 @@ from transfer.data.layout import LayoutName, checked_layout
 from transfer.data.listing import Ignored, Listing
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
-from zoo.download import Progress
 from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.progress import Progress
 
 BUILT_IN = ("digits",)
 READERS = {".csv": list_csv, ".tsv": list_csv, ".txt": list_csv, ".parquet": list_parquet, ".npz": list_npz}

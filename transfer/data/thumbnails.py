@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.data.cache import cache_directory
-from zoo.download import Progress
+from zoo.disk import cache_directory
 from zoo.image import ImageError
+from zoo.progress import Progress
 
 SIDE = 16
 MIN_SIDE = SIDE  # of an image, in pixels: of smaller ones nothing would be taken away

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data.cache import cache_directory
 from transfer.data.listing import Content, Item, Listing
 from transfer.data.split import TEST, TRAIN, VAL
-from zoo.download import FORBIDDEN, Progress, announce, is_offline, megabytes
+from zoo.disk import cache_directory
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.image import load_image
+from zoo.pretrained.download import FORBIDDEN, announce, is_offline, megabytes
+from zoo.progress import Progress
 
 PREFIX = "torchvision:"
 # which their constructors do not tell: captions, boxes of faces, pairs of faces

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from transfer.data.loader import LabelledPixels, Progress
+from transfer.data.loader import LabelledPixels
 from transfer.data.sources import Data
 from transfer.evaluation.calibration import Bin, calibration_error, negative_log_likelihood, reliability
 from transfer.evaluation.images import Met, measured_images
 from transfer.evaluation.statistics import mean_share, wilson
-from zoo.artifact import CODED, ELSEWHERE, ONNX, ModelConfig, is_model_directory, read_config
 from zoo.errors import DataError, SlimzooError, UsageError
-from zoo.predictor import BATCH, OnnxPredictor, Predictor, open_predictor
+from zoo.files.model_directory import CODED, ELSEWHERE, ONNX, ModelConfig, is_model_directory, read_config
+from zoo.files.predictor import BATCH, OnnxPredictor, Predictor, open_predictor
+from zoo.progress import Progress
 
 TOP = 5  # the second figure that ImageNet's results are given in (Russakovsky et al. 2015, arXiv 1409.0575, sec. 4.1)
 

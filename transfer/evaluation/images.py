@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.dataset import given_to_fit, open_labelled, some, unchanged
-from transfer.data.loader import LabelledPixels, Progress, load_pixels
+from transfer.data.loader import LabelledPixels, load_pixels
 from transfer.data.seen import pixel_hashes
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
-from zoo.artifact import ModelConfig
-from zoo.seen import Seen
+from zoo.files.model_directory import ModelConfig
+from zoo.files.seen import Seen
+from zoo.progress import Progress
 
 ALL = "all"
 

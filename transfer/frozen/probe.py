@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer.data.cache import cached_array, content_key
-from transfer.data.loader import LabelledPixels, Progress
+from transfer.data.loader import LabelledPixels
 from transfer.frozen.logistic import Rows, logits, principal, solve
 from zoo.classifier import classifier, reset_classifier_
-from zoo.predictor import TorchPredictor
+from zoo.files.predictor import TorchPredictor
 from zoo.preprocess import Preprocess
+from zoo.progress import Progress
 
 PROBE_VERSION = 1  # of all in this file and in logistic.py that a kept solution depends on
 # Of the mean cross-entropy, so that they mean the same for 20 images and for 20,000; strongest first. Chosen were 1 on

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transfer.data.augment import augment_batch
 from transfer.data.loader import LabelledPixels, batches
 from transfer.training import distributed
-from transfer.training.augment import augment_batch
 from transfer.training.mix import mix_batch
 from transfer.training.recipe import Recipe
 from zoo.preprocess import Preprocess

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.directory import MANIFEST, fsync, read_manifest, verify_manifest, write_flushed
+from zoo.disk import fsync, write_flushed
 from zoo.errors import Interrupted, SlimzooError
+from zoo.files.manifest import MANIFEST, read_manifest, verify_manifest
 
 KEPT = 2
 STATE = "state.json"

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from transfer.training.device import training_device
+from transfer.device import training_device
 from zoo.errors import SlimzooError
 
 T = TypeVar("T")

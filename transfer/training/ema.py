@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.surgery import load_tensors_
+from zoo.tensors import load_tensors_
 
 UPDATES = "updates of the average"  # no parameter's name holds a space
 

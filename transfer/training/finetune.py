@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from transfer.data.loader import Progress
-from transfer.data.parts import ready
+from transfer.device import keep_freed_memory, training_device
+from transfer.evaluation.measure import ready
 from transfer.training import distributed
 from transfer.training.batch import Batch, Batches, TrainingData, normalized
 from transfer.training.boundary import Boundaries
 from transfer.training.checkpoint import EndOfStep
-from transfer.training.device import keep_freed_memory, training_device
 from transfer.training.ema import Ema
 from transfer.training.optim import build_optimizer, freeze_stages_, rate, set_rates_
 from transfer.training.prefetch import Prefetch
@@ -26,8 +25,9 @@ from transfer.training.run_state import Epoch, RunState, Sums, describe_run
 from transfer.training.step import CannotTrain, LossFn, NonFinite, Stepper, smoothed_cross_entropy
 from zoo.classifier import classifier
 from zoo.errors import Interrupted
-from zoo.predictor import TorchPredictor
-from zoo.surgery import load_tensors_
+from zoo.files.predictor import TorchPredictor
+from zoo.progress import Progress
+from zoo.tensors import load_tensors_
 
 AfterStep = Callable[[nn.Module, int], None]  # (model, steps done)
 # Batches made ahead by a thread. A GPU is fed beside its work; on a CPU making them is 1.5% of a step, and a thread's

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transfer.data.loader import Progress
 from transfer.evaluation.statistics import wilson
 from transfer.training.batch import TrainingData
 from transfer.training.recipe import Recipe
 from transfer.training.trial import STEPS, Overfitted, finite, network_inputs, on_a_copy, overfit, set_mode_
 from zoo.classifier import classifier, reset_classifier_
 from zoo.errors import DataError, SlimzooError
-from zoo.predictor import TorchPredictor
-from zoo.surgery import load_tensors_
+from zoo.files.predictor import TorchPredictor
+from zoo.progress import Progress
+from zoo.tensors import load_tensors_
 
 LOOKED_AT = 32  # training images whose inputs and first loss are looked at
 SMALL_BATCH = 16  # images that are overfitted

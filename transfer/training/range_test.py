@@ -14,14 +14,14 @@ from pathlib import Path
 
 from torch import nn
 
-from transfer.data.loader import Progress
+from transfer.device import training_device
 from transfer.training.batch import Batches, TrainingData
-from transfer.training.device import training_device
 from transfer.training.optim import build_optimizer, set_rates_
 from transfer.training.recipe import Recipe
 from transfer.training.step import NonFinite, Stepper
 from transfer.training.trial import on_a_copy
 from zoo.classifier import classifier
+from zoo.progress import Progress
 
 LOWEST, HIGHEST = 1e-7, 10.0  # fastai
 STOP_AT = 4.0  # times the best smoothed loss; fastai

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from transfer.training.augment import NONE, Augment, augment_for
+from transfer.data.augment import NONE, Augment, augment_for
 from zoo.errors import UsageError, did_you_mean
 from zoo.lineage import LARGEST_SEED
 
@@ -134,7 +134,7 @@ class Recipe:
         mixup: alpha of Zhang et al. 2018 (arXiv 1710.09412); 0 is none.
         cutmix: alpha of Yun et al. 2019 (arXiv 1905.04899); 0 is none. With both on, each step draws one of them.
         patience: stop after this many epochs without a better validation accuracy (Prechelt 1998); 0 never stops.
-        augment: see `transfer.training.augment`.
+        augment: see `transfer.data.augment`.
         seed: of the order, the augmentation, the mixing and dropout.
 
     Raises:

@@ -19,7 +19,7 @@ from transfer.training.ema import Ema
 from transfer.training.recipe import Recipe
 from transfer.training.step import Stepper
 from zoo.errors import UsageError
-from zoo.surgery import load_tensors_
+from zoo.tensors import load_tensors_
 
 
 @dataclass(frozen=True)

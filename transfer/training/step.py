@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfer.device import autocast, loss_scaler
 from transfer.training import distributed
 from transfer.training.batch import Batch
 from transfer.training.cpu_operators import CpuOperators
-from transfer.training.device import autocast, loss_scaler
 from transfer.training.recipe import Recipe
 from zoo.errors import SlimzooError
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfer.device import training_device
 from transfer.training.batch import TrainingData, normalized
 from transfer.training.cpu_operators import CpuOperators
-from transfer.training.device import training_device
 from transfer.training.optim import build_optimizer, freeze_stages_, set_rates_
 from transfer.training.recipe import Recipe
 from transfer.training.step import AUXILIARY_WEIGHT

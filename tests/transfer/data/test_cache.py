@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from transfer.data.cache import LIMIT_GB, cache_directory, cached_array, content_key
+from transfer.data.cache import LIMIT_GB, cached_array, content_key
+from zoo.disk import cache_directory
 from zoo.errors import UsageError
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)

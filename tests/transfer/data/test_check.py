@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfer.data.augment import NONE, Augment
 from transfer.data.check import check_data
 from transfer.data.check_sheets import save_check_sheet, save_input_sheet
 from transfer.data.contact_sheet import GAP, SIDE
 from transfer.data.dataset import open_data
-from transfer.training.augment import NONE, Augment
 from zoo.errors import DataError, UsageError
 from zoo.image import load_image
 from zoo.preprocess import Preprocess

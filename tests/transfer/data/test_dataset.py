@@ -17,8 +17,8 @@ from sklearn.datasets import load_digits
 from transfer.data.dataset import open_data, open_for, open_labelled, reopen
 from transfer.data.sources import list_source
 from transfer.data.split import stratified_split
-from zoo.artifact import ModelConfig
 from zoo.errors import DataError, UsageError
+from zoo.files.model_directory import ModelConfig
 from zoo.preprocess import Preprocess
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import sqlite3
-import sys
 from pathlib import Path
 
 import numpy as np
+import planted
 import pytest
 from PIL import Image
 
@@ -19,10 +18,6 @@ from transfer.data.thumbnails import keep, recall, thumbnail, thumbnails
 from zoo.image import ImageError
 
 EMOJI = Path(os.environ.get("SLIMZOO_DATA", "../shared/data"), "emoji")
-SPEC = importlib.util.spec_from_file_location("planted", Path(__file__).parents[3] / "benchmarks/planted.py")
-planted = importlib.util.module_from_spec(SPEC)
-sys.modules["planted"] = planted  # where its dataclasses look for themselves
-SPEC.loader.exec_module(planted)
 
 
 def picture(seed, height=64, width=64):

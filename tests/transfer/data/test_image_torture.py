@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torture
 from PIL import Image
 
 from transfer.data.oddities import BOMB, oddities
 from zoo.image import ImageError, load_image
 
 ROOT = Path(__file__).parents[3]
-SPEC = importlib.util.spec_from_file_location("torture", ROOT / "benchmarks/torture.py")
-torture = importlib.util.module_from_spec(SPEC)
-sys.modules["torture"] = torture  # where its dataclass looks for itself
-SPEC.loader.exec_module(torture)
 CASES = list(torture.cases())
 
 

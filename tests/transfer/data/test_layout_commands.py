@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from transfer.data.dataset import open_data, open_for, open_labelled, open_unlabelled
-from zoo.artifact import read_config
+from zoo.files.model_directory import read_config
 
 LENET = ["--model", "lenet5", "--method", "scratch", "--epochs", "1"]
 

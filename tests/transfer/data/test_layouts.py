@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
+import layouts
 import pytest
 
 from transfer.data.sources import index_listing, list_source
 from zoo.errors import DataError
 
 ROOT = Path(__file__).parents[3]
-SPEC = importlib.util.spec_from_file_location("layouts", ROOT / "benchmarks/layouts.py")
-layouts = importlib.util.module_from_spec(SPEC)
-sys.modules["layouts"] = layouts  # where its dataclass looks for itself
-SPEC.loader.exec_module(layouts)
 CASES = list(layouts.cases(seed=0))
 
 

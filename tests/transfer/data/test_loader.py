@@ -17,11 +17,11 @@ from transfer.data.dataset import open_data
 from transfer.data.loader import LabelledPixels, load_pixels
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
+from zoo.create import create_model
+from zoo.files.predictor import TorchPredictor
 from zoo.image import ImageError, load_image
-from zoo.lenet import TINY
-from zoo.predictor import TorchPredictor
+from zoo.models.lenet import TINY
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 SQUASH = Preprocess(size=(24, 20))
 

@@ -14,7 +14,7 @@ from transfer.data.dataset import open_data
 from transfer.data.folder import class_folders, list_folder
 from transfer.data.loader import load_pixels
 from transfer.data.remarks import leaks_and_contradictions
-from zoo.artifact import ModelConfig
+from zoo.files.model_directory import ModelConfig
 from zoo.image import HEIC_READABLE
 from zoo.preprocess import Preprocess
 

@@ -18,9 +18,9 @@ from transfer.evaluation.calibration import (
     negative_log_likelihood,
     reliability,
 )
-from zoo import googlenet, resnet, squeezenet
 from zoo.classifier import auxiliary_names, classifier
-from zoo.registry import create_model
+from zoo.create import create_model
+from zoo.models import googlenet, resnet, squeezenet
 
 
 def drawn(count, classes, seed=0, scale=2.0):

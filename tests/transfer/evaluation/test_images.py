@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from compress.cli import app
 from transfer.data.dataset import open_data, open_for, reopen
-from zoo.artifact import read_config
-from zoo.directory import write_manifest
 from zoo.errors import DataError
+from zoo.files.manifest import write_manifest
+from zoo.files.model_directory import read_config
 
 CLASSES = ("ant", "bee", "cow")
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from transfer.evaluation.calibration import reliability
-from transfer.evaluation.plots import BLUE, GREY, ORANGE, save_confusion, save_curves, save_reliability, short_names
+from transfer.evaluation.plots import BLUE, GREY, ORANGE, save_confusion, save_reliability, short_names
+from transfer.training.curves import save_curves
 
 
 def epoch(number, loss=1.0, val_top1=None, **more):

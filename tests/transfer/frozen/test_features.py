@@ -12,12 +12,14 @@ from torch import nn
 
 import zoo
 from transfer.data.loader import LabelledPixels
-from transfer.frozen.features import features_of, folded, frozen_features
+from transfer.frozen.features import features_of, frozen_features
 from zoo.classifier import features as classifier_inputs
 from zoo.classifier import reset_classifier_
-from zoo.lenet import TINY as LENET
+from zoo.create import create_model
+from zoo.folding import folded
+from zoo.models.lenet import TINY as LENET
+from zoo.models.registry import model_entry
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model, model_entry
 
 GREY = Preprocess(size=(28, 28), mean=(0.5,), std=(0.5,))
 TINY = [e for e in map(model_entry, zoo.list_models()) if e.kind == "classifier" and e.tiny is not None]

@@ -23,11 +23,11 @@ from transfer.frozen.probe import (
     set_classifier_,
     stratified_folds,
 )
-from zoo import squeezenet
 from zoo.classifier import features as classifier_inputs
-from zoo.lenet import TINY
+from zoo.create import create_model
+from zoo.models import squeezenet
+from zoo.models.lenet import TINY
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 
 @pytest.fixture(autouse=True)

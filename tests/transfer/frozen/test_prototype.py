@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from transfer.frozen.probe import set_classifier_
 from transfer.frozen.prototype import SCALES, UNCHOSEN_SCALE, fit_prototype
 from zoo.classifier import features as classifier_inputs
-from zoo.lenet import TINY
-from zoo.registry import create_model
+from zoo.create import create_model
+from zoo.models.lenet import TINY
 
 
 def digits(count):

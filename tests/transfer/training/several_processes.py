@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from transfer.data.augment import Augment
 from transfer.data.loader import LabelledPixels
 from transfer.training import distributed
-from transfer.training.augment import Augment
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
-from zoo import lenet, resnet
+from zoo.create import create_model
 from zoo.errors import Interrupted
+from zoo.models import lenet, resnet
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 GREY, COLOUR = Preprocess(size=(28, 28), mean=(0.5,), std=(0.25,)), Preprocess(size=(32, 32))
 RECIPE = Recipe(epochs=3, batch=7, lr=2e-3, backbone_lr=1e-3, augment=Augment(erase=0.5))

@@ -17,10 +17,10 @@ from transfer.training.optim import build_optimizer
 from transfer.training.recipe import Recipe
 from transfer.training.run_state import Epoch, RunState, Sums
 from transfer.training.step import Stepper
-from zoo import resnet
-from zoo.directory import has_checkpoint
+from zoo.create import create_model
 from zoo.errors import SlimzooError
-from zoo.registry import create_model
+from zoo.files.directory import has_checkpoint
+from zoo.models import resnet
 
 
 def checkpoint(step, *, boundary=True, halvings=0):

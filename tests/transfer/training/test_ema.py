@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from transfer.training.ema import Ema
-from zoo import efficientnet
-from zoo.registry import create_model
+from zoo.create import create_model
+from zoo.models import efficientnet
 
 
 @pytest.fixture

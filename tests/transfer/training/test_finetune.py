@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from transfer.data.augment import NONE, Augment
 from transfer.data.loader import LabelledPixels, batches
 from transfer.training import boundary
-from transfer.training.augment import NONE, Augment
 from transfer.training.checkpoint import EndOfStep
 from transfer.training.finetune import TrainingData, finetune, normalized, smoothed_cross_entropy
 from transfer.training.optim import one_cycle
 from transfer.training.recipe import Recipe
-from zoo import efficientnet, googlenet, lenet, resnet, vit
 from zoo.classifier import stages
+from zoo.create import create_model
 from zoo.errors import Interrupted, SlimzooError, UsageError
+from zoo.models import efficientnet, googlenet, lenet, resnet, vit
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 GREY = Preprocess(size=(28, 28), mean=(0.5,), std=(0.25,))
 COLOUR = Preprocess(size=(32, 32))

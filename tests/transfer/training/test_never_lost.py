@@ -5,6 +5,7 @@ It is a process of its own because it forks one for every run to be killed. The 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 def suites(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    script = ROOT / "benchmarks/bench_never_lost.py"
+    script = importlib.util.find_spec("bench_never_lost").origin
     done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -27,10 +27,10 @@ from transfer.training.optim import (
     step_down,
 )
 from transfer.training.recipe import Recipe
-from zoo import convnext, efficientnet, resnet, vit
 from zoo.classifier import stages
+from zoo.create import create_model
 from zoo.errors import UsageError
-from zoo.registry import create_model
+from zoo.models import convnext, efficientnet, resnet, vit
 
 OPTIMIZERS = ("sgd", "adagrad", "rmsprop", "adam", "adamw")
 RECIPE = Recipe(lr=0.05, backbone_lr=0.02, weight_decay=0.1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from transfer.data.augment import Augment
 from transfer.data.loader import LabelledPixels
-from transfer.training.augment import Augment
 from transfer.training.batch import Batches, TrainingData
 from transfer.training.prefetch import Prefetch
 from transfer.training.recipe import Recipe

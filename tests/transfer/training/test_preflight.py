@@ -16,11 +16,11 @@ from transfer.data.loader import LabelledPixels
 from transfer.training.batch import TrainingData
 from transfer.training.preflight import Check, Preflight, preflight
 from transfer.training.recipe import Recipe
-from zoo import convnext, efficientnet, googlenet, lenet, resnet, vit
 from zoo.classifier import classifier, reset_classifier_
+from zoo.create import create_model
 from zoo.errors import DataError, SlimzooError
+from zoo.models import convnext, efficientnet, googlenet, lenet, resnet, vit
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 GREY = Preprocess(size=(28, 28), mean=(0.5,), std=(0.25,))
 SCRATCH = Recipe(lr=3e-3, backbone_lr=3e-3, freeze_statistics=False)

@@ -13,9 +13,9 @@ from transfer.data.loader import LabelledPixels
 from transfer.training.batch import TrainingData
 from transfer.training.range_test import RangeTest, longest_fall, range_test, save_range, sweep
 from transfer.training.recipe import Recipe
-from zoo import lenet
+from zoo.create import create_model
+from zoo.models import lenet
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 GREY = Preprocess(size=(28, 28), mean=(0.5,), std=(0.25,))
 RECIPE = Recipe(batch=8, lr=1e-3, backbone_lr=5e-4)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from transfer.data.augment import Augment
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels
-from transfer.fit import recipe_for
-from transfer.training.augment import Augment
+from transfer.fitting.step import recipe_for
 from transfer.training.optim import OPTIMIZERS, SCHEDULES
 from transfer.training.recipe import STANDARD_RATES, OptimizerName, Recipe, ScheduleName
-from zoo.artifact import ModelConfig
+from zoo.create import create_model
 from zoo.errors import UsageError
+from zoo.files.model_directory import ModelConfig
 from zoo.preprocess import Preprocess
-from zoo.registry import create_model
 
 SIZES = (1, 40, 300, 1_500, 2_000, 8_000, 19_999, 20_000, 200_000)
 

@@ -1,0 +1,179 @@
+"""A process that holds one runtime with one model and measures it when told to.
+
+`python -m compress.benchmark.worker` reads JSON lines on stdin, answers each with one on stdout, and ends when
+stdin does:
+
+    {"do": "open", "runtime", "path", "threads", "batch", "precision", "inputs"} ->
+        {"device", "precision", "input_shape", "cpus", "load_ms", "first_ms"}; loading includes importing the runtime
+    {"do": "warm_up", "seconds"} -> {"run_ms"}              one run by the end of it
+    {"do": "measure", "runs"}    -> {"ms", "peak_bytes"}    each run's duration; the process's peak memory so far
+    anything that fails          -> {"error"}               one line
+
+Between requests it blocks on stdin, and it answers only when its threads have gone quiet: onnxruntime's spin on for
+40 ms after a run (as measured; OpenMP's for 10 ms), and would take the cores from the next process. Turning spinning
+off instead would change what is measured: on two cores it made a run of 2 ms take 4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.benchmark.machine import cpus_for
+from compress.benchmark.runtimes import RUNTIMES, Runtime
+from zoo.errors import SlimzooError, UsageError
+
+BATCHES = 4  # different inputs, in turn: a runtime that is given one buffer again and again could keep it in its cache
+UNMEASURED = 2  # runs before each measurement: what ran meanwhile has emptied the caches
+STEADY = 0.05  # warm-up ends when the median of 5 runs is within this share of that of the 5 before
+WARM_UP_AT_MOST = 20.0  # times the seconds asked for
+QUIET_STEP_S, QUIET_SHARE, QUIET_WITHIN_S = 0.02, 0.1, 2.0
+
+
+class Worker:
+    runtime: Runtime
+    batches: Iterator[NDArray[np.float32]]
+
+    def open(
+        self,
+        *,
+        runtime: str,
+        path: str,
+        threads: int,
+        batch: int,
+        precision: str | None = None,
+        inputs: str | None = None,
+    ) -> dict[str, Any]:
+        cpus = _pin(threads)
+        started = time.perf_counter_ns()
+        self.runtime = RUNTIMES[runtime](path, threads=threads, precision=precision)
+        load_ms = (time.perf_counter_ns() - started) / 1e6
+        self.batches = cycle(_batches(self.runtime.input_shape, batch, inputs))
+        return {
+            "device": self.runtime.device,
+            "precision": self.runtime.precision,
+            "input_shape": self.runtime.input_shape,
+            "cpus": cpus,
+            "load_ms": load_ms,
+            "first_ms": self._run(),
+        }
+
+    def warm_up(self, *, seconds: float) -> dict[str, Any]:
+        began, ms = time.perf_counter(), [self._run() for _ in range(10)]
+        while (spent := time.perf_counter() - began) < WARM_UP_AT_MOST * seconds:
+            last, before = statistics.median(ms[-5:]), statistics.median(ms[-10:-5])
+            if spent >= seconds and abs(last / before - 1) <= STEADY:
+                break
+            ms.append(self._run())
+        return {"run_ms": statistics.median(ms[-5:])}
+
+    def measure(self, *, runs: int) -> dict[str, Any]:
+        for _ in range(UNMEASURED):
+            self._run()
+        return {"ms": [self._run() for _ in range(runs)], "peak_bytes": peak_bytes()}
+
+    def _run(self) -> float:
+        """The milliseconds that one run took."""
+        batch = next(self.batches)
+        started = time.perf_counter_ns()
+        self.runtime.run(batch)
+        return (time.perf_counter_ns() - started) / 1e6
+
+
+def peak_bytes() -> int:
+    """The most memory that this program has held.
+
+    Not ru_maxrss where /proc knows better: Linux carries that of the parent over an exec, and a parent that has
+    imported torch would pass its gigabyte off as onnxruntime's.
+    """
+    with contextlib.suppress(OSError, IndexError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return int(memory.peak_wset)
+    try:
+        import resource
+    except ImportError:
+        return int(memory.rss)  # what it holds now is the most that can be told
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kibibytes
+
+
+def _pin(threads: int) -> list[int] | None:
+    """Keep this process, and the threads it will start, on as many processors; gives them, or None where it cannot."""
+    cpus = cpus_for(threads)
+    try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cpus)
+        else:
+            import psutil
+
+            psutil.Process().cpu_affinity(cpus)  # Windows; macOS has no such method
+    except (OSError, AttributeError):
+        return None
+    return cpus
+
+
+def _batches(shape: tuple[int, int, int], batch: int, inputs: str | None) -> list[NDArray[np.float32]]:
+    """`BATCHES` batches: the prepared images of a .npy file (N, C, H, W), or normal noise of a fixed seed."""
+    if inputs is None:
+        rng = np.random.default_rng(0)
+        return list(rng.standard_normal((BATCHES, batch, *shape), dtype=np.float32))
+    images = np.load(inputs, allow_pickle=False)
+    if images.shape[1:] != shape or len(images) == 0:
+        raise UsageError(f"{inputs} holds images of shape {images.shape}: wanted (N, {', '.join(map(str, shape))})")
+    order = np.arange(BATCHES * batch) % len(images)
+    return list(np.ascontiguousarray(images[order], dtype=np.float32).reshape(BATCHES, batch, *shape))
+
+
+def _wait_until_quiet() -> None:
+    """Wait until the threads of this process have stopped spinning: under a tenth of one processor."""
+    deadline = time.monotonic() + QUIET_WITHIN_S
+    while time.monotonic() < deadline:
+        wall, cpu = time.perf_counter(), time.process_time()
+        time.sleep(QUIET_STEP_S)
+        if time.process_time() - cpu < QUIET_SHARE * (time.perf_counter() - wall):
+            return
+
+
+def _answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
+    do: dict[str, Callable[..., dict[str, Any]]]
+    do = {"open": worker.open, "warm_up": worker.warm_up, "measure": worker.measure}
+    try:
+        return do[request.pop("do")](**request)
+    except Exception as error:  # whatever a runtime raises is this row's reason
+        line = next(iter(str(error).strip().splitlines()), "")
+        return {"error": line if isinstance(error, SlimzooError) else f"{type(error).__name__}: {line}"}
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    worker = Worker()
+    for line in requests:
+        answer = _answer(worker, json.loads(line))
+        _wait_until_quiet()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

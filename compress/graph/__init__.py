@@ -1,0 +1,1 @@
+"""ONNX graphs, read and changed: nodes, layers, preprocessing, free batches, and files from elsewhere."""

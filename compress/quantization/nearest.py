@@ -1,0 +1,113 @@
+"""What brings an int8 network's answers nearest to the float network's, tried in turn and kept where it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compress.quantization.adaround import adaround
+from compress.quantization.bias import correct_biases, input_means
+from compress.quantization.calibrate import METHODS, Histogram, watch
+from compress.quantization.cpu import Scheme, best_scheme
+from compress.quantization.equalize import equalize, without_ceilings
+from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.ptq import Quantized, quantize_static, rounded_activations
+from compress.quantization.rounding import Rounded, Roundings, round_to_nearest, with_weights, without
+from zoo.progress import Progress
+
+PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance
+# what rounded weights alone have to do before their rounding is learned: a share of the divergence, and nats an image
+TO_BLAME, WORTH_LEARNING = 0.25, 1e-3
+EQUALIZED, WITHOUT_CEILINGS = "equalized", "equalized, ReLU for ReLU6"
+ROUNDED, CORRECTED, TRAINED = "rounding learned", "biases corrected", "trained with rounding"
+
+Batches = Iterable[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The int8 network that was nearest, and how it was found.
+
+    Attributes:
+        divergence: of its answers from the float network's, in nats an image.
+        tried: ranges or change -> divergence with it, in the order in which they were tried.
+        taken: the changes that paid.
+        exact: the float network, with these changes.
+        histograms: of its activations.
+        roundings: of its weights.
+    """
+
+    quantized: Quantized
+    divergence: float
+    tried: Mapping[str, float]
+    taken: tuple[str, ...]
+    exact: onnx.ModelProto
+    histograms: Mapping[str, Histogram]
+    roundings: Roundings
+
+    def or_better(self, other: Nearest) -> Nearest:
+        """The other, where it pays."""
+        return other if other.divergence < (1 - PAYS) * self.divergence else self
+
+
+def nearest(
+    network: onnx.ModelProto,
+    calibration: Batches,
+    unseen: Batches,
+    *,
+    ranges: Sequence[str] = tuple(METHODS),
+    keep: Collection[str] = (),
+    scheme: Scheme | None = None,
+    trained: Roundings | None = None,
+    progress: Progress | None = None,
+) -> Nearest:
+    """Quantize by each of `ranges`; then equalize, learn the rounding and correct biases, each where it pays.
+
+    A change pays where the answers come nearer to the float network's. The rounding of weights, which takes longest, is
+    learned where rounded weights alone make much of the difference: with few bits, hardly ever with eight.
+
+    Args:
+        calibration: (B, C, H, W) batches that ranges, means and roundings are taken from; gone through several times.
+        unseen: others, on which the answers are compared; gone through once for each trial.
+        ranges: names in `METHODS`.
+        keep: names of layers that stay in float.
+        trained: weights that training brought onto their grids; then nothing is changed, ranges alone are tried.
+
+    Raises:
+        see `quantize_static`.
+    """
+    scheme = scheme or best_scheme()
+    expected = logits_of(network, unseen)
+    tried: dict[str, float] = {}
+
+    def attempt(
+        name: str, exact: onnx.ModelProto, seen: Mapping[str, Histogram], to: Roundings, by: str, *before: str
+    ) -> Nearest:
+        quantized = quantize_static(exact, histograms=seen, ranges=by, keep=keep, scheme=scheme, roundings=to)
+        tried[name] = divergence(expected, logits_of(quantized.network, unseen))
+        taken = () if name in METHODS else (*before, name)
+        return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
+
+    def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
+        return without({**round_to_nearest(exact, scheme.bits), **(trained or {})}, exact, keep)
+
+    seen, to = watch(network, rounded_activations(network), calibration), rounded_weights(network)
+    best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)
+    by = best.quantized.ranges
+    if trained is not None:
+        return replace(best, taken=(TRAINED,))
+    for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
+        equal, pairs = equalize(start) if start is not None else (network, [])
+        if pairs:
+            seen, to = watch(equal, rounded_activations(equal), calibration), rounded_weights(equal)
+            best = best.or_better(attempt(name, equal, seen, to, by))
+    rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
+    if divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING):
+        to = adaround(best.exact, best.roundings, calibration, progress=progress)
+        best = best.or_better(attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
+    corrected = correct_biases(best.exact, best.quantized.network, input_means(best.exact, calibration))
+    return best.or_better(attempt(CORRECTED, corrected, best.histograms, best.roundings, by, *best.taken))

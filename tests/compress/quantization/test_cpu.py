@@ -1,0 +1,68 @@
+"""The saturation self-test against exact integers, and against what pairs of products in 16 bits come to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.benchmark.machine import describe_machine
+from compress.quantization.cpu import (
+    INPUTS,
+    S8S8,
+    SCHEMES,
+    U8S8,
+    U8S8_7BIT,
+    U8U8,
+    convolution_at_full_scale,
+    decide,
+    exact_at_full_scale,
+    is_exact,
+)
+
+DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimd"}  # of bytes, summed in 32 bits
+
+
+def in_pairs(activation, weight):
+    """What vpmaddubsw and vpaddd make of it: each two products are added in 16 bits, which saturate."""
+    pairs = np.clip(np.full(INPUTS // 2, 2 * activation * weight), -(1 << 15), (1 << 15) - 1)
+    return int(pairs.sum())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_here_it_is_exact_or_saturates_as_the_instruction_does(scheme):
+    flags = set(describe_machine()["flags"])
+    if flags & DOT_PRODUCTS or scheme in (U8U8, U8S8_7BIT):
+        assert convolution_at_full_scale(scheme) == exact_at_full_scale(scheme)
+    elif scheme == U8S8:
+        exact = INPUTS * 255 * 127
+        assert convolution_at_full_scale(scheme) == pytest.approx(255 * in_pairs(255, 127) / exact, abs=1)
+    else:
+        assert not is_exact(scheme)
+
+
+def test_the_exact_sum_is_numpys():
+    for scheme in SCHEMES:
+        top = np.iinfo(scheme.activations).max
+        weight = 64 if scheme.bits == 7 else np.iinfo(scheme.weights).max
+        total = np.full(INPUTS, top, np.int64) @ np.full(INPUTS, weight, np.int64)
+        assert exact_at_full_scale(scheme) == round(total / (INPUTS * int(top) * int(weight)) * int(top))
+
+
+def test_seven_bits_fit_a_pair_into_16_bits_and_eight_do_not():
+    assert in_pairs(255, 64) == INPUTS * 255 * 64
+    assert in_pairs(255, 127) < INPUTS * 255 * 127 * 0.51
+
+
+@pytest.mark.parametrize(
+    ("arm", "right", "expected"),
+    [
+        (False, {U8S8, S8S8, U8U8, U8S8_7BIT}, U8S8),  # VNNI or AMX
+        (False, {U8U8, U8S8_7BIT}, U8S8_7BIT),  # AVX2 or AVX-512 without them
+        (False, {U8U8}, U8U8),
+        (False, set(), U8U8),
+        (True, {U8S8, S8S8, U8U8, U8S8_7BIT}, S8S8),
+        (True, {U8U8, U8S8_7BIT}, U8S8_7BIT),
+    ],
+)
+def test_the_decision_goes_by_what_is_exact(arm, right, expected):
+    assert decide(arm, right.__contains__) == expected

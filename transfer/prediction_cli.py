@@ -1,0 +1,123 @@
+"""The command `predict`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.console import MODEL_HELP, Arch, ClassesOption, Console, Json, Offline, PreprocessOption
+from zoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from transfer.data.listing import Ignored
+    from transfer.prediction import Prediction, PredictionTable, Unread
+
+app = typer.Typer()
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(metavar="DIR_OR_ONNX", help=MODEL_HELP)],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Image files, folders of them, patterns, or - for names on stdin."),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a line an image to this CSV file instead.")
+    ] = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Classify images, one by one. Exit code 3 where some cannot be read; the others are answered."""
+    from transfer.data.image_names import check_names
+    from transfer.prediction import Unread, predictions
+    from zoo.files.adopt import adopt
+    from zoo.files.predictor import open_predictor
+
+    check_names(images)
+    with Console(as_json=json, aside=True) as console, _table(csv, top) as table:
+        predictor = open_predictor(adopt(model, arch=arch, preprocess=preprocess, classes=classes))
+        names, total = _named(images, console)
+        unread: list[Unread] = []
+        answered: list[Prediction] = []
+        done = 0
+        for done, answer in enumerate(predictions(predictor, names, top=top), start=1):
+            if isinstance(answer, Unread):
+                unread.append(answer)
+            elif json:
+                answered.append(answer)
+            _give(answer, console, table, alone=total == 1)
+            if total and (json or table or not sys.stdout.isatty()):
+                console.progress("predicting", done, total)
+        if not done:
+            raise DataError("standard input names no images; wanted one a line")
+        if csv is not None:
+            console.say(f"{csv}: {done} {'line' if done == 1 else 'lines'}")
+        console.document(_document(answered, unread))
+        if unread:
+            raise unread[0].error if total == 1 else DataError(f"{len(unread)} of {done} images cannot be read")
+
+
+def _named(images: Sequence[str], console: Console) -> tuple[Iterable[str], int]:
+    """The files that are meant, and how many they are; 0 where names come on standard input."""
+    from transfer.data.image_names import STANDARD_INPUT, named_images
+    from transfer.data.left_out import left_out
+
+    ignored: list[Ignored] = []
+    names = named_images(images, ignored)
+    if STANDARD_INPUT in images:
+        return names, 0
+    found = list(names)
+    lines = [line for kind in left_out(ignored) for line in kind.describe()]
+    if not found:
+        raise DataError(f"{' '.join(images)}: no images" + "".join(f"; {line}" for line in lines))
+    for line in lines:
+        console.complain(line)
+    return found, len(found)
+
+
+@contextmanager
+def _table(path: Path | None, top: int) -> Iterator[PredictionTable | None]:
+    if path is None:
+        yield None
+        return
+    from transfer.prediction import PredictionTable
+
+    try:
+        # line by line, so that what is answered is there whatever happens next
+        file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace", buffering=1)
+    except OSError as error:
+        raise UsageError(f"--csv {path}: {error.strerror}; name a file that can be written") from error
+    with file:
+        yield PredictionTable(file, top=top)
+
+
+def _give(answer: Prediction | Unread, console: Console, table: PredictionTable | None, *, alone: bool) -> None:
+    from transfer.data.contact_sheet import printable
+    from transfer.prediction import Unread
+
+    if table is not None:
+        table.write(answer)
+    if isinstance(answer, Unread):
+        if not alone:  # else it is the last line anyway
+            console.complain(printable(str(answer.error)))
+    elif table is None:
+        console.say(f"{printable(answer.path)}: " + "  ".join(f"{label} {score:.1%}" for label, score in answer.top))
+
+
+def _document(answered: Sequence[Prediction], unread: Sequence[Unread]) -> dict[str, Any]:
+    return {
+        "predictions": [
+            {"path": p.path, "top": [{"label": label, "score": score} for label, score in p.top]} for p in answered
+        ],
+        "unread": [{"path": u.path, "reason": str(u.error)} for u in unread],
+    }
