@@ -1,13 +1,15 @@
-"""Write the figures of benchmarks/results/*.json into the README, between its <!-- NAME --> marks.
+"""Write the figures of results/*.json into the README and benchmarks/README.md, between their <!-- NAME --> marks.
 
     python benchmarks/readme.py
 
-So that no number stands in the README that no file carries.
+So that no number stands there that no file carries. It also counts zoo/costs.json anew. tests/test_readme.py fails
+where this was forgotten.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ from zoo.pretrained.origins import Own, Upstream
 from zoo.pretrained.weights import WEIGHTS
 
 Figures = dict[str, Any]
+PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
 
 
 def demo(f: Figures) -> str:
@@ -333,21 +336,30 @@ SECTIONS: dict[str, Callable[[Figures], str]] = {
 }  # fmt: skip
 
 
+# a section's opening mark and its line break, its name, its closing mark; what follows the latter is the page's own
+SECTION = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
+def regenerated(text: str) -> str:
+    """A page with every section written anew from the result of its name."""
+    return SECTION.sub(lambda found: f"{found[1]}{section(found[2])}\n{found[3]}", text)
+
+
+def section(name: str) -> str:
+    result = RESULTS / f"{name}.json"
+    if not result.exists():
+        return "Not measured yet."
+    return SECTIONS[name](json.loads(result.read_text(encoding="utf-8"))["figures"])
+
+
 def main() -> int:
     write_costs()
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name, write in SECTIONS.items():
-        result = RESULTS / f"{name}.json"
-        measured = result.exists()
-        written = write(json.loads(result.read_text(encoding="utf-8"))["figures"]) if measured else "Not measured yet."
-        opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        head, _, rest = text.partition(opening)
-        _, found, tail = rest.partition(closing.lstrip("\n"))
-        if not found:
-            raise SystemExit(f"README.md has no {opening.strip()} ... {closing.strip()}")
-        text = head + opening + written + closing + tail
-    readme.write_text(text, encoding="utf-8")
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    marked = [found[2] for text in texts.values() for found in SECTION.finditer(text)]
+    if sorted(marked) != sorted(SECTIONS):
+        raise SystemExit(f"wanted each of {sorted(SECTIONS)} once in the two pages, found {sorted(marked)}")
+    for page, text in texts.items():
+        page.write_text(regenerated(text), encoding="utf-8")
     return 0
 
 
