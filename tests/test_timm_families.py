@@ -23,7 +23,7 @@ def first_of_each_family() -> list[str]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", first_of_each_family())
 def test_the_whole_way(name):
-    """Each stage does what the README's table says of it, and none crashes."""
+    """Each stage does what the table in the results says of it, and none crashes."""
     stages = bench_timm.in_a_process(name, limit_s=1800)["stages"]
     assert {stage: found["ok"] for stage, found in stages.items()} == {
         stage: found["ok"] for stage, found in ROWS[name]["stages"].items()
