@@ -166,7 +166,7 @@ def test_fixed_spots_of_many_blocks_are_found_together(assert_cut_is_mask):
     assert {group.name for group in grouping.groups} == {f"1.{i}.up" for i in range(1, 25)}
     for i in range(1, 25):
         reason = grouping.whole[f"1.{i}.qkv heads"]
-        assert re.search(r"fixes a shape.*prune/test_attributes\.py:\d+", reason), reason
+        assert re.search(r"fixes a shape.*dependency/test_attributes\.py:\d+", reason), reason
     assert_cut_is_mask(model, (3, 4, 4))
 
 

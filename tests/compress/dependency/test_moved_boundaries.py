@@ -49,9 +49,9 @@ def order(x):
     return torch.arange(x.shape[1] - 1, -1, -1, device=x.device)
 
 
-MOVES = r"its forward reads it by fixed numbers \(prune/test_moved_boundaries\.py:\d+\)"
+MOVES = r"its forward reads it by fixed numbers \(dependency/test_moved_boundaries\.py:\d+\)"
 TOGETHER = "all its channels are needed together"
-COUPLED = r"it is coupled with numbers that are no layer's output \(prune/"
+COUPLED = r"it is coupled with numbers that are no layer's output \(dependency/"
 FUNCTIONS = {  # function, groups of `first` that are cut, why the others stay
     "chunk": (lambda x: joined(x.chunk(2, 1)), 2, ""),
     "chunk in 3": (lambda x: joined(x.chunk(3, 1)), 3, ""),
