@@ -14,6 +14,7 @@ from compress.dependency.cut import removed
 from compress.dependency.group import Group, Indices, flags
 
 aten = torch.ops.aten
+NORMS = {aten.native_layer_norm.default: 2, aten.native_group_norm.default: 1}  # the weight's place among arguments
 STANDARDIZING = (aten.native_batch_norm, aten._native_batch_norm_legit)
 
 
@@ -63,22 +64,16 @@ class _KeptNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.kept = kept
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is aten.native_layer_norm.default and args[2] is not None and args[2].data_ptr() in self.kept:
-            x, shape, weight, bias, eps = args
-            kept = self.kept[weight.data_ptr()]
-            if len(kept) < shape[-1]:
-                out = torch.zeros_like(x)
-                bias = None if bias is None else bias[kept]
-                out[..., kept] = nn.functional.layer_norm(x[..., kept], (len(kept),), weight[kept], bias, eps)
-                return out, x.new_empty(0), x.new_empty(0)
-        if func is aten.native_group_norm.default and args[1] is not None and args[1].data_ptr() in self.kept:
-            x, weight, bias, *_, groups, eps = args
-            kept = self.kept[weight.data_ptr()]
-            if len(kept) < len(weight):
-                left = len(set((kept // (len(weight) // groups)).tolist()))
-                out = torch.zeros_like(x)
-                bias = None if bias is None else bias[kept]
-                out[:, kept] = nn.functional.group_norm(x[:, kept], left, weight[kept], bias, eps)
+        weight = args[NORMS[func]] if func in NORMS else None
+        if weight is not None and weight.data_ptr() in self.kept:
+            x, kept, bias, eps = args[0], self.kept[weight.data_ptr()], args[NORMS[func] + 1], args[-1]
+            if len(kept) < weight.shape[-1]:
+                out, bias = torch.zeros_like(x), None if bias is None else bias[kept]
+                if func is aten.native_layer_norm.default:
+                    out[..., kept] = nn.functional.layer_norm(x[..., kept], (len(kept),), weight[kept], bias, eps)
+                else:
+                    groups = len((kept // (len(weight) // args[-2])).unique())
+                    out[:, kept] = nn.functional.group_norm(x[:, kept], groups, weight[kept], bias, eps)
                 return out, x.new_empty(0), x.new_empty(0)
         if func.overloadpacket in STANDARDIZING and args[0].dim() == 3 and args[0].data_ptr() in self.kept:
             x, kept = args[0], self.kept[args[0].data_ptr()]

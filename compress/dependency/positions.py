@@ -1,4 +1,4 @@
-"""Positions: what every operator gives out carries, after a cut, the labels it carried before without those that went.
+"""Positions: after a cut every operator has to give what it gave before, without the channels that went.
 
 A forward that slices at a fixed channel, or in halves of whatever width there is, gives other channels to its parts
 when some go, and nothing need fail: the parts may meet again in the old order. So the operators of the whole and of the
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from compress.dependency.labels import Array, Labels, Marks, move, squeezed, varying
 
 Shape = tuple[int, ...]
 Gone = NDArray[np.bool_]  # of each label: whether it went
+Carried = tuple[Shape, Marks]  # the shape of a tensor, and its marks
+Given = tuple[Carried, ...]
 Moving = Callable[[Any], Any]  # an operator that only moves numbers, as a function of its tensor
 
 
@@ -36,9 +39,9 @@ class Step:
     operator: str
     line: str
     before: tuple[int, ...]
-    given: tuple[tuple[Shape, Marks], ...]
+    given: Given
     numbers: tuple[object, ...]
-    entered: tuple[Shape, Marks] | None = None
+    entered: Carried | None = None
     again: Moving | None = None
 
 
@@ -60,7 +63,7 @@ def culprits(
             concerned = _groups(labels, owner, (before, after))
             found.append((concerned, f"its forward goes another way with other widths{after.line}"))
             break
-        wrong[i] = not _same(labels, gone, before, after)
+        wrong[i] = not _all_left_of(labels, gone, before.given, after.given, exact=before.again is not None)
         if wrong[i] and not any(wrong[j] for j in after.before):
             what = "fixes a shape" if after.operator == "reshape" else "reads it by fixed numbers"
             reason = f"its forward {what}{after.line}"
@@ -72,10 +75,10 @@ def culprits(
 
 
 def _groups(labels: Labels, owner: Array, steps: Sequence[Step]) -> set[int]:
-    marks = [
-        m for step in steps for _, given in (*step.given, *([step.entered] if step.entered else [])) for m in given
-    ]
-    return {int(g) for array in labels.resolved(tuple(marks)) for g in np.unique(owner[array])} - {-1}
+    """The groups that have labels in what these operators gave, or moved."""
+    tensors = [t for step in steps for t in (*step.given, *([step.entered] if step.entered else []))]
+    arrays = labels.resolved(tuple(m for _, marks in tensors for m in marks))
+    return {int(g) for array in arrays for g in np.unique(owner[array])} - {-1}
 
 
 def _guilty(labels: Labels, owner: Array, lost: Sequence[Array], before: Step, after: Step) -> set[int]:
@@ -83,13 +86,9 @@ def _guilty(labels: Labels, owner: Array, lost: Sequence[Array], before: Step, a
     concerned = _groups(labels, owner, (before,))
     if before.entered is None or before.numbers != after.numbers:  # the numbers are those of all cuts together
         return concerned
-    guilty = set()
-    for group in concerned:
-        gone = np.zeros(labels.count, dtype=bool)
-        gone[lost[group]] = True
-        if not _moves_alike(labels, gone, before, before.again):
-            guilty.add(group)
-    return guilty or concerned
+    every = np.arange(labels.count)
+    moving = (g for g in concerned if not _moves_alike(labels, np.isin(every, lost[g]), before, before.again))
+    return set(moving) or concerned
 
 
 def _moves_alike(labels: Labels, gone: Gone, step: Step, again: Moving | None) -> bool:
@@ -111,29 +110,20 @@ def _moves_alike(labels: Labels, gone: Gone, step: Step, again: Moving | None) -
         moved = [move(a, tuple(smaller), again) for a in left]
     except (RuntimeError, IndexError):
         return False
-    return all(
-        _left_of(labels, gone, given, (tuple(_shape(smaller, again)[i]), tuple(m[i] for m in moved)), exact=True)
-        for i, given in enumerate(step.given)
+    given = again(torch.empty(smaller, device="meta"))
+    outs = given if isinstance(given, tuple | list) else (given,)
+    after = tuple((tuple(t.shape), tuple(m[i] for m in moved)) for i, t in enumerate(outs))
+    return _all_left_of(labels, gone, step.given, after, exact=True)
+
+
+def _all_left_of(labels: Labels, gone: Gone, before: Given, after: Given, *, exact: bool) -> bool:
+    """Whether all tensors that an operator gave are left of those that it gave before; see `_left_of`."""
+    return len(before) == len(after) and all(
+        _left_of(labels, gone, one, other, exact=exact) for one, other in zip(before, after, strict=True)
     )
 
 
-def _shape(shape: Sequence[int], again: Moving) -> list[Shape]:
-    import torch
-
-    given = again(torch.empty(tuple(shape), device="meta"))
-    return [tuple(t.shape) for t in (given if isinstance(given, tuple | list) else (given,))]
-
-
-def _same(labels: Labels, gone: Gone, before: Step, after: Step) -> bool:
-    return len(before.given) == len(after.given) and all(
-        _left_of(labels, gone, one, other, exact=before.again is not None)
-        for one, other in zip(before.given, after.given, strict=True)
-    )
-
-
-def _left_of(
-    labels: Labels, gone: Gone, before: tuple[Shape, Marks], after: tuple[Shape, Marks], *, exact: bool
-) -> bool:
+def _left_of(labels: Labels, gone: Gone, before: Carried, after: Carried, *, exact: bool) -> bool:
     """Whether a tensor after the cut has the labels it had, in their order, without those that went.
 
     Args:
