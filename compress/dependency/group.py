@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 Axis = Literal["out", "in"]
 Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+Keeps = Sequence[Indices]  # for each group the channels that stay, ascending
 
 CLASSES = "its outputs are the classes"  # why the classifier stays whole
+OF_LAYERS = ("weight", "bias", "running_mean", "running_var")
 NAMED = 3  # layers of a list that would be too long
 
 
@@ -47,7 +50,7 @@ class Slice:
 
     @property
     def axis(self) -> Axis:
-        """ "in" for a weight's columns, "out" for its rows and for all that has one number a channel."""
+        """The side of a layer: "in" for a weight's columns, "out" for rows and for what has one number per channel."""
         return "in" if self.dim == 1 and self.tensor.endswith("weight") else "out"
 
 
@@ -65,7 +68,7 @@ class Rescaling:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """`width` channels, named after the layer that makes them, and every slice that goes with them.
+    """Channels that go together, named after the layer that makes them, and every slice that goes with them.
 
     Attributes:
         kind: "channels", "heads", "head widths" (one goes from every head), "conv groups", "group widths".
@@ -82,7 +85,7 @@ class Group:
     rescaled: tuple[Rescaling, ...] = ()
 
     def __str__(self) -> str:
-        named = [f"{s.module}[{s.axis}]" if _is_layer(s) else f"{s.name}[{s.dim}]" for s in self.slices]
+        named = [f"{s.module}[{s.axis}]" if s.tensor in OF_LAYERS else f"{s.name}[{s.dim}]" for s in self.slices]
         return f"{self.name}: {self.width} {self.kind} of {', '.join(dict.fromkeys(named))}"
 
     def describe(self) -> str:
@@ -90,10 +93,6 @@ class Group:
         lines = [f"{self.name}: {self.width} {self.kind}"]
         lines += [f"  {s.name}[{s.dim}] {_ranges(s.channels)}" for s in self.slices]
         return "\n".join(lines)
-
-
-def _is_layer(s: Slice) -> bool:
-    return s.tensor in ("weight", "bias", "running_mean", "running_var")
 
 
 def _ranges(indices: Indices) -> str:
@@ -115,7 +114,7 @@ class Width:
     indices: Indices
     channels: Indices
 
-    def left(self, kept: NDArray[np.bool_]) -> int:
+    def left(self, kept: Flags) -> int:
         """The size when only these of all groups' channels are kept."""
         if self._once:
             return self.size - int(np.count_nonzero(~kept[self.channels]))
@@ -186,12 +185,12 @@ class Grouping:
             self.with_norms,
         )
 
-    def flat(self, keeps: Sequence[Indices]) -> NDArray[np.bool_]:
+    def flat(self, keeps: Keeps) -> Flags:
         """For the channels of all groups, one group after the other, whether each is kept."""
         return np.concatenate([*flags(self.groups, keeps), np.zeros(0, dtype=bool)])
 
 
-def flags(groups: Sequence[Group], keeps: Sequence[Indices]) -> list[NDArray[np.bool_]]:
+def flags(groups: Sequence[Group], keeps: Keeps) -> list[Flags]:
     """For each group, whether each channel is kept."""
     kept = [np.zeros(group.width, dtype=bool) for group in groups]
     for flag, keep in zip(kept, keeps, strict=True):

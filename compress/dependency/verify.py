@@ -1,4 +1,4 @@
-"""The net under every cut: on one random batch the cut network computes what the masked one does, or is not accepted.
+"""The check of every cut: on one random batch the cut network has to compute what the masked one computes.
 
 It costs a pass of two images through each (in float32, and in float64 where rounding leaves doubt): 3 to 7% of one
 training step on 32 images of 224 pixels (a fifth of a step of ResNet-20), and recovery has hundreds of steps. What is
@@ -7,7 +7,7 @@ found unequal is halved until the groups are known whose cut alone makes it so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compress.dependency.cut import cut_copy
-from compress.dependency.group import Group, Grouping, Indices
+from compress.dependency.group import Grouping, Indices, Keeps
 from compress.dependency.mask import mask_
 from zoo.errors import SlimzooError
 from zoo.ghost import copy_of
@@ -36,8 +36,8 @@ class UnequalCutError(SlimzooError):
         self.groups = groups
 
 
-def check_cut(model: nn.Module, input_size: tuple[int, ...], grouping: Grouping, keeps: Sequence[Indices]) -> str:
-    """Compare the cut with its mask; why that could not be done, "" where it could and they agree.
+def check_cut(model: nn.Module, input_size: tuple[int, ...], grouping: Grouping, keeps: Keeps) -> str:
+    """Compare the cut with its mask; returns why that could not be done, "" where it could and they agree.
 
     Args:
         input_size: (C, H, W), or (L, C) and (L,) for sequences.
@@ -67,23 +67,20 @@ def check_cut(model: nn.Module, input_size: tuple[int, ...], grouping: Grouping,
 
 
 def _unequal(units: list[list[int]], is_equal: Callable[[list[int]], bool]) -> list[list[int]]:
-    """Of units that are unequal together those that are so alone; all of them where none is."""
+    """The units that are unequal alone, of some that are so together; all of them where none is."""
     if len(units) == 1:
         return units
-    half = len(units) // 2
-    found = [
-        unit for part in (units[:half], units[half:]) if not is_equal([i for u in part for i in u])
-        for unit in _unequal(part, is_equal)
-    ]  # fmt: skip
+    half, found = len(units) // 2, list[list[int]]()
+    for part in (units[:half], units[half:]):
+        if not is_equal([i for unit in part for i in unit]):
+            found += _unequal(part, is_equal)
     return found or units
 
 
 class _Trial:
     """Cuts some of the groups as decided, and compares with their mask."""
 
-    def __init__(
-        self, model: nn.Module, input_size: tuple[int, ...], grouping: Grouping, keeps: Sequence[Indices]
-    ) -> None:
+    def __init__(self, model: nn.Module, input_size: tuple[int, ...], grouping: Grouping, keeps: Keeps) -> None:
         self.model, self.grouping, self.keeps, self.trials = model, grouping, keeps, 0
         generator = torch.Generator().manual_seed(SEED)
         tokens = getattr(model, "vocab_size", None)
@@ -100,8 +97,9 @@ class _Trial:
         return isinstance(found, str) or found <= TOLERANCE
 
     def difference(self, groups: list[int]) -> float | str:
-        """The largest, in standard deviations of the masked network's answers, or why it cannot be known."""
-        keeps = [keep if i in groups else np.arange(g.width) for i, (g, keep) in self._each()]
+        """The largest difference, in standard deviations of the masked network's answers, or why it is unknown."""
+        every = zip(self.grouping.groups, self.keeps, strict=True)
+        keeps = [keep if i in groups else np.arange(group.width) for i, (group, keep) in enumerate(every)]
         for batch in (BATCH, 1):  # some forwards take one image alone
             rounded = self._difference(keeps, self.images[:batch], torch.float32)
             if isinstance(rounded, float):
@@ -127,9 +125,6 @@ class _Trial:
     def is_random(self) -> bool:
         whole = copy_of(self.model).cpu().eval().float()
         return not torch.equal(_answers(whole, self.images), _answers(whole, self.images, SEED + 1))
-
-    def _each(self) -> enumerate[tuple[Group, Indices]]:
-        return enumerate(zip(self.grouping.groups, self.keeps, strict=True))
 
 
 def _answers(network: nn.Module, images: Tensor, seed: int = SEED) -> Tensor:
