@@ -5,173 +5,162 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from compress.dependency.group import Attribute, Width
-from compress.dependency.labels import Array, Labels, Marks, along
-from compress.dependency.record import Record
-from compress.dependency.sizes import LAYERS
-
-if TYPE_CHECKING:
-    from compress.dependency.families import Families
+from compress.dependency.labels import Array, Marks, Reasons, along
+from compress.dependency.sizes import LAYERS, Modules
+from compress.dependency.ties import Ties
+from compress.dependency.traced import Traced
+from compress.dependency.widths import Widths
 
 SIZES = re.compile("head|dim|chan|chs|width|feat|planes|hidden|embed|split")  # sizes; not windows, steps, depths
 Sized = tuple[int, Marks]  # a dimension's size, and its labels as 1-D arrays
 Holder = tuple[str, str]  # module, attribute
+Read = dict[Holder, dict[int | None, Width]]  # module and attribute -> place in a list, or None -> width
 
 
-@dataclass
+@dataclass(frozen=True)
 class Dimensions:
-    """What a trace saw of the sizes of labelled dimensions, with the labels that they have when it is over.
+    """The dimensions of which a module's plain numbers may be the size.
 
     Attributes:
-        read: module, attribute -> place in a list (None) -> the dimensions that it was the size of, and how often.
+        read: module and attribute -> place in a list, or None -> the dimensions that it was the size of, and how often
+            it goes into each.
         moved: module -> dimensions of what it reshaped, sliced or split.
-        lists: module and the parts of what it concatenated or split.
+        lists: module, and the parts of what it concatenated or split.
     """
 
-    read: dict[Holder, dict[int | None, list[tuple[Sized, int]]]] = field(default_factory=dict)
-    moved: dict[str, list[Sized]] = field(default_factory=lambda: defaultdict(list))
-    lists: list[tuple[str, tuple[Sized, ...]]] = field(default_factory=list)
+    read: dict[Holder, dict[int | None, list[tuple[Sized, int]]]]
+    moved: dict[str, list[Sized]]
+    lists: list[tuple[str, tuple[Sized, ...]]]
 
     @classmethod
-    def of(cls, record: Record, labels: Labels) -> Dimensions:
-        found, memo = cls(), dict[int, list[Array]]()
+    def of(cls, traced: Traced) -> Dimensions:
+        """The dimensions in what a model's first pass left behind."""
+        record, memo = traced.record, dict[int, list[Array]]()
 
         def sized(size: int, marks: Marks, dim: int) -> Sized:
             for mark in marks:
                 if id(mark) not in memo:
-                    memo[id(mark)] = labels.resolved((mark,))
+                    memo[id(mark)] = traced.labels.resolved((mark,))
             return size, along([m for mark in marks for m in memo[id(mark)]], dim)
 
-        for read in record.reads:
-            size = read.size
-            places = found.read.setdefault((size.module, size.attribute), {})
-            places.setdefault(size.index, []).append((sized(int(size), read.marks, read.dim), size.times))
-        for moved in record.moved:
-            for dim, n in enumerate(moved.shape):
-                if (each := sized(n, moved.marks, dim))[1]:
-                    found.moved[moved.module].append(each)
-        for module, parts in record.lists:
-            found.lists.append((module, tuple(sized(n, marks, dim) for n, marks, dim in parts)))
-        return found
+        read: dict[Holder, dict[int | None, list[tuple[Sized, int]]]] = {}
+        for number, marks, dim in record.reads:
+            places = read.setdefault((number.module, number.attribute), {})
+            places.setdefault(number.index, []).append((sized(int(number), marks, dim), number.times))
+        moved: dict[str, list[Sized]] = defaultdict(list)
+        for module, shape, marks in record.moved:
+            if found := [each for dim, n in enumerate(shape) if (each := sized(n, marks, dim))[1]]:
+                moved[module] += found
+        lists = [(module, tuple(sized(*part) for part in parts)) for module, parts in record.lists]
+        return cls(read, moved, lists)
 
 
-class Attributes:
-    """Which attributes follow from the widths of groups.
+def widths_read(dimensions: Dimensions, widths: Widths, ties: Ties, modules: Modules) -> tuple[Read, Ties, Reasons]:
+    """The widths that numbers stand for which a forward was seen to read; families with one number are tied.
 
-    Attributes:
-        wrong: labels of groups on which one number depends in several ways, and why they stay.
+    Returns:
+        The widths, the ties, and the labels of families that have one number and cannot be tied, with the reason.
     """
-
-    def __init__(self, families: Families, dimensions: Dimensions) -> None:
-        self.families, self.modules, self.dimensions = families, families.modules, dimensions
-        self.wrong: dict[int, str] = {}
-        self.read: dict[Holder, dict[int | None, Width]] = {}
-        for holder, places in dimensions.read.items():
-            for index, sizes in places.items():
-                width = self._agreed(
-                    holder, [self._part(w, n) for (size, m), n in sizes for w in [self._width(size, m)]]
-                )
-                if width is not None:
-                    self.read.setdefault(holder, {})[index] = width
-
-    def _width(self, size: int, marks: Marks) -> Width:
-        return self.families.width(size, marks)
-
-    def _part(self, width: Width, times: int) -> list[Width]:
-        """The parts of a dimension that is several times as large as the number, one after the other or interleaved."""
-        if times == 1:
-            return [width]
-        each = width.size // times
-        at = width.indices
-        for part, index in ((at // each, at % each), (at % times, at // times)):
-            parts = [Width(each, index[part == n], width.channels[part == n]) for n in range(times)]
-            if len({self._form(p) for p in parts}) == 1:
-                return parts[:1]
-        return parts
-
-    def _agreed(self, holder: Holder, widths: list[list[Width]]) -> Width | None:
-        """The width that a number stands for; None where nothing of it is ever cut."""
-        each = [width for parts in widths for width in parts]
-        if not any(len(width.indices) for width in each):
-            return None
-        if len({self._form(width) for width in each}) > 1:
-            groups = [self.families.sole_group(width) for width in each]
-            if None in groups or not self.families.tie_({g for g in groups if g is not None}):
-                module, attribute = holder
-                whose = f"{type(self.modules[module]).__name__} `{module}`"
-                reason = f"{whose} has one number, `{attribute}`, for several widths"
-                roots = self.families.members_of(np.concatenate([w.channels for w in each]))
-                self.wrong.update(dict.fromkeys(roots, reason))
-        return each[0]
-
-    def _form(self, width: Width) -> tuple[int, bytes]:
-        """Equal where two widths shrink alike, groups that are tied taken for one."""
-        channels = self.families.tied_channels(width.channels)
-        order = np.lexsort((channels, width.indices))
-        indices, channels = width.indices[order], channels[order]
-        starts = np.flatnonzero(np.diff(indices, prepend=-1))
-        place = np.arange(len(indices)) - np.repeat(starts, np.diff([*starts, len(indices)]))
-        rows = np.full((len(starts), int(place.max(initial=0)) + 1), -1)
-        rows[np.repeat(np.arange(len(starts)), np.diff([*starts, len(indices)])), place] = channels
-        return width.size, rows[np.lexsort(rows.T)].tobytes()
-
-    def found(self) -> Iterator[Attribute]:
-        record = self.families.record
-        for name, (count, marks) in record.groups.items():
-            layer = self.modules[name]
-            attribute = "num_groups" if isinstance(layer, nn.GroupNorm) else "groups"
-            if hasattr(layer, attribute):
-                yield Attribute(name, attribute, (self._width(count, marks),))
-        for name, shape, marks in record.norms:
-            if hasattr(self.modules[name], "normalized_shape"):
-                widths = tuple(self._width(n, along(marks, d)) for d, n in enumerate(shape))
-                yield Attribute(name, "normalized_shape", widths, several=True)
-        for (name, attribute), places in self.read.items():
-            if None in places:
-                yield Attribute(name, attribute, (places[None],))
+    read: Read = {}
+    wrong: Reasons = {}
+    for (module, attribute), places in dimensions.read.items():
+        for index, sizes in places.items():
+            each = [part for sized, times in sizes for part in _parts(widths.of(*sized), times, widths, ties)]
+            if not any(len(width.indices) for width in each):
+                continue  # nothing of it is ever cut
+            if joined := _alike(each, widths, ties):
+                ties = joined
             else:
-                nothing = np.zeros(0, dtype=np.intp)
-                whole = [Width(n, nothing, nothing) for n in getattr(self.modules[name], attribute)]
-                yield Attribute(
-                    name, attribute, tuple(places.get(i, w) for i, w in enumerate(whole)), several=True
-                )  # fmt: skip
-        yield from self._numbers()
-        yield from self._lists()
+                whose = f"{type(modules[module]).__name__} `{module}`"
+                reason = f"{whose} has one number, `{attribute}`, for several widths"
+                wrong.update(widths.families.stay(set().union(*map(widths.families_of, each)), reason))
+            read.setdefault((module, attribute), {})[index] = each[0]
+    return read, ties, wrong
 
-    def _numbers(self) -> Iterator[Attribute]:
-        """Whole numbers that nobody saw being read, and that are the size of what the module's forward moves."""
-        for name, sizes in self.dimensions.moved.items():
-            module = self.modules[name]
-            widths = [self._width(size, marks) for size, marks in sizes]
-            if isinstance(module, LAYERS):
-                continue
-            for attribute, value in vars(module).items():
-                if type(value) is int and SIZES.search(attribute) and (name, attribute) not in self.dimensions.read:
-                    fitting = [w for w in widths if w.size == value and len(w.indices)]
-                    if fitting:
-                        yield Attribute(name, attribute, (self._named(attribute, fitting),))
 
-    def _lists(self) -> Iterator[Attribute]:
-        """Lists that are the sizes of what a module's forward concatenates or splits, or of the first of it."""
-        for name, parts in self.dimensions.lists:
-            module = self.modules[name]
-            sizes = tuple(size for size, _ in parts)
-            for attribute, value in vars(module).items():
-                fits = SIZES.search(attribute) and isinstance(value, tuple | list) and value
-                if fits and tuple(value) == sizes[: len(value)] and (name, attribute) not in self.dimensions.read:
-                    widths = tuple(self._width(size, marks) for size, marks in parts[: len(value)])
-                    yield Attribute(name, attribute, widths, several=True)
+def _parts(width: Width, times: int, widths: Widths, ties: Ties) -> list[Width]:
+    """The parts of a dimension that is several times as large as the number, one after the other or interleaved."""
+    if times == 1:
+        return [width]
+    size, at = width.size // times, width.indices
+    for part, index in ((at // size, at % size), (at % times, at // times)):
+        parts = [Width(size, index[part == n], width.channels[part == n]) for n in range(times)]
+        if len({widths.form(p, ties) for p in parts}) == 1:
+            return parts[:1]
+    return parts
 
-    def _named(self, attribute: str, widths: Sequence[Width]) -> Width:
-        """Of several sizes that are equal by chance, the one that the attribute's name speaks of."""
-        wanted = "heads" if "heads" in attribute else "head widths" if "dim" in attribute else "channels"
-        for width in widths:
-            if self.families.kinds_of(width) == {wanted}:
-                return width
-        return widths[0]
+
+def _alike(each: Sequence[Width], widths: Widths, ties: Ties) -> Ties | None:
+    """The ties under which these widths shrink alike; None where there are none."""
+    if len({widths.form(width, ties) for width in each}) == 1:
+        return ties
+    families = {widths.sole_family(width) for width in each}
+    return None if None in families else ties.joined(widths.families, {i for i in families if i is not None})
+
+
+def attributes(dimensions: Dimensions, read: Read, widths: Widths, modules: Modules) -> Iterator[Attribute]:
+    """The attributes that follow from the widths of families: of layers, those that were seen being read, and others.
+
+    Args:
+        read: the widths of those that were seen being read.
+        modules: those of the whole network, by name.
+    """
+    record = widths.families.traced.record
+    for name, (count, marks) in record.groups.items():
+        attribute = "num_groups" if isinstance(modules[name], nn.GroupNorm) else "groups"
+        if hasattr(modules[name], attribute):
+            yield Attribute(name, attribute, (widths.of(count, marks),))
+    for name, shape, marks in record.norms:
+        if hasattr(modules[name], "normalized_shape"):
+            each = tuple(widths.of(n, along(marks, dim)) for dim, n in enumerate(shape))
+            yield Attribute(name, "normalized_shape", each, several=True)
+    nothing = np.zeros(0, dtype=np.intp)
+    for (name, attribute), places in read.items():
+        if None in places:
+            yield Attribute(name, attribute, (places[None],))
+        else:
+            numbers = enumerate(getattr(modules[name], attribute))
+            each = tuple(places.get(i, Width(n, nothing, nothing)) for i, n in numbers)
+            yield Attribute(name, attribute, each, several=True)
+    yield from _numbers(dimensions, widths, modules)
+    yield from _lists(dimensions, widths, modules)
+
+
+def _numbers(dimensions: Dimensions, widths: Widths, modules: Modules) -> Iterator[Attribute]:
+    """Whole numbers that nobody saw being read, and that are the size of what the module's forward moves."""
+    for name, sizes in dimensions.moved.items():
+        if isinstance(modules[name], LAYERS):
+            continue
+        each = [widths.of(*sized) for sized in sizes]
+        for attribute, value in vars(modules[name]).items():
+            if type(value) is int and SIZES.search(attribute) and (name, attribute) not in dimensions.read:
+                fitting = [w for w in each if w.size == value and len(w.indices)]
+                if fitting:
+                    yield Attribute(name, attribute, (_named(attribute, fitting, widths),))
+
+
+def _lists(dimensions: Dimensions, widths: Widths, modules: Modules) -> Iterator[Attribute]:
+    """Lists that are the sizes of what a module's forward concatenates or splits, or of the first of it."""
+    for name, parts in dimensions.lists:
+        sizes = tuple(size for size, _ in parts)
+        for attribute, value in vars(modules[name]).items():
+            fits = SIZES.search(attribute) and isinstance(value, tuple | list) and value
+            if fits and tuple(value) == sizes[: len(value)] and (name, attribute) not in dimensions.read:
+                each = tuple(widths.of(*part) for part in parts[: len(value)])
+                yield Attribute(name, attribute, each, several=True)
+
+
+def _named(attribute: str, each: Sequence[Width], widths: Widths) -> Width:
+    """Of several widths that are equal by chance, the one that the attribute's name speaks of."""
+    wanted = "heads" if "heads" in attribute else "head widths" if "dim" in attribute else "channels"
+    families = widths.families.each
+    for width in each:
+        if {families[i].kind for i in widths.families_of(width)} == {wanted}:
+            return width
+    return each[0]

@@ -1,8 +1,9 @@
-"""Coupling: what operators do to labels. They unite those of elements that meet and split those of blocks."""
+"""Coupling: how operators unite the labels of elements that meet, and split those of blocks."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -10,13 +11,15 @@ from types import FrameType
 import numpy as np
 import torch
 
-from compress.dependency.labels import Array, Labels, Marks, pattern, squeezed, varying
+from compress.dependency.labels import Array, Labels, Marks, Reasons, pattern, squeezed, varying
 
 HERE, TORCH = Path(__file__).parent, Path(torch.__file__).parent
+BLOCKS = ("blocks", "block widths")
+Alike = Callable[[Array, Array], bool]
 
 
 class Coupling:
-    """What tensors' operators do to labels: unite those of elements that meet, split those that are blocks."""
+    """Unites the labels of elements that meet, splits those of blocks, and fixes those that have to stay."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -39,9 +42,7 @@ class Coupling:
             found.append(array)
         return tuple(found)
 
-    def split(
-        self, array: Array, left: tuple[int, ...], kinds: tuple[str, str] = ("blocks", "block widths")
-    ) -> list[Array]:
+    def split(self, array: Array, left: tuple[int, ...], kinds: tuple[str, str] = BLOCKS) -> list[Array]:
         """Make each label of an array the product of one along the dimensions `left` and one along the others."""
         labels = self.labels
         along = tuple(n if d in left else 1 for d, n in enumerate(array.shape))
@@ -51,14 +52,14 @@ class Coupling:
         labels.multiply(array, one, other)
         return labels.resolved((array,))
 
-    def separate(self, marks: Marks, left: tuple[int, ...], kinds: tuple[str, str]) -> list[Array]:
+    def separate(self, marks: Marks, left: tuple[int, ...], kinds: tuple[str, str]) -> Marks:
         """Marks of which none changes both along `left` and along another dimension."""
-        found = []
+        found: list[Array] = []
         for array in self.labels.resolved(marks):
             dims = set(varying(array))
             joint = dims & set(left) and dims - set(left)
             found += self.split(array, left, kinds) if joint else [array]
-        return self.labels.resolved(tuple(found))
+        return tuple(self.labels.resolved(found))
 
     def meet(self, a: Marks, b: Marks, shape_a: tuple[int, ...], shape_b: tuple[int, ...], reason: str) -> None:
         """Unite the labels of two tensors that are combined element by element, with broadcasting.
@@ -75,20 +76,15 @@ class Coupling:
         b, shape_b = _padded(b, shape_b, rank)
         left = self._concerned(a, shape_b)
         right = self._concerned(b, shape_a)
-        for one in list(left):
-            for other in right:
-                if one.shape == other.shape and np.array_equal(one, other):
-                    left = [x for x in left if x is not one]
-                    right = [x for x in right if x is not other]
-                    break
+        _take_pairs(left, right, np.array_equal)
         self._match(left, right, reason)
 
     def _concerned(self, marks: Marks, other: tuple[int, ...]) -> list[Array]:
         """Marks of a tensor along the dimensions in which the other one has its size too."""
         broadcast = tuple(d for d, n in enumerate(other) if n == 1)
-        found = self.labels.resolved(marks)
+        found = tuple(self.labels.resolved(marks))
         if any(set(varying(x)) & set(broadcast) for x in found):
-            found = self.separate(tuple(found), broadcast, ("blocks", "block widths"))
+            found = self.separate(found, broadcast, BLOCKS)
         return [x for x in found if x.size > 1 and not set(varying(x)) & set(broadcast)]
 
     def _match(self, left: list[Array], right: list[Array], reason: str) -> None:
@@ -112,7 +108,7 @@ class Coupling:
         self.labels.unite(one, other)
 
     def _define(self, single: Array, factors: list[Array], reason: str) -> None:
-        """single := product of factors; where only one of these is given, they are united."""
+        """Make a label the product of its factors; where only one factor is given, unite the two."""
         while len(factors) > 2:
             joined = np.broadcast_arrays(*factors[-2:])
             both = self.labels.fresh(joined[0].size).reshape(joined[0].shape)
@@ -124,25 +120,20 @@ class Coupling:
         self.equal(whole[~product], np.maximum(one, other)[~product], reason)
 
     def _pair(self, left: list[Array], right: list[Array], reason: str) -> None:
-        """Several marks on both sides: those that change along the same dimensions in the same pattern are one."""
-        for key in (lambda x: (varying(x), pattern(x).tobytes()), varying):
-            for one in list(left):
-                for other in right:
-                    if one.shape == other.shape and key(one) == key(other):
-                        self.equal(one, other, reason)
-                        left = [x for x in left if x is not one]
-                        right = [x for x in right if x is not other]
-                        break
+        """Unite marks of both sides that change along the same dimensions, first those of the same pattern."""
+        for alike in (lambda a, b: np.array_equal(pattern(a), pattern(b)), lambda a, b: True):
+            for one, other in _take_pairs(left, right, alike):
+                self.equal(one, other, reason)
         for array in (*left, *right):
             self.fix(array, reason)
 
 
 class Comparison(Coupling):
-    """The same on a network that has been cut: elements that meet must have labels that are united already."""
+    """Checks a network that has been cut: elements that meet must have labels that are united already."""
 
     def __init__(self, labels: Labels) -> None:
         super().__init__(labels)
-        self.wrong: dict[int, str] = {}
+        self.wrong: Reasons = {}
 
     def fix(self, array: Array, reason: str) -> None:
         pass  # done when the network was whole
@@ -150,7 +141,7 @@ class Comparison(Coupling):
     def normalize(self, marks: Marks, reason: str) -> None:
         pass
 
-    def split(self, array: Array, left: tuple[int, ...], kinds: tuple[str, str] = ("", "")) -> list[Array]:
+    def split(self, array: Array, left: tuple[int, ...], kinds: tuple[str, str] = BLOCKS) -> list[Array]:
         self._blame(array)
         return [squeezed(np.zeros_like(array))]
 
@@ -172,14 +163,14 @@ class Comparison(Coupling):
 
 @cache
 def name_in_model(file: str) -> str:
-    """ "models/levit.py" for a source file of the model's, "" for one of torch's or of this package."""
+    """The name of a source file, such as "models/levit.py"; "" for one of torch or of this package."""
     path = Path(file)
     theirs = path.suffix == ".py" and path.parent != HERE and TORCH not in path.parents
     return "/".join(path.parts[-2:]) if theirs else ""
 
 
 def line_of_forward() -> str:
-    """ " (file:line)" of the innermost line outside torch and this package that is running, if there is one."""
+    """The innermost line outside torch and this package that is running, as " (file:line)"; "" without one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if name := name_in_model(frame.f_code.co_filename):
@@ -192,11 +183,19 @@ def _same(one: Array, other: Array) -> bool:
     """The same labels along the same dimension, counted from the last."""
     if one.size != other.size or one.tobytes() != other.tobytes():  # ten times as fast as to compare the numbers
         return False
-    return one.ndim == other.ndim == 1 or _from_last(one) == _from_last(other)
+    more = other.ndim - one.ndim
+    return one.ndim == other.ndim == 1 or [d + more for d in varying(one)] == [*varying(other)]
 
 
-def _from_last(array: Array) -> list[int]:
-    return [dim - array.ndim for dim in varying(array)]
+def _take_pairs(left: list[Array], right: list[Array], alike: Alike) -> list[tuple[Array, Array]]:
+    """Take arrays that are alike, and have one shape, out of both lists, two by two."""
+    taken = []
+    for one in list(left):
+        at = next((i for i, other in enumerate(right) if one.shape == other.shape and alike(one, other)), None)
+        if at is not None:
+            taken.append((one, right.pop(at)))
+            left[:] = [x for x in left if x is not one]
+    return taken
 
 
 def _padded(marks: Marks, shape: tuple[int, ...], rank: int) -> tuple[Marks, tuple[int, ...]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.dependency.group import Group, Grouping, Indices, flags
+from compress.dependency.group import Flags, Group, Grouping, Indices, Keeps, flags
+from compress.dependency.sizes import Modules
 from zoo.ghost import copy_of
 
+Place = tuple[str, str]  # module, tensor
 
-def cut_(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> None:
+
+def cut_(model: nn.Module, grouping: Grouping, keeps: Keeps) -> None:
     """Remove every slice of the channels that are not kept, and set the attributes that follow from it.
 
     Args:
@@ -30,8 +32,8 @@ def cut_(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> None
     _tell_widths_(modules, grouping, keeps)
 
 
-def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> nn.Module:
-    """The same of a copy, in eval mode; what goes is not copied first."""
+def cut_copy(model: nn.Module, grouping: Grouping, keeps: Keeps) -> nn.Module:
+    """Cut a copy, in eval mode, as `cut_` does; what goes is not copied first."""
     modules = dict(model.named_modules())
     memo: dict[int, Any] = {}
     for (module, name), smaller in _smaller(grouping.groups, keeps, modules).items():
@@ -45,9 +47,7 @@ def cut_copy(model: nn.Module, grouping: Grouping, keeps: Sequence[Indices]) -> 
     return copied
 
 
-def _smaller(
-    groups: Sequence[Group], keeps: Sequence[Indices], modules: Mapping[str, nn.Module]
-) -> dict[tuple[str, str], Tensor]:
+def _smaller(groups: Sequence[Group], keeps: Keeps, modules: Modules) -> dict[Place, Tensor]:
     """(module, tensor) -> what is left of it, for those of which something goes."""
     found = _rescaled(groups, keeps, modules)
     for place, dims in removed(groups, flags(groups, keeps), modules).items():
@@ -59,11 +59,9 @@ def _smaller(
     return found
 
 
-def _rescaled(
-    groups: Sequence[Group], keeps: Sequence[Indices], modules: Mapping[str, nn.Module]
-) -> dict[tuple[str, str], Tensor]:
+def _rescaled(groups: Sequence[Group], keeps: Keeps, modules: Modules) -> dict[Place, Tensor]:
     """The tensors that make good for a factor which the forward derives from a width (see `Rescaling`)."""
-    found: dict[tuple[str, str], Tensor] = {}
+    found: dict[Place, Tensor] = {}
     for group, keep in zip(groups, keeps, strict=True):
         for scale in group.rescaled if len(keep) < group.width else ():
             for name in ("weight", "bias"):
@@ -81,11 +79,9 @@ def _selected(tensor: Tensor, dim: int, keep: Indices) -> Tensor:
     return tensor.index_select(dim, torch.from_numpy(keep).to(tensor.device))
 
 
-def removed(
-    groups: Sequence[Group], kept: Sequence[NDArray[np.bool_]], modules: Mapping[str, nn.Module]
-) -> dict[tuple[str, str], dict[int, NDArray[np.bool_]]]:
-    """(module, tensor) -> dimension -> whether each index along it goes."""
-    found: dict[tuple[str, str], dict[int, NDArray[np.bool_]]] = {}
+def removed(groups: Sequence[Group], kept: Sequence[Flags], modules: Modules) -> dict[Place, dict[int, Flags]]:
+    """For each tensor that is cut: dimension -> whether each index along it goes."""
+    found: dict[Place, dict[int, Flags]] = {}
     for group, flag in zip(groups, kept, strict=True):
         for s in group.slices:
             dims = found.setdefault((s.module, s.tensor), {})
@@ -96,7 +92,7 @@ def removed(
     return found
 
 
-def _tell_widths_(modules: Mapping[str, nn.Module], grouping: Grouping, keeps: Sequence[Indices]) -> None:
+def _tell_widths_(modules: Modules, grouping: Grouping, keeps: Keeps) -> None:
     """Set the modules' numbers that say how wide their tensors are."""
     flat = grouping.flat(keeps)
     for attribute in grouping.attributes:

@@ -6,6 +6,7 @@ the forward reads fixed numbers, and the groups concerned stay whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,15 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.dependency.assembly import assemble
 from compress.dependency.attributes import Dimensions
 from compress.dependency.coupling import Comparison, Coupling
 from compress.dependency.cut import cut_
-from compress.dependency.families import Families
+from compress.dependency.families import Families, Sorter
 from compress.dependency.group import Group, Grouping, Indices, Slice
-from compress.dependency.labels import Array, Labels, varying
+from compress.dependency.labels import Array, Labels, Reasons, varying
+from compress.dependency.positions import culprits
 from compress.dependency.record import DoesNotRun, Record
+from compress.dependency.rescaling import rescalings
 from compress.dependency.spots import FixedSpots
 from compress.dependency.trace import trace
+from compress.dependency.traced import Traced
 from zoo.classifier import auxiliary_names, classifier_name
 from zoo.errors import UsageError
 from zoo.ghost import copy_of, ghost_of
@@ -32,54 +37,38 @@ __all__ = ["Group", "Grouping", "Slice", "find_groups"]
 def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) -> Grouping:
     """Trace the model for inputs of the shape of `example` (B, C, H, W) and collect its groups; it is left as it was.
 
+    The groups are those of DepGraph (Fang et al. 2023, arXiv 2301.12900), found by labels instead of a graph.
+
     Args:
         normalized: also widths that a LayerNorm or GroupNorm normalizes over. To cut one changes the moments of the
             others, and so the function, by more than a mask would.
 
     Raises:
         UsageError: the model has auxiliary heads, which run in training only and would keep their old widths; or it
-            does not run on such inputs, and where it stopped is told.
+            does not run on such inputs, and the message says where it stopped.
     """
-    heads_of_training = auxiliary_names(model)
-    if heads_of_training:
+    if heads := auxiliary_names(model):
         raise UsageError(
-            f"{type(model).__name__} has auxiliary heads ({', '.join(heads_of_training)}), which run in training only "
+            f"{type(model).__name__} has auxiliary heads ({', '.join(heads)}), which run in training only "
             "and would not fit the pruned network: build it without them, as the zoo's googlenet is by default"
         )
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    tokens = not example.is_floating_point()
-    inputs, make = example[:1].to("meta", example.dtype if tokens else dtype), _ghost
-    ghost = make(model)
-    labels = Labels()
+    traced, inputs, fresh = _first_pass(model, example)
+    dimensions, fixed = Dimensions.of(traced), FixedSpots(traced.record.operators)
+    ghost, two = fresh(), torch.cat([inputs, inputs])  # the batch may be of any size
+    sorter = Sorter(traced, dict(ghost.named_modules()), normalized=normalized, classifier=_classifier(model))
     try:
-        record = trace(ghost, inputs, Coupling(labels))
-    except DoesNotRun:  # it may look at numbers, which shapes alone do not have
-        labels, make = Labels(), _on_cpu
-        ghost, inputs = make(model), torch.zeros(inputs.shape, dtype=inputs.dtype)
-        try:
-            record = trace(ghost, inputs, Coupling(labels))
-        except DoesNotRun as error:
-            size = "x".join(str(n) for n in example.shape[1:])
-            raise UsageError(f"{type(model).__name__} does not run on an input of {size}: {error}") from error
-    separate_(labels, record)
-    labels.settle()
-    dimensions = Dimensions.of(record, labels)
-    sort = partial(Families, labels, record, dimensions, normalized=normalized, classifier=_classifier(model))
-    two = torch.cat([inputs, inputs])  # the batch may be of any size
-    fixed, families = FixedSpots(record.operators), sort(ghost, {})
-    known = families.labels_after(families.all_kept)
-    try:
-        whole = trace(make(model), two, Comparison(labels), known)
+        whole = trace(ghost, two, Comparison(traced.labels), traced.record.named)
     except DoesNotRun:  # or of one alone
         two = inputs
-        whole = trace(make(model), two, Comparison(labels), known)
+        whole = trace(fresh(), two, Comparison(traced.labels), traced.record.named)
     while True:
-        ghost = make(model)
-        families = sort(ghost, fixed.stays)
-        if not families.members:
+        ghost, families = fresh(), sorter.sorted(fixed.stays)
+        grouping, wrong = assemble(families, dimensions, dict(ghost.named_modules()))
+        if not grouping.groups:
             break
         try:
-            wrong = families.unequal or _compare(ghost, two, families, whole)
+            if not wrong:
+                grouping, wrong = _compare(ghost, two, families, grouping, whole)
         except DoesNotRun as error:
             fixed.fail(families, error)
             continue
@@ -87,16 +76,33 @@ def find_groups(model: nn.Module, example: Tensor, *, normalized: bool = False) 
         if not wrong and not fixed.doubt():
             break
     again = None if normalized else partial(find_groups, model, example, normalized=True)
-    return replace(families.grouping, with_norms=again)
+    return replace(grouping, with_norms=again)
 
 
-def _ghost(model: nn.Module) -> nn.Module:
-    """Afresh for each pass: a forward may keep a table as wide as it was, until training starts."""
-    return ghost_of(model).train().eval()
+def _first_pass(model: nn.Module, example: Tensor) -> tuple[Traced, Tensor, Callable[[], nn.Module]]:
+    """Trace one image: the traced model, the input, and what makes a network for the next pass.
+
+    A network is made afresh for each pass: its forward may keep a table as wide as it was, until training starts.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    inputs = example[:1].to("meta", dtype if example.is_floating_point() else example.dtype)
+    for real in (False, True):  # a forward may look at numbers, which shapes alone do not have
+        inputs = torch.zeros(inputs.shape, dtype=inputs.dtype) if real else inputs
+        labels, fresh = Labels(), partial(_fresh, model, real=real)
+        try:
+            record = trace(fresh(), inputs, Coupling(labels))
+        except DoesNotRun as error:
+            failure = error
+            continue
+        separate_(labels, record)
+        labels.settle()
+        return Traced(labels, record), inputs, fresh
+    size = "x".join(str(n) for n in example.shape[1:])
+    raise UsageError(f"{type(model).__name__} does not run on an input of {size}: {failure}") from failure
 
 
-def _on_cpu(model: nn.Module) -> nn.Module:
-    return copy_of(model).cpu().train().eval()
+def _fresh(model: nn.Module, *, real: bool) -> nn.Module:
+    return (copy_of(model).cpu() if real else ghost_of(model)).train().eval()
 
 
 def _classifier(model: nn.Module) -> str:
@@ -136,25 +142,39 @@ def _taken_apart(array: Array, apart: set[tuple[bytes, ...]]) -> list[Array]:
     return [array]
 
 
-def _compare(ghost: nn.Module, inputs: Tensor, families: Families, whole: Record) -> dict[int, str]:
-    """Cut some of every group of `ghost` and trace it: labels that meet wrongly or stand elsewhere, and why.
+def _compare(
+    ghost: nn.Module, inputs: Tensor, families: Families, grouping: Grouping, whole: Record
+) -> tuple[Grouping, Reasons]:
+    """Cut some of every group of `ghost`, trace it, and compare with what the pass of the whole network left behind.
 
-    Where all is right, groups learn what the forward derives from their widths (`Group.rescaled`).
+    Returns:
+        The grouping, with what the forward derives from widths (`Group.rescaled`), and the labels that meet wrongly or
+        stand elsewhere.
 
     Raises:
         DoesNotRun: an operator of the cut network failed, and nothing stood elsewhere before.
     """
-    grouping = families.grouping
     keeps = _some_of(grouping)
+    lost = families.lost(keeps)
     cut_(ghost, grouping, keeps)
-    comparison = Comparison(families.labels)
+    comparison = Comparison(families.traced.labels)
     try:
-        record = trace(ghost, inputs, comparison, families.labels_after(keeps))
+        cut = trace(ghost, inputs, comparison, families.traced.after(lost))
     except DoesNotRun as error:
-        if moved := families.moved(whole, error.record, keeps):
-            return moved
+        if moved := _moved(families, whole, error.record, lost):
+            return grouping, moved
         raise
-    return families.moved(whole, record, keeps) or comparison.wrong or families.learn_scales(record, keeps)
+    if wrong := _moved(families, whole, cut, lost) or comparison.wrong:
+        return grouping, wrong
+    found, wrong = rescalings(families, cut, keeps)
+    groups = tuple(replace(g, rescaled=tuple(found[i])) if i in found else g for i, g in enumerate(grouping.groups))
+    return replace(grouping, groups=groups), wrong
+
+
+def _moved(families: Families, whole: Record, cut: Record, lost: Sequence[Array]) -> Reasons:
+    """Labels of the families whose cut makes the forward take other channels than it took, and where."""
+    found = culprits(families.traced.labels, whole.steps, cut.steps, lost)
+    return {label: why for concerned, reason in found for label, why in families.stay(concerned, reason).items()}
 
 
 def _some_of(grouping: Grouping) -> list[Indices]:

@@ -1,37 +1,76 @@
-"""Labelling: which labels the tensors of a pass have, and what its operators note of them. Rules are given it."""
+"""Labelling: which labels the tensors of a pass have, and what rules note of them when they are given a call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compress.dependency.coupling import Coupling, line_of_forward
 from compress.dependency.labels import Array, Marks
-from compress.dependency.record import LabelledProduct, Moved, Record, Scaled, Shape
+from compress.dependency.record import Factor, Named, Record, Shape
 from compress.dependency.sizes import RECURRENT
+
+PIXELS = "its pixels are channels of another layer"  # why channels stay whole
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of an ATen operator.
+
+    Attributes:
+        func: the overload that ran, such as aten.add.Tensor.
+        out: what it gave out: a tensor, or a tuple or list of tensors.
+    """
+
+    func: Any
+    out: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def operator(self) -> Any:
+        """The operator of which `func` is an overload, such as aten.add."""
+        return self.func.overloadpacket
+
+    @property
+    def x(self) -> Any:
+        """The first argument: a tensor, but for operators that join a list of them."""
+        return self.args[0]
+
+    @property
+    def outs(self) -> list[Tensor]:
+        """The tensors that it gave out."""
+        return [t for t in (self.out if isinstance(self.out, tuple | list) else (self.out,)) if isinstance(t, Tensor)]
+
+    def again(self, x: Any) -> Any:
+        """What the same call gives for another first argument."""
+        return self.func(x, *self.args[1:], **self.kwargs)
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument that may be given by position or by name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def dim(self, position: int, rank: int, default: int = 0) -> int:
+        """The argument `dim` for tensors of `rank` dimensions, counted from the first one."""
+        dim: int = self.argument(position, "dim", default) % rank
+        return dim
 
 
 class Labelling:
-    """Labels of a pass of `model`, united by `coupling`; `known` are those of a network that was cut, by name."""
+    """Holds the labels of one pass of `model`; `known` are those of a network that was cut, by name of the tensor."""
 
-    def __init__(
-        self, model: nn.Module, coupling: Coupling, known: Mapping[str, Mapping[int, Array]] | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, coupling: Coupling, known: Named | None = None) -> None:
         self.coupling, self.known, self.record = coupling, known or {}, Record()
         self.moved: list[Marks] = []  # labels of all that the last operator gave that only moves numbers
         self.running: list[str] = [""]  # names of the modules that run, innermost last
         self.modules = list(model.named_modules())
         self.by_name = dict(self.modules)
-        self.names = {  # the first of each tensor
-            id(tensor): f"{name}.{leaf}" if name else leaf
-            for held in ("_buffers", "_parameters") for name, module in reversed(self.modules)
-            for leaf, tensor in reversed(getattr(module, held).items())
-            if tensor is not None and tensor.is_floating_point()
-        }  # fmt: skip
+        named = (*model.named_buffers(), *model.named_parameters())
+        self.names = {id(tensor): name for name, tensor in named if tensor.is_floating_point()}
         self.recurrent = tuple(f"{n}." if n else "" for n, m in self.modules if isinstance(m, RECURRENT))
 
     def class_of(self, module: str) -> type:
@@ -47,11 +86,8 @@ class Labelling:
         kind = self.class_of(self.module).__name__
         return f"{kind} `{self.module}`" if self.module else kind
 
-    def labels_of(self, tensors: Any) -> Array:
-        """All labels of the tensors in a structure."""
-        return np.concatenate([*(m.ravel() for m in self.marks_of(tensors)), np.zeros(0, np.int64)])
-
     def marks_of(self, tensors: Any) -> Marks:
+        """The marks of all tensors in a structure."""
         return tuple(m for t in tree_leaves(tensors) if isinstance(t, Tensor) for m in self.of(t))
 
     def of(self, tensor: Tensor, dims: int | None = None, given: Mapping[int, Array] | None = None) -> Marks:
@@ -99,19 +135,29 @@ class Labelling:
     def meet(self, a: Tensor, b: Tensor, reason: str = "it is coupled with numbers that are no layer's output") -> None:
         self.coupling.meet(self.of(a), self.of(b), _own_shape(a), _own_shape(b), reason)
 
+    def leave_whole(self, call: Call) -> None:
+        """The rule for operators that have none: what enters stays whole, and the reason names the operator."""
+        for mark in self.marks_of((call.args, call.kwargs)):
+            self.coupling.fix(mark, f"{self.described} uses {call.operator}, which has no rule")
+
     def note_moved(self, tensor: Tensor) -> None:
         if marks := self.of(tensor):
-            self.record.moved.append(Moved(self.module, tuple(tensor.shape), marks))
+            self.record.moved.append((self.module, tuple(tensor.shape), marks))
 
     def note_list(self, parts: Sequence[Tensor], dim: int) -> None:
         """What is concatenated, or came of a split: a module may hold the list of their sizes."""
         self.record.lists.append((self.module, tuple((t.shape[dim], self.of(t), dim) for t in parts)))
 
     def note_scaled(self, number: float, marks: Marks) -> None:
-        self.record.scaled.append(Scaled(number, marks, line_of_forward()))
+        self.record.scaled.append((number, marks, line_of_forward()))
 
-    def note_product(self, constant: int, *factors: tuple[int, Marks]) -> None:
-        self.record.products.append(LabelledProduct(constant, factors))
+    def note_product(self, constant: int, *factors: Factor) -> None:
+        self.record.products.append((constant, factors))
+
+    def note_groups(self, count: int, marks: Sequence[Array]) -> None:
+        """Note that the module that is running has so many groups of channels; marks have a label for each of them."""
+        if marks:
+            self.record.groups[self.module] = (count, tuple(m.reshape(-1) for m in marks))
 
     def held(self, tensor: Tensor) -> Marks:
         held = getattr(tensor, "_marks", None)

@@ -10,7 +10,7 @@ goes: channel 70 of an attention with heads of 64 goes with head 1, and with the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 Array = NDArray[np.int64]
 Marks = tuple[Array, ...]
+Reasons = dict[int, str]  # representative of a label -> why it stays
 DEEPEST = 8  # products of products; more is a circle
 
 
@@ -29,29 +30,24 @@ class Labels:
     def __init__(self) -> None:
         self._parent = np.arange(1 << 12)
         self._factors = np.zeros((2, 1 << 12), dtype=np.int64)
-        self._fixed = np.zeros(1 << 12, dtype=np.int64)
-        self._normalized = np.zeros(1 << 12, dtype=np.int64)
-        self._count = 1
+        self._fixed, self._normalized = np.zeros((2, 1 << 12), dtype=np.int64)  # places in `reasons`
+        self.count = 1
         self._products = False
         self.reasons: list[str] = [""]
         self.kinds: dict[int, str] = {}
 
     def fresh(self, count: int, kind: str = "") -> Array:
-        """`count` new labels; `kind` says what sort of width they are, where it is not plain channels."""
-        first, self._count = self._count, self._count + count
-        while self._count > len(self._parent):
+        """Make new labels; `kind` says what sort of width they are, where it is not plain channels."""
+        first, self.count = self.count, self.count + count
+        while self.count > len(self._parent):
             size = len(self._parent)
             self._parent = np.concatenate([self._parent, np.arange(size, 2 * size)])
             self._factors = np.pad(self._factors, ((0, 0), (0, size)))
             self._fixed, self._normalized = np.pad(self._fixed, (0, size)), np.pad(self._normalized, (0, size))
-        new = np.arange(first, self._count)
+        new = np.arange(first, self.count)
         if kind:
             self.kinds.update(dict.fromkeys(new.tolist(), kind))
         return new
-
-    @property
-    def count(self) -> int:
-        return self._count
 
     def find(self, labels: Array) -> Array:
         """The representative of each label."""
@@ -142,7 +138,7 @@ class Labels:
     def settle(self) -> None:
         """A product that has to stay keeps both of its factors."""
         for _ in range(DEEPEST):
-            every = np.arange(self._count)
+            every = np.arange(self.count)
             roots = every[(self._factors[0, every] != 0) & (self._parent[every] == every)]
             for flags in (self._fixed, self._normalized):
                 marked = roots[flags[roots] != 0]
@@ -165,7 +161,7 @@ class Labels:
         one, other = np.where(product, first, roots), np.where(product, self._factors[1, roots], 0)
         return self.resolve(one, depth + 1) + self.resolve(other, depth + 1)
 
-    def resolved(self, marks: Marks) -> list[Array]:
+    def resolved(self, marks: Iterable[Array]) -> list[Array]:
         """All marks resolved, squeezed, each once."""
         found: list[Array] = []
         for mark in marks:
@@ -211,6 +207,12 @@ def along(marks: Marks | list[Array], dim: int) -> Marks:
                 mark = mark.take([0], axis=other)
             found.append(mark.reshape(-1))
     return tuple(found)
+
+
+def as_marks(arrays: Iterable[Array], dim: int, rank: int) -> Marks:
+    """Labels along `dim` of a tensor of `rank` dimensions, each array with one number per index, as marks."""
+    shape = [-1 if d == dim else 1 for d in range(rank)]
+    return tuple(array.reshape(shape) for array in arrays)
 
 
 def move(mark: Array, shape: tuple[int, ...], operator: Callable[[Tensor], Any]) -> list[Array]:

@@ -3,60 +3,56 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from compress.dependency.labelling import Labelling
-from compress.dependency.labels import Marks, along, only, squeezed
+from compress.dependency.labelling import PIXELS, Call, Labelling
+from compress.dependency.labels import Marks, along, as_marks, only, squeezed
 
 aten = torch.ops.aten
 HEADS = ("heads", "head widths")
 GROUPS = ("conv groups", "group widths")
 
 
-def convolution(labelling: Labelling, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    x, weight, bias, *_, transposed, _, groups = args[:9]
+def convolution(labelling: Labelling, call: Call) -> None:
+    """Convolves (B, I, ...) with a weight (O, I / groups, ...), or (I, O / groups, ...) where it is transposed."""
+    x, weight, bias, *_, transposed, _, groups = call.args[:9]
     coupling, spatial = labelling.coupling, tuple(range(2, x.dim()))
-    level = coupling.level(labelling.of(x), spatial, "its pixels are channels of another layer")
-    marks = tuple(coupling.separate(level, (0,), HEADS))  # heads may be taken for images
+    marks = coupling.separate(coupling.level(labelling.of(x), spatial, PIXELS), (0,), HEADS)  # taken for images
     entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
     depthwise = groups == x.shape[1] == len(weight)
     given = {} if transposed else only(entering, 1) if groups == 1 else only(entering) if depthwise else {}
-    rows = labelling.of(weight, 2, given)
-    coupling.level(rows, tuple(range(2, weight.dim())), "a filter's pixels")
+    both = labelling.of(weight, 2, given)
+    coupling.level(both, tuple(range(2, weight.dim())), "a filter's pixels")
     if transposed:
-        _transposed(labelling, out, x, marks, weight, bias, groups)
+        _transposed(labelling, call, entering)
         return
     kept = [m for m in marks if m.shape[1] == 1]
-    outputs, columns = along(rows, 0), along(rows, 1)
+    outputs, columns = along(both, 0), along(both, 1)
     if groups == 1:
         reason = "the image's own channels enter there" if not entering else "it meets columns that stay"
         coupling.meet(entering, columns, (x.shape[1],), (weight.shape[1],), reason)
     else:
-        _grouped(labelling, entering, outputs, columns, x.shape[1], len(weight), groups)
+        _grouped(labelling, call, entering, outputs, columns)
     if bias is not None:
         shifts = labelling.of(bias, given=only(outputs))
         coupling.meet(outputs, shifts, (len(weight),), (len(weight),), "its bias")
-    result = tuple(m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs)
-    labelling.give(out, [*result, *kept])
+    out = call.out
+    labelling.give(out, [*as_marks(outputs, 1, out.dim()), *kept])
     constant = math.prod(out.shape[2:]) * math.prod(weight.shape[2:])
     labelling.note_product(constant, (len(out), along(kept, 0)), (len(weight), outputs), (weight.shape[1], columns))
 
 
-def _transposed(
-    labelling: Labelling, out: Tensor, x: Tensor, marks: Marks, weight: Tensor, bias: Any, groups: int
-) -> None:
-    """A transposed convolution's weight is (I, O / groups, ...)."""
+def _transposed(labelling: Labelling, call: Call, entering: Marks) -> None:
+    """A transposed convolution: its weight is (I, O / groups, ...)."""
+    x, weight, bias, groups = *call.args[:3], call.args[8]
     rows, columns = along(labelling.of(weight, 2), 0), along(labelling.of(weight, 2), 1)
-    entering = tuple(m.reshape(-1) for m in marks if m.shape[1] > 1)
     labelling.coupling.meet(entering, rows, (x.shape[1],), (len(weight),), "it meets rows that stay")
     outputs = columns if groups == 1 else _transposed_groups(labelling, entering, columns, weight.shape[1], groups)
     if bias is not None:
         labelling.coupling.meet(outputs, labelling.of(bias), (len(bias),), (len(bias),), "its bias")
-    labelling.give(out, [m.reshape([-1 if d == 1 else 1 for d in range(out.dim())]) for m in outputs])
+    labelling.give(call.out, as_marks(outputs, 1, call.out.dim()))
     constant = x.numel() // x.shape[1] * math.prod(weight.shape[2:])
     labelling.note_product(constant, (len(weight), rows), (weight.shape[1], columns))
 
@@ -69,25 +65,23 @@ def _transposed_groups(labelling: Labelling, entering: Marks, columns: Marks, wi
         return tuple(np.tile(m, groups) for m in columns)
     blocks = tuple(squeezed(m.reshape(groups, -1)) for m in entering)
     each = [m for m in labelling.coupling.separate(blocks, (0,), GROUPS) if m.shape[0] > 1]
-    if each:
-        labelling.record.groups[labelling.module] = (groups, tuple(m.reshape(-1) for m in each))
+    labelling.note_groups(groups, each)
     return (*(np.repeat(m.reshape(-1), width) for m in each), *(np.tile(m, groups) for m in columns))
 
 
-def _grouped(
-    labelling: Labelling, entering: Marks, outputs: Marks, columns: Marks, inputs: int, width: int, groups: int
-) -> None:
+def _grouped(labelling: Labelling, call: Call, entering: Marks, outputs: Marks, columns: Marks) -> None:
     """Channels are groups times channels inside: whole groups go, or the same channel of every group."""
     coupling, reason = labelling.coupling, "a grouped convolution reads it"
     if not entering:
         for mark in (*outputs, *columns):
             coupling.fix(mark, reason)
         return
+    inputs, width, groups = call.x.shape[1], len(call.args[1]), call.args[8]
     inside, outside = inputs // groups, width // groups
     if inside == 1:  # depthwise: an output goes with its input
         repeated = tuple(np.repeat(m, outside) for m in entering)
         coupling.meet(repeated, outputs, (width,), (width,), reason)
-        labelling.record.groups[labelling.module] = (inputs, entering)
+        labelling.note_groups(inputs, entering)
         return
     blocks = tuple(squeezed(m.reshape(groups, inside)) for m in entering)
     separate = coupling.separate(blocks, (0,), GROUPS)
@@ -97,41 +91,30 @@ def _grouped(
     for mark in outputs:
         leaving = coupling.separate((squeezed(mark.reshape(groups, outside)),), (0,), GROUPS)
         coupling.meet(tuple(each), tuple(m for m in leaving if m.shape[0] > 1), (groups, 1), (groups, 1), reason)
-    if each:
-        labelling.record.groups[labelling.module] = (groups, tuple(m.reshape(-1) for m in each))
+    labelling.note_groups(groups, each)
 
 
-def matrix(labelling: Labelling, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    """(M, K) times (K, N), and a bias (N) or (M, N) before them in addmm."""
-    bias, a, b = args[:3] if func.overloadpacket is aten.addmm else (None, *args[:2])
-    left = labelling.coupling.separate(labelling.of(a), (0,), ("rows", "channels"))
-    right = labelling.coupling.separate(labelling.of(b), (0,), ("channels", "columns"))
-    inner, other = along(left, 1), along(right, 0)
-    reason = "the input's own numbers enter there" if not inner else "it meets columns that stay"
-    labelling.coupling.meet(inner, other, (a.shape[1],), (b.shape[0],), reason)
-    rows, columns = along(left, 0), along(right, 1)
-    labelling.give(out, [*(m.reshape(-1, 1) for m in rows), *(m.reshape(1, -1) for m in columns)])
-    if bias is not None:
-        labelling.meet(out, bias)
-    labelling.note_product(1, (a.shape[0], rows), (a.shape[1], inner), (b.shape[1], columns))
-
-
-def batched(labelling: Labelling, func: Any, out: Any, args: Any, kwargs: Any) -> None:
-    """(B, M, K) times (B, K, N): attention's products, B its heads."""
-    bias, a, b = args[:3] if func.overloadpacket is aten.baddbmm else (None, *args[:2])
-    coupling = labelling.coupling
-    left, right = coupling.separate(labelling.of(a), (0,), HEADS), coupling.separate(labelling.of(b), (0,), HEADS)
-    left = coupling.separate(tuple(left), (1,), ("rows", "channels"))
-    right = coupling.separate(tuple(right), (1,), ("channels", "columns"))
-    size, reason = a.shape[0], "it meets columns that stay"
-    heads, others = along(left, 0), along(right, 0)
-    coupling.meet(heads, others, (size,), (size,), "its heads meet numbers that are no layer's output")
-    inner, other = along(left, 2), along(right, 1)
-    coupling.meet(inner, other, (a.shape[2],), (b.shape[1],), reason)
-    rows, columns = along(left, 1), along(right, 2)
-    heads = heads or others
-    marks = [m.reshape(-1, 1, 1) for m in heads] + [m.reshape(1, -1, 1) for m in rows]
-    labelling.give(out, marks + [m.reshape(1, 1, -1) for m in columns])
-    if bias is not None:
-        labelling.meet(out, bias)
-    labelling.note_product(1, (size, heads), (a.shape[1], rows), (a.shape[2], inner), (b.shape[2], columns))
+def matrix(labelling: Labelling, call: Call) -> None:
+    """Multiplies (M, K) by (K, N), or (B, M, K) by (B, K, N) with B the heads of attention; a bias may come first."""
+    biased = call.operator in (aten.addmm, aten.baddbmm)
+    a, b = call.args[biased : biased + 2]
+    coupling, rank, left, right = labelling.coupling, a.dim(), labelling.of(a), labelling.of(b)
+    heads: Marks = ()
+    if rank == 3:
+        left, right = coupling.separate(left, (0,), HEADS), coupling.separate(right, (0,), HEADS)
+    left = coupling.separate(left, (rank - 2,), ("rows", "channels"))
+    right = coupling.separate(right, (rank - 2,), ("channels", "columns"))
+    if rank == 3:
+        heads, others = along(left, 0), along(right, 0)
+        coupling.meet(heads, others, (len(a),), (len(a),), "its heads meet numbers that are no layer's output")
+        heads = heads or others
+    inner, other = along(left, rank - 1), along(right, rank - 2)
+    reason = "it meets columns that stay" if inner or rank == 3 else "the input's own numbers enter there"
+    coupling.meet(inner, other, (a.shape[-1],), (b.shape[-2],), reason)
+    rows, columns = along(left, rank - 2), along(right, rank - 1)
+    given = [*as_marks(heads, 0, rank), *as_marks(rows, rank - 2, rank), *as_marks(columns, rank - 1, rank)]
+    labelling.give(call.out, given)
+    if biased:
+        labelling.meet(call.out, call.x)
+    of_heads = [(len(a), heads)] if rank == 3 else []
+    labelling.note_product(1, *of_heads, (a.shape[-2], rows), (a.shape[-1], inner), (b.shape[-1], columns))

@@ -1,4 +1,4 @@
-"""Where a forward hands a module's own number to an operator, and of which dimension it is the size there."""
+"""The size reader: notes the dimensions that a module's numbers are the sizes of, where a forward uses them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from compress.dependency.labelling import Labelling
-from compress.dependency.sizes import Read, Size
+from compress.dependency.sizes import Size
 
 
 class SizeReader(TorchFunctionMode):
@@ -30,7 +30,7 @@ class SizeReader(TorchFunctionMode):
         return out
 
     def _note(self, size: Any, tensor: Tensor, dim: int, end: int | None) -> None:
-        """`end`: the number is not the whole size of that dimension but that of its part before the end."""
+        """Note a number as the size of a dimension, or of the part of it before `end`."""
         if type(size) is not Size or not hasattr(size, "module") or not self._is_used(size.module):
             return  # a plain number, or one that a cache has kept from another module
         dim %= tensor.dim()
@@ -42,7 +42,7 @@ class SizeReader(TorchFunctionMode):
             marks = tuple(m[before] if m.shape[dim] > 1 else m for m in marks)
         elif tensor.shape[dim] != size:
             return
-        self.labelling.record.reads.append(Read(size, marks, dim))
+        self.labelling.record.reads.append((size, marks, dim))
 
     def _is_used(self, module: str) -> bool:
         running = self.labelling.running
@@ -61,6 +61,11 @@ def _holds_size(value: Any) -> bool:
     return kind is Size
 
 
+def _named(names: tuple[str, ...], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments after the first, by name."""
+    return {**dict(zip(names, args[1:], strict=False)), **kwargs}
+
+
 def _of_output(out: Tensor, args: Any, kwargs: Any) -> Iterator[Place]:
     """view(2, 3, 4), view((2, 3, 4)): the output's shape."""
     shape = args[1:] or tuple(kwargs.values())
@@ -71,10 +76,9 @@ def _of_output(out: Tensor, args: Any, kwargs: Any) -> Iterator[Place]:
 
 
 def _of_unflattened(out: Tensor, args: Any, kwargs: Any) -> Iterator[Place]:
-    dim = args[1] if len(args) > 1 else kwargs["dim"]
-    sizes = args[2] if len(args) > 2 else kwargs["sizes"]
-    for i, size in enumerate(sizes):
-        yield size, out, dim % args[0].dim() + i, None
+    given = _named(("dim", "sizes"), args, kwargs)
+    for i, size in enumerate(given["sizes"]):
+        yield size, out, given["dim"] % args[0].dim() + i, None
 
 
 def _of_parts(out: Sequence[Tensor], args: Any, kwargs: Any) -> Iterator[Place]:
@@ -85,7 +89,7 @@ def _of_parts(out: Sequence[Tensor], args: Any, kwargs: Any) -> Iterator[Place]:
 
 
 def _of_narrowed(out: Tensor, args: Any, kwargs: Any) -> Iterator[Place]:
-    given = {**dict(zip(("dim", "start", "length"), args[1:], strict=False)), **kwargs}
+    given = _named(("dim", "start", "length"), args, kwargs)
     yield given["length"], out, given["dim"], None
     yield given["start"], args[0], given["dim"], given["start"]
 
@@ -106,15 +110,16 @@ def _of_item(out: Tensor, args: Any, kwargs: Any) -> Iterator[Place]:
 
 
 def _of_normalized(out: Tensor, args: Any, kwargs: Any) -> Iterator[Place]:
-    shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    shape = _named(("normalized_shape",), args, kwargs)["normalized_shape"]
     for i, size in enumerate(shape):
         yield size, args[0], i - len(shape), None
 
 
-Reader = Callable[[Any, Any, Any], Iterator[Place]]
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[Any, Any, Any], Iterator[Place]]] = {
     **dict.fromkeys(("view", "reshape", "expand"), _of_output),
     **dict.fromkeys(("split", "split_with_sizes"), _of_parts),
-    "unflatten": _of_unflattened, "narrow": _of_narrowed, "__getitem__": _of_item,
     **dict.fromkeys(("layer_norm", "rms_norm"), _of_normalized),
-}  # fmt: skip
+    "unflatten": _of_unflattened,
+    "narrow": _of_narrowed,
+    "__getitem__": _of_item,
+}

@@ -1,25 +1,21 @@
-"""Sizes: which whole numbers of a module its forward hands to an operator, and of which dimension they are the size.
+"""Sizes: whole numbers that know from which module they are, so that it is seen where a forward uses them.
 
 Four heads look like four windows. So while a network is traced, every whole number that a module holds is replaced by
-one that knows where it is from, and is recognized where the forward reshapes, slices or splits by it.
+a `Size`, which is recognized where the forward reshapes, slices or splits by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from compress.dependency.labels import Marks
-
+Modules = Mapping[str, nn.Module]  # a network's, by name
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-LAYERS = (  # they say their own widths
-    nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Embedding,
-    *RECURRENT,
-)  # fmt: skip
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, *NORMS, *RECURRENT)  # they say their own widths
 
 
 class Size(int):
@@ -47,15 +43,6 @@ class Size(int):
         return int.__mul__(self, other)
 
     __rmul__ = __mul__
-
-
-@dataclass(frozen=True)
-class Read:
-    """A number of a module, `size` / `times`, is the size of dimension `dim` of a tensor with these marks."""
-
-    size: Size
-    marks: Marks
-    dim: int
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from compress.dependency.families import Families
+from compress.dependency.labels import Reasons
 from compress.dependency.record import DoesNotRun, Operators, Spot
 
 SPOTS = 50  # different ones; each takes a pass or two on shapes
@@ -20,40 +19,42 @@ class FixedSpots:
 
     def __init__(self, operators: Operators) -> None:
         self.operators = operators
-        self._known: dict[int, str] = {}
-        self._likely: dict[Spot, dict[int, str]] = {}
+        self._known: Reasons = {}
+        self._likely: dict[Spot, Reasons] = {}
         self._spots: set[Spot] = set()
         self._checked: set[Spot] = set()
         self._passes = 0
 
     @property
-    def stays(self) -> dict[int, str]:
+    def stays(self) -> Reasons:
         """Representative of a label -> why it stays."""
         return {label: why for likely in self._likely.values() for label, why in likely.items()} | self._known
 
-    def learn(self, families: Families, wrong: Mapping[int, str]) -> None:
-        """Labels that met wrongly or stood elsewhere."""
+    def learn(self, families: Families, wrong: Reasons) -> None:
+        """Take note of labels that met wrongly or stood elsewhere, and why: they stay."""
         self._known.update(wrong)
         self._passes += bool(wrong)
-        if self._passes > 4 * SPOTS:
-            self._known.update(dict.fromkeys(families.roots(), TOO_MANY))
+        self._give_up_if_too_many(families)
 
     def fail(self, families: Families, error: DoesNotRun) -> None:
-        """A pass stopped there."""
+        """Take note of where a pass stopped: the labels that entered there stay."""
         spot, reason = error.spot, f"its forward fixes a shape: {error}"
         there = self.operators.get(spot, [])  # in the whole network; after a cut a width of one has no labels
-        roots = families.roots_of([error.labels])
-        roots = roots or families.roots_of([m for module, marks in there if module == error.module for m in marks])
-        self._known.update(dict.fromkeys(roots or families.roots_inside(error.module), reason))
+        concerned = families.of(error.marks) - {-1}
+        concerned = concerned or families.of(tuple(m for name, marks in there if name == error.module for m in marks))
+        self._known.update(families.stay(concerned - {-1} or families.inside(error.module), reason))
         self._spots.add(spot)
         self._passes += 1
-        if len(self._spots) > SPOTS or self._passes > 4 * SPOTS:
-            self._known.update(dict.fromkeys(families.roots(), TOO_MANY))
-        alike = families.roots_of([m for _, marks in there for m in marks])
+        self._give_up_if_too_many(families)
+        alike = families.stay(families.of(tuple(m for _, marks in there for m in marks)), reason)
         if spot in self._checked:
-            self._known.update(dict.fromkeys(alike, reason))
+            self._known.update(alike)
         else:
-            self._likely[spot] = dict.fromkeys(alike, reason)
+            self._likely[spot] = alike
+
+    def _give_up_if_too_many(self, families: Families) -> None:
+        if len(self._spots) > SPOTS or self._passes > 4 * SPOTS:
+            self._known.update(families.stay(range(len(families.each)), TOO_MANY))
 
     def doubt(self) -> bool:
         """Forget what is only likely; False where there is nothing to forget."""

@@ -7,7 +7,7 @@ with the columns of a weight, and are noted down for counting MACs. What no rule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,19 +18,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.dependency.coupling import Coupling, line_of_forward, name_in_model
-from compress.dependency.labelling import Labelling
-from compress.dependency.labels import Array, Marks
-from compress.dependency.operators import COPIES, MOVING, RESHAPES, SCALINGS, rule_of
-from compress.dependency.positions import Step
-from compress.dependency.record import DoesNotRun, Record, Shape, Spot
+from compress.dependency.joining import SCALINGS
+from compress.dependency.labelling import Call, Labelling
+from compress.dependency.labels import Marks
+from compress.dependency.moving import RESHAPES
+from compress.dependency.operators import COPIES, MOVING, rule_of
+from compress.dependency.positions import Moving, Step
+from compress.dependency.record import DoesNotRun, Named, Record, Shape
 from compress.dependency.size_reader import SizeReader
 from compress.dependency.sizes import marked_sizes
 from zoo.shapes import run_on_shapes
 
 
-def trace(
-    model: nn.Module, example: Tensor, coupling: Coupling, known: Mapping[str, Mapping[int, Array]] | None = None
-) -> Record:
+def trace(model: nn.Module, example: Tensor, coupling: Coupling, known: Named | None = None) -> Record:
     """Run `model` on `example`; both may be without contents ("meta").
 
     Args:
@@ -49,15 +49,10 @@ def trace(
                 stack.enter_context(SizeReader(labelling))
             stack.enter_context(mode)
             output = model(example)
-    except DoesNotRun as error:
-        error.record = labelling.record
+    except DoesNotRun:
         raise
     except Exception as error:  # the forward's own checks
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        spot = labelling.class_of(labelling.module), line_of(error), ""
-        failure = DoesNotRun(labelling.labels_of(mode.last), labelling.module, spot, reason[0])
-        failure.record = labelling.record
-        raise failure from error
+        raise mode.stopped(error, mode.last, line_of(error)) from error
     for tensor in tree_leaves(output):
         if isinstance(tensor, Tensor):
             for array in labelling.of(tensor):
@@ -66,20 +61,20 @@ def trace(
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operator below autograd."""
+    """Applies the rule of every operator that runs below autograd, and notes what it took and gave."""
 
     def __init__(self, labelling: Labelling, *, first: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.labelling = labelling
-        self.first = first  # of the passes, the one that finds the labels
+        self.first = first  # whether this is the pass that finds the labels
         self.last: Any = None  # what the last operator gave out
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Keep the names of the modules that are running: a forward of their own around each, dearer hooks aside."""
+        """Keep the names of the modules that are running, by wrapping each forward: hooks would take more time."""
         own = [(module, vars(module).get("forward")) for _, module in self.labelling.modules]
         for name, module in self.labelling.modules:
-            vars(module)["forward"] = self._named_while(name, module.forward)
+            vars(module)["forward"] = _named_while(self.labelling.running, name, module.forward)
         try:
             yield
         finally:
@@ -88,56 +83,39 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if forward is not None:
                     vars(module)["forward"] = forward
 
-    def _named_while(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
-        running = self.labelling.running
-
-        def followed(*args: Any, **kwargs: Any) -> Any:
-            running.append(name)
-            output = forward(*args, **kwargs)
-            running.pop()  # not where it fails: that is where it failed
-            return output
-
-        return followed
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
             out = run_on_shapes(func, args, kwargs)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DoesNotRun(
-                self.labelling.labels_of((args, kwargs)), self.labelling.module, self.spot(func), reason
-            ) from error
+            raise self.stopped(error, (args, kwargs), line_of_forward(), _name(func)) from error
         if isinstance(out, Tensor | tuple | list):
-            self.last = out
-            entered = None if self.first else self._entered(args, kwargs, moves=func.overloadpacket in MOVING)
-            rule_of(func)(self.labelling, func, out, args, kwargs)
+            self.last, call = out, Call(func, out, args, kwargs)
+            entered = None if self.first else self._entered(call)
+            rule_of(func)(self.labelling, call)
             if entered is not None:
-                self._note_step(func, out, args, kwargs, *entered)
-            if self.first and (entering := self.labelling.marks_of((args, kwargs))):
-                self.labelling.record.operators.setdefault(self.spot(func), []).append(
-                    (self.labelling.module, entering)
-                )
+                self._note_step(call, *entered)
+            elif entering := self.labelling.marks_of((args, kwargs)):
+                spot = self.labelling.class_of(self.labelling.module), line_of_forward(), _name(func)
+                self.labelling.record.operators.setdefault(spot, []).append((self.labelling.module, entering))
         return out
 
-    def _entered(self, args: Any, kwargs: Any, *, moves: bool) -> tuple[tuple[int, ...], tuple[Shape, Marks] | None]:
-        """The steps that gave an operator's arguments, and the first argument; before the operator's rule."""
-        held = [getattr(t, "_step", None) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        before = tuple(sorted({h[1] for h in held if h is not None and h[0] is self.labelling.record}))
-        first = args[0] if args and isinstance(args[0], Tensor) else None
-        return before, None if first is None else (
-            tuple(first.shape),
-            self.labelling.of(first) if moves else self.labelling.held(first),
-        )
+    def _entered(self, call: Call) -> tuple[tuple[int, ...], tuple[Shape, Marks] | None]:
+        """The steps that gave an operator's arguments, and its first argument, as they are before its rule."""
+        record, tensors = self.labelling.record, tree_leaves((call.args, call.kwargs))
+        held = [getattr(t, "_step", None) for t in tensors if isinstance(t, Tensor)]
+        before = tuple(sorted({h[1] for h in held if h is not None and h[0] is record}))
+        first = call.args[0] if call.args else None
+        if not isinstance(first, Tensor):
+            return before, None
+        marks = self.labelling.of(first) if call.operator in MOVING else self.labelling.held(first)
+        return before, (tuple(first.shape), marks)
 
-    def _note_step(
-        self, func: Any, out: Any, args: Any, kwargs: Any, before: tuple[int, ...], first: tuple[Shape, Marks] | None
-    ) -> None:
-        op = func.overloadpacket
-        outs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
+    def _note_step(self, call: Call, before: tuple[int, ...], first: tuple[Shape, Marks] | None) -> None:
+        op, outs, record = call.operator, call.outs, self.labelling.record
         if op in COPIES:
             if before:
-                outs[0]._step = self.labelling.record, before[0]  # type: ignore[attr-defined]
+                outs[0]._step = record, before[0]  # type: ignore[attr-defined]
             return
         moves = op in MOVING and bool(first and first[1])
         given = tuple((tuple(t.shape), self.labelling.held(t)) for t in outs)
@@ -145,33 +123,39 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         if moves:  # with the labels of single channels, which a tensor does not carry on
             given = tuple((shape, self.labelling.moved[i]) for i, (shape, _) in enumerate(given))
-        compared = moves or (torch.Tag.pointwise in func.tags and op not in SCALINGS)
-        step = Step(
-            self.labelling.module, MOVING.get(op, str(op)), line_of_forward(), before, given,
-            _plain((args[1:], kwargs)) if compared else (),
-            first if moves else None, _again(func, args, kwargs) if moves else None,
-        )  # fmt: skip
+        compared = moves or (torch.Tag.pointwise in call.func.tags and op not in SCALINGS)
+        plain = (a for a in tree_leaves((call.args[1:], call.kwargs)) if isinstance(a, bool | int | float))
+        numbers = tuple(plain) if compared else ()
+        again: Moving = (lambda t: t.reshape(call.args[1])) if op in RESHAPES else call.again
+        moved = (first, again) if moves else ()
         for t in outs:
-            t._step = self.labelling.record, len(self.labelling.record.steps)  # type: ignore[attr-defined]
-        self.labelling.record.steps.append(step)
+            t._step = record, len(record.steps)  # type: ignore[attr-defined]
+        name, line = _name(call.func), line_of_forward()
+        record.steps.append(Step(self.labelling.module, name, line, before, given, numbers, *moved))
 
-    def spot(self, func: Any) -> Spot:
-        op = func.overloadpacket
-        return self.labelling.class_of(self.labelling.module), line_of_forward(), MOVING.get(op, str(op))
+    def stopped(self, error: Exception, tensors: Any, line: str, operator: str = "") -> DoesNotRun:
+        """What stopped the pass, where these tensors entered an operator or were the last to come out of one."""
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        labelling, spot = self.labelling, (self.labelling.class_of(self.labelling.module), line, operator)
+        return DoesNotRun(labelling.marks_of(tensors), labelling.module, spot, reason[0], labelling.record)
 
 
-def _plain(arguments: Any) -> tuple[object, ...]:
-    return tuple(a for a in tree_leaves(arguments) if isinstance(a, bool | int | float))
+def _named_while(running: list[str], name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        running.append(name)
+        output = forward(*args, **kwargs)
+        running.pop()  # not where it fails: that is where it failed
+        return output
+
+    return followed
 
 
-def _again(func: Any, args: Any, kwargs: Any) -> Callable[[Tensor], Any]:
-    if func.overloadpacket in RESHAPES:
-        return lambda t: t.reshape(args[1])
-    return lambda t: func(t, *args[1:], **kwargs)
+def _name(func: Any) -> str:
+    return MOVING.get(func.overloadpacket, str(func.overloadpacket))
 
 
 def line_of(error: BaseException) -> str:
-    """ " (file:line)" of the innermost line outside torch that an error came through."""
+    """The innermost line outside torch that an error came through, as " (file:line)"."""
     found, step = "", error.__traceback__
     while step is not None:
         if name := name_in_model(step.tb_frame.f_code.co_filename):
