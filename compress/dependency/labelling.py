@@ -69,12 +69,12 @@ class Labelling:
         self.running: list[str] = [""]  # names of the modules that run, innermost last
         self.modules = list(model.named_modules())
         self.by_name = dict(self.modules)
-        named = (*model.named_buffers(), *model.named_parameters())
-        self.names = {id(tensor): name for name, tensor in named if tensor.is_floating_point()}
+        self.names: dict[int, str] = {}  # of a tensor that has several the first one
+        for name, module in self.modules:
+            for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None and tensor.is_floating_point():
+                    self.names.setdefault(id(tensor), f"{name}.{leaf}".lstrip("."))
         self.recurrent = tuple(f"{n}." if n else "" for n, m in self.modules if isinstance(m, RECURRENT))
-
-    def class_of(self, module: str) -> type:
-        return type(self.by_name[module])
 
     @property
     def module(self) -> str:
@@ -83,7 +83,7 @@ class Labelling:
     @property
     def described(self) -> str:
         """The module that is running: "Block `layer1.0`"."""
-        kind = self.class_of(self.module).__name__
+        kind = type(self.by_name[self.module]).__name__
         return f"{kind} `{self.module}`" if self.module else kind
 
     def marks_of(self, tensors: Any) -> Marks:

@@ -29,8 +29,9 @@ Rule = Callable[[Labelling, Call], None]
 
 def rule_of(func: Any) -> Rule:
     """The rule for an overload of an operator, such as aten.add.Tensor."""
-    otherwise = joining.elementwise if torch.Tag.pointwise in func.tags else Labelling.leave_whole
-    return RULES.get(func.overloadpacket, otherwise)
+    if rule := RULES.get(func.overloadpacket):
+        return rule
+    return joining.elementwise if torch.Tag.pointwise in func.tags else Labelling.leave_whole
 
 
 def nothing(labelling: Labelling, call: Call) -> None:

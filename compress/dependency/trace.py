@@ -96,7 +96,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if entered is not None:
                 self._note_step(call, *entered)
             elif entering := self.labelling.marks_of((args, kwargs)):
-                spot = self.labelling.class_of(self.labelling.module), line_of_forward(), _name(func)
+                spot = type(self.labelling.by_name[self.labelling.module]), line_of_forward(), _name(func)
                 self.labelling.record.operators.setdefault(spot, []).append((self.labelling.module, entering))
         return out
 
@@ -124,8 +124,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if moves:  # with the labels of single channels, which a tensor does not carry on
             given = tuple((shape, self.labelling.moved[i]) for i, (shape, _) in enumerate(given))
         compared = moves or (torch.Tag.pointwise in call.func.tags and op not in SCALINGS)
-        plain = (a for a in tree_leaves((call.args[1:], call.kwargs)) if isinstance(a, bool | int | float))
-        numbers = tuple(plain) if compared else ()
+        others = tree_leaves((call.args[1:], call.kwargs)) if compared else ()
+        numbers = tuple(a for a in others if isinstance(a, bool | int | float))
         again: Moving = (lambda t: t.reshape(call.args[1])) if op in RESHAPES else call.again
         moved = (first, again) if moves else ()
         for t in outs:
@@ -136,7 +136,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def stopped(self, error: Exception, tensors: Any, line: str, operator: str = "") -> DoesNotRun:
         """What stopped the pass, where these tensors entered an operator or were the last to come out of one."""
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        labelling, spot = self.labelling, (self.labelling.class_of(self.labelling.module), line, operator)
+        labelling = self.labelling
+        spot = type(labelling.by_name[labelling.module]), line, operator
         return DoesNotRun(labelling.marks_of(tensors), labelling.module, spot, reason[0], labelling.record)
 
 
