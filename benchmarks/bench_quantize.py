@@ -48,11 +48,12 @@ from compress.deployment.export import export, finish, in_memory, network_of
 from compress.graph.network import export_network
 from compress.quantization.adaround import adaround
 from compress.quantization.bias import correct_biases, input_means
-from compress.quantization.calibrate import METHODS, Images, watch
+from compress.quantization.calibrate import Images, watch
 from compress.quantization.cpu import SCHEMES, best_scheme, convolution_at_full_scale, exact_at_full_scale
 from compress.quantization.equalize import equalize
 from compress.quantization.ptq import activations, quantize_static
 from compress.quantization.rounding import Roundings, round_to_nearest
+from compress.quantization.settings import RANGES
 from compress.quantization.step import CALIBRATION_IMAGES, quantize
 from compress.report.statistics import ratio_interval
 from transfer.data.dataset import open_for
@@ -329,7 +330,7 @@ def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "cells": cells, "few_bits": bits, "far_apart": apart, "sums_at_full_scale": right,
         "preprocessing": pixels, "calibration_memory": memory, "scheme": str(best_scheme()),
-        "methods": list(METHODS), "missed": missed, "runs": runs,
+        "methods": list(RANGES), "missed": missed, "runs": runs,
     }  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def one(name: str, folder: Path) -> dict[str, Any]:
                 raise AssertionError(f"the cut network differs from the masked one by {notes['differs']:.2g}")
     last = fitted if pruned is None else cut
     with stages.stage("export") as notes:
-        notes["differs"] = export(last)["parity"]["max_abs"]
+        notes["differs"] = export(last).record["parity"]["max_abs"]
     if stages.ok("export"):
         with stages.stage("int8") as notes:
             record = quantize(last, data=data, out=int8).record

@@ -12,7 +12,6 @@ _HOME = {
     "demo": "demonstration",
     "distill": "distillation.step",
     "export": "deployment.export",
-    "export_coded": "deployment.coded",
     "find_groups": "dependency.groups",
     "l2_norm": "pruning.importance",
     "prune": "pruning.step",

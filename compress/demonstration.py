@@ -42,7 +42,7 @@ def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = 
     Raises:
         UsageError: `out` is taken.
     """
-    from compress.benchmark.harness import bench, format_rows
+    from compress.benchmark.harness import bench
     from compress.deployment.export import export
     from compress.pruning.step import prune
     from compress.quantization.step import quantize
@@ -78,7 +78,7 @@ def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = 
     rows = bench(models, save=out / "bench.json", progress=show)
     tell()
     report = build_report(out, max_drop=MAX_DROP)
-    console.say(format_rows(rows))
+    console.say(str(rows))
     console.say()
     console.say(report.verdict)
     console.say(f"Report: {out / 'report.html'}")

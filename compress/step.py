@@ -1,14 +1,25 @@
-"""What a command of compression leaves behind, as a Python caller sees it, and whether it cost too much."""
+"""A step of compression from one model directory to the next: the skeleton, and what a Python caller gets of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from transfer.data.parts import Pixels, read_pixels, seen_in
+from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
-from zoo.files.model_directory import ModelConfig
+from transfer.evaluation.measure import measure, predictor_of
+from transfer.evaluation.metrics import Metrics
+from zoo.files.manifest import CHECKPOINTS
+from zoo.files.model_directory import LoadedModel, ModelConfig, save_model
+from zoo.files.rehearsal import rehearse
+from zoo.progress import Progress
+from zoo.run import Run
 
 LARGE_LOSS = 5.0  # points of accuracy that are told by themselves
 ROUNDING = 1e-9  # of shares of right answers
@@ -16,9 +27,150 @@ ROUNDING = 1e-9  # of shares of right answers
 
 @dataclass(frozen=True)
 class Step:
+    """
+    Attributes:
+        out: the directory that was made.
+        record: of this step, the last of the config's lineage.
+    """
+
     out: Path
     config: ModelConfig
-    record: dict[str, Any]  # of this step, the last of the config's lineage
+    record: dict[str, Any]
+
+    @property
+    def before(self) -> Metrics | None:
+        """Costs and accuracies of the model that the step began with, as far as known."""
+        return Metrics.of(self.record["metrics"]["before"])
+
+    @property
+    def after(self) -> Metrics:
+        found = Metrics.of(self.record["metrics"]["after"])
+        assert found is not None
+        return found
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of it, before `lost`."""
+        return [f"before: {self.before}", f"after:  {self.after}"]
+
+    def lost(self) -> list[str]:
+        """Where the step cost more than 5 points of accuracy, that and what to do; for the last lines."""
+        if not (lost := self.record.get("large_loss")):
+            return []
+        images = {VAL: "validation", TEST: "test"}[lost["part"]]
+        return [
+            f"WARN: {lost['points']:.1f} points fewer of the {images} images are right than {lost['than']}; "
+            f"{lost['advice']}"
+        ]
+
+    def next(self) -> list[list[str | Path]]:
+        """Commands that one would want to type now."""
+        return []
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a step begins with.
+
+    Attributes:
+        loaded: the model.
+        source: the images, where there are some.
+        rehearsed: the network that is saved once before any training, to see that it can be; that of `loaded`, unless
+            another is nearer to what the step will make.
+        measured: whether the model's accuracy is worth knowing before.
+    """
+
+    loaded: LoadedModel
+    source: Data | None
+    rehearsed: nn.Module | None = None
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """A step at work: its start, and the folder in which its checkpoints are kept."""
+
+    start: Start
+    folder: Path
+    progress: Progress | None
+
+    @property
+    def model(self) -> nn.Module:
+        return self.start.loaded.model
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.start.loaded.config
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+    @cached_property
+    def pixels(self) -> Pixels | None:
+        """The images at the network's size."""
+        source = self.start.source
+        return None if source is None else read_pixels(source, self.config.preprocess, self.progress)
+
+    def measure(self, network: nn.Module) -> dict[str, Any]:
+        """Costs, and accuracies on the held-out parts; empty without images."""
+        if self.pixels is None:
+            return {}
+        return measure(predictor_of(network, self.config), network, self.config, self.pixels, self.progress)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step made.
+
+    Attributes:
+        before, after: figures beside those that are measured of every model.
+        notes: for the record.
+    """
+
+    network: nn.Module
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    than: tuple[Mapping[str, Any] | None, str] | None = None  # what a large loss is measured from, if not from before
+
+
+def run_step(
+    run: Run,
+    start: Start,
+    work: Callable[[Work], Made],
+    *,
+    advice: str,
+    rehearse_too: Callable[[Path, nn.Module], None] = lambda folder, network: None,
+    progress: Progress | None = None,
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """Rehearse, measure, work, measure again, record and save.
+
+    Args:
+        work: from the model and images to what was made of them.
+        advice: what to do where more than 5 points of accuracy were lost.
+        rehearse_too: other files that could be found impossible only at the end.
+
+    Returns:
+        The config of what was saved, and the step's record.
+    """
+    if start.source is not None:
+        run.data = start.source.record()
+    with run.directory() as folder:
+        at_work = Work(start, folder, progress)
+        config, network = at_work.config, at_work.model if start.rehearsed is None else start.rehearsed
+        rehearse(folder, network, config, run.record(done=False))
+        rehearse_too(folder, network)
+        pixels = at_work.pixels
+        before = at_work.measure(at_work.model) if start.measured else None
+        made = work(at_work)
+        after = at_work.measure(made.network) | dict(made.after)
+        before = None if before is None else before | dict(made.before)
+        base, than = made.than or (before, "before")
+        record = run.record(
+            before=before, after=after, **made.notes, large_loss=large_loss(base, after, advice, than=than)
+        )
+        seen = None if start.source is None or pixels is None else seen_in(start.source, pixels)
+        return save_model(folder, made.network, config.with_step(record, seen)), record
 
 
 def large_loss(

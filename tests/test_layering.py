@@ -104,6 +104,10 @@ def test_imports_point_down(layer, imports):
             assert not upward, f"{module} imports {sorted(upward)}, which is above {layer}"
 
 
+def test_no_files_import_each_other_in_a_circle(imports):
+    assert circles(imports) == []
+
+
 def test_no_rooms_import_each_other_in_a_circle(imports):
     rooms = {}
     for module, theirs in imports.items():

@@ -301,7 +301,7 @@ def test_pictures_that_fail_in_the_end_cost_no_model(here, tmp_path, monkeypatch
     def fail(*args, **kwargs):
         raise ValueError("a class name that no chart shows")
 
-    monkeypatch.setattr(sys.modules["transfer.fitting.step"], "write_findings", fail)
+    monkeypatch.setattr(sys.modules["transfer.fitting.pictures"], "write_findings", fail)
     told = []
     verbs(here)["fit by scratch"](out=tmp_path / "model", epochs=0, tell=told.append)
     assert "not all pictures were drawn (a class name that no chart shows); the model is whole" in told

@@ -192,6 +192,7 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
     if not debug:
         warnings.formatwarning = _warning_line
     command = typer.main.get_command(app)
+    _complete(command, name)
     try:
         # not command.main(), which would swallow a KeyboardInterrupt together with what it says
         with command.make_context(name, arguments) as context:
@@ -209,6 +210,13 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> NoRet
         if line:
             print(encodable("error: " + line, sys.stderr), file=sys.stderr)
         sys.exit(_exit_code(error))
+
+
+def _complete(command: Any, name: str) -> None:
+    """Answer a shell that asks for completions, as `--install-completion` has told it to."""
+    variable = f"_{name.upper()}_COMPLETE"
+    if variable in os.environ:
+        command._main_shell_completion({}, name, variable)
 
 
 def _pasteable(words: list[str]) -> str:
@@ -249,7 +257,9 @@ def _one_line(error: BaseException, name: str) -> str:
         if not text:  # no command was given, and the help is on stdout
             return ""
         return f"{text[:1].lower()}{text[1:]} (see `{name} --help`)"
-    if isinstance(error, SlimzooError | OSError) or hasattr(error, "exit_code"):
+    if isinstance(error, SlimzooError):
+        return " ".join(error.on_command_line().split())
+    if isinstance(error, OSError) or hasattr(error, "exit_code"):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "not enough memory" in str(error):
         return f"out of memory ({first_line(error)[:200]}): a smaller --size or --batch needs less"

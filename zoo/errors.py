@@ -11,11 +11,37 @@ Interrupted (a KeyboardInterrupt)   exit code 130 or 143: stopped by Ctrl-C or S
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class SlimzooError(Exception):
+    """Its text names arguments as Python has them; on the command line they are options, see `argument`."""
+
     exit_code = 1
+
+    def __str__(self) -> str:
+        return _ARGUMENT.sub(lambda found: found["python"], super().__str__())
+
+    def on_command_line(self) -> str:
+        """The same, with arguments as the command line has them."""
+        return _ARGUMENT.sub(lambda found: found["command_line"], super().__str__())
+
+
+def argument(name: str, value: object = None, *, flag: str | None = None) -> str:
+    """For the text of an error: `rounds=0` to a caller in Python, `--rounds 0` on the command line.
+
+    Args:
+        value: None names the argument alone.
+        flag: of the command line, where it is not "--" and the name.
+    """
+    flag = flag or "--" + name.replace("_", "-")
+    python, command_line = (name, flag) if value is None else (f"{name}={value!r}", f"{flag} {value}")
+    return f"{_START}{python}{_OR}{command_line}{_END}"
+
+
+_START, _OR, _END = "\ue000", "\ue001", "\ue002"  # that no text has
+_ARGUMENT = re.compile(f"{_START}(?P<python>[^{_OR}]*){_OR}(?P<command_line>[^{_END}]*){_END}")
 
 
 class UsageError(SlimzooError, ValueError):

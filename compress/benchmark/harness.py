@@ -24,6 +24,7 @@ import numpy as np
 from compress.benchmark.machine import default_threads, describe_machine, gpu_names
 from compress.benchmark.process import WorkerProcess
 from compress.benchmark.runtimes import OF_CUDA, ONNX_FILE, RUNTIMES, bare_network
+from compress.benchmark.table import Benchmark
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
 from zoo import lineage
 from zoo.disk import check_file
@@ -61,10 +62,10 @@ def bench(
     batch: int = 1,
     rounds: int = 15,
     seconds_per_round: float = 0.2,
-    inputs: Path | None = None,
-    save: Path | None = None,
+    inputs: str | Path | None = None,
+    save: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Benchmark:
     """Measure the latency of networks from prepared tensors, all on the same threads.
 
     Args:
@@ -80,7 +81,8 @@ def bench(
         progress: see `Progress`.
 
     Returns:
-        JSON-ready: `rows`, `reference`, `noise`, `machine`, `versions`, `settings`. A row that could not be measured
+        A mapping, ready for JSON, whose text is a table: `rows`, `reference`, `noise`, `machine`, `versions`,
+        `settings`. A row that could not be measured
         has null for numbers and a `reason`. `ratio` is the speed-up over the reference, `ratio_ci` its 95% interval;
         `peak_mb` is the host memory of the row's process, 1 MB = 1e6 bytes; `p90_ms` and `p99_ms` are null where there
         are too few samples to bound them.
@@ -88,6 +90,8 @@ def bench(
     Raises:
         SlimzooError: a model directory is not what its manifest says.
     """
+    save = None if save is None else Path(save)
+    inputs = None if inputs is None else Path(inputs)
     _check(models, runtimes, batch, rounds, seconds_per_round, save)
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
@@ -130,7 +134,7 @@ def bench(
         partial = save.with_name(save.name + ".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, save)
-    return result
+    return Benchmark(result)
 
 
 def _check(
@@ -298,49 +302,3 @@ def _record(
         "ratio_ci": ratio and [ratio.lo, ratio.hi],
         "verdict": "reference" if is_reference and n else verdict,
     }
-
-
-def format_rows(result: dict[str, Any]) -> str:
-    """The rows as a table for a terminal, the rows without numbers under it, the noise of the machine last."""
-    head = [
-        "model",
-        "runtime",
-        "precision",
-        "median ms",
-        "p90",
-        "p99",
-        "images/s",
-        "memory MB",
-        "file MB",
-        "speed-up",
-        "",
-    ]
-    table, unmeasured = [head], []
-    for row in result["rows"]:
-        if row["reason"] is not None:
-            unmeasured.append(f"{row['model']} in {row['runtime']}: {row['reason']}")
-            continue
-        speed_up = ""
-        if row["verdict"] != "reference" and row["ratio"] is not None:
-            lo, hi = row["ratio_ci"]
-            speed_up = f"{row['ratio']:.2f}x ({lo:.2f} to {hi:.2f})"
-        size_mb = None if row["size_bytes"] is None else row["size_bytes"] / 1e6
-        numbers = [row["median_ms"], row["p90_ms"], row["p99_ms"], row["images_per_s"], row["peak_mb"], size_mb]
-        cells = ["" if number is None else f"{number:.4g}" for number in numbers]
-        table.append([row["model"], row["runtime"], row["precision"], *cells, speed_up, row["verdict"] or ""])
-    lines = []
-    if len(table) > 1:
-        widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-        for cells in table:
-            aligned = (
-                c.rjust(w) if 3 <= i < 9 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-            )
-            lines.append("  ".join(aligned).rstrip())
-    lines += unmeasured
-    if (noise := result["noise"]) is not None:
-        lo, hi = noise["ratio_ci"]
-        lines.append(
-            f"Two copies of one model differ by {lo:.2f} to {hi:.2f} here: "
-            f"a difference within {noise['floor_pct']:.1f}% is called a tie."
-        )
-    return "\n".join(lines)

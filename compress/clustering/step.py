@@ -1,14 +1,16 @@
-"""`slimzoo cluster`: from one model directory to one whose layers have few different weights."""
+"""`cluster`: from one model directory to one whose layers have few different weights."""
 
 from __future__ import annotations
 
-import time
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from compress.clustering.cluster import Allotted, check_bits, share_weights, values_for_bits
+from compress.clustering.settings import Cluster
 from compress.clustering.shared import different_values, shareable
 from compress.deployment.coded import check_codable, encode
 from compress.recovery.masks import check_zeros, density, nonzeros
@@ -16,39 +18,52 @@ from compress.recovery.mean_loss import few_of, mean_loss
 from compress.recovery.recipe import recovery_recipe
 from compress.recovery.teacher import taught_by
 from compress.sparsity.dead import remove_dead_units
+from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.order import in_order_of_weights
-from compress.sparsity.step import is_sparse, pattern_of
-from compress.step import Step, large_loss
+from compress.step import Made, Start, Step, Work, run_step
+from compress.verbs import CLUSTER
 from transfer.data.dataset import located, open_for
-from transfer.data.parts import Pixels, read_pixels, seen_in
-from transfer.evaluation.measure import measure, predictor_of
+from transfer.data.parts import Pixels, read_pixels
 from transfer.training.finetune import TrainingData
-from transfer.training.recipe import Recipe
-from zoo import lineage
-from zoo.errors import SlimzooError, UsageError
-from zoo.files.directory import check_free, new_directory
-from zoo.files.manifest import CHECKPOINTS
-from zoo.files.model_directory import LoadedModel, load_model, save_model
-from zoo.files.rehearsal import rehearsal, rehearse
+from zoo.errors import SlimzooError
+from zoo.files.model_directory import LoadedModel, load_model
+from zoo.files.rehearsal import rehearsal
 from zoo.progress import Progress
+from zoo.run import Run
+from zoo.verb import takes
 
 ADVICE = "more --bits, or more --epochs"
 
 
+@dataclass(frozen=True)
+class ClusteredStep(Step):
+    def lines(self) -> list[str]:
+        after, before = (self.record["metrics"][when] for when in ("after", "before"))
+        times = before["size_bytes"] / after["coded_bytes"]
+        source = self.record["arguments"]["directory"]
+        return [
+            *super().lines(),
+            f"{self.out}: " + ", ".join(f"{name} {count} values" for name, count in self.record["values"].items()),
+            f"coded it takes {after['coded_bytes']:,} bytes, {times:.1f} times fewer than {source}'s weights",
+        ]
+
+    def next(self) -> list[list[str | Path]]:
+        return [["slimzoo", "export", self.out, "--coded"]]
+
+
+@takes(CLUSTER)
 def cluster(
     directory: str | Path,
+    settings: Cluster,
     *,
     data: str | Path,
     out: str | Path,
-    bits: float = 4.0,
-    bit_price: float = 0.0,
-    epochs: int = 4,
-    seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
-) -> Step:
-    """`slimzoo cluster`: let each layer's weights share a few values, more where it is sensitive, and train the values.
+    tell: Callable[[str], None] = lambda line: None,
+) -> ClusteredStep:
+    """Let each layer's weights share a few values, more where it is sensitive, and train the values.
 
     Zeros stay zeros. Of a model that `sparsify` made, channels that no weight feeds or reads go whole first, and the
     others are put in the order of their weights, which a coder makes use of. What sharing saves shows in the coded file
@@ -56,78 +71,105 @@ def cluster(
 
     Args:
         directory: a model directory.
+        settings: see `Cluster`.
         data: the data of the fit.
-        bits: for each weight that is not zero, on average: 4 are 16 values for most tensors. Codebooks count too.
-        bit_price: how much further off a weight's value may be for each bit that a more frequent one saves in the coded
-            file, in units of the tensor's mean squared weight (see `share_`); 0.006 took a tenth off LeNets.
-        epochs: of the one training loop, in which the shared values are trained.
 
     Raises:
         UsageError: too few bits; data of other classes; an int8 model.
         SlimzooError: the sharing or zeros were lost, or the coded file is no smaller than the weights.
     """
-    out = Path(out)
-    check_free(out, overwrite=overwrite, resume=resume)
-    Recipe(epochs=epochs, seed=seed)
-    if not (0 < bits < float("inf") and 0 <= bit_price < float("inf")):
-        raise UsageError(f"bits={bits:g} and bit_price={bit_price:g} must be above 0 and at least 0, and finite")
-    arguments = {
-        "directory": located(directory), "data": located(data), "out": str(out), "bits": bits,
-        "bit_price": bit_price, "epochs": epochs, "seed": seed,
-    }  # fmt: skip
-    began = time.monotonic()
+    arguments = CLUSTER.arguments(directory, settings, located, data=data, out=str(out))
+    run = Run("cluster", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     loaded = load_model(directory)
     network = _without_dead_units(loaded)
-    check_bits(network, bits)
-    source = open_for(loaded.config, data)
-    record = partial(lineage.step, "cluster", arguments, seed=seed, data=source.record())
-    run = {"verb": "cluster", "arguments": arguments}
-    with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
-        rehearse(work, network, loaded.config, record(seconds=0.0))
-        with rehearsal(work, "the coded file"):
+    check_bits(network, settings.bits)
+
+    def rehearse_coded(folder: Path, network: nn.Module) -> None:
+        with rehearsal(folder, "the coded file"):
             check_codable(network, loaded.config)
-        pixels = read_pixels(source, loaded.config.preprocess, progress)
-        before = measure(predictor_of(loaded.model, loaded.config), loaded.model, loaded.config, pixels, progress)
-        values = {
-            name: given.values
-            for name, given in _allotted(network, loaded, pixels, bits, progress, confirm=False).items()
-        }
-        recipe = recovery_recipe(loaded.config, mirror=source.mirror, epochs=epochs, seed=seed)
+
+    def work(at: Work) -> Made:
+        assert at.pixels is not None
+        assert at.start.source is not None
+        allotted = _allotted(network, loaded, at.pixels, settings.bits, progress, confirm=False)
+        values = {name: given.values for name, given in allotted.items()}
+        recipe = recovery_recipe(at.config, mirror=at.start.source.mirror, epochs=settings.epochs, seed=settings.seed)
         shared = share_weights(
-            network, TrainingData(pixels.train, pixels.val, loaded.config.preprocess), recipe, values,
-            bit_price=bit_price, loss_fn=taught_by(loaded.model), checkpoints=work / CHECKPOINTS, progress=progress,
-        )  # fmt: skip
+            network,
+            TrainingData(at.pixels.train, at.pixels.val, at.config.preprocess),
+            recipe,
+            values,
+            bit_price=settings.bit_price,
+            loss_fn=taught_by(loaded.model),
+            checkpoints=at.checkpoints,
+            progress=progress,
+        )
         check_zeros(shared, nonzeros(network))
-        after = measure(predictor_of(shared, loaded.config), shared, loaded.config, pixels, progress)
-        before["density"], after["density"] = density(loaded.model), density(shared)
-        after["coded_bytes"] = len(encode(shared, loaded.config, progress))
-        if after["coded_bytes"] >= before["size_bytes"]:
-            raise SlimzooError(
-                f"{directory}: coded, its shared weights take {after['coded_bytes']:,} bytes, no fewer than the "
-                f"{before['size_bytes']:,} of the weights; ask for fewer --bits"
+        coded = _coded_bytes(shared, loaded, directory, progress)
+        after = {"density": density(shared), "coded_bytes": coded}
+        notes = {"recipe": recipe.to_dict(), "values": _counted(shared, values)}
+        return Made(shared, {"density": density(loaded.model)}, after, notes)
+
+    start = Start(loaded, open_for(loaded.config, data), rehearsed=network)
+    found = run_step(run, start, work, advice=ADVICE, rehearse_too=rehearse_coded, progress=progress)
+    return ClusteredStep(run.out, *found)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How many values each tensor would get, and what that costs."""
+
+    tensors: dict[str, Allotted]
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        found = ["  not zero  values      bytes  loss alone   tensor"]
+        for name, tensor in self.tensors.items():
+            found.append(
+                f"{tensor.living:>10,} {tensor.values:>7} {tensor.bits / 8:>10,.0f} {tensor.loss_rise:>+11.4f}   {name}"
             )
-        done = record(
-            seconds=time.monotonic() - began, before=before, after=after, recipe=recipe.to_dict(),
-            values=_counted(shared, values), large_loss=large_loss(before, after, ADVICE),
-        )  # fmt: skip
-        config = save_model(work, shared, loaded.config.with_step(done, seen_in(source, pixels)))
-    return Step(out, config, done)
+        living, bits = (sum(getattr(tensor, key) for tensor in self.tensors.values()) for key in ("living", "bits"))
+        return [
+            *found,
+            f"{bits / living:.2f} bits for each of {living:,} weights, codebooks too; places and entropy coding are "
+            "not counted; MACs and milliseconds stay; nothing was written",
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"tensors": {name: vars(tensor) for name, tensor in self.tensors.items()}}
 
 
+@takes(CLUSTER)
 def explain(
-    directory: str | Path, *, data: str | Path, bits: float = 4.0, progress: Progress | None = None
-) -> dict[str, Allotted]:
-    """`slimzoo cluster --explain`: how many values each tensor would get, and what that costs; nothing is written.
+    directory: str | Path,
+    settings: Cluster,
+    *,
+    data: str | Path,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Explained:
+    """How many values `cluster` would give each tensor, and what that costs; nothing is written.
 
     Raises:
         see `cluster`.
     """
     loaded = load_model(directory)
     network = _without_dead_units(loaded)
-    check_bits(network, bits)
-    source = open_for(loaded.config, data)
-    pixels = read_pixels(source, loaded.config.preprocess, progress)
-    return _allotted(network, loaded, pixels, bits, progress, confirm=True)
+    check_bits(network, settings.bits)
+    pixels = read_pixels(open_for(loaded.config, data), loaded.config.preprocess, progress)
+    return Explained(_allotted(network, loaded, pixels, settings.bits, progress, confirm=True))
+
+
+def _coded_bytes(shared: nn.Module, loaded: LoadedModel, directory: str | Path, progress: Progress | None) -> int:
+    coded = len(encode(shared, loaded.config, progress))
+    plain = sum(tensor.numel() * tensor.element_size() for tensor in loaded.model.state_dict().values())
+    if coded >= plain:
+        raise SlimzooError(
+            f"{directory}: coded, its shared weights take {coded:,} bytes, no fewer than the {plain:,} of the weights; "
+            "ask for fewer --bits"
+        )
+    return coded
 
 
 def _without_dead_units(loaded: LoadedModel) -> nn.Module:

@@ -90,11 +90,11 @@ def _coded_bytes(shape: tuple[int, ...], bits: int, words: Words, layout: Layout
     return len(encoder.bulk) + len(encoder.finish())
 
 
-def export_coded(directory: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """`slimzoo export --coded`: add model.slim to a model directory and a record to its lineage, atomically.
+def export_coded(directory: str | Path, *, progress: Progress | None = None) -> tuple[ModelConfig, dict[str, Any]]:
+    """`export --coded`: add model.slim to a model directory and a record to its lineage, atomically.
 
     Returns:
-        The lineage record.
+        The directory's config and its last lineage record.
 
     Raises:
         UsageError: an upstream name, or an int8 directory.
@@ -115,8 +115,9 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
         "export", {"directory": str(directory), "coded": True}, seed=0, seconds=time.monotonic() - began,
         before={"size_bytes": size}, after={"size_bytes": len(content)},
     )  # fmt: skip
-    replace_files(directory, {CODED: content, CONFIG: json_bytes(loaded.config.with_step(record).to_json())})
-    return record
+    config = loaded.config.with_step(record)
+    replace_files(directory, {CODED: content, CONFIG: json_bytes(config.to_json())})
+    return config, record
 
 
 def check_decodes(content: bytes, loaded: LoadedModel) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ import onnx
 from numpy.typing import NDArray
 
 import zoo.image
-from compress.deployment.float_model import is_onnx_file, open_float_model
+from compress.deployment.coded import export_coded
+from compress.deployment.float_model import FloatModel, is_onnx_file, open_float_model
 from compress.deployment.parity import compare
+from compress.deployment.settings import Export
 from compress.graph import preprocessing
 from compress.graph.card import KEY, card
 from compress.graph.network import FP32_TOLERANCE
+from compress.step import Step
+from compress.verbs import EXPORT
 from transfer.data.dataset import reopen
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
@@ -26,6 +32,7 @@ from zoo.files.adopt import is_adopted
 from zoo.files.directory import check_addable, check_free, new_directory
 from zoo.files.manifest import replace_files
 from zoo.files.model_directory import (
+    CODED,
     CONFIG,
     ONNX,
     ModelConfig,
@@ -38,6 +45,7 @@ from zoo.files.onnx_file import load_onnx
 from zoo.files.predictor import OnnxPredictor
 from zoo.pretrained.upstream import is_upstream
 from zoo.progress import Progress
+from zoo.verb import takes
 
 PARITY_IMAGES = 64
 DEPLOY, INFER = "deploy", "infer.py"
@@ -74,16 +82,49 @@ def network_of(path: str | Path) -> onnx.ModelProto:
     return preprocessing.network_of(load_onnx(path))
 
 
+@dataclass(frozen=True)
+class ExportedStep(Step):
+    """
+    Attributes:
+        file: the exported one.
+    """
+
+    file: Path
+
+    def lines(self) -> list[str]:
+        record = self.record
+        size = record["metrics"]["after"]["size_bytes"]
+        if self.file.name == CODED:
+            before = record["metrics"]["before"]["size_bytes"]
+            times = f"{before / size:.1f} times smaller than the weights"
+            return [f"{self.file}: {size:,} bytes, {times}; every bit is the same"]
+        parity = record["parity"]
+        return [
+            *(f"{record['arguments']['directory']}: {change}" for change in record.get("changes", ())),
+            f"{self.file}: {size / 1e6:.2f} MB; on {parity['n']} {parity['images']} images the logits differ by "
+            f"at most {parity['max_abs']:.1e} (their standard deviation is {parity['logits_std']:.2f}), "
+            f"top-1 agrees on {parity['top1_agreement']:.1%}",
+        ]
+
+    def next(self) -> list[list[str | Path]]:
+        if self.file.name == CODED:
+            return [["slimzoo", "predict", self.file, "IMAGE"]]
+        return [["python", self.out / DEPLOY / INFER, "IMAGE"], ["slimzoo", "bench", self.out]]
+
+
+@takes(EXPORT)
 def export(
     directory: str | Path,
+    settings: Export,
     *,
     out: str | Path | None = None,
     preprocess: str | Path | None = None,
     classes: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """`slimzoo export`: model.onnx and deploy/, in the model directory or a new one, and a record in its lineage.
+    tell: Callable[[str], None] = lambda line: None,
+) -> ExportedStep:
+    """Write model.onnx and deploy/, in the model directory or a new one, and a record in its lineage.
 
     deploy/ is a copy of the file with a script that runs it without slimzoo, on onnxruntime, NumPy and Pillow. The file
     is compared with the model on up to 64 real images (noise, if the data cannot be opened), in the form in which
@@ -92,24 +133,21 @@ def export(
     Args:
         directory: a model directory, to which the files are added; or "timm:NAME", "torchvision:NAME" or a float32
             ONNX file, of which `out` becomes a model directory.
+        settings: see `Export`.
         preprocess, classes: of an ONNX file from elsewhere, see `compress.deployment.float_model.open_float_model`.
-
-    Returns:
-        The lineage record.
 
     Raises:
         UsageError: the directory's model is an ONNX file already; no `out` where one is needed, or one where it is not;
             see also `open_float_model`.
         SlimzooError: the exported file gives other logits than the model; nothing is written.
     """
-
+    if settings.coded:
+        if out or preprocess or classes:
+            raise UsageError("--coded adds model.slim to a model directory: it takes no --out and no --preprocess")
+        config, record = export_coded(directory, progress=progress)
+        return ExportedStep(Path(directory), config, record, Path(directory, CODED))
     began = time.monotonic()
-    own = is_own_directory(Path(directory)) and not is_adopted(Path(directory))
-    anew = is_upstream(directory) or is_onnx_file(directory) or (not own and is_model_directory(Path(directory)))
-    if anew and out is None:
-        raise UsageError(f"{directory} is no directory of slimzoo's to write into; name a new one with --out DIR")
-    if not anew and out is not None and Path(directory).exists():
-        raise UsageError(f"{directory} is a model directory, to which export adds model.onnx; leave --out {out} out")
+    anew = _is_made_anew(directory, out)
     arguments = {"directory": str(directory)}
     if out is not None:
         check_free(Path(out), overwrite=overwrite)
@@ -121,6 +159,50 @@ def export(
         check_addable(Path(directory))
     _tell(progress, "exporting", 0)
     model = open_float_model(directory, preprocess=preprocess, classes=classes)
+    content, parity = _compared(model, progress)
+    after = {**(model.costs if anew else {}), "size_bytes": len(content)}
+    record = lineage.step(
+        EXPORT.name,
+        arguments,
+        seed=0,
+        seconds=time.monotonic() - began,
+        after=after,
+        parity=parity,
+        **(model.notes or {}),
+    )
+    config = model.config.with_step(record)
+    files = {ONNX: content, **deployment(content)}
+    if out is None:
+        replace_files(Path(directory), {CONFIG: json_bytes(config.to_json()), **files})
+        return ExportedStep(Path(directory), config, record, Path(directory, ONNX))
+    with new_directory(Path(out), run={"verb": EXPORT.name, "arguments": arguments}, overwrite=overwrite) as work:
+        if model.loaded is None:
+            write_json(work / CONFIG, config.to_json())
+        else:
+            save_model(work, model.loaded.model, config)
+        (work / DEPLOY).mkdir()
+        for name, part in files.items():
+            (work / name).write_bytes(part)
+    return ExportedStep(Path(out), config, record, Path(out, ONNX))
+
+
+def _is_made_anew(directory: str | Path, out: str | Path | None) -> bool:
+    """Whether a new directory is made, which wants a name; one of ours is added to."""
+    own = is_own_directory(Path(directory)) and not is_adopted(Path(directory))
+    anew = is_upstream(directory) or is_onnx_file(directory) or (not own and is_model_directory(Path(directory)))
+    if anew and out is None:
+        raise UsageError(f"{directory} is no directory of slimzoo's to write into; name a new one with --out DIR")
+    if not anew and out is not None and Path(directory).exists():
+        raise UsageError(f"{directory} is a model directory, to which export adds model.onnx; leave --out {out} out")
+    return anew
+
+
+def _compared(model: FloatModel, progress: Progress | None) -> tuple[bytes, dict[str, Any]]:
+    """The exported file, and how near its answers are to the model's.
+
+    Raises:
+        SlimzooError: not near enough.
+    """
     images, raw, kind = parity_images(model.config)
     exported = finish(model.network, model.config, None).SerializeToString()
     parity = {"images": kind, **compare(model.reference, exported, images, raw)}
@@ -130,25 +212,7 @@ def export(
             f"the exported file differs from the model by {parity['max_abs']:.2g} (logits' standard deviation "
             f"{parity['logits_std']:.2g}); it was not written"
         )
-    content = finish(model.network, model.config, parity).SerializeToString()
-    after = {**(model.costs if anew else {}), "size_bytes": len(content)}
-    record = lineage.step(
-        "export", arguments, seed=0, seconds=time.monotonic() - began, after=after, parity=parity, **(model.notes or {})
-    )
-    config = model.config.with_step(record)
-    files = {ONNX: content, **deployment(content)}
-    if out is None:
-        replace_files(Path(directory), {CONFIG: json_bytes(config.to_json()), **files})
-        return record
-    with new_directory(Path(out), run={"verb": "export", "arguments": arguments}, overwrite=overwrite) as work:
-        if model.loaded is None:
-            write_json(work / CONFIG, config.to_json())
-        else:
-            save_model(work, model.loaded.model, config)
-        (work / DEPLOY).mkdir()
-        for name, part in files.items():
-            (work / name).write_bytes(part)
-    return record
+    return finish(model.network, model.config, parity).SerializeToString(), parity
 
 
 def in_memory(model: onnx.ModelProto) -> OnnxPredictor:

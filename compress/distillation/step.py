@@ -1,125 +1,134 @@
-"""`slimzoo distill`: a student, any model, learns from a teacher's answers on the data of the teacher's fit."""
+"""`distill`: a student, any model, learns from a teacher's answers on the data of the teacher's fit."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from compress.distillation.settings import Distill
 from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.teacher import Translation, train_student
-from compress.sparsity.step import is_sparse
-from compress.step import Step, large_loss
+from compress.sparsity.lineage import is_sparse
+from compress.step import Made, Start, Step, Work, run_step
+from compress.verbs import DISTILL
 from transfer.data.dataset import located, open_for, reopen
-from transfer.data.parts import read_pixels, seen_in
+from transfer.data.parts import read_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TRAIN
-from transfer.evaluation.measure import measure, metrics, predictor_of
-from transfer.fitting.start import Method, check, start
-from transfer.fitting.step import recipe_for
+from transfer.evaluation.measure import measure, predictor_of
+from transfer.evaluation.metrics import Metrics
+from transfer.fitting.recipe import recipe_for
+from transfer.fitting.settings import Method
+from transfer.fitting.start import check, start
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
-from zoo import lineage
 from zoo.errors import UsageError
-from zoo.files.directory import check_free, new_directory
-from zoo.files.manifest import CHECKPOINTS
-from zoo.files.model_directory import ModelConfig, is_model_directory, load_model, read_config, save_model
-from zoo.files.rehearsal import rehearse
+from zoo.files.model_directory import LoadedModel, ModelConfig, is_model_directory, load_model, read_config
 from zoo.pretrained.weights import WEIGHTS
 from zoo.progress import Progress
+from zoo.run import Run
+from zoo.verb import takes
 
 ADVICE = "more --epochs, or a larger student"
 
 
+@dataclass(frozen=True)
+class DistilledStep(Step):
+    def lines(self) -> list[str]:
+        teacher, after = self.record["teacher"], self.record["metrics"]["after"]
+        shares = [after[key] / teacher[key] for key in ("macs", "params")]
+        return [
+            f"teacher: {Metrics.of(teacher)}",
+            f"student: {self.after}",
+            f"{self.out}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters",
+        ]
+
+    def next(self) -> list[list[str | Path]]:
+        teacher = self.record["arguments"]["teacher"]
+        return [["slimzoo", "export", self.out], ["slimzoo", "bench", teacher, self.out]]
+
+
+@takes(DISTILL)
 def distill(
     student: str | Path,
+    settings: Distill,
     *,
-    teacher: str | Path,
     data: str | Path,
     out: str | Path,
-    epochs: int | None = None,
-    size: int | None = None,
-    temperature: float = Distillation.temperature,
-    weight: float = Distillation.weight,
-    features: float = 0.0,
-    patience: int = 0,
-    seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
-) -> Step:
+    tell: Callable[[str], None] = lambda line: None,
+) -> DistilledStep:
     """Train a student on labels and on a teacher's answers, and write it to `out`.
 
     Args:
         student: a model directory of the same classes, or the name of a model, which starts from its pretrained weights
             where it has some and from random ones otherwise.
-        teacher: a model directory.
+        settings: see `Distill` and `Distillation`.
         data: what the teacher was fitted to; trained on are the images that it was trained on.
-        epochs: by default those of the recipe for so many images.
-        size: side of the student's input, where it is a name; by default as `fit` chooses it.
-        temperature, weight, features: see `Distillation`.
-        patience: see `Recipe`.
 
     Raises:
         UsageError: other classes, an int8 model, a student fitted on another split of the data.
         SlimzooError: see `finetune`.
     """
-    out, how = Path(out), Distillation(temperature=temperature, weight=weight, features=features)
-    check_free(out, overwrite=overwrite, resume=resume)
-    Recipe(epochs=0 if epochs is None else epochs, patience=patience, seed=seed)
-    arguments = {
-        "student": located(student), "teacher": located(teacher), "data": located(data), "out": str(out),
-        "epochs": epochs, "size": size, **vars(how), "patience": patience, "seed": seed,
-    }  # fmt: skip
-    began = time.monotonic()
-    master = load_model(teacher)
-    _check_student(student, size, master.config)
+    arguments = DISTILL.arguments(student, settings, located, data=data, out=str(out))
+    run = Run("distill", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
+    master = load_model(settings.teacher)
+    _check_student(student, settings.size, master.config)
     source = open_for(master.config, data)
-    torch.manual_seed(seed)
-    network, config, trained_before = _student(student, data, source, size, progress)
+    torch.manual_seed(settings.seed)
+    network, config, trained_before = _student(student, data, source, settings.size, progress)
     Translation(config.preprocess, master.config.preprocess)
-    record = partial(lineage.step, "distill", arguments, seed=seed, data=source.record())
-    with new_directory(
-        out, run={"verb": "distill", "arguments": arguments}, overwrite=overwrite, resume=resume
-    ) as work:
-        rehearse(work, network, config, record(seconds=0.0, after=metrics(network, config, {})))
-        pixels = read_pixels(source, config.preprocess, progress)
-        seen = pixels if config.preprocess == master.config.preprocess else read_pixels(
-            source, master.config.preprocess, progress
-        )  # fmt: skip
+    fitted = is_model_directory(Path(student))
+
+    def work(at: Work) -> Made:
+        assert at.pixels is not None
         recipe = recipe_for(
-            network, pixels, config, "finetune" if trained_before else "scratch", mirror=source.mirror, epochs=epochs,
-            seed=seed,
-        )  # fmt: skip
-        recipe = replace(recipe, patience=patience)
-        before = (
-            measure(predictor_of(network, config), network, config, pixels, progress)
-            if is_model_directory(Path(student))
-            else None
+            network,
+            at.pixels,
+            config,
+            "finetune" if trained_before else "scratch",
+            mirror=source.mirror,
+            epochs=settings.epochs,
+            seed=settings.seed,
         )
-        sparse = is_sparse(config.lineage)
-        if sparse:
-            attach_masks_(network)
-        found = train_student(
-            network, TrainingData(pixels.train, pixels.val, config.preprocess), recipe, teacher=master.model,
-            seen_by_teacher=master.config.preprocess, how=how, after_step=hold_zeros if sparse else None,
-            checkpoints=work / CHECKPOINTS, progress=progress,
-        )  # fmt: skip
-        detach_masks_(found.model)
+        trained = _taught(at, replace(recipe, patience=settings.patience), master, settings)
+        alike = config.preprocess == master.config.preprocess
+        seen = at.pixels if alike else read_pixels(source, master.config.preprocess, progress)
         its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, progress)
-        after = measure(predictor_of(found.model, config), found.model, config, pixels, progress)
-        done = record(
-            seconds=time.monotonic() - began, before=before, after=after, teacher=its, recipe=recipe.to_dict(),
-            large_loss=large_loss(before or its, after, ADVICE, than="before" if before else "by its teacher"),
-        )  # fmt: skip
-        config = save_model(work, found.model, config.with_step(done, seen_in(source, pixels)))
-    return Step(out, config, done)
+        than = None if fitted else (its, "by its teacher")
+        return Made(trained, notes={"teacher": its, "recipe": recipe.to_dict()}, than=than)
+
+    begun = Start(LoadedModel(network, config), source, measured=fitted)
+    return DistilledStep(run.out, *run_step(run, begun, work, advice=ADVICE, progress=progress))
+
+
+def _taught(at: Work, recipe: Recipe, master: LoadedModel, how: Distillation) -> nn.Module:
+    """A trained copy of the student, whose zeros stay zeros."""
+    assert at.pixels is not None
+    sparse = is_sparse(at.config.lineage)
+    if sparse:
+        attach_masks_(at.model)
+    trained = train_student(
+        at.model,
+        TrainingData(at.pixels.train, at.pixels.val, at.config.preprocess),
+        recipe,
+        teacher=master.model,
+        seen_by_teacher=master.config.preprocess,
+        how=how,
+        after_step=hold_zeros if sparse else None,
+        checkpoints=at.checkpoints,
+        progress=at.progress,
+    ).model
+    detach_masks_(trained)
+    return trained
 
 
 def _check_student(student: str | Path, size: int | None, teacher: ModelConfig) -> None:

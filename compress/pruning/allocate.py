@@ -309,12 +309,9 @@ def _with_norms(cost: Cost, least: float, share: float, round_to: int, floor: fl
     return f"with the widths that norms normalize over (--normalized) it is {pct}; else "
 
 
-ALLOCATIONS: dict[str, Allocation] = {
-    "global": allocate,
-    "uniform": partial(allocate, ranking=local_ranking),
-    "isomorphic": partial(allocate, ranking=isomorphic_ranking),
-    "cost": allocate_by_importance,
-}
+globally = allocate
+uniformly = partial(allocate, ranking=local_ranking)
+isomorphically = partial(allocate, ranking=isomorphic_ranking)
 
 
 def _count(group: Group, wanted: int, round_to: int, floor: float) -> int:

@@ -1,4 +1,10 @@
-"""Criteria: plain functions from a group to one score a channel, higher meaning more worth keeping."""
+"""Criteria: functions from a model and a group to one score for each channel, higher meaning more worth keeping.
+
+A criterion of your own is such a function, or a class with `prepared(scene)`, which is given the network, the images
+and the seed before the scores are asked for. `needs_images = True` refuses to work without images; `comparable = True`
+says that scores of different layers can be compared, as estimates of the loss can. To give it a name, add a line to
+CRITERIA in settings.py.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.dependency.group import Group, Slice
+from compress.pruning.scene import Scene
+from compress.recovery.gradient_batches import gradient_batches
 from transfer.training.cpu_operators import CpuOperators
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -93,12 +101,13 @@ class Random:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
+    @classmethod
+    def prepared(cls, scene: Scene) -> Random:
+        return cls(scene.seed)
+
     def __call__(self, model: nn.Module, group: Group) -> Tensor:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {group.name}".encode()))
         return torch.rand(group.width, dtype=torch.float64, generator=generator)
-
-
-CRITERIA: dict[str, Importance] = {"l2": l2_norm, "l1": l1_norm, "bn-scale": bn_scale, "random": Random()}
 
 
 class Taylor:
@@ -109,6 +118,13 @@ class Taylor:
     sum(w dL/dw): those of the channel's BatchNorms, or of the layers themselves where there are none. Coupled layers
     lose the channel together, so their gradients add up before the square.
     """
+
+    needs_images = comparable = True
+
+    @classmethod
+    def prepared(cls, scene: Scene) -> Taylor:
+        assert scene.pixels is not None
+        return cls(scene.network, gradient_batches(scene.pixels.train, scene.preprocess, scene.seed))
 
     def __init__(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Collect gradients in eval mode over (inputs (B, C, H, W), labels (B,)) batches; the model is left alone."""

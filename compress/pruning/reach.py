@@ -8,9 +8,10 @@ from torch import nn
 from compress.dependency.cut import cut_copy
 from compress.dependency.group import Grouping, Indices
 from compress.pruning import latency as timing
-from compress.pruning.allocate import ALLOCATIONS, Scores, check_reachable, narrowed
+from compress.pruning.allocate import Scores, check_reachable, narrowed, uniformly
 from compress.pruning.budget import Cost
-from compress.pruning.importance import CRITERIA
+from compress.pruning.importance import l2_norm
+from compress.pruning.settings import Choice
 from compress.pruning.structured import Pruned, accepted, cut_channels, scored
 
 
@@ -18,29 +19,24 @@ def trial_cut(
     network: nn.Module,
     input_size: tuple[int, int, int],
     grouping: Grouping,
+    choice: Choice,
     *,
-    macs: float | None,
-    latency: float | None = None,
     measures: bool = True,
-    rounds: int = 1,
-    round_to: int = 8,
-    floor: float = 0.1,
-    threads: int | None = None,
 ) -> Pruned:
     """A cut of the first round's size, by magnitudes: what the pruned model will look like, whatever images say.
 
     Args:
         grouping: of the network.
-        macs, latency, rounds, round_to, floor, threads: see `compress.pruning.step.Choice`.
         measures: whether two networks are timed to see that the latency can be reached.
 
     Raises:
         UsageError: a budget that no cut reaches, or that the model meets already.
         SlimzooError: the cut model does not run.
     """
-    share = 0.5 if macs is None else macs
+    share = 0.5 if choice.macs is None else choice.macs
+    latency, rounds, round_to, floor = choice.latency, choice.rounds, choice.round_to, choice.floor
     if latency is not None and measures:
-        _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, threads)
+        _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, choice.threads)
 
     def cut(grouping: Grouping, scores: Scores) -> Pruned:
         cost = Cost.macs(grouping)
@@ -49,10 +45,10 @@ def trial_cut(
             check_reachable(cost, narrowest, share, round_to=round_to, floor=floor**rounds)
         least = cost.after(_narrowest(grouping, round_to, floor)) / cost.total
         first = min(1.0, max(share ** (1 / rounds), least * (1 + 1e-9)))
-        keeps = ALLOCATIONS["uniform"](grouping, scores, share=first, cost=cost, round_to=round_to, floor=floor)
+        keeps = uniformly(grouping, scores, share=first, cost=cost, round_to=round_to, floor=floor)
         return cut_channels(network, input_size, grouping, keeps, scores)
 
-    return accepted(cut, grouping, scored(network, grouping, CRITERIA["l2"]))
+    return accepted(cut, grouping, scored(network, grouping, l2_norm))
 
 
 def _narrowest(grouping: Grouping, round_to: int, floor: float) -> list[Indices]:

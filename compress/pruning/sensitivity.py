@@ -13,6 +13,7 @@ from compress.dependency.cut import cut_copy
 from compress.dependency.group import Grouping, Indices
 from compress.pruning.allocate import Losses, Scores, allocate_by_loss, units_of, widths_of
 from compress.pruning.budget import Cost
+from compress.pruning.scene import Scene
 from compress.recovery.mean_loss import few_of, mean_loss
 from transfer.data.cache import cached_array, content_key
 from transfer.data.loader import LabelledPixels
@@ -26,6 +27,14 @@ VERSION = 1  # of the rule
 
 class Sensitivity:
     """The allocation that loses least by measurement (Li et al. 2017, arXiv 1608.08710, sec. 3.2: each layer alone)."""
+
+    needs_images = True
+
+    @classmethod
+    def prepared(cls, scene: Scene) -> Sensitivity:
+        assert scene.pixels is not None
+        images = scene.pixels.train if scene.pixels.val is None else scene.pixels.val
+        return cls(scene.network, images, scene.preprocess, progress=scene.progress)
 
     def __init__(
         self,

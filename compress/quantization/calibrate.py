@@ -6,7 +6,7 @@ What a range leaves out is clipped, what it holds is rounded the more coarsely t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from compress.graph.run import tensors_of
-from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess
 
 Range = tuple[float, float]
@@ -22,7 +22,6 @@ BINS = 4096
 NARROWEST = -120  # exponent of a bin's width; of zeros alone
 CLIPPED = 1e-4  # share of the values that `percentile` leaves out, half of them at either end
 STEPS = 255  # of a byte
-AUTO = "auto"  # whichever of METHODS is nearest to the float network, see nearest.py
 BATCH_PIXELS = 1 << 16  # that are in a network at a time, whose activations are all held
 
 
@@ -172,17 +171,3 @@ def _squared_error(centers: NDArray[np.float64], counts: NDArray[np.int64], boun
     zero = round(-bounds[0] / scale)
     rounded = (np.clip(np.rint(centers / scale) + zero, 0, steps) - zero) * scale
     return float((counts * (centers - rounded) ** 2).sum())
-
-
-METHODS: Mapping[str, Callable[[Histogram], Range]] = {
-    "minmax": min_max, "percentile": percentile, "mse": least_squares,
-}  # fmt: skip
-
-
-def check_method(name: str) -> None:
-    """Raises:
-    UsageError: `METHODS` has no such name.
-    """
-    if name not in METHODS:
-        near = did_you_mean(name, (AUTO, *METHODS), "it must be one of " + ", ".join((AUTO, *METHODS)))
-        raise UsageError(f"unknown ranges {name!r}; {near}")

@@ -22,7 +22,7 @@ class Converted:
     """A network in another number format, and what became of it.
 
     Attributes:
-        to: the format, a name in `FORMATS` (compress/quantization/formats.py).
+        to: the format, by its name.
         arithmetic: what the layers compute in, to be read.
         kept: names of the nodes that were kept in float32, since their values are beyond the format's range.
         converted_layers, layers: how many of the convolutions, matrix products and recurrent layers are in it.

@@ -7,9 +7,12 @@ pass over its input. onnxruntime has it for matrix products and LSTMs, not for G
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from compress.graph.layers import integer_inputs, with_stored_weights
 from compress.quantization.converted import Converted, converted, stored_weights
@@ -21,11 +24,14 @@ LAYERS = ["Gemm", "LSTM", "MatMul"]
 SUFFIX = "_quantized"  # that onnxruntime's quantizer appends to a weight's name
 
 
-def quantize_dynamic(network: onnx.ModelProto, *, scheme: Scheme | None = None) -> Converted:
+def quantize_dynamic(
+    network: onnx.ModelProto, images: Iterable[NDArray[np.float32]] = (), *, scheme: Scheme | None = None
+) -> Converted:
     """Store the weights of matrix products and LSTMs as int8, a scale for each output channel.
 
     Args:
         network: float32.
+        images: of no use here, where no range is calibrated.
         scheme: of unsigned activations; by default the fastest of those that this processor gets right.
 
     Raises:

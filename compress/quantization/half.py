@@ -74,7 +74,7 @@ def _largest(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) ->
     return found
 
 
-def to_bfloat16(network: onnx.ModelProto) -> Converted:
+def to_bfloat16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]] = ()) -> Converted:
     """Weights stored as bfloat16, rounded to the nearest; arithmetic in float32.
 
     onnxruntime's CPU provider has no convolution and no matrix product of bfloat16. A Cast makes float32 of each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from compress.quantization.adaround import adaround
 from compress.quantization.bias import correct_biases, input_means
-from compress.quantization.calibrate import METHODS, Histogram, watch
+from compress.quantization.calibrate import Histogram, watch
 from compress.quantization.cpu import Scheme, best_scheme
 from compress.quantization.equalize import equalize, without_ceilings
 from compress.quantization.fidelity import divergence, logits_of
 from compress.quantization.ptq import Quantized, quantize_static, rounded_activations
 from compress.quantization.rounding import Rounded, Roundings, round_to_nearest, with_weights, without
+from compress.quantization.settings import RANGES
 from zoo.progress import Progress
 
 PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance
@@ -59,7 +61,7 @@ def nearest(
     calibration: Batches,
     unseen: Batches,
     *,
-    ranges: Sequence[str] = tuple(METHODS),
+    ranges: Sequence[Any] = tuple(RANGES),
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
     trained: Roundings | None = None,
@@ -73,7 +75,7 @@ def nearest(
     Args:
         calibration: (B, C, H, W) batches that ranges, means and roundings are taken from; gone through several times.
         unseen: others, on which the answers are compared; gone through once for each trial.
-        ranges: names in `METHODS`.
+        ranges: names in `RANGES`, or functions.
         keep: names of layers that stay in float.
         trained: weights that training brought onto their grids; then nothing is changed, ranges alone are tried.
 
@@ -85,18 +87,20 @@ def nearest(
     tried: dict[str, float] = {}
 
     def attempt(
-        name: str, exact: onnx.ModelProto, seen: Mapping[str, Histogram], to: Roundings, by: str, *before: str
+        name: str, exact: onnx.ModelProto, seen: Mapping[str, Histogram], to: Roundings, by: Any, *before: str
     ) -> Nearest:
         quantized = quantize_static(exact, histograms=seen, ranges=by, keep=keep, scheme=scheme, roundings=to)
         tried[name] = divergence(expected, logits_of(quantized.network, unseen))
-        taken = () if name in METHODS else (*before, name)
+        taken = () if name == RANGES.name(by) else (*before, name)
         return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
 
     def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
         return without({**round_to_nearest(exact, scheme.bits), **(trained or {})}, exact, keep)
 
     seen, to = watch(network, rounded_activations(network), calibration), rounded_weights(network)
-    best = min((attempt(by, network, seen, to, by) for by in ranges), key=lambda found: found.divergence)
+    best = min(
+        (attempt(str(RANGES.name(by)), network, seen, to, by) for by in ranges), key=lambda found: found.divergence
+    )
     by = best.quantized.ranges
     if trained is not None:
         return replace(best, taken=(TRAINED,))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,9 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.graph.layers import PRODUCTS, RECURRENT, ROUNDED, integer_layers, macs_by_layer, weights_by_layer
 from compress.graph.nodes import set_nodes_
-from compress.quantization.calibrate import METHODS, Histogram, check_method, watch
+from compress.quantization.calibrate import Histogram, watch
 from compress.quantization.cpu import Scheme, best_scheme
 from compress.quantization.rounding import Roundings, round_to_nearest, with_weights, without
+from compress.quantization.settings import RANGES
 from zoo.errors import SlimzooError, UsageError, did_you_mean
 
 DYNAMIC_LAYER = "LSTM"  # the recurrent one that has int8 at run time, see dynamic.py
@@ -37,7 +39,7 @@ class Quantized:
 
     Attributes:
         scheme: types of activations and weights, and how many bits of the weights are used.
-        ranges: how the activations' ranges were found, a name in `METHODS`.
+        ranges: how the activations' ranges were found, a name in `RANGES`, or a function.
         kept: names of the layers that were kept in float.
         int8_layers, layers: how many of the convolutions and matrix products run in int8.
         int8_macs: share of the multiply-accumulates that do.
@@ -47,7 +49,7 @@ class Quantized:
 
     network: onnx.ModelProto
     scheme: Scheme
-    ranges: str
+    ranges: Any
     kept: tuple[str, ...]
     int8_layers: int
     layers: int
@@ -61,7 +63,7 @@ def quantize_static(
     images: Iterable[NDArray[np.float32]] | None = None,
     *,
     histograms: Mapping[str, Histogram] | None = None,
-    ranges: str = "minmax",
+    ranges: Any = "minmax",
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
     roundings: Roundings | None = None,
@@ -78,7 +80,7 @@ def quantize_static(
         network: float32, BatchNorm folded, with one input.
         images: (B, C, H, W) batches, run through the network once.
         histograms: of its activations, instead: what `watch` found.
-        ranges: a name in `METHODS`.
+        ranges: a name in `RANGES`, or a function.
         keep: names of nodes that stay in float.
         scheme: by default the fastest that this processor gets right.
         roundings: the weights as they are stored; by default the nearest.
@@ -88,7 +90,7 @@ def quantize_static(
         SlimzooError: images that are not finite; nothing runs in int8 here, the file did not become smaller, or zeros
             were lost.
     """
-    check_method(ranges)
+    RANGES.checked(ranges)
     check_layers(network, keep)
     layers = macs_by_layer(network)
     scheme = scheme or best_scheme()
@@ -162,14 +164,14 @@ def zero_weights(network: onnx.ModelProto) -> tuple[int, int]:
 def _quantize(
     network: onnx.ModelProto,
     histograms: Mapping[str, Histogram],
-    ranges: str,
+    ranges: Any,
     keep: Collection[str],
     scheme: Scheme,
     roundings: Roundings,
 ) -> onnx.ModelProto:
     from onnxruntime import quantization
 
-    bounds = {name: METHODS[ranges](histogram) for name, histogram in histograms.items()}
+    bounds = {name: RANGES.value(ranges)(histogram) for name, histogram in histograms.items()}
     data = {
         name: quantization.TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in bounds.items()

@@ -63,7 +63,7 @@ def blame(
     histograms: Mapping[str, Histogram],
     unseen: Iterable[NDArray[np.float32]],
     *,
-    ranges: str = "minmax",
+    ranges: Any = "minmax",
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
     roundings: Roundings | None = None,
@@ -75,7 +75,7 @@ def blame(
         network: float32; equalized and corrected, where that is how it was quantized.
         histograms: of its activations.
         unseen: (B, C, H, W) batches that did not calibrate; gone through once a layer.
-        ranges: a name in `METHODS`.
+        ranges: a name in `RANGES`, or a function.
         keep: names of layers that stay in float whatever comes; they are not judged.
         roundings: see `quantize_static`.
     """

@@ -1,10 +1,9 @@
-"""`slimzoo quantize`: from a float model, wherever it comes from, to a directory whose model is an int8 ONNX file, or
-one of another format."""
+"""`quantize`: from a float model, wherever it comes from, to a directory whose model is an ONNX file in int8 or another
+format."""
 
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,38 +16,34 @@ import onnx
 from compress.deployment.export import DEPLOY, PARITY_IMAGES, deployment, finish, in_memory
 from compress.deployment.float_model import FloatModel, open_float_model
 from compress.deployment.parity import compare
-from compress.graph.network import export_network
-from compress.quantization.calibrate import AUTO, METHODS, Images, check_method
+from compress.quantization.calibrate import Images
 from compress.quantization.converted import Converted
-from compress.quantization.cpu import Scheme, best_scheme
-from compress.quantization.data import open_calibration
+from compress.quantization.cpu import best_scheme
+from compress.quantization.data import Calibration, open_calibration
 from compress.quantization.fidelity import divergence, logits_of
-from compress.quantization.formats import FORMATS, INT8, check_format
-from compress.quantization.mixed import cheapest_first, fewest
-from compress.quantization.nearest import Nearest, nearest
-from compress.quantization.ptq import Quantized, check_layers, quantize_static
-from compress.quantization.rounding import Roundings
-from compress.quantization.sensitivity import Blame, blame
+from compress.quantization.int8 import Int8
+from compress.quantization.nearest import Nearest
+from compress.quantization.ptq import Quantized, check_layers, without_int8
+from compress.quantization.sensitivity import Blame
+from compress.quantization.settings import AUTO, FORMATS, INT8, RANGES, Quantize
 from compress.recovery.recipe import recovery_recipe
 from compress.step import ROUNDING, Step, large_loss
+from compress.verbs import QUANTIZE
 from transfer.data.dataset import located
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL
-from transfer.training.finetune import TrainingData
-from transfer.training.recipe import Recipe
-from zoo import lineage
 from zoo.disk import write_json
 from zoo.errors import GateError, UsageError
-from zoo.files.directory import check_free, new_directory
 from zoo.files.manifest import CHECKPOINTS
 from zoo.files.model_directory import CONFIG, ONNX, ModelConfig
 from zoo.files.predictor import OnnxPredictor
 from zoo.files.rehearsal import rehearsal
 from zoo.progress import Progress
+from zoo.run import Run
+from zoo.verb import takes
 
 CALIBRATION_IMAGES = 256
-RANKING_IMAGES = 64
 ADVICE = "--max-drop 1 keeps the layers in float that do most harm, and --to fp16 loses next to nothing"
 WORST = 3  # layers that are named where int8 loses too much
 
@@ -66,24 +61,48 @@ class QuantizedStep(Step):
         """Of the answers from the float network's, on images that did not calibrate, in nats an image."""
         return self.found.divergence if isinstance(self.found, Nearest) else sum(self.record["divergence"].values())
 
+    def lines(self) -> list[str]:
+        record, found = self.record, self.found
+        said = [f"{record['arguments']['directory']}: {change}" for change in record.get("changes", ())]
+        said += super().lines()
+        if self.quantized.kept:
+            said.append(f"in float: {', '.join(self.quantized.kept)}")
+        became = _said_of_int8(found, record["arguments"]["bits"]) if isinstance(found, Nearest) else str(found)
+        said.append(f"{self.out}: {became}; {record['metrics']['after']['size_bytes'] / 1e6:.2f} MB")
+        if isinstance(found, Nearest) and (floats := without_int8(found.exact)):
+            said.append(floats)
+        if why := record["unmeasured"]:
+            said.append(f"accuracy is not measured: {why}")
+            said.append(f"its answers diverge from the float model's by {self.divergence:.2g} nats an image")
+        parity = record["parity"]
+        return [*said, f"of {parity['n']} images {len(parity['flips'])} get another answer than from the float model"]
 
+    def next(self) -> list[list[str | Path]]:
+        source = self.record["arguments"]["directory"]
+        return [["slimzoo", "bench", source, self.out], ["python", self.out / "deploy" / "infer.py", "IMAGE"]]
+
+
+def _said_of_int8(found: Nearest, bits: int) -> str:
+    made = found.quantized
+    why = ", since this processor saturates on 8" if made.scheme.bits < bits else ""
+    changes = "".join(f", {change}" for change in found.taken)
+    share = f"{made.int8_layers} of {made.layers} layers, {made.int8_macs:.1%} of the MACs, run in int8"
+    return f"{share}; {made.scheme}{why}; {RANGES.name(made.ranges)} ranges{changes}"
+
+
+@takes(QUANTIZE)
 def quantize(
     directory: str | Path,
+    settings: Quantize,
     *,
     data: str | Path,
     out: str | Path,
-    to: str = INT8,
-    max_drop: float | None = None,
-    ranges: str = AUTO,
-    bits: int = 8,
-    epochs: int = 0,
-    keep: Sequence[str] = (),
     preprocess: str | Path | None = None,
     classes: str | Path | None = None,
-    seed: int = 0,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
 
@@ -93,109 +112,129 @@ def quantize(
 
     Args:
         directory: a model directory with float weights, "timm:NAME", "torchvision:NAME" or a float32 ONNX file.
+        settings: see `Quantize`.
         data: the data of its fit, or others of its classes. Images of other classes, or of none, only calibrate: how
             near the answers stay to the float model's is said, and no accuracy.
-        to: "int8", whose activations' ranges are calibrated; "int8-dynamic", whose are found at run time; "fp16" or
-            "bf16" (compress/quantization/formats.py). `ranges`, `bits`, `epochs` and `keep` are for the first.
-        max_drop: points of validation accuracy that may be lost. Where all layers in int8 lose more, those that do the
-            most harm for the milliseconds that they save stay in float; where that is not enough, it is refused.
-        ranges: of the activations: "minmax", "percentile" or "mse" (see calibrate.py); "auto" takes the one
-            whose answers are nearest to the float network's on training images that did not calibrate.
-        bits: of the weights, 2 to 8; activations have 8. 4 and fewer take half the bytes in the file, and no less time.
-        epochs: of training with rounded weights and activations; needs the extra qat and a torch model.
-        keep: names of layers that stay in float.
         preprocess, classes: of an ONNX file from elsewhere, see `compress.deployment.float_model.open_float_model`.
 
     Raises:
         GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
-        UsageError: there is no such format, or it has no such option; the network has no layer of that name; `max_drop`
-            or `epochs` with images that have no labels of use; torchao is not installed; see also `open_float_model`.
+        UsageError: the network has no layer of that name; `max_drop` or `epochs` with images that have no labels of
+            use; torchao is not installed; see also `open_float_model`.
         SlimzooError: the format was asked for and had no effect.
     """
-    out = Path(out)
-    check_free(out, overwrite=overwrite, resume=resume)
-    given = {"--ranges": ranges != AUTO, "--bits": bits != 8, "--epochs": epochs > 0, "--keep": bool(keep)}
-    check_format(to, calibrated=given)
-    if ranges != AUTO:
-        check_method(ranges)
-    if not 2 <= bits <= 8:
-        raise UsageError(f"bits={bits}: weights can have 2 to 8")
-    if max_drop is not None and not max_drop >= 0:
-        raise UsageError(f"max_drop={max_drop}: wanted points of accuracy, at least 0")
-    Recipe(epochs=epochs, seed=seed)
-    arguments = {
-        "directory": located(directory), "data": located(data), "out": str(out), "to": to, "max_drop": max_drop,
-        "ranges": ranges, "bits": bits, "epochs": epochs, "keep": list(keep), "seed": seed,
-        **{k: located(value) for k, value in (("preprocess", preprocess), ("classes", classes)) if value is not None},
-    }  # fmt: skip
-    began = time.monotonic()
+    places = {name: value for name, value in (("preprocess", preprocess), ("classes", classes)) if value is not None}
+    arguments = QUANTIZE.arguments(directory, settings, located, data=data, out=str(out), **places)
+    run = Run("quantize", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     model = open_float_model(directory, preprocess=preprocess, classes=classes)
-    config = model.config
-    check_layers(model.network, keep)
-    if epochs:
+    check_layers(model.network, settings.keep)
+    if settings.epochs:
         _check_trainable(model)
-    calibration = open_calibration(config, data, max_drop=max_drop, most=2 * CALIBRATION_IMAGES, seed=seed)
-    if epochs and calibration.unmeasured is not None:
+    calibration = open_calibration(
+        model.config, data, max_drop=settings.max_drop, most=2 * CALIBRATION_IMAGES, seed=settings.seed
+    )
+    if settings.epochs and calibration.unmeasured is not None:
         raise UsageError(f"--epochs needs labelled images of the model's classes: {calibration.unmeasured}")
-    run = {"verb": "quantize", "arguments": arguments}
-    record = partial(
-        lineage.step, "quantize", arguments, seed=seed, data=calibration.data.record(),
-        unmeasured=calibration.unmeasured, **(model.notes or {}),
-    )  # fmt: skip
-    with new_directory(out, run=run, overwrite=overwrite, resume=resume) as work:
-        with rehearsal(work, f"the ONNX model of {config.architecture}") as folder:
-            _write(folder, finish(model.network, config, None), config.with_step(record(seconds=0.0)))
-        pixels = read_pixels(calibration.data, config.preprocess, progress)
-        config = config.having_seen(seen_in(calibration.data, pixels), calibration.data.fingerprint())
-        measured = pixels if calibration.unmeasured is None else None
-        before = model.metrics(model.predictor, measured, progress)
-        shuffled = np.random.default_rng(seed).permutation(len(pixels.train))
+    run.data = calibration.data.record()
+    notes = {"unmeasured": calibration.unmeasured, **(model.notes or {})}
+    with run.directory() as work:
+        with rehearsal(work, f"the ONNX model of {model.config.architecture}") as folder:
+            config = model.config.with_step(run.record(done=False, **notes))
+            _write(folder, finish(model.network, model.config, None), config)
+        pixels = read_pixels(calibration.data, model.config.preprocess, progress)
+        job = _Job(model, settings, calibration, pixels, work / CHECKPOINTS, progress)
+        found, details = job.quantized()
+        finished, record = job.finished(run, found, {**notes, **details})
+        config = _write(work, finished, job.config.with_step(record))
+    return QuantizedStep(run.out, config, record, found)
+
+
+class _Job:
+    """The work of `quantize` on one model and its images.
+
+    Attributes:
+        before: metrics of the float model.
+        seen, unseen: images that calibrate, and others on which answers are compared.
+    """
+
+    def __init__(
+        self,
+        model: FloatModel,
+        settings: Quantize,
+        calibration: Calibration,
+        pixels: Pixels,
+        checkpoints: Path,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.settings, self.pixels, self.progress = model, settings, pixels, progress
+        self.calibration, self.checkpoints = calibration, checkpoints
+        source = calibration.data
+        self.config = model.config.having_seen(seen_in(source, pixels), source.fingerprint())
+        self.measured = pixels if calibration.unmeasured is None else None
+        self.before = model.metrics(model.predictor, self.measured, progress)
+        shuffled = np.random.default_rng(settings.seed).permutation(len(pixels.train))
         chosen, others = shuffled[:CALIBRATION_IMAGES], shuffled[CALIBRATION_IMAGES:][:CALIBRATION_IMAGES]
-        seen, unseen = (
-            Images(pixels.train.pixels[few], config.preprocess) for few in (chosen, others if len(others) else chosen)
+        few = (chosen, others if len(others) else chosen)
+        self.seen, self.unseen = (Images(pixels.train.pixels[these], self.config.preprocess) for these in few)
+        self.ranking: list[Blame] = []
+
+    def quantized(self) -> tuple[Nearest | Converted, dict[str, Any]]:
+        """What the network became, and notes for the record."""
+        settings, model = self.settings, self.model
+        if self.progress is not None:
+            self.progress("quantizing", 0, 1, "")
+        if settings.to != INT8:
+            found: Converted = FORMATS.value(settings.to)(model.network, self.seen)
+            apart = divergence(logits_of(model.network, self.unseen), logits_of(found.network, self.unseen))
+            return found, {**found.record(), "divergence": {FORMATS.name(settings.to): apart}}
+        int8 = self._int8()
+        nearest_ = int8.of(model, self.pixels, self.seen, self.unseen, self.checkpoints)
+        self.ranking = int8.ranking(nearest_, self.unseen)
+        val = self.pixels.val
+        if settings.max_drop is not None and val is not None:
+            least = self.before[VAL]["top1"] - settings.max_drop / 100
+            holds = partial(_holds, self.config, val, least)
+            nearest_ = int8.within(nearest_, self.ranking, holds)
+        return nearest_, int8.record(nearest_, self.ranking)
+
+    def _int8(self) -> Int8:
+        settings, scheme, recipe = self.settings, best_scheme(), None
+        if settings.epochs:
+            mirror = self.calibration.data.mirror
+            recipe = recovery_recipe(self.config, mirror=mirror, epochs=settings.epochs, seed=settings.seed)
+        return Int8(
+            scheme=replace(scheme, bits=min(settings.bits, scheme.bits)),
+            ranges=tuple(RANGES) if settings.ranges == AUTO else (settings.ranges,),
+            keep=settings.keep,
+            recipe=recipe,
+            progress=self.progress,
         )
-        if progress is not None:
-            progress("quantizing", 0, 1, "")
-        found: Nearest | Converted
-        ranking: list[Blame] = []
-        if to == INT8:
-            scheme = best_scheme()
-            int8 = _Int8(
-                scheme=replace(scheme, bits=min(bits, scheme.bits)),
-                ranges=tuple(METHODS) if ranges == AUTO else (ranges,),
-                keep=tuple(keep),
-                recipe=recovery_recipe(config, mirror=calibration.data.mirror, epochs=epochs, seed=seed)
-                if epochs
-                else None,
-                progress=progress,
-            )
-            found = int8.of(model, pixels, seen, unseen, work / CHECKPOINTS)
-            ranking = int8.ranking(found, unseen)
-            val = pixels.val
-            if max_drop is not None and val is not None:
-                least = before[VAL]["top1"] - max_drop / 100
-                found = int8.within(found, ranking, lambda net: _top1(net, config, val) >= least - ROUNDING)
-            details = int8.record(found, ranking)
-        else:
-            found = FORMATS[to](model.network, seen)
-            apart = divergence(logits_of(model.network, unseen), logits_of(found.network, unseen))
-            details = {**found.record(), "divergence": {to: apart}}
+
+    def finished(
+        self, run: Run, found: Nearest | Converted, details: dict[str, Any]
+    ) -> tuple[onnx.ModelProto, dict[str, Any]]:
+        """The file to write, and the record.
+
+        Raises:
+            GateError: it loses more than it may.
+        """
         quantized = found.quantized if isinstance(found, Nearest) else found
-        unsaid = finish(quantized.network, config, None).SerializeToString()
-        after = model.metrics(OnnxPredictor(unsaid), measured, progress)
-        _check_gate(before, after, max_drop, ranking, to)
-        held_out = pixels.val or pixels.test
-        shown = unseen.pixels if held_out is None else held_out.pixels
-        parity = {"images": "real", **compare(model.reference, unsaid, shown[:PARITY_IMAGES])}
-        finished = finish(quantized.network, config, parity, metrics=after)
+        unsaid = finish(quantized.network, self.config, None).SerializeToString()
+        after = self.model.metrics(OnnxPredictor(unsaid), self.measured, self.progress)
+        _check_gate(self.before, after, self.settings, self.ranking)
+        held_out = self.pixels.val or self.pixels.test
+        shown = self.unseen.pixels if held_out is None else held_out.pixels
+        parity = {"images": "real", **compare(self.model.reference, unsaid, shown[:PARITY_IMAGES])}
+        finished = finish(quantized.network, self.config, parity, metrics=after)
         after["size_bytes"] = finished.ByteSize()
         after["density"] = quantized.density
-        done = record(
-            seconds=time.monotonic() - began, before=before, after=after, parity=parity, **details,
-            large_loss=large_loss(before, after, ADVICE if to == INT8 else "keep the float model"),
-        )  # fmt: skip
-        config = _write(work, finished, config.with_step(done))
-    return QuantizedStep(out, config, done, found)
+        advice = ADVICE if self.settings.to == INT8 else "keep the float model"
+        lost = large_loss(self.before, after, advice)
+        return finished, run.record(before=self.before, after=after, parity=parity, **details, large_loss=lost)
+
+
+def _holds(config: ModelConfig, val: LabelledPixels, least: float, network: onnx.ModelProto) -> bool:
+    return _top1(network, config, val) >= least - ROUNDING
 
 
 def _write(folder: Path, model: onnx.ModelProto, config: ModelConfig) -> ModelConfig:
@@ -219,97 +258,21 @@ def _check_trainable(model: FloatModel) -> None:
         raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Int8:
-    """How a network becomes int8.
-
-    Attributes:
-        recipe: of training with rounding; None does without.
-    """
-
-    scheme: Scheme
-    ranges: tuple[str, ...]
-    keep: tuple[str, ...]
-    recipe: Recipe | None
-    progress: Progress | None
-
-    def of(self, model: FloatModel, pixels: Pixels, seen: Images, unseen: Images, checkpoints: Path) -> Nearest:
-        network, trained = model.network, None
-        if self.recipe is not None:
-            network, trained = self._trained(model, pixels, self.recipe, checkpoints)
-        return nearest(
-            network, seen, unseen, ranges=self.ranges, keep=self.keep, scheme=self.scheme, trained=trained,
-            progress=self.progress,
-        )  # fmt: skip
-
-    def _trained(
-        self, model: FloatModel, pixels: Pixels, recipe: Recipe, checkpoints: Path
-    ) -> tuple[onnx.ModelProto, Roundings]:
-        from compress.quantization.qat import train_quantized  # imports torchao
-
-        assert model.loaded is not None
-        data = TrainingData(pixels.train, pixels.val, model.config.preprocess)
-        trained = train_quantized(
-            model.loaded.model, data, recipe, bits=self.scheme.bits, keep=self.keep, checkpoints=checkpoints,
-            progress=self.progress,
-        )  # fmt: skip
-        network = export_network(trained.model, model.config.input_size)
-        return network, trained.roundings(network)
-
-    def ranking(self, found: Nearest, unseen: Images) -> list[Blame]:
-        few = Images(unseen.pixels[:RANKING_IMAGES], unseen.preprocess)
-        return blame(
-            found.exact, found.histograms, few, ranges=found.quantized.ranges, scheme=self.scheme,
-            roundings=found.roundings, keep=self.keep, progress=self.progress,
-        )  # fmt: skip
-
-    def within(self, found: Nearest, ranking: Sequence[Blame], holds: Callable[[onnx.ModelProto], bool]) -> Nearest:
-        """The same, with as many layers in float as the accuracy needs; as it is, where that does not help either."""
-        made: dict[tuple[str, ...], Quantized] = {}
-
-        def holds_with(layers: tuple[str, ...]) -> bool:
-            if len(layers) == len(ranking):  # nothing would be quantized
-                return False
-            made[layers] = quantize_static(
-                found.exact, histograms=found.histograms, ranges=found.quantized.ranges, keep=[*self.keep, *layers],
-                scheme=self.scheme, roundings=found.roundings,
-            )  # fmt: skip
-            return holds(made[layers].network)
-
-        order = cheapest_first(ranking)
-        if holds(found.quantized.network) or not order:
-            return found
-        layers = fewest(order, holds_with)
-        return found if layers is None else replace(found, quantized=made[layers])
-
-    def record(self, found: Nearest, ranking: Sequence[Blame]) -> dict[str, Any]:
-        """For the lineage."""
-        quantized = found.quantized
-        recipe = {} if self.recipe is None else {"recipe": self.recipe.to_dict()}
-        return recipe | {
-            "scheme": vars(quantized.scheme), "ranges": quantized.ranges, "divergence": dict(found.tried),
-            "taken": list(found.taken), "kept": list(quantized.kept), "ranking": [each.record() for each in ranking],
-            "int8_layers": [quantized.int8_layers, quantized.layers], "int8_macs": quantized.int8_macs,
-        }  # fmt: skip
-
-
 def _top1(network: onnx.ModelProto, config: ModelConfig, part: LabelledPixels) -> float:
     answers = in_memory(finish(network, config, None)).logits(part.pixels).argmax(1)
     return float((answers == part.labels).mean())
 
 
-def _check_gate(
-    before: dict[str, Any], after: dict[str, Any], max_drop: float | None, ranking: Sequence[Blame], to: str
-) -> None:
-    part = VAL if VAL in after else TEST
-    if max_drop is None or part not in after:
+def _check_gate(before: dict[str, Any], after: dict[str, Any], settings: Quantize, ranking: Sequence[Blame]) -> None:
+    part, most = VAL if VAL in after else TEST, settings.max_drop
+    if most is None or part not in after:
         return
     drop = 100 * (before[part]["top1"] - after[part]["top1"])
-    if drop > max_drop + 100 * ROUNDING:
+    if drop > most + 100 * ROUNDING:
         worst = [each for each in ranking if each.share > 0][:WORST]
         named = ", ".join(f"{each.layer} ({each.share:.0%} of the difference)" for each in worst)
         blamed = f"most to blame are {named}, and the harmful layers in float do not help; " if worst else ""
         raise GateError(
-            f"{to} loses {drop:.1f} points on the {part} images, --max-drop allows {max_drop:.1f}; nothing was "
-            f"written; {blamed}keep the float model, or allow more"
+            f"{FORMATS.name(settings.to)} loses {drop:.1f} points on the {part} images, --max-drop allows {most:.1f}; "
+            f"nothing was written; {blamed}keep the float model, or allow more"
         )

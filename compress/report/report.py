@@ -49,7 +49,7 @@ BLAMED = (
 )
 
 
-def build_report(out: Path, *, max_drop: float = 1.0) -> Report:
+def build_report(out: str | Path, *, max_drop: float = 1.0) -> Report:
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
     The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
@@ -59,6 +59,7 @@ def build_report(out: Path, *, max_drop: float = 1.0) -> Report:
         UsageError: `out` holds no models.
         SlimzooError: one of its files is damaged; nothing is written.
     """
+    out = Path(out)
     bench = read_bench(out)
     floor_pct = bench["noise"]["floor_pct"] if bench is not None and bench["noise"] is not None else None
     baseline, *others = variants = read_variants(out, bench)

@@ -24,10 +24,10 @@ from compress.report.figures import (
     times,
 )
 from compress.report.variants import Comparison, Variant
+from compress.verbs import STEPS
 
 MOST_BLAMED = 5  # layers of each quantized model
-POSITIONAL = {"fit": ("data",), "distill": ("student",), "eval": ("model", "dir", "data")}  # the others take a model
-MODEL = ("model", "dir", "directory", "source")
+PLACES = ("data", "out", "preprocess", "classes")  # that a record names beside the settings
 
 
 @dataclass(frozen=True)
@@ -261,24 +261,15 @@ def commands(variants: Sequence[Variant], bench: dict[str, Any] | None, out: str
 
 
 def command(record: dict[str, Any]) -> str:
-    """The command line of a lineage record: its arguments have the options' names, but for two of `fit`."""
-    verb, given = record["verb"], dict(record.get("arguments") or {})
-    words = ["slimzoo", verb]
-    words += [str(given.pop(name)) for name in POSITIONAL.get(verb, MODEL) if given.get(name) is not None]
-    if record.get("seed") is not None and verb != "export":
-        given.setdefault("seed", record["seed"])
-    if given.get("time_s") is not None:
-        given["time"] = f"{given.pop('time_s'):g}s"
-    given["set"] = [f"{name}={value}" for name, value in (given.pop("settings", None) or {}).items()]
-    for name, value in given.items():
-        option = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(option)
-        elif value is False and name in ("flip", "taps"):
-            words.append(f"--no-{name}")
-        elif value is not None and value is not False:
-            values = value if isinstance(value, list | tuple) else [value]
-            words += [word for one in values for word in (option, str(one))]
+    """The command line of a lineage record, without what is the default."""
+    given = {"seed": record.get("seed"), **(record.get("arguments") or {})}
+    words = ["slimzoo", record["verb"]]
+    if (step := STEPS.get(record["verb"])) is not None:
+        words += [str(given[name]) for name in (step.source,) if given.get(name) is not None]
+        named = [(name, given[name]) for name in PLACES if name != step.source and given.get(name) is not None]
+        words += [word for name, value in named for word in (f"--{name}", str(value))]
+        options = [option for option in step.load_settings().options() if option.name in given]
+        words += [word for option in options for word in option.words(given[option.name])]
     return shlex.join(words)
 
 

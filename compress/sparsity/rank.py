@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.recovery.masks import sparse_layers
 from compress.sparsity.scores import Scores
+from compress.sparsity.settings import check_n_of_m
 from zoo.errors import UsageError
 
 Ranking = Callable[[Scores, float], dict[str, Tensor]]  # (scores, density) -> masks
@@ -53,14 +54,6 @@ def n_of_m(scores: Scores, n: int, m: int) -> dict[str, Tensor]:
         keep = torch.zeros_like(runs, dtype=torch.bool).scatter_(1, runs.topk(n, dim=1).indices, True)
         masks[name] = keep.view(rows.shape).movedim(-1, 1)
     return masks
-
-
-def check_n_of_m(n: int, m: int) -> None:
-    """Raises:
-    UsageError: not 0 < n <= m.
-    """
-    if not 0 < n <= m:
-        raise UsageError(f"{n}:{m} sparsity: wanted n of m weights with 0 < n <= m, such as 2:4")
 
 
 def in_pattern(model: nn.Module, n: int, m: int) -> set[str]:

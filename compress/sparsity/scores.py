@@ -1,4 +1,8 @@
-"""Criteria for single weights: functions from a model to one score a weight, higher meaning more worth keeping."""
+"""Criteria for single weights: functions from a model to one score for each weight, higher meaning more worth keeping.
+
+One of your own is such a function, or a class with `on_batches(batches)`, which is given (inputs, labels) first. To
+give it a name, add a line to CRITERIA in settings.py.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +52,11 @@ class Taylor:
     Args:
         batches: (inputs (B, C, H, W), labels (B,)), kept and run at each call, in eval mode.
     """
+
+    @classmethod
+    def on_batches(cls, batches: Iterable[tuple[Tensor, Tensor]]) -> Taylor:
+        """For `sparsify`, which has images when it asks for scores."""
+        return cls(batches)
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         self._batches: Sequence[tuple[Tensor, Tensor]] = tuple(batches)

@@ -19,8 +19,9 @@ from compress.pruning.step import prune
 from compress.quantization.ptq import zero_weights
 from compress.recovery.masks import density, nonzeros, sparse_layers
 from compress.sparsity.dead import remove_dead_units
+from compress.sparsity.lineage import is_sparse
 from compress.sparsity.order import in_order_of_weights
-from compress.sparsity.step import is_sparse, sparsify
+from compress.sparsity.step import sparsify
 from transfer.fitting.step import fit
 from zoo.errors import Interrupted, UsageError
 from zoo.files.coded_file import load_coded
@@ -113,7 +114,7 @@ def test_eval_and_predict_take_the_coded_file(folder, tmp_path):
         ({"pattern": "5:4"}, "5:4 sparsity"),
         ({"criterion": "lammp"}, "did you mean 'lamp'"),
         ({"ranking": "global"}, "must be one of network, layer"),
-        ({"epochs": 0}, "wanted at least 1 epoch"),
+        ({"epochs": 0}, "epochs=0 must be a whole number at least 1"),
         ({"pattern": "4:4"}, "4:4 would change nothing: it keeps all"),
         ({"pattern": "9973:9974"}, "would change nothing: no layer has inputs that 9974 divides"),
         ({"pattern": "2:4", "density": 0.5}, r"--pattern 2:4 says which weights stay.* leave out --density 0\.5"),
@@ -198,7 +199,7 @@ def test_cluster_takes_dead_units_out(folder, tmp_path):
     metrics = step.record["metrics"]
     assert metrics["after"]["params"] < metrics["before"]["params"]
     assert metrics["after"]["test"]["top1"] == pytest.approx(metrics["before"]["test"]["top1"], abs=0.02)
-    coded = export_coded(tmp_path / "x")["metrics"]["after"]["size_bytes"]
+    coded = export_coded(tmp_path / "x")[1]["metrics"]["after"]["size_bytes"]
     assert coded == pytest.approx(metrics["after"]["coded_bytes"], abs=1000)  # its lineage is in the file, too
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from transfer.data.image_files import (
     LOOP,
@@ -30,13 +30,13 @@ from transfer.data.image_files import (
     why_no_data,
 )
 from transfer.data.listing import Ignored
+from transfer.data.options import LayoutName
 from transfer.data.part_names import parts_of
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo.class_name import as_class_name
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.files.directory import wrote
 
-LayoutName = Literal["auto", "parts", "classes"]
 ORDER = (TRAIN, VAL, TEST, "")
 # which stand beside parts and are none
 BESIDE = {"unlabeled", "unlabelled", "unsupervised", "extra", "pred", "prediction", "predictions", "sample", "samples",

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from transfer.data.arrays import list_digits, list_npz
 from transfer.data.folder import list_folder
-from transfer.data.layout import LayoutName, checked_layout
+from transfer.data.layout import checked_layout
 from transfer.data.listing import Ignored, Listing
+from transfer.data.options import LayoutName
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
 from zoo.errors import DataError, UsageError, did_you_mean

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from transfer.fitting.methods import METHODS, Outcome, Task, finetune_all
 from transfer.fitting.plan import NoTime
-from transfer.fitting.start import Method
+from transfer.fitting.settings import Method
 from transfer.training.distributed import from_main, main_first, world_size
 from transfer.training.step import CannotTrain
 

@@ -19,7 +19,7 @@ from transfer.data.parts import Pixels
 from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
 from transfer.evaluation.measure import predictor_of
 from transfer.fitting.plan import planned
-from transfer.fitting.start import Method
+from transfer.fitting.settings import Method
 from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype

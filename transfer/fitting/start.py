@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from transfer.data.sources import Data
+from transfer.fitting.settings import Method
 from zoo.classifier import classifier_name, reset_classifier_
 from zoo.create import create_model
-from zoo.errors import UsageError, did_you_mean, first_line
+from zoo.errors import UsageError, first_line
 from zoo.files.elsewhere import directory_of
 from zoo.files.model_directory import ModelConfig, is_model_directory, load_model, read_config
 from zoo.models.registry import model_entry
@@ -25,21 +26,7 @@ from zoo.pretrained.upstream import upstream_weights
 from zoo.pretrained.weights import WEIGHTS
 from zoo.progress import Progress
 
-Method = Literal["auto", "prototype", "probe", "finetune", "scratch"]
 LARGEST_SIDE = 4096  # pixels; a batch of 32 such images is 6 GB before the first layer
-METHODS: tuple[Method, ...] = ("auto", "prototype", "probe", "finetune", "scratch")
-
-
-def checked_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        UsageError: there is none; the near ones are offered.
-    """
-    for method in METHODS:
-        if method == name:
-            return method
-    raise UsageError(f"unknown method {name!r}: {did_you_mean(name, METHODS, ', '.join(METHODS))}")
 
 
 def check(name: str, method: Method, size: int | None = None) -> None:

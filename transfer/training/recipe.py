@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from transfer.data.augment import NONE, Augment, augment_for
 from zoo.errors import UsageError, did_you_mean
 from zoo.lineage import LARGEST_SEED
+from zoo.settings import MOST_EPOCHS
 
 OptimizerName = Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"]
 ScheduleName = Literal["constant", "step", "exponential", "cosine", "one-cycle"]
@@ -99,9 +100,7 @@ STATISTICS_STEPS = 44
 FEW_IMAGES = 500  # from here down, colours and places are moved further: there is more to make up for
 SMALL_SIDE = 48  # px; tiny images are shifted by 4 of 32 pixels (He et al. 2016, arXiv 1512.03385, sec. 4.2)
 
-# beyond these it is a slip of the finger
-MOST_EPOCHS = 100_000
-LARGEST_BATCH = 65_536
+LARGEST_BATCH = 65_536  # beyond it is a slip of the finger
 
 
 @dataclass(frozen=True, kw_only=True)

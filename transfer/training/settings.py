@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -73,38 +71,3 @@ def _number(word: str) -> int | float | None:
         with contextlib.suppress(ValueError):
             return kind(word)
     return None
-
-
-def read_rate(word: str | None) -> float | str | None:
-    """A learning rate, or "find"; None stays None.
-
-    Raises:
-        UsageError: neither a positive number nor "find".
-    """
-    if word is None or word == "find":
-        return word
-    try:
-        rate = float(word)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < math.inf:
-        raise UsageError(f"--lr {word}: wanted a number above 0, such as 1e-3, or 'find'")
-    return rate
-
-
-def read_seconds(word: str | None) -> float | None:
-    """ "90s", "10m", "1.5h" or "1h30m" in seconds; None stays None.
-
-    Raises:
-        UsageError: nothing of the kind, or no time at all.
-    """
-    if word is None:
-        return None
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", word.strip())
-    try:
-        seconds = sum(float(n) * s for n, s in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0.0
-    except ValueError:
-        seconds = 0.0
-    if seconds <= 0:
-        raise UsageError(f"--time {word}: wanted seconds, minutes or hours, such as 90s, 10m or 1h30m")
-    return seconds

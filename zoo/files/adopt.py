@@ -29,6 +29,7 @@ from zoo.files.state_file import SUFFIXES, State, fitted, is_state_file, prefix_
 from zoo.models.registry import model_entry
 from zoo.preprocess import Preprocess
 from zoo.pretrained import upstream
+from zoo.verb import ADOPTED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,6 +100,22 @@ def adopt_but_onnx(
     if Path(source).suffix.lower() == ".onnx" and not Path(source).is_dir():
         return adopt(source, arch=arch), preprocess, classes
     return adopt(source, arch=arch, preprocess=preprocess, classes=classes), None, None
+
+
+def adopt_source(source: str | Path, settings: Any, keywords: dict[str, Any]) -> tuple[str, Any]:
+    """`adopt`, for the function of a step: takes `arch`, `preprocess` and `classes` out of its keywords.
+
+    Raises:
+        see `adopt`.
+    """
+    return adopt(source, **{name: keywords.pop(name, None) for name in ADOPTED}), settings
+
+
+def adopt_source_but_onnx(source: str | Path, settings: Any, keywords: dict[str, Any]) -> tuple[str, Any]:
+    """The same, where an .onnx file's `preprocess` and `classes` stay among the keywords."""
+    options = {name: keywords.pop(name, None) for name in ADOPTED}
+    adopted, keywords["preprocess"], keywords["classes"] = adopt_but_onnx(str(source), **options)
+    return adopted, settings
 
 
 def is_adopted(directory: Path) -> bool:

@@ -44,6 +44,20 @@ def forbid() -> None:
     os.environ[OFFLINE] = "1"
 
 
+@contextlib.contextmanager
+def forbidden_downloads() -> Iterator[None]:
+    """Forbid downloads, in this process and those that it starts, for the time of the block."""
+    before = os.environ.get(OFFLINE)
+    forbid()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[OFFLINE]
+        else:
+            os.environ[OFFLINE] = before
+
+
 def reachable(address: str) -> bool:
     """One request, and at most five seconds for it: names that nobody resolves would take longer."""
     answer: queue.SimpleQueue[bool] = queue.SimpleQueue()

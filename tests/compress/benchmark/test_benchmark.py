@@ -19,9 +19,10 @@ from onnx.reference import ReferenceEvaluator
 from compress.benchmark import harness as benchmark
 from compress.benchmark import machine
 from compress.benchmark import worker as benchmark_worker
-from compress.benchmark.harness import bench, format_rows
+from compress.benchmark.harness import bench
 from compress.benchmark.process import NotMeasuredError, WorkerProcess
 from compress.benchmark.runtimes import RUNTIMES, precision_of
+from compress.benchmark.table import format_rows
 from compress.cli import app
 from zoo.console import run
 from zoo.errors import SlimzooError, UsageError

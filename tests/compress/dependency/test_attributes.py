@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compress.dependency.groups import find_groups
-from compress.pruning.allocate import ALLOCATIONS
+from compress.pruning.allocate import uniformly
 from compress.pruning.structured import prune_channels
 from zoo.errors import UsageError
 
@@ -148,7 +148,7 @@ def test_what_a_forward_has_kept_goes():
     torch.manual_seed(0)
     model, images = around(Table()), torch.randn(2, 3, 4, 4)
     expected = model(images)
-    pruned = prune_channels(model, (3, 4, 4), macs=0.5, allocation=ALLOCATIONS["uniform"])
+    pruned = prune_channels(model, (3, 4, 4), macs=0.5, allocation=uniformly)
     assert any(cut.group.kind == "heads" and len(cut.keep) < cut.group.width for cut in pruned.cuts)
     assert pruned.model(images).shape == expected.shape
     assert torch.equal(model(images), expected)

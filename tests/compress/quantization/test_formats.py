@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
-from compress.quantization import formats
+from compress.quantization import half
 from compress.quantization.converted import Converted
 from compress.quantization.half import to_bfloat16
 from compress.quantization.rounding import with_weights
@@ -107,7 +107,7 @@ def test_gate(folder, tmp_path, monkeypatch):
         assert zeros
         return to_bfloat16(with_weights(network, zeros))
 
-    monkeypatch.setitem(formats.FORMATS, "bf16", ruined)
+    monkeypatch.setattr(half, "to_bfloat16", ruined)
     with pytest.raises(
         GateError, match=r"bf16 loses [0-9.]+ points on the val images, --max-drop allows 1\.0; nothing"
     ):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from compress.graph.network import export_network
-from compress.quantization.calibrate import METHODS
 from compress.quantization.fidelity import divergence, logits_of
 from compress.quantization.nearest import CORRECTED, EQUALIZED, nearest
+from compress.quantization.settings import RANGES
 from zoo.create import create_model
 
 SIZE = (3, 32, 32)
@@ -39,7 +39,7 @@ def of(*, spread):
 def test_what_it_gives_is_the_least_of_what_it_tried(images):
     network = of(spread=0.0)
     found = nearest(network, *images)
-    assert list(found.tried)[:3] == list(METHODS)
+    assert list(found.tried)[:3] == list(RANGES)
     got = divergence(logits_of(network, images[1]), logits_of(found.quantized.network, images[1]))
     assert got <= min(found.tried.values()) / 0.95 + 1e-12
     assert set(found.taken) <= {EQUALIZED, CORRECTED}

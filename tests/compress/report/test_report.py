@@ -314,10 +314,12 @@ def test_steps_of_the_baseline_are_told_once(out):
 
 def test_commands_can_be_pasted(out):
     markdown = build_report(out).markdown.read_text()
-    assert "slimzoo fit digits --model efficientnet_lite0 --out out/fit --epochs 3 --no-flip --seed 0\n" in markdown
+    assert "slimzoo fit digits --out out/fit --model efficientnet_lite0 --epochs 3 --no-flip\n" in markdown
     assert "slimzoo export out/fit\n" in markdown
-    assert "slimzoo prune out/fit --data digits --macs 0.5 --out out/pruned --seed 0\n" in markdown
-    assert command({"verb": "fit", "arguments": {"data": "my data", "wait": True}}) == "slimzoo fit 'my data' --wait"
+    assert "slimzoo prune out/fit --data digits --out out/pruned --macs 0.5\n" in markdown
+    assert (
+        command({"verb": "fit", "arguments": {"data": "my data", "taps": False}}) == "slimzoo fit 'my data' --no-taps"
+    )
 
 
 @pytest.mark.parametrize(

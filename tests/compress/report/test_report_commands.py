@@ -60,7 +60,7 @@ def test_distill(dense, tmp_path):
 
 
 def test_export(dense):
-    record = export(dense)
+    record = export(dense).record
     assert command(record) == shlex.join(["slimzoo", "export", str(dense)])
 
 

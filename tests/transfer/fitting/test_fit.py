@@ -76,7 +76,7 @@ def test_lineage_says_what_was_done(fitted, out):
     assert record["arguments"] == {
         "data": "digits", "model": "lenet5", "out": str(out), "method": "scratch", "epochs": 2, "size": None,
         "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3,
-        "layout": "auto", "time_s": None, "tensorboard": False,
+        "layout": "auto", "taps": True, "time_s": None, "tensorboard": False,
     }  # fmt: skip
     assert record["seed"] == 3
     assert record["data"]["name"] == "digits"
@@ -261,7 +261,7 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, slimzoo):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "finetun"}, "unknown method 'finetun': did you mean 'finetune'"),
+        ({"method": "finetun"}, "unknown method 'finetun'; did you mean 'finetune'"),
         ({"model": "resnet81"}, "unknown model 'resnet81': did you mean 'resnet18'"),
         (
             {"model": "lenet5", "method": "finetune"},
@@ -269,7 +269,7 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, slimzoo):
         ),
         ({"model": "segnet"}, "'segnet' is a dense model, and images with labels fit a classifier"),
         ({"model": "lstm", "method": "scratch"}, "'lstm' is a sequence model, and images with labels fit a classifier"),
-        ({"lr": 0.0}, "lr=0.0 must be above 0"),
+        ({"lr": 0.0}, "lr=0.0: wanted a number above 0"),
         ({"val": "0.7", "test": "0.4"}, "leave something for training"),
     ],
 )

@@ -1,7 +1,8 @@
 import pytest
 
+from transfer.fitting.settings import rate, seconds
 from transfer.training.recipe import Recipe
-from transfer.training.settings import read_rate, read_seconds, read_settings, with_settings
+from transfer.training.settings import read_settings, with_settings
 from zoo.errors import UsageError
 
 
@@ -46,19 +47,19 @@ def test_a_wrong_setting_is_answered_with_what_was_wanted(word, message):
         read_settings([word])
 
 
-@pytest.mark.parametrize(("word", "seconds"), [("90s", 90), ("90", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400)])
-def test_times_are_read(word, seconds):
-    assert read_seconds(word) == seconds
+@pytest.mark.parametrize(("word", "wanted"), [("90s", 90), ("90", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400)])
+def test_times_are_read(word, wanted):
+    assert seconds(word) == wanted
 
 
 @pytest.mark.parametrize("word", ["", "0s", "ten", "10 minutes", "-5m", "1..2m"])
 def test_what_is_no_time_is_refused(word):
     with pytest.raises(UsageError, match="wanted seconds, minutes or hours"):
-        read_seconds(word)
+        seconds(word)
 
 
 def test_rates_are_numbers_or_find():
-    assert (read_rate("1e-3"), read_rate("find"), read_rate(None)) == (1e-3, "find", None)
+    assert (rate("1e-3"), rate("find"), rate(None)) == (1e-3, "find", None)
     for word in ("0", "fnd", "nan", "inf", "-1"):
         with pytest.raises(UsageError, match="or 'find'"):
-            read_rate(word)
+            rate(word)

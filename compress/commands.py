@@ -1,0 +1,107 @@
+"""The commands `bench`, `report`, `resume` and `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.console import Arch, ClassesOption, Console, DryRun, Json, Offline, Overwrite, PreprocessOption
+
+
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="DIR_OR_ONNX...", help="Model directories or .onnx files.")],
+    save: Annotated[Path | None, typer.Option(help="Write all rounds and settings to this JSON file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each runtime.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 15,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, torch-compile or torch-cuda; "
+            "can be given again. [default: what the model is meant for]",
+        ),
+    ] = None,
+    arch: Arch = None,
+    preprocess: PreprocessOption = None,
+    classes: ClassesOption = None,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
+    from compress.benchmark.harness import bench as run
+    from zoo.errors import SlimzooError, UsageError
+    from zoo.files.adopt import adopt_all
+    from zoo.pretrained.upstream import is_upstream, place_of
+
+    absent = [m for m in models if not is_upstream(m) and place_of(m) is None and not Path(m).exists()]
+    if absent:
+        raise UsageError(
+            f"{absent[0]} does not exist; wanted model directories, .onnx files, timm:NAME or torchvision:NAME"
+        )
+    with Console(as_json=json) as console:
+        models = adopt_all(models, arch=arch, preprocess=preprocess, classes=classes)
+        result = run(
+            models, runtimes=runtime, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress
+        )
+        console.say(str(result))
+        console.document(result)
+        if all(row["median_ms"] is None for row in result["rows"]):
+            raise SlimzooError("nothing could be measured: " + "; ".join({row["reason"]: 0 for row in result["rows"]}))
+
+
+def report(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A directory that holds model directories and bench.json.")
+    ],
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Points of validation accuracy that the chosen model may lose.")
+    ] = 1.0,
+    json: Json = False,
+) -> None:
+    """Write OUT/report.md and OUT/report.html from the models' records and OUT/bench.json."""
+    from compress.report.report import build_report
+
+    with Console(as_json=json) as console:
+        built = build_report(out, max_drop=max_drop)
+        console.say(f"{out / 'report.html'}\n{out / 'report.md'}")
+        console.document({"out": str(out), "baseline": built.baseline, "chosen": built.chosen})
+
+
+def resume(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The output directory of an interrupted run.")],
+    json: Json = False,
+) -> None:
+    """Continue an interrupted step that trains; it ends as if it had never been interrupted."""
+    from compress.resuming import resume as run
+    from transfer.fitting.command import console as speaking
+
+    with speaking(as_json=json) as console:
+        step = run(directory, progress=console.progress, tell=console.say)
+        console.say(f"{step.out}: {step.after}")
+        for line in step.lost():
+            console.say(line)
+        console.document({"out": str(step.out), **step.record})
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the models and the report go.")] = Path("slimzoo-demo"),
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
+    from compress.demonstration import STEPS
+    from compress.demonstration import demo as run
+    from zoo.files.directory import check_free
+
+    with Console(as_json=json) as console:
+        if dry_run:
+            check_free(out, overwrite=overwrite)
+            console.say("\n".join(STEPS))
+            console.document({"dry_run": True, "steps": STEPS})
+            return
+        result = run(out, overwrite=overwrite, console=console)
+        console.document(result)

@@ -1,0 +1,175 @@
+"""The cutter: which channels of a model go, decided by a `Choice` of budget, criterion and allocation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.dependency.groups import Grouping, find_groups
+from compress.pruning.allocate import Allocation, Scores, check_reachable, narrowed
+from compress.pruning.budget import Cost
+from compress.pruning.importance import Importance
+from compress.pruning.latency import latency_table, measured_ms
+from compress.pruning.scene import Scene
+from compress.pruning.settings import ALLOCATIONS, CRITERIA, Choice
+from compress.pruning.structured import Pruned, accepted, cut_channels, scored
+from transfer.data.parts import Pixels
+from zoo.disk import write_json
+from zoo.errors import SlimzooError, UsageError
+from zoo.files.model_directory import LoadedModel, ModelConfig
+from zoo.progress import Progress
+
+LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
+LATENCY_MARGIN = 0.98
+
+
+def grouping_of(network: nn.Module, config: ModelConfig, choice: Choice) -> Grouping:
+    return find_groups(network, torch.empty(1, *config.input_size, device="meta"), normalized=choice.normalized)
+
+
+class Cutter:
+    """Finds what to cut of a model, and how much of it, by a `Choice`.
+
+    Attributes:
+        notes: of the last cut, for the lineage: what was predicted and measured of a latency.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        pixels: Pixels | None,
+        choice: Choice,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        choice.check_images(pixels is not None)
+        self.config, self.pixels, self.choice, self.seed, self.progress = loaded.config, pixels, choice, seed, progress
+        self.notes: dict[str, Any] = {}
+        self._whole: float | None = None  # what the model cost before the first cut
+
+    def grouping_of(self, network: nn.Module) -> Grouping:
+        return grouping_of(network, self.config, self.choice)
+
+    def cut(self, network: nn.Module, number: int = 1, *, decided: Path | None = None) -> Pruned:
+        """The cut of that round, of as many as the choice has; each keeps the same share of what the last left.
+
+        Args:
+            decided: the file where the decision is kept, and read again: a run that is resumed must not measure anew.
+        """
+        grouping = self.grouping_of(network)
+        scores = scored(network, grouping, self._importance(network))
+        if decided is not None and decided.exists():
+            kept = json.loads(decided.read_text(encoding="utf-8"))
+            self._whole, self.notes = kept["whole"], kept["notes"]
+            keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
+            scores = [s for s, g in zip(scores, grouping.groups, strict=True) if g.name not in kept["unequal"]]
+            grouping = grouping.without(kept["unequal"])
+            return cut_channels(network, self.config.input_size, grouping, keeps, scores)
+        done = number / self.choice.rounds
+        by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
+        pruned = accepted(lambda grouping, scores: by(network, grouping, scores, done), grouping, scores)
+        unequal = {name: why for name, why in pruned.whole.items() if name not in grouping.whole}
+        if decided is not None:
+            decided.parent.mkdir(parents=True, exist_ok=True)
+            keeps_ = [cut.keep.tolist() for cut in pruned.cuts]
+            write_json(decided, {"whole": self._whole, "notes": self.notes, "unequal": unequal, "keeps": keeps_})
+        return pruned
+
+    def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
+        choice = self.choice
+        cost = Cost.macs(grouping)
+        wanted = 0.5 if choice.macs is None else choice.macs
+        if self._whole is None:
+            self._whole = cost.total
+            self._check_reachable(grouping, cost, wanted)
+        share = wanted**done * self._whole / cost.total
+        keeps = self._allocation(network)(
+            grouping, scores, share=min(1.0, share), cost=cost, round_to=choice.round_to, floor=choice.floor
+        )
+        pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
+        if pruned.macs_after > share * pruned.macs_before * (1 + 1e-9):
+            raise SlimzooError(f"wanted {share:.2%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
+        if done == 1 and pruned.macs_after == self._whole:
+            raise UsageError(f"{100 * wanted:.4g}% of the MACs keeps every channel: nothing to cut; ask for less")
+        return pruned
+
+    def _check_reachable(self, grouping: Grouping, cost: Cost, share: float) -> None:
+        """Of all rounds together, before the first: each has its floor."""
+        floor = self.choice.floor**self.choice.rounds
+        narrowest = narrowed(grouping, np.zeros(len(grouping.groups)), round_to=self.choice.round_to, floor=floor)
+        check_reachable(cost, narrowest, share)
+
+    def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
+        """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
+        choice, size = self.choice, self.config.input_size
+        table = latency_table(
+            network, size, grouping, threads=choice.threads, round_to=choice.round_to, floor=choice.floor,
+            wanted_ms=choice.latency if self._whole is None else None, progress=self.progress,
+        )  # fmt: skip
+        assert choice.latency is not None
+        if self._whole is None:
+            self._whole = float(table.ms[0])
+            if self._whole <= choice.latency:
+                raise UsageError(
+                    f"the model takes {self._whole:.2f} ms here, which is below {choice.latency:g} ms: nothing to cut"
+                )
+            self._check_reachable(grouping, table.cost, choice.latency / table.cost.total)
+        wanted = self._whole * (choice.latency / self._whole) ** done
+        target, least = LATENCY_MARGIN * wanted, float("inf")
+        narrowest = table.cost.after(
+            narrowed(grouping, np.zeros(len(grouping.groups)), round_to=choice.round_to, floor=choice.floor)
+        )
+        for _ in range(LATENCY_TRIES):
+            keeps = self._allocation(network)(
+                grouping, scores, share=min(1.0, max(target, narrowest * (1 + 1e-9)) / table.cost.total),
+                cost=table.cost, round_to=choice.round_to, floor=choice.floor,
+            )  # fmt: skip
+            pruned = cut_channels(network, size, grouping, keeps, scores)
+            predicted = table.cost.after(keeps)
+            whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
+            ms = found / whole * float(table.ms[0])  # beside the whole one, which may run faster now than it did then
+            self.notes = {
+                "latency": {
+                    "runtime": "onnxruntime", "wanted_ms": wanted, "predicted_ms": predicted, "measured_ms": ms,
+                    "before_ms": self._whole, "table_error": table.error,
+                }
+            }  # fmt: skip
+            if ms <= wanted:
+                return pruned
+            least = min(least, ms)
+            target *= LATENCY_MARGIN * wanted / ms
+        raise SlimzooError(
+            f"wanted {wanted:.4g} ms, and {LATENCY_TRIES} cuts took {least:.4g} ms at best: ask for more"
+        )
+
+    def _scene(self, network: nn.Module) -> Scene:
+        return Scene(
+            network=network,
+            pixels=self.pixels,
+            preprocess=self.config.preprocess,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+    @property
+    def _criterion(self) -> Any:
+        """Where none was asked for the best that there is: Taylor's, with images."""
+        given = self.choice.criterion
+        return CRITERIA.value(given if given is not None else "l2" if self.pixels is None else "taylor")
+
+    def _importance(self, network: nn.Module) -> Importance:
+        found: Importance = self._scene(network).prepare(self._criterion)
+        return found
+
+    def _allocation(self, network: nn.Module) -> Allocation:
+        given = self.choice.allocation
+        if given is None:
+            given = "cost" if getattr(self._criterion, "comparable", False) else "isomorphic"
+        found: Allocation = self._scene(network).prepare(ALLOCATIONS.value(given))
+        return found

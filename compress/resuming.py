@@ -1,0 +1,45 @@
+"""`resume`: an interrupted step goes on from its last checkpoint, and ends as if it had never been interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compress.verbs import STEPS
+from transfer.training.distributed import world_size
+from zoo.errors import UsageError
+from zoo.files.directory import partial_of
+from zoo.files.manifest import RUN
+from zoo.progress import Progress
+
+
+def resume(
+    directory: str | Path,
+    *,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Any:
+    """Go on with the run in DIR.partial/; either name will do.
+
+    Returns:
+        What the step's own function returns.
+
+    Raises:
+        UsageError: there is none, or it keeps no checkpoints.
+    """
+    out = Path(directory).with_name(Path(directory).name.removesuffix(".partial"))
+    try:
+        run = json.loads((partial_of(out) / RUN).read_text(encoding="utf-8"))
+    except OSError as error:
+        state = "is complete" if out.exists() else "does not exist"
+        raise UsageError(f"{out} {state} and {partial_of(out)} holds no interrupted run: nothing to resume") from error
+    step = STEPS.get(run["verb"])
+    if step is None or not step.resumes:
+        raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")
+    if not step.distributed and world_size() > 1:
+        raise UsageError(f"`{step.name}` runs in one process: resume it without the launcher")
+    arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
+    source = arguments.pop(step.source)
+    return step.load_function()(source, **arguments, resume=True, progress=progress, tell=tell)

@@ -1,0 +1,62 @@
+"""A run of a step: the directory that it makes, what is recorded of it, and the skeleton that all steps share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zoo import lineage
+from zoo.files.directory import check_free, new_directory
+
+
+class Run:
+    """One run. Its directory is refused when this is made, before any work is done for it.
+
+    Args:
+        verb: the step's name.
+        arguments: for the record, ready for JSON; they make the same run again.
+        out: the directory to make.
+        overwrite, resume: see `zoo.files.directory.new_directory`.
+        makes: whether it is this process that makes the directory, of several.
+
+    Raises:
+        UsageError: see `check_free`.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        arguments: dict[str, Any],
+        *,
+        out: str | Path,
+        seed: int = 0,
+        overwrite: bool = False,
+        resume: bool = False,
+        makes: bool = True,
+    ) -> None:
+        self.verb, self.arguments, self.out, self.seed = verb, arguments, Path(out), seed
+        self.overwrite, self.resume = overwrite, resume
+        self.data: dict[str, Any] | None = None  # what the record says of the images
+        self._began = time.monotonic()
+        if makes:
+            check_free(self.out, overwrite=overwrite, resume=resume)
+
+    @contextmanager
+    def directory(self) -> Iterator[Path]:
+        """OUT.partial/ to work in; when the block ends well, it becomes OUT."""
+        run = {"verb": self.verb, "arguments": self.arguments}
+        with new_directory(self.out, run=run, overwrite=self.overwrite, resume=self.resume) as work:
+            yield work
+
+    def record(self, *, done: bool = True, **found: Any) -> dict[str, Any]:
+        """The lineage record.
+
+        Args:
+            done: False for a rehearsal, before anything took its time.
+            found: `before` and `after`, metrics, and notes of the step's own.
+        """
+        seconds = time.monotonic() - self._began if done else 0.0
+        return lineage.step(self.verb, self.arguments, seed=self.seed, seconds=seconds, data=self.data, **found)
