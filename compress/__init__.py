@@ -1,35 +1,44 @@
 """Smaller and faster, and what it cost."""
 
-from __future__ import annotations
+from zoo.lazy import lazily
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "bench": "benchmark.harness",
-    "build_report": "report.report",
-    "cluster": "clustering.step",
-    "demo": "demonstration",
-    "distill": "distillation.step",
-    "export": "deployment.export",
-    "find_groups": "dependency.groups",
-    "l2_norm": "pruning.importance",
-    "prune": "pruning.step",
-    "prune_channels": "pruning.structured",
-    "quantize": "quantization.step",
-    "quantize_static": "quantization.ptq",
-    "share_weights": "clustering.cluster",
-    "sparsify": "sparsity.step",
-    "sparsify_weights": "sparsity.sparsify",
+HOMES = {
+    "Benchmark": "compress.benchmark.table",
+    "Cluster": "compress.clustering.settings",
+    "ClusteredStep": "compress.clustering.step",
+    "Distill": "compress.distillation.settings",
+    "DistilledStep": "compress.distillation.step",
+    "Export": "compress.deployment.settings",
+    "ExportedStep": "compress.deployment.export",
+    "Group": "compress.dependency.group",
+    "Grouping": "compress.dependency.group",
+    "Histogram": "compress.quantization.calibrate",
+    "Prune": "compress.pruning.settings",
+    "Pruned": "compress.pruning.structured",
+    "PrunedStep": "compress.pruning.step",
+    "Quantize": "compress.quantization.settings",
+    "Quantized": "compress.quantization.ptq",
+    "QuantizedStep": "compress.quantization.step",
+    "Report": "compress.report.report",
+    "Scheme": "compress.quantization.cpu",
+    "SparsifiedStep": "compress.sparsity.step",
+    "Sparsify": "compress.sparsity.settings",
+    "bench": "compress.benchmark.harness",
+    "build_report": "compress.report.report",
+    "cluster": "compress.clustering.step",
+    "demo": "compress.demonstration",
+    "distill": "compress.distillation.step",
+    "export": "compress.deployment.export",
+    "export_network": "compress.graph.network",
+    "find_groups": "compress.dependency.groups",
+    "l2_norm": "compress.pruning.importance",
+    "prune": "compress.pruning.step",
+    "prune_channels": "compress.pruning.structured",
+    "quantize": "compress.quantization.step",
+    "quantize_static": "compress.quantization.ptq",
+    "resume": "compress.resuming",
+    "share_weights": "compress.clustering.cluster",
+    "sparsify": "compress.sparsity.step",
+    "sparsify_weights": "compress.sparsity.sparsify",
 }
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:  # PEP 562: `import compress` reaches torch on first use only
-    if name not in _HOME:
-        raise AttributeError(f"module 'compress' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"compress.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazily(__name__, HOMES)

@@ -1,27 +1,25 @@
 """A pretrained model onto your data."""
 
-from __future__ import annotations
+from zoo.lazy import lazily
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "Recipe": "training.recipe",
-    "evaluate": "evaluation.evaluate",
-    "finetune": "training.finetune",
-    "fit": "fitting.step",
-    "open_data": "data.dataset",
-    "predict": "prediction",
-    "stratified_split": "data.split",
+HOMES = {
+    "Accuracy": "transfer.evaluation.metrics",
+    "Data": "transfer.data.sources",
+    "Evaluated": "transfer.evaluation.evaluate",
+    "Finetuned": "transfer.training.finetune",
+    "Fit": "transfer.fitting.settings",
+    "Fitted": "transfer.fitting.step",
+    "LabelledPixels": "transfer.data.loader",
+    "Metrics": "transfer.evaluation.metrics",
+    "Prediction": "transfer.prediction",
+    "Recipe": "transfer.training.recipe",
+    "TrainingData": "transfer.training.batch",
+    "evaluate": "transfer.evaluation.evaluate",
+    "finetune": "transfer.training.finetune",
+    "fit": "transfer.fitting.step",
+    "load_pixels": "transfer.data.loader",
+    "open_data": "transfer.data.dataset",
+    "predict": "transfer.prediction",
+    "stratified_split": "transfer.data.split",
 }
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:  # PEP 562: `import transfer` reaches torch on first use only
-    if name not in _HOME:
-        raise AttributeError(f"module 'transfer' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"transfer.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazily(__name__, HOMES)

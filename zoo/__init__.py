@@ -1,35 +1,29 @@
 """Architectures, their weights, their cost, and the files that carry them."""
 
-from __future__ import annotations
+from zoo.lazy import lazily
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "create_model": "create",
-    "list_models": "models.registry",
-    "register_model": "models.registry",
-    "Preprocess": "preprocess",
-    "load_image": "image",
-    "load_coded": "files.coded_file",
-    "load_model": "files.model_directory",
-    "save_model": "files.model_directory",
-    "open_predictor": "files.predictor",
-    "features": "classifier",
-    "reset_classifier_": "classifier",
-    "count_parameters": "cost",
-    "count_macs": "cost",
-    "count_cost": "cost",
-    "stages": "classifier",
+HOMES = {
+    "Console": "zoo.console",
+    "Cost": "zoo.cost",
+    "LoadedModel": "zoo.files.model_directory",
+    "ModelConfig": "zoo.files.model_directory",
+    "Predictor": "zoo.files.predictor",
+    "Preprocess": "zoo.preprocess",
+    "Progress": "zoo.progress",
+    "Stage": "zoo.classifier",
+    "count_cost": "zoo.cost",
+    "count_macs": "zoo.cost",
+    "count_parameters": "zoo.cost",
+    "create_model": "zoo.create",
+    "features": "zoo.classifier",
+    "list_models": "zoo.models.registry",
+    "load_coded": "zoo.files.coded_file",
+    "load_image": "zoo.image",
+    "load_model": "zoo.files.model_directory",
+    "open_predictor": "zoo.files.predictor",
+    "register_model": "zoo.models.registry",
+    "reset_classifier_": "zoo.classifier",
+    "save_model": "zoo.files.model_directory",
+    "stages": "zoo.classifier",
 }
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:  # PEP 562: `import zoo` reaches torch on first use only
-    if name not in _HOME:
-        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"zoo.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazily(__name__, HOMES)

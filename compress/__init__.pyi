@@ -1,0 +1,192 @@
+"""Written by benchmarks/stubs.py: do not edit."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from compress.benchmark.harness import bench as bench
+from compress.benchmark.table import Benchmark as Benchmark
+from compress.clustering.cluster import share_weights as share_weights
+from compress.clustering.settings import Cluster as Cluster
+from compress.clustering.step import ClusteredStep as ClusteredStep
+from compress.demonstration import demo as demo
+from compress.dependency.group import Group as Group
+from compress.dependency.group import Grouping as Grouping
+from compress.dependency.groups import find_groups as find_groups
+from compress.deployment.export import ExportedStep as ExportedStep
+from compress.deployment.settings import Export as Export
+from compress.distillation.settings import Distill as Distill
+from compress.distillation.step import DistilledStep as DistilledStep
+from compress.graph.network import export_network as export_network
+from compress.pruning.importance import l2_norm as l2_norm
+from compress.pruning.settings import Prune as Prune
+from compress.pruning.step import PrunedStep as PrunedStep
+from compress.pruning.structured import Pruned as Pruned
+from compress.pruning.structured import prune_channels as prune_channels
+from compress.quantization.calibrate import Histogram as Histogram
+from compress.quantization.cpu import Scheme as Scheme
+from compress.quantization.ptq import Quantized as Quantized
+from compress.quantization.ptq import quantize_static as quantize_static
+from compress.quantization.settings import Quantize as Quantize
+from compress.quantization.step import QuantizedStep as QuantizedStep
+from compress.report.report import Report as Report
+from compress.report.report import build_report as build_report
+from compress.resuming import resume as resume
+from compress.sparsity.settings import Sparsify as Sparsify
+from compress.sparsity.sparsify import sparsify_weights as sparsify_weights
+from compress.sparsity.step import SparsifiedStep as SparsifiedStep
+from pathlib import Path
+from typing import Any
+from typing import Literal
+from zoo.progress import Progress
+
+HOMES: dict[str, str]
+__all__: list[str]
+
+
+def cluster(
+    directory: str | Path,
+    whole: Cluster | None = None,
+    /,
+    *,
+    data: str | Path,
+    out: str | Path,
+    seed: int = 0,
+    bits: float = 4.0,
+    bit_price: float = 0.0,
+    epochs: int = 4,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    arch: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    offline: bool = False,
+) -> ClusteredStep:
+    """Let each layer's weights share a few values, more where it is sensitive, and train the values."""
+
+def distill(
+    student: str | Path,
+    whole: Distill | None = None,
+    /,
+    *,
+    data: str | Path,
+    out: str | Path,
+    temperature: float = 4.0,
+    weight: float = 0.9,
+    features: float = 0.0,
+    patience: int = 0,
+    seed: int = 0,
+    teacher: str | Path,
+    epochs: int | None = None,
+    size: int | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    arch: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    offline: bool = False,
+) -> DistilledStep:
+    """Train a student on labels and on a teacher's answers, and write it to `out`."""
+
+def export(
+    directory: str | Path,
+    whole: Export | None = None,
+    /,
+    *,
+    coded: bool = False,
+    out: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    arch: str | Path | None = None,
+    offline: bool = False,
+) -> ExportedStep:
+    """Write model.onnx and deploy/, in the model directory or a new one, and a record in its lineage."""
+
+def prune(
+    directory: str | Path,
+    whole: Prune | None = None,
+    /,
+    *,
+    out: str | Path,
+    macs: float | None = None,
+    latency: float | str | None = None,
+    criterion: Any = None,
+    allocation: Any = None,
+    rounds: int = 1,
+    round_to: int = 8,
+    floor: float = 0.1,
+    normalized: bool = False,
+    threads: int | None = None,
+    temperature: float = 4.0,
+    weight: float = 0.9,
+    features: float = 0.0,
+    patience: int = 0,
+    seed: int = 0,
+    recover: int = 8,
+    sparse_epochs: int = 0,
+    penalty: Literal['group-lasso', 'bn-scale'] = 'group-lasso',
+    data: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    arch: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    offline: bool = False,
+) -> PrunedStep:
+    """Cut channels, measure BatchNorm afresh, train again, and write `out`."""
+
+def quantize(
+    directory: str | Path,
+    whole: Quantize | None = None,
+    /,
+    *,
+    data: str | Path,
+    out: str | Path,
+    seed: int = 0,
+    to: Any = 'int8',
+    max_drop: float | None = None,
+    ranges: Any = 'auto',
+    bits: int = 8,
+    epochs: int = 0,
+    keep: Sequence[str] = (),
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    arch: str | Path | None = None,
+    offline: bool = False,
+) -> QuantizedStep:
+    """Export, calibrate on training images, quantize, measure, and write `out`."""
+
+def sparsify(
+    directory: str | Path,
+    whole: Sparsify | None = None,
+    /,
+    *,
+    data: str | Path,
+    out: str | Path,
+    seed: int = 0,
+    density: float | None = None,
+    pattern: str | None = None,
+    criterion: Any = None,
+    ranking: Any = None,
+    epochs: int = 12,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    arch: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
+    offline: bool = False,
+) -> SparsifiedStep:
+    """Make weights zero one by one while the others are trained, taught by the model as it was."""
