@@ -1,1 +1,1 @@
-"""ONNX files that carry their preprocessing, the runtimes that run them, and what they take in time and memory."""
+"""ONNX files that carry their preprocessing, how near they are to the model, what runs them, and the coded file."""

@@ -188,7 +188,7 @@ def test_data_of_other_classes(folder, tmp_path):
             Image.new("RGB", (9, 9), (i, i, len(name))).save(tmp_path / "pets" / name / f"{i}.png")
     with pytest.raises(UsageError, match="has 2 classes"):
         prune(folder / "dense", data=tmp_path / "pets", out=tmp_path / "x")
-    with pytest.raises(UsageError, match="--recover 0"):
+    with pytest.raises(UsageError, match="recover=0"):
         prune(folder / "dense", out=tmp_path / "x")
 
 
