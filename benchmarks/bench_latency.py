@@ -31,7 +31,7 @@ from compress.deployment.export import export
 from compress.pruning.latency import LatencyTable, latency_table, measured_ms, sampled
 from compress.pruning.step import Choice, Cutter, prune
 from compress.recovery.gradient_batches import BATCH
-from transfer.data.dataset import open_for
+from transfer.data.fitted_data import open_for
 from transfer.data.parts import Pixels, read_pixels
 from transfer.evaluation.statistics import paired_drop
 from zoo.files.model_directory import LoadedModel, load_model

@@ -37,7 +37,7 @@ from torch import nn
 from compress.pruning.recover import recipe_after_cut
 from compress.pruning.step import prune
 from compress.recovery.gradient_batches import BATCH, gradient_batches
-from transfer.data.dataset import open_for
+from transfer.data.fitted_data import open_for
 from transfer.data.loader import batches
 from transfer.data.parts import Pixels, read_pixels
 from transfer.evaluation.measure import measure, predictor_of

@@ -56,7 +56,7 @@ from compress.quantization.rounding import Roundings, round_to_nearest
 from compress.quantization.settings import RANGES
 from compress.quantization.step import CALIBRATION_IMAGES, quantize
 from compress.report.statistics import ratio_interval
-from transfer.data.dataset import open_for
+from transfer.data.fitted_data import open_for
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import read_pixels
 from transfer.evaluation.statistics import paired_drop

@@ -209,3 +209,15 @@ def test_every_public_name_resolves(package):
         assert callable(getattr(module, name)), name
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         module.nonsense  # noqa: B018
+
+
+MOST_LINES, LONGEST_FUNCTION = 350, 60
+
+
+@pytest.mark.parametrize("path", source_files(), ids=module_name)
+def test_files_and_functions_are_short_enough_to_be_read(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name

@@ -95,10 +95,37 @@ def bench(
     _check(models, runtimes, batch, rounds, seconds_per_round, save)
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
+    rows = [row for model, name in zip(models, _names(models), strict=True) for row in _rows(model, name, runtimes)]
+    settings = {
+        "batch": batch,
+        "threads": threads,
+        "rounds": rounds,
+        "seconds_per_round": seconds_per_round,
+        "inputs": "normal noise, seed 0" if inputs is None else str(inputs),
+    }
+    reference, twin = _measure_(rows, threads, batch, rounds, seconds_per_round, inputs, progress)
+    result = _result(rows, reference, twin, settings)
+    result |= {"machine": machine, "versions": lineage.versions(), "settings": settings}
+    if save is not None:
+        partial = save.with_name(save.name + ".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, save)
+    return Benchmark(result)
+
+
+def _measure_(
+    rows: Sequence[_Row],
+    threads: int,
+    batch: int,
+    rounds: int,
+    seconds_per_round: float,
+    inputs: Path | None,
+    progress: Progress | None,
+) -> tuple[_Row | None, _Row | None]:
+    """Fill the rows with rounds; the reference among them, and its twin, which says how noisy the machine is."""
     say = progress or (lambda what, done, total, note: None)
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = [row for model, name in zip(models, _names(models), strict=True) for row in _rows(model, name, runtimes)]
         workers: list[tuple[_Row, WorkerProcess]] = []
 
         def start(row: _Row) -> None:
@@ -121,20 +148,7 @@ def bench(
             say("measuring", number, rounds, "rounds")
             _round(reversed(workers) if number % 2 else workers, seconds_per_round)
     say("measuring", rounds, rounds, "rounds")
-    settings = {
-        "batch": batch,
-        "threads": threads,
-        "rounds": rounds,
-        "seconds_per_round": seconds_per_round,
-        "inputs": "normal noise, seed 0" if inputs is None else str(inputs),
-    }
-    result = _result(rows, reference, twin, settings)
-    result |= {"machine": machine, "versions": lineage.versions(), "settings": settings}
-    if save is not None:
-        partial = save.with_name(save.name + ".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, save)
-    return Benchmark(result)
+    return reference, twin
 
 
 def _check(

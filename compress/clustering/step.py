@@ -22,9 +22,10 @@ from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.order import in_order_of_weights
 from compress.step import Made, Start, Step, Work, run_step
 from compress.verbs import CLUSTER
-from transfer.data.dataset import located, open_for
+from transfer.data.fitted_data import located, open_for
 from transfer.data.parts import Pixels, read_pixels
 from transfer.training.finetune import TrainingData
+from transfer.training.recipe import Recipe
 from zoo.errors import SlimzooError
 from zoo.files.model_directory import LoadedModel, load_model
 from zoo.files.rehearsal import rehearsal
@@ -107,8 +108,7 @@ def cluster(
         check_zeros(shared, nonzeros(network))
         coded = _coded_bytes(shared, loaded, directory, progress)
         after = {"density": density(shared), "coded_bytes": coded}
-        notes = {"recipe": recipe.to_dict(), "values": _counted(shared, values)}
-        return Made(shared, {"density": density(loaded.model)}, after, notes)
+        return Made(shared, {"density": density(loaded.model)}, after, _notes(recipe, shared, values))
 
     start = Start(loaded, open_for(loaded.config, data), rehearsed=network)
     found = run_step(run, start, work, advice=ADVICE, rehearse_too=rehearse_coded, progress=progress)
@@ -187,6 +187,10 @@ def _allotted(
     images = few_of(pixels.train if pixels.val is None else pixels.val)
     loss = mean_loss(images, loaded.config.preprocess)
     return values_for_bits(network, bits, loss, confirm=confirm, progress=progress)
+
+
+def _notes(recipe: Recipe, shared: nn.Module, values: dict[str, int]) -> dict[str, Any]:
+    return {"recipe": recipe.to_dict(), "values": _counted(shared, values)}
 
 
 def _counted(model: nn.Module, values: dict[str, int]) -> dict[str, int]:

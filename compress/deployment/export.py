@@ -23,7 +23,7 @@ from compress.graph.card import KEY, card
 from compress.graph.network import FP32_TOLERANCE
 from compress.step import Step
 from compress.verbs import EXPORT
-from transfer.data.dataset import reopen
+from transfer.data.fitted_data import reopen
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo import lineage
 from zoo.disk import json_bytes, write_json
@@ -148,11 +148,10 @@ def export(
         return ExportedStep(Path(directory), config, record, Path(directory, CODED))
     began = time.monotonic()
     anew = _is_made_anew(directory, out)
-    arguments = {"directory": str(directory)}
+    places = (("directory", directory), ("out", out), ("preprocess", preprocess), ("classes", classes))
+    arguments = {name: str(value) for name, value in places if value is not None}
     if out is not None:
         check_free(Path(out), overwrite=overwrite)
-        arguments |= {"out": str(out)}
-        arguments |= {k: str(v) for k, v in (("preprocess", preprocess), ("classes", classes)) if v is not None}
     elif is_model_directory(Path(directory)):
         if read_config(Path(directory)).primary == ONNX:
             raise UsageError(f"{directory} is an ONNX model already: {Path(directory, ONNX)}")
@@ -161,29 +160,27 @@ def export(
     model = open_float_model(directory, preprocess=preprocess, classes=classes)
     content, parity = _compared(model, progress)
     after = {**(model.costs if anew else {}), "size_bytes": len(content)}
-    record = lineage.step(
-        EXPORT.name,
-        arguments,
-        seed=0,
-        seconds=time.monotonic() - began,
-        after=after,
-        parity=parity,
-        **(model.notes or {}),
-    )
+    seconds, notes = time.monotonic() - began, model.notes or {}
+    record = lineage.step(EXPORT.name, arguments, seed=0, seconds=seconds, after=after, parity=parity, **notes)
     config = model.config.with_step(record)
     files = {ONNX: content, **deployment(content)}
     if out is None:
         replace_files(Path(directory), {CONFIG: json_bytes(config.to_json()), **files})
-        return ExportedStep(Path(directory), config, record, Path(directory, ONNX))
-    with new_directory(Path(out), run={"verb": EXPORT.name, "arguments": arguments}, overwrite=overwrite) as work:
-        if model.loaded is None:
-            write_json(work / CONFIG, config.to_json())
-        else:
-            save_model(work, model.loaded.model, config)
-        (work / DEPLOY).mkdir()
-        for name, part in files.items():
-            (work / name).write_bytes(part)
-    return ExportedStep(Path(out), config, record, Path(out, ONNX))
+    else:
+        with new_directory(Path(out), run={"verb": EXPORT.name, "arguments": arguments}, overwrite=overwrite) as work:
+            _write(work, model, config, files)
+    place = Path(directory if out is None else out)
+    return ExportedStep(place, config, record, place / ONNX)
+
+
+def _write(work: Path, model: FloatModel, config: ModelConfig, files: dict[str, bytes]) -> None:
+    if model.loaded is None:
+        write_json(work / CONFIG, config.to_json())
+    else:
+        save_model(work, model.loaded.model, config)
+    (work / DEPLOY).mkdir()
+    for name, part in files.items():
+        (work / name).write_bytes(part)
 
 
 def _is_made_anew(directory: str | Path, out: str | Path | None) -> bool:

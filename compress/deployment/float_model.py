@@ -11,11 +11,12 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from compress.graph.card import KEY
-from compress.graph.foreign import OriginalPredictor, normalized
+from compress.graph.foreign import normalized
 from compress.graph.layers import macs_by_layer
 from compress.graph.network import export_network
 from compress.graph.operators import check_float
 from compress.graph.preprocessing import network_of
+from compress.graph.runnable import OriginalPredictor
 from transfer.data.parts import Pixels
 from transfer.evaluation.evaluate import evaluate_pixels
 from transfer.evaluation.measure import evaluate_parts, metrics, predictor_of

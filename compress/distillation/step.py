@@ -17,7 +17,7 @@ from compress.recovery.teacher import Translation, train_student
 from compress.sparsity.lineage import is_sparse
 from compress.step import Made, Start, Step, Work, run_step
 from compress.verbs import DISTILL
-from transfer.data.dataset import located, open_for, reopen
+from transfer.data.fitted_data import located, open_for, reopen
 from transfer.data.parts import read_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TRAIN

@@ -15,7 +15,7 @@ from compress.pruning.settings import Prune
 from compress.pruning.step import trial_of
 from compress.pruning.structured import Pruned
 from compress.verbs import PRUNE
-from transfer.data.dataset import open_for
+from transfer.data.fitted_data import open_for
 from transfer.data.parts import read_pixels
 from zoo.files.model_directory import load_model
 from zoo.progress import Progress

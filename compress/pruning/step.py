@@ -23,7 +23,7 @@ from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
 from compress.step import Made, Start, Step, Work, run_step
 from compress.verbs import PRUNE
-from transfer.data.dataset import located, open_for
+from transfer.data.fitted_data import located, open_for
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo.cost import count_parameters
 from zoo.errors import UsageError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.data.dataset import class_names_of, open_for, open_unlabelled, unchanged
+from transfer.data.dataset import class_names_of, open_unlabelled
+from transfer.data.fitted_data import open_for, unchanged
 from transfer.data.sources import Data
 from zoo.errors import UsageError
 from zoo.files.model_directory import ModelConfig

@@ -29,7 +29,7 @@ from compress.quantization.settings import AUTO, FORMATS, INT8, RANGES, Quantize
 from compress.recovery.recipe import recovery_recipe
 from compress.step import ROUNDING, Step, large_loss
 from compress.verbs import QUANTIZE
-from transfer.data.dataset import located
+from transfer.data.fitted_data import located
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL

@@ -16,7 +16,7 @@ from compress.sparsity.settings import CRITERIA, DENSITY, RANKINGS, Sparsify, pa
 from compress.sparsity.sparsify import NOfM, Pattern, Unstructured, check_reachable, cut_at_once, sparsify_weights
 from compress.step import Made, Start, Step, Work, run_step
 from compress.verbs import SPARSIFY
-from transfer.data.dataset import located, open_for
+from transfer.data.fitted_data import located, open_for
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import read_pixels
 from transfer.training.finetune import TrainingData

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.dataset import given_to_fit, open_labelled, some, unchanged
+from transfer.data.dataset import open_labelled, some
+from transfer.data.fitted_data import given_to_fit, unchanged
 from transfer.data.loader import LabelledPixels, load_pixels
 from transfer.data.seen import pixel_hashes
 from transfer.data.sources import Data

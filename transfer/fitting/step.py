@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from transfer.data.contact_sheet import printable
-from transfer.data.dataset import located, open_data
+from transfer.data.dataset import open_data
+from transfer.data.fitted_data import located
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.remarks import check_readable, files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
-from transfer.data.dataset import open_data, open_for, open_labelled, reopen
+from transfer.data.dataset import open_data, open_labelled
+from transfer.data.fitted_data import open_for, reopen
 from transfer.data.sources import list_source
 from transfer.data.split import stratified_split
 from zoo.errors import DataError, UsageError

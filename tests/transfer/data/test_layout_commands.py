@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.data.dataset import open_data, open_for, open_labelled, open_unlabelled
+from transfer.data.dataset import open_data, open_labelled, open_unlabelled
+from transfer.data.fitted_data import open_for
 from zoo.files.model_directory import read_config
 
 LENET = ["--model", "lenet5", "--method", "scratch", "--epochs", "1"]

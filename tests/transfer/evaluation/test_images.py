@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from compress.cli import app
-from transfer.data.dataset import open_data, open_for, reopen
+from transfer.data.dataset import open_data
+from transfer.data.fitted_data import open_for, reopen
 from zoo.errors import DataError
 from zoo.files.manifest import write_manifest
 from zoo.files.model_directory import read_config

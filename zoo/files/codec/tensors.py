@@ -112,7 +112,6 @@ def code_symbols(
         return coder.symbols(rows * columns, kinds + 1, flat).reshape(shape)
     out = np.zeros(shape, dtype=np.intp)
     lives, kind = Mixer(PLACE_CONTEXTS), Mixer(VALUE_CONTEXTS)
-    depth = (kinds - 1).bit_length()
     edge = 2 * image + 1
     in_column = [0] * (columns + 2 * edge)  # padded on both sides, so that neighbours are always there
     above, above2 = [0] * len(in_column), [0] * len(in_column)
@@ -144,19 +143,10 @@ def code_symbols(
             )
             symbol = 0 if given is None else given[column]
             if lives.bit(coder, contexts, min(row, 3), int(symbol > 0)):
-                value, node = symbol - 1, 1
                 beside, over = now[at - 1], now[at - image]
                 nearest = beside or over or now[at - image + 1] or now[at - image - 1]
-                for place in range(depth - 1, -1, -1):
-                    of_value = (
-                        node,
-                        node << 12 | last_in_column[at],
-                        node << 12 | last_in_row,
-                        node << 12 | nearest,
-                        node << 24 | beside << 12 | over,
-                    )
-                    node = node << 1 | kind.bit(coder, of_value, 0, value >> place & 1)
-                value = node - (1 << depth)
+                near_values = (last_in_column[at], last_in_row, nearest, beside << 12 | over)
+                value = _code_value(coder, kind, (kinds - 1).bit_length(), symbol - 1, near_values)
                 if value >= kinds:
                     raise CodedError("a value that is not in its codebook")
                 out[row, column] = now[at] = last_in_column[at] = last_in_row = value + 1
@@ -165,6 +155,16 @@ def code_symbols(
                 in_row += 1
         above2, above = above, alive
     return out
+
+
+def _code_value(coder: Coder, kind: Mixer, depth: int, value: int, near: tuple[int, int, int, int]) -> int:
+    """Which of the values a weight has, bit by bit, the highest first."""
+    node = 1
+    in_column, in_row, nearest, two = near
+    for place in range(depth - 1, -1, -1):
+        contexts = (node, node << 12 | in_column, node << 12 | in_row, node << 12 | nearest, node << 24 | two)
+        node = node << 1 | kind.bit(coder, contexts, 0, value >> place & 1)
+    return node - (1 << depth)
 
 
 PLACE_CONTEXTS = 9
