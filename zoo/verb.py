@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -107,14 +108,19 @@ def takes(step: Step) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Give a step's function of (source, settings, ...) keywords for the fields of its settings.
 
     Callers may hand over the settings whole as a second argument. Weights from elsewhere are adopted on the way, and
-    `offline=True` forbids downloads for the time of the call.
+    `offline=True` forbids downloads for the time of the call. Progress and messages are shown where somebody looks, and
+    not with `progress=None`.
     """
     settings = step.load_settings()
 
     def wrap(function: Callable[..., T]) -> Callable[..., T]:
+        parameters = inspect.signature(function).parameters
+
         @functools.wraps(function)
         def called(source: Any, given: Settings | None = None, /, *, offline: bool = False, **keywords: Any) -> T:
             own = {name: keywords.pop(name) for name in settings.model_fields if name in keywords}
+            if "progress" not in keywords:
+                keywords |= {k: v for k, v in _speaking().items() if k in parameters and k not in keywords}
             if given is None or own:
                 given = settings(**{**({} if given is None else dict(given)), **own})
             from zoo.pretrained.download import forbidden_downloads
@@ -128,6 +134,16 @@ def takes(step: Step) -> Callable[[Callable[..., T]], Callable[..., T]]:
         return called
 
     return wrap
+
+
+def _speaking() -> dict[str, Any]:
+    """On a terminal and in a notebook, what shows the progress and tells a person what to know, unless it is given."""
+    if not (sys.stdout.isatty() or "ipykernel" in sys.modules):
+        return {}
+    from zoo.console import Console
+
+    console = Console()
+    return {"progress": console.progress, "tell": console.say}
 
 
 def signature(function: Callable[..., Any], step: Step) -> inspect.Signature:
