@@ -15,10 +15,11 @@ class Choices(Mapping[str, Any]):
     Args:
         kind: what they are, "criterion", for messages.
         places: name -> "module:object".
+        words: what may stand instead of a name, and is nobody's, such as "auto".
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
-        self.kind, self.places = kind, dict(places)
+    def __init__(self, kind: str, places: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
+        self.kind, self.places, self.words = kind, dict(places), words
 
     def __getitem__(self, name: str) -> Any:
         return _load(self.places[name])
@@ -35,10 +36,11 @@ class Choices(Mapping[str, Any]):
         Raises:
             UsageError: a word that is neither.
         """
-        if not isinstance(value, str) or value in self.places:
+        known = (*self.words, *self.places)
+        if not isinstance(value, str) or value in known:
             return value
         if ":" not in value:
-            near = did_you_mean(value, self.places, "it must be one of " + ", ".join(self.places))
+            near = did_you_mean(value, known, "it must be one of " + ", ".join(known))
             raise UsageError(f"unknown {self.kind} {value!r}; {near} (one of your own is named module:object)")
         try:
             return _load(value)

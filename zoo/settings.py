@@ -161,5 +161,7 @@ def wanted(field: FieldInfo) -> str:
     kinds = [KINDS[each] for each in _alternatives(field.annotation) if each in KINDS]
     said = " or ".join(kinds) or "another value"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    limits = " and ".join(f"{words[key]} {value:g}" for key, value in bounds.items() if abs(value) < LARGEST_SEED)
+    if {"ge", "le"} <= bounds.keys() and bounds["le"] < LARGEST_SEED:
+        return f"{said} from {bounds['ge']:.9g} to {bounds['le']:.9g}"
+    limits = " and ".join(f"{words[key]} {value:.9g}" for key, value in bounds.items() if abs(value) < LARGEST_SEED)
     return f"{said} {limits}".strip()

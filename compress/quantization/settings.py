@@ -24,23 +24,17 @@ FORMATS = Choices(  # that need no calibrated ranges; int8 itself is nearest.py'
         "fp16": "compress.quantization.half:to_float16",
         "bf16": "compress.quantization.half:to_bfloat16",
     },
+    words=(INT8,),
 )
 RANGES = Choices(
-    "range",
+    "ranges",
     {
         "minmax": "compress.quantization.calibrate:min_max",
         "percentile": "compress.quantization.calibrate:percentile",
         "mse": "compress.quantization.calibrate:least_squares",
     },
+    words=(AUTO,),
 )
-
-
-def _format(value: Any) -> Any:
-    return value if value == INT8 else FORMATS.checked(value)
-
-
-def _ranges(value: Any) -> Any:
-    return value if value == AUTO else RANGES.checked(value)
 
 
 class Quantize(Seeded):
@@ -57,7 +51,7 @@ class Quantize(Seeded):
         UsageError: there is no such format, or it has no such option; a value out of its range.
     """
 
-    to: Annotated[Any, BeforeValidator(_format), PlainSerializer(FORMATS.name)] = option(
+    to: Annotated[Any, BeforeValidator(FORMATS.checked), PlainSerializer(FORMATS.name)] = option(
         INT8,
         "int8; int8-dynamic, for matrix products and LSTMs, ranges found at run time; fp16; bf16, stored in half the "
         "bytes and computed in float; or module:object.",
@@ -66,7 +60,7 @@ class Quantize(Seeded):
     max_drop: float | None = option(
         None, "Points of validation accuracy that may be lost; float layers see to it.", ge=0
     )
-    ranges: Annotated[Any, BeforeValidator(_ranges), PlainSerializer(RANGES.name)] = option(
+    ranges: Annotated[Any, BeforeValidator(RANGES.checked), PlainSerializer(RANGES.name)] = option(
         AUTO,
         f"Of activations: {', '.join(RANGES)}, or module:object; auto takes what is nearest to the float model.",
         metavar="NAME",

@@ -112,7 +112,7 @@ def test_shares_may_be_per_cent(tmp_path):
     [
         (["--size", "100000"], "--size 100000: wanted a side from 1 to 4096 pixels"),
         (["--batch", "100000000"], "batch=100000000 must be from 1 to 65536"),
-        (["--epochs", "1000000000"], "epochs=1000000000 must be from 0 to 100000"),
+        (["--epochs", "1000000000"], "--epochs 1000000000 must be a whole number from 0 to 100000"),
         (["--seed", str(2**63)], "--seed"),
         (["--val", "120%"], "must be shares from 0 to below 1"),
         (["--val", "20"], "0.2, or 20%"),

@@ -198,8 +198,9 @@ def test_two_at_a_time_fetch_it_once(site, path):
 
 def test_two_processes_at_a_time_fetch_it_once(site, path):
     site.seconds = 0.5
-    code = f"from pathlib import Path; from zoo import download; download.download({site.url!r}, Path({str(path)!r}), "
-    command = [sys.executable, "-c", code + f"sha256={SHA256!r})"]
+    imports = "from pathlib import Path; from zoo.pretrained import download"
+    code = f"{imports}; download.download({site.url!r}, Path({str(path)!r}), sha256={SHA256!r})"
+    command = [sys.executable, "-c", code]
     for process in [subprocess.Popen(command, cwd=Path(download.__file__).parents[2]) for _ in range(2)]:
         assert process.wait(60) == 0
     assert path.read_bytes() == CONTENT
