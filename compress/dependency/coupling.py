@@ -74,8 +74,7 @@ class Coupling:
         rank = max(len(shape_a), len(shape_b))
         a, shape_a = _padded(a, shape_a, rank)
         b, shape_b = _padded(b, shape_b, rank)
-        left = self._concerned(a, shape_b)
-        right = self._concerned(b, shape_a)
+        left, right = self._concerned(a, shape_b), self._concerned(b, shape_a)
         _take_pairs(left, right, np.array_equal)
         self._match(left, right, reason)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -17,8 +16,7 @@ from compress.dependency.sizes import RECURRENT
 PIXELS = "its pixels are channels of another layer"  # why channels stay whole
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """One call of an ATen operator.
 
     Attributes:
@@ -46,9 +44,11 @@ class Call:
         """The tensors that it gave out."""
         return [t for t in (self.out if isinstance(self.out, tuple | list) else (self.out,)) if isinstance(t, Tensor)]
 
-    def again(self, x: Any) -> Any:
-        """What the same call gives for another first argument."""
-        return self.func(x, *self.args[1:], **self.kwargs)
+    @property
+    def again(self) -> Callable[[Any], Any]:
+        """The call as a function of its first argument, which does not hold on to that tensor or to what came out."""
+        func, others, kwargs = self.func, self.args[1:], self.kwargs
+        return lambda x: func(x, *others, **kwargs)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument that may be given by position or by name."""

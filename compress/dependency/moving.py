@@ -23,8 +23,9 @@ def moving(labelling: Labelling, call: Call) -> None:
     labelling.note_moved(x)
     pieces = [(m, a) for m, arrays in zip(marks, moved, strict=True) for a in arrays if a.size < m.size]
     labelling.record.pieces += pieces
-    labelling.moved = [tuple(arrays[i] for arrays in moved) for i in range(len(call.outs))]
-    for tensor, given in zip(call.outs, labelling.moved, strict=True):
+    outs = call.outs
+    labelling.moved = [tuple(arrays[i] for arrays in moved) for i in range(len(outs))]
+    for tensor, given in zip(outs, labelling.moved, strict=True):
         labelling.give(tensor, given)
         labelling.note_moved(tensor)
     if reshapes:

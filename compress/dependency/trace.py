@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         compared = moves or (torch.Tag.pointwise in call.func.tags and op not in SCALINGS)
         others = tree_leaves((call.args[1:], call.kwargs)) if compared else ()
         numbers = tuple(a for a in others if isinstance(a, bool | int | float))
-        again: Moving = (lambda t: t.reshape(call.args[1])) if op in RESHAPES else call.again
+        again: Moving = methodcaller("reshape", call.args[1]) if op in RESHAPES else call.again
         moved = (first, again) if moves else ()
         for t in outs:
             t._step = record, len(record.steps)  # type: ignore[attr-defined]

@@ -34,8 +34,7 @@ class Traced:
     def after(self, lost: Iterable[Array]) -> Named:
         """The labels that every tensor has left when these representatives are gone."""
         gone = np.zeros(self.labels.count, dtype=bool)
-        for representatives in lost:
-            gone[representatives] = True
+        gone[np.concatenate([*lost, np.zeros(0, np.int64)])] = True
         after: Named = {}
         left: dict[Address, Array] = {}
         for (name, dim), ids in self.dims.items():
