@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import onnx
@@ -25,21 +26,7 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
     Raises:
         SlimzooError: torch cannot export the model, or the batch did not stay dynamic.
     """
-    import torch
-
-    example = torch.zeros(2, *input_size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter announces its own coming changes
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        try:
-            program = torch.onnx.export(
-                model.eval(), (example,), dynamo=True, external_data=False, opset_version=OPSET, verbose=False,
-                input_names=[preprocessing.INPUT], output_names=["logits"], dynamic_shapes=({0: "batch"},),
-                optimize=optimize,
-            )  # fmt: skip
-        except Exception as error:  # the exporter's own kinds differ from version to version
-            raise SlimzooError(f"torch cannot export this model to ONNX: {first_line(error)}") from error
-    assert program is not None
+    program = _exported(model.eval(), input_size, optimize=optimize)
     network: onnx.ModelProto = program.model_proto
     if not network.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
         raise SlimzooError("the exported graph has a fixed batch: the model's forward uses the batch size as a number")
@@ -49,6 +36,47 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
     for value in (*network.graph.input, *network.graph.output, *network.graph.value_info):
         del value.metadata_props[:]
     return network
+
+
+def _exported(model: Any, input_size: tuple[int, int, int], *, optimize: bool) -> Any:
+    """As torch's exporter gives it: with attention as the model calls it, else as plain products and a softmax.
+
+    The first has kernels whose outputs lie in memory as the products' do not. A forward that reshapes them (timm's
+    BEiT, whose attention has a bias) is recorded with a view that torch itself then cannot take.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    example = torch.zeros(2, *input_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter announces its own coming changes
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        failure = None
+        for attention in (nullcontext(), sdpa_kernel(SDPBackend.MATH)):
+            try:
+                with attention:
+                    return torch.onnx.export(
+                        model,
+                        (example,),
+                        dynamo=True,
+                        external_data=False,
+                        opset_version=OPSET,
+                        verbose=False,
+                        input_names=[preprocessing.INPUT],
+                        output_names=["logits"],
+                        dynamic_shapes=({0: "batch"},),
+                        optimize=optimize,
+                    )
+            except Exception as error:  # the exporter's own kinds differ from version to version
+                failure = failure or error
+    raise SlimzooError(f"torch cannot export this model to ONNX: {_reason(failure)}") from failure
+
+
+def _reason(error: BaseException | None) -> str:
+    """The first line of what the exporter's error came of; its own are advice."""
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return "" if error is None else first_line(error)
 
 
 def name_layers_(network: onnx.ModelProto) -> None:

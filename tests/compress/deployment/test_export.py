@@ -188,3 +188,39 @@ def test_batchnorm_is_folded_and_the_network_comes_out_again(network):
     assert [node.op_type for node in again.graph.node] == [node.op_type for node in network.graph.node]
     onnx.checker.check_model(again, full_check=True)
     assert again.graph.input[0].name == "input"
+
+
+class BiasedAttention(torch.nn.Module):
+    """Attention with a bias for each pair of places, as in BEiT, on 4 x 4 patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 24, 2, stride=2)
+        self.qkv = torch.nn.Linear(24, 72)
+        self.bias = torch.nn.Parameter(torch.randn(1, 3, 16, 16))
+        self.head = torch.nn.Linear(24, 3)
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        batch, places, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, places, 3, 3, -1).permute(2, 0, 3, 1, 4)
+        x = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        return self.head(x.transpose(1, 2).reshape(batch, places, width).mean(1))
+
+
+def test_attention_with_a_bias_is_exported():
+    torch.manual_seed(0)
+    model, images = BiasedAttention().eval(), torch.randn(3, 3, 8, 8)
+    session = onnxruntime.InferenceSession(export_network(model, (3, 8, 8)).SerializeToString())
+    with torch.no_grad():
+        expected = model(images).numpy()
+    np.testing.assert_allclose(session.run(None, {"input": images.numpy()})[0], expected, atol=1e-5)
+
+
+def test_what_cannot_be_exported_is_told_by_its_cause():
+    class Looks(torch.nn.Module):
+        def forward(self, x):
+            return x[:, 0, 0, :3] if x.sum() > 0 else x[:, 0, 0, 1:4]
+
+    with pytest.raises(SlimzooError, match=r"torch cannot export this model to ONNX: .*(data-dependent|sum|guard)"):
+        export_network(Looks(), (3, 8, 8))
