@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -27,9 +27,11 @@ def filled(*batches):
     st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30), min_size=1, max_size=5),
     st.sampled_from([1e-20, 1e-3, 1.0, 1e20]),
 )
+@example([[999631.0, -547417.0, -3.0688436368713494e-43]], 1e20)
 def test_it_is_numpys_histogram_of_all_values_at_once(batches, unit):
     batches = [np.array(batch, np.float32) * np.float32(unit) for batch in batches]
-    batches = [np.where(np.abs(batch) < 1e-30, np.float32(0), batch) for batch in batches]  # subnormals count as 0
+    least = 1e-30 * max(1.0, *(float(np.abs(batch).max()) for batch in batches))  # in bins, subnormals count as 0
+    batches = [np.where(np.abs(batch) < least, np.float32(0), batch) for batch in batches]
     values = np.concatenate(batches)
     histogram = filled(*batches)
     edges = np.arange(histogram.first, histogram.first + histogram.counts.size + 1) * 2.0**histogram.exponent

@@ -33,8 +33,8 @@ class Bake(Seeded):
 STEP = replace(
     PRUNE,
     name="bake",
-    settings="test_settings:Bake",
-    function="test_settings:bake",
+    settings="test_step_settings:Bake",
+    function="test_step_settings:bake",
     explain="",
     adopt="",
     source="oven",
