@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zoo.errors import UsageError, did_you_mean, first_line
+from zoo.lazy import load
 
 
 class Choices(Mapping[str, Any]):
@@ -22,7 +22,7 @@ class Choices(Mapping[str, Any]):
         self.kind, self.places, self.words = kind, dict(places), words
 
     def __getitem__(self, name: str) -> Any:
-        return _load(self.places[name])
+        return load(self.places[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
@@ -43,7 +43,7 @@ class Choices(Mapping[str, Any]):
             near = did_you_mean(value, known, "it must be one of " + ", ".join(known))
             raise UsageError(f"unknown {self.kind} {value!r}; {near} (one of your own is named module:object)")
         try:
-            return _load(value)
+            return load(value)
         except (ImportError, AttributeError) as error:
             raise UsageError(f"{self.kind} {value!r} cannot be imported: {first_line(error)}") from error
 
@@ -56,15 +56,7 @@ class Choices(Mapping[str, Any]):
         if given is None or isinstance(given, str):
             return given
         for name, place in self.places.items():
-            if _load(place) is given:
+            if load(place) is given:
                 return name
         named = given if hasattr(given, "__qualname__") else type(given)
         return f"{named.__module__}:{named.__qualname__}"
-
-
-def _load(place: str) -> Any:
-    module, _, name = place.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found

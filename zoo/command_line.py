@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from zoo.lazy import load
 from zoo.step_command import command_of
-from zoo.verb import Step, Verb, load
+from zoo.verb import Step, Verb
 
 Version = Annotated[bool, typer.Option("--version", help="Print the version, and stop.")]
 

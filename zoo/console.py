@@ -21,7 +21,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from zoo.errors import Interrupted, SlimzooError, first_line
-from zoo.lineage import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -45,10 +44,6 @@ Offline = Annotated[
     typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
 ]
 MODEL_HELP = "A model directory, of slimzoo's or timm's, an exported .onnx file, or a file of weights with --arch."
-DirArgument = Annotated[
-    str,
-    typer.Argument(metavar="DIR", help="A model directory, of slimzoo's or timm's, or a file of weights with --arch."),
-]
 Arch = Annotated[
     str | None,
     typer.Option(
@@ -69,7 +64,6 @@ ClassesOption = Annotated[
     str | None,
     typer.Option("--classes", metavar="FILE", help="Of a model from elsewhere: names, one a line, or a JSON list."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of the order, augmentation and dropout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output directory if slimzoo made it.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory to write; it appears when the work is done.")]
 

@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when they are first asked for (PEP 562)."""
+"""What is imported when it is first asked for: the public names of a package (PEP 562), and "module:object"."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(homes[name]), name)
+        return load(f"{homes[name]}:{name}")
 
     return find, lambda: names, names
+
+
+def load(place: str) -> Any:
+    """The object at "module:object", which may be one inside another, "module:Class.method"."""
+    module, _, name = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

@@ -11,7 +11,8 @@ import typer
 
 from zoo.console import Arch, ClassesOption, Console, DryRun, Json, Offline, Out, Overwrite, PreprocessOption
 from zoo.errors import UsageError
-from zoo.verb import Step, load
+from zoo.lazy import load
+from zoo.verb import Step
 
 if TYPE_CHECKING:
     from zoo.settings import Option, Settings

@@ -8,13 +8,14 @@ steps take; the command of its name takes the same words.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from zoo.lazy import load
 
 if TYPE_CHECKING:
     from zoo.settings import Settings
@@ -96,12 +97,6 @@ class Step(Verb):
         """
         named = {self.source: locate(source), **{name: locate(value) for name, value in places.items()}}
         return named | settings.arguments(locate)
-
-
-def load(place: str) -> Any:
-    """The object at "module:name"."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def takes(step: Step) -> Callable[[Callable[..., T]], Callable[..., T]]:
