@@ -87,16 +87,17 @@ class Step(Verb):
         return found
 
     def arguments(
-        self, source: object, settings: Settings, locate: Callable[[Any], Any], **places: object
+        self, source: object, settings: Settings, locate: Callable[[Any], Any], *, out: object, **places: object
     ) -> dict[str, Any]:
         """What a lineage record keeps, and what `resume` calls the function with.
 
         Args:
             locate: makes a path absolute, to mean the same from everywhere.
-            places: `data` and `out`, and whatever else names a place.
+            out: the directory to make, which stays as it was named.
+            places: `data`, and whatever else names a place.
         """
-        named = {self.source: locate(source), **{name: locate(value) for name, value in places.items()}}
-        return named | settings.arguments(locate)
+        named = {self.source: source, **places}
+        return {name: locate(value) for name, value in named.items()} | {"out": str(out)} | settings.arguments(locate)
 
 
 def takes(step: Step) -> Callable[[Callable[..., T]], Callable[..., T]]:

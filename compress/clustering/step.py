@@ -79,7 +79,7 @@ def cluster(
         UsageError: too few bits; data of other classes; an int8 model.
         SlimzooError: the sharing or zeros were lost, or the coded file is no smaller than the weights.
     """
-    arguments = CLUSTER.arguments(directory, settings, located, data=data, out=str(out))
+    arguments = CLUSTER.arguments(directory, settings, located, data=data, out=out)
     run = Run("cluster", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     loaded = load_model(directory)
     network = _without_dead_units(loaded)

@@ -78,7 +78,7 @@ def distill(
         UsageError: other classes, an int8 model, a student fitted on another split of the data.
         SlimzooError: see `finetune`.
     """
-    arguments = DISTILL.arguments(student, settings, located, data=data, out=str(out))
+    arguments = DISTILL.arguments(student, settings, located, data=data, out=out)
     run = Run("distill", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     master = load_model(settings.teacher)
     _check_student(student, settings.size, master.config)

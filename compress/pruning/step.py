@@ -91,7 +91,7 @@ def prune(
             a model of N:M sparsity, whose pattern the cut breaks.
         SlimzooError: the cut had no effect, or the model does not survive it.
     """
-    arguments = PRUNE.arguments(directory, settings, located, data=data, out=str(out))
+    arguments = PRUNE.arguments(directory, settings, located, data=data, out=out)
     run = Run("prune", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     settings.check(images=data is not None)
     loaded = load_model(directory)

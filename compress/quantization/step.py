@@ -124,7 +124,7 @@ def quantize(
         SlimzooError: the format was asked for and had no effect.
     """
     places = {name: value for name, value in (("preprocess", preprocess), ("classes", classes)) if value is not None}
-    arguments = QUANTIZE.arguments(directory, settings, located, data=data, out=str(out), **places)
+    arguments = QUANTIZE.arguments(directory, settings, located, data=data, out=out, **places)
     run = Run("quantize", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     model = open_float_model(directory, preprocess=preprocess, classes=classes)
     check_layers(model.network, settings.keep)

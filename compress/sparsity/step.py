@@ -63,7 +63,7 @@ def sparsify(
         UsageError: a density above the model's; data of other classes; an int8 model.
         SlimzooError: no weight became zero, or zeros were lost.
     """
-    arguments = SPARSIFY.arguments(directory, settings, located, data=data, out=str(out))
+    arguments = SPARSIFY.arguments(directory, settings, located, data=data, out=out)
     run = Run("sparsify", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
     loaded = load_model(directory)
     check_reachable(loaded.model, _pattern(settings, magnitude))

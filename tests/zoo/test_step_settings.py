@@ -58,7 +58,7 @@ class Done:
 
 @takes(STEP)
 def bake(oven, settings, *, out, data=None, overwrite=False, progress=None, tell=None):
-    return Done(STEP.arguments(oven, settings, lambda value: value, out=str(out)))
+    return Done(STEP.arguments(oven, settings, lambda value: value, out=out))
 
 
 def baked(*words):
@@ -101,6 +101,11 @@ def test_words_become_values_and_values_words_again(words, name, value):
     arguments = bake("mine", out="cake", **{name: value}).arguments
     again = {each.name: each for each in Bake.options()}[name].words(arguments[name])
     assert f"{name}={value!r}" in baked(*again).output
+
+
+def test_a_record_names_what_is_read_from_everywhere_and_what_is_made_as_it_was_named():
+    found = STEP.arguments("a", Bake(), lambda value: f"/here/{value}", out="b", data="c")
+    assert (found["oven"], found["data"], found["out"]) == ("/here/a", "/here/c", "b")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def fit(
     Raises:
         UsageError, DataError: see `open_data`, `create_model`, `new_directory`, `zoo.pretrained.load.fetch`.
     """
-    arguments = FIT.arguments(data, settings, located, out=str(out))
+    arguments = FIT.arguments(data, settings, located, out=out)
     begun = monotonic()
     run = Run("fit", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume, makes=is_main())
     _check(settings)
