@@ -46,7 +46,7 @@ with torch.no_grad():
 
 
 def families() -> dict[str, str]:
-    """Of each of timm's model files, the network with fewest parameters, by name; built without contents."""
+    """Of each of timm's model files, the network with fewest parameters, the smallest of all first; built empty."""
     import timm
     import torch
 
@@ -64,8 +64,8 @@ def families() -> dict[str, str]:
             if getattr(model, "num_classes", 0) and model.pretrained_cfg.get("num_classes"):
                 sizes[name] = sum(p.numel() for p in model.parameters())
         if sizes:
-            smallest[module] = f"timm:{min(sizes, key=lambda n: (sizes[n], n))}"
-    return smallest
+            smallest[module] = min((size, name) for name, size in sizes.items())
+    return {module: f"timm:{name}" for module, (_, name) in sorted(smallest.items(), key=lambda item: item[1])}
 
 
 def torchvision_names() -> list[str]:
