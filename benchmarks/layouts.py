@@ -178,7 +178,7 @@ def _doubtful(p: Pictures) -> Iterator[Case]:
     def scenes(root: Path) -> Path:
         return p.folders(root, *_inside("indoor", "outdoor"))
 
-    either = "indoor/ and outdoor/ hold the same folders .*--layout parts .*--layout classes"
+    either = "indoor/ and outdoor/ hold the same folders .*layout parts .*layout classes"
     yield Case("indoor outdoor", scenes, error=either)
     yield Case("indoor outdoor as classes", scenes, {("", "indoor"): 9, ("", "outdoor"): 9}, layout="classes")
     yield Case("indoor outdoor as one", scenes, even("", each=2 * EACH), layout="parts")

@@ -13,14 +13,13 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import compress
 import transfer
 import zoo
 from compress.verbs import STEPS
 from zoo.settings import Option
-from zoo.verb import ADOPTED, Step
+from zoo.verb import Step
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -29,6 +28,7 @@ PACKAGES = {
     "compress/__init__.pyi": compress.HOMES,
     "compress/slimzoo/__init__.pyi": {**zoo.HOMES, **transfer.HOMES, **compress.HOMES},
 }
+IMPORTED = {"Data": "transfer.data.sources", "LoadedModel": "zoo.files.model_directory", "Progress": "zoo.progress"}
 STANDARD = {"Any": "typing", "Callable": "collections.abc", "Literal": "typing", "Mapping": "collections.abc",
             "Path": "pathlib", "Sequence": "collections.abc"}  # fmt: skip
 
@@ -65,53 +65,29 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[A-Za-z_]\w*", text))
 
 
-def _own_parameters(step: Step) -> list[inspect.Parameter]:
-    function = step.load_function()
-    return list(inspect.signature(inspect.unwrap(function)).parameters.values())
-
-
 def _imports(step: Step, homes: Mapping[str, str]) -> set[str]:
-    """What the step's own signature names and no public name covers."""
-    function = inspect.unwrap(step.load_function())
-    signature = inspect.signature(function)
-    said = " ".join(str(p.annotation) for p in signature.parameters.values()) + f" {signature.return_annotation}"
-    found = set()
-    for word in words(said):
-        known: Any = function.__globals__.get(word)
-        module = getattr(known, "__module__", None)
-        if word == "Progress":
-            module = "zoo.progress"
-        ours = str(module).partition(".")[0] in ("zoo", "transfer", "compress")
-        if ours and word not in homes and word not in STANDARD:
-            found.add(f"from {module} import {word}")
-    return found
+    """What the step's signature names and no public name covers."""
+    return {f"from {IMPORTED[word]} import {word}" for word in words(_signature(step)) & set(IMPORTED) - set(homes)}
 
 
 def _signature(step: Step) -> str:
-    function = inspect.unwrap(step.load_function())
-    first, settings, *rest = _own_parameters(step)
-    options = list(step.load_settings().options())
-    lines = [f"{first.name}: {first.annotation}"]
-    lines.append(f"whole: {settings.annotation} | None = None")
-    lines += ["/", "*"]
-    lines += [_own(parameter) for parameter in rest if parameter.default is inspect.Parameter.empty]
-    lines += [f"{o.name}: {annotation(o)}" + ("" if o.required else f" = {o.default!r}") for o in options]
-    lines += [_own(parameter) for parameter in rest if parameter.default is not inspect.Parameter.empty]
-    named = {parameter.name for parameter in rest}
-    lines += [f"{name}: str | Path | None = None" for name in ADOPTED if step.adopt and name not in named]
-    lines.append("offline: bool = False")
+    function = step.load_function()
+    signature = inspect.signature(function)
+    first, *rest = signature.parameters.values()
+    options = {o.name: o for o in step.load_settings().options()}
+    lines = [f"{first.name}: {first.annotation}", f"whole: {step.load_settings().__name__} | None = None", "/", "*"]
+    for parameter in sorted(rest, key=lambda parameter: parameter.default is not inspect.Parameter.empty):
+        said = annotation(options[parameter.name]) if parameter.name in options else parameter.annotation
+        lines.append(f"{parameter.name}: {said}{_default(parameter)}")
     doc = (inspect.getdoc(function) or "").splitlines()[0]
-    body = "".join(f"    {line},\n" if line != "/" else "    /,\n" for line in lines)
-    returns = inspect.signature(function).return_annotation
-    return f'def {step.name}(\n{body}) -> {returns}:\n    """{doc}"""'
+    body = "".join("    /,\n" if line == "/" else f"    {line},\n" for line in lines)
+    return f'def {step.name}(\n{body}) -> {signature.return_annotation}:\n    """{doc}"""'
 
 
-def _own(parameter: inspect.Parameter) -> str:
-    said = f"{parameter.name}: {parameter.annotation}"
+def _default(parameter: inspect.Parameter) -> str:
     if parameter.default is inspect.Parameter.empty:
-        return said
-    plain = parameter.default is None or isinstance(parameter.default, bool | int | float | str)
-    return f"{said} = {parameter.default!r}" if plain else f"{said} = ..."
+        return ""
+    return " = ..." if callable(parameter.default) else f" = {parameter.default!r}"
 
 
 def annotation(option: Option) -> str:

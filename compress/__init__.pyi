@@ -22,6 +22,8 @@ from compress.pruning.step import PrunedStep as PrunedStep
 from compress.pruning.structured import Pruned as Pruned
 from compress.pruning.structured import prune_channels as prune_channels
 from compress.quantization.calibrate import Histogram as Histogram
+from compress.quantization.calibrate import Images as Images
+from compress.quantization.converted import Converted as Converted
 from compress.quantization.cpu import Scheme as Scheme
 from compress.quantization.ptq import Quantized as Quantized
 from compress.quantization.ptq import quantize_static as quantize_static
@@ -34,8 +36,10 @@ from compress.sparsity.settings import Sparsify as Sparsify
 from compress.sparsity.sparsify import sparsify_weights as sparsify_weights
 from compress.sparsity.step import SparsifiedStep as SparsifiedStep
 from pathlib import Path
+from transfer.data.sources import Data
 from typing import Any
 from typing import Literal
+from zoo.files.model_directory import LoadedModel
 from zoo.progress import Progress
 
 HOMES: dict[str, str]
@@ -43,16 +47,16 @@ __all__: list[str]
 
 
 def cluster(
-    directory: str | Path,
+    directory: str | Path | LoadedModel,
     whole: Cluster | None = None,
     /,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: str | Path | Data,
     seed: int = 0,
     bits: float = 4.0,
     bit_price: float = 0.0,
     epochs: int = 4,
+    out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -65,20 +69,20 @@ def cluster(
     """Let each layer's weights share a few values, more where it is sensitive, and train the values."""
 
 def distill(
-    student: str | Path,
+    student: str | Path | LoadedModel,
     whole: Distill | None = None,
     /,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: str | Path | Data,
+    teacher: str | Path | LoadedModel,
     temperature: float = 4.0,
     weight: float = 0.9,
     features: float = 0.0,
     patience: int = 0,
     seed: int = 0,
-    teacher: str | Path,
     epochs: int | None = None,
     size: int | None = None,
+    out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -91,28 +95,28 @@ def distill(
     """Train a student on labels and on a teacher's answers, and write it to `out`."""
 
 def export(
-    directory: str | Path,
+    directory: str | Path | LoadedModel,
     whole: Export | None = None,
     /,
     *,
     coded: bool = False,
     out: str | Path | None = None,
-    preprocess: str | Path | None = None,
-    classes: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = ...,
     arch: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
     offline: bool = False,
 ) -> ExportedStep:
     """Write model.onnx and deploy/, in the model directory or a new one, and a record in its lineage."""
 
 def prune(
-    directory: str | Path,
+    directory: str | Path | LoadedModel,
     whole: Prune | None = None,
     /,
     *,
-    out: str | Path,
+    data: str | Path | Data | None = None,
     macs: float | None = None,
     latency: float | str | None = None,
     criterion: Any = None,
@@ -130,7 +134,7 @@ def prune(
     recover: int = 8,
     sparse_epochs: int = 0,
     penalty: Literal['group-lasso', 'bn-scale'] = 'group-lasso',
-    data: str | Path | None = None,
+    out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -143,12 +147,11 @@ def prune(
     """Cut channels, measure BatchNorm afresh, train again, and write `out`."""
 
 def quantize(
-    directory: str | Path,
+    directory: str | Path | LoadedModel,
     whole: Quantize | None = None,
     /,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: str | Path | Data,
     seed: int = 0,
     to: Any = 'int8',
     max_drop: float | None = None,
@@ -156,30 +159,31 @@ def quantize(
     bits: int = 8,
     epochs: int = 0,
     keep: Sequence[str] = (),
-    preprocess: str | Path | None = None,
-    classes: str | Path | None = None,
+    out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = ...,
     arch: str | Path | None = None,
+    preprocess: str | Path | None = None,
+    classes: str | Path | None = None,
     offline: bool = False,
 ) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`."""
 
 def sparsify(
-    directory: str | Path,
+    directory: str | Path | LoadedModel,
     whole: Sparsify | None = None,
     /,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: str | Path | Data,
     seed: int = 0,
     density: float | None = None,
     pattern: str | None = None,
     criterion: Any = None,
     ranking: Any = None,
     epochs: int = 12,
+    out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,

@@ -16,10 +16,7 @@ from zoo.progress import Progress
 
 
 def resume(
-    directory: str | Path,
-    *,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    directory: str | Path, *, progress: Progress | None = None, tell: Callable[[str], None] = lambda line: None
 ) -> Any:
     """Go on with the run in DIR.partial/; either name will do.
 

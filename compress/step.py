@@ -1,4 +1,4 @@
-"""A step of compression from one model directory to the next: the skeleton, and what a Python caller gets of it."""
+"""A step of compression, from one network to the next: the skeleton."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -14,57 +14,17 @@ from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.measure import measure, predictor_of
-from transfer.evaluation.metrics import Metrics
+from transfer.result import ModelResult
 from zoo.files.manifest import CHECKPOINTS
 from zoo.files.model_directory import LoadedModel, ModelConfig, save_model
+from zoo.files.program import refuse_program
 from zoo.files.rehearsal import rehearse
 from zoo.progress import Progress
 from zoo.run import Run
 
+R = TypeVar("R", bound=ModelResult)
 LARGE_LOSS = 5.0  # points of accuracy that are told by themselves
 ROUNDING = 1e-9  # of shares of right answers
-
-
-@dataclass(frozen=True)
-class Step:
-    """
-    Attributes:
-        out: the directory that was made.
-        record: of this step, the last of the config's lineage.
-    """
-
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]
-
-    @property
-    def before(self) -> Metrics | None:
-        """Costs and accuracies of the model that the step began with, as far as known."""
-        return Metrics.of(self.record["metrics"]["before"])
-
-    @property
-    def after(self) -> Metrics:
-        found = Metrics.of(self.record["metrics"]["after"])
-        assert found is not None
-        return found
-
-    def lines(self) -> list[str]:
-        """What a person wants to know of it, before `lost`."""
-        return [f"before: {self.before}", f"after:  {self.after}"]
-
-    def lost(self) -> list[str]:
-        """Where the step cost more than 5 points of accuracy, that and what to do; for the last lines."""
-        if not (lost := self.record.get("large_loss")):
-            return []
-        images = {VAL: "validation", TEST: "test"}[lost["part"]]
-        return [
-            f"WARN: {lost['points']:.1f} points fewer of the {images} images are right than {lost['than']}; "
-            f"{lost['advice']}"
-        ]
-
-    def next(self) -> list[list[str | Path]]:
-        """Commands that one would want to type now."""
-        return []
 
 
 @dataclass(frozen=True)
@@ -125,12 +85,14 @@ class Made:
     Attributes:
         before, after: figures beside those that are measured of every model.
         notes: for the record.
+        result: fields of the step's own result.
     """
 
     network: nn.Module
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
     than: tuple[Mapping[str, Any] | None, str] | None = None  # what a large loss is measured from, if not from before
 
 
@@ -138,28 +100,32 @@ def run_step(
     run: Run,
     start: Start,
     work: Callable[[Work], Made],
+    result: type[R],
     *,
     advice: str,
     rehearse_too: Callable[[Path, nn.Module], None] = lambda folder, network: None,
     progress: Progress | None = None,
-) -> tuple[ModelConfig, dict[str, Any]]:
+) -> R:
     """Rehearse, measure, work, measure again, record and save.
 
     Args:
         work: from the model and images to what was made of them.
+        result: what the step gives back.
         advice: what to do where more than 5 points of accuracy were lost.
         rehearse_too: other files that could be found impossible only at the end.
 
-    Returns:
-        The config of what was saved, and the step's record.
+    Raises:
+        UsageError: the model is a program, without layers.
     """
+    refuse_program(start.loaded.model, start.loaded.config.architecture, run.verb)
     if start.source is not None:
         run.data = start.source.record()
     with run.directory() as folder:
         at_work = Work(start, folder, progress)
         config, network = at_work.config, at_work.model if start.rehearsed is None else start.rehearsed
-        rehearse(folder, network, config, run.record(done=False))
-        rehearse_too(folder, network)
+        if run.out is not None:
+            rehearse(folder, network, config, run.record(done=False))
+            rehearse_too(folder, network)
         pixels = at_work.pixels
         before = at_work.measure(at_work.model) if start.measured else None
         made = work(at_work)
@@ -170,7 +136,10 @@ def run_step(
             before=before, after=after, **made.notes, large_loss=large_loss(base, after, advice, than=than)
         )
         seen = None if start.source is None or pixels is None else seen_in(start.source, pixels)
-        return save_model(folder, made.network, config.with_step(record, seen)), record
+        config = config.with_step(record, seen)
+        if run.out is not None:
+            config = save_model(folder, made.network, config)
+        return result(model=made.network, config=config, out=run.out, record=record, **made.result)
 
 
 def large_loss(

@@ -60,7 +60,7 @@ def lenet(tmp_path_factory):
         (A_FIT, {"val": "0.6", "test": 0.5}, "leave something for training"),
         (A_FIT, {"method": "prob"}, "did you mean 'probe'"),
         (A_FIT, {"model": "lenet6"}, "did you mean 'lenet5'"),
-        (A_FIT, {"size": 8}, "lenet5 does not take --size 8"),
+        (A_FIT, {"size": 8}, "lenet5 does not take size 8"),
         (A_FIT, {"model": "mlp", "method": "probe"}, "no pretrained weights"),
         (A_PRUNE, {"macs": 0.0}, "must be above 0 and at most 1"),
         (A_PRUNE, {"macs": 50.0}, "must be above 0 and at most 1"),
@@ -124,9 +124,9 @@ def test_what_shapes_decide(lenet, tmp_path, monkeypatch, verb, arguments, said)
 
 
 def test_files_for_which_there_is_no_place(tmp_path, lenet):
-    with pytest.raises(UsageError, match=r"--save .* is no directory"):
+    with pytest.raises(UsageError, match=r"save .* is no directory"):
         bench([lenet], save=tmp_path / "nowhere" / "bench.json")
-    with pytest.raises(UsageError, match=r"--save .* is a directory"):
+    with pytest.raises(UsageError, match=r"save .* is a directory"):
         bench([lenet], save=tmp_path)
     with pytest.raises(UsageError, match="is no directory of slimzoo"):
         export_coded("timm:resnet18")

@@ -24,7 +24,7 @@ def fenced(language):
     return ["\n" * TEXT.count("\n", 0, block.start(1)) + block[1] for block in blocks]
 
 
-FIRST, *RECIPES = fenced("python")
+FIRST, OWN, *RECIPES = fenced("python")
 TITLES = re.findall(r"^\*\*An? ([a-z ]+)\*\*", TEXT, re.MULTILINE)
 
 
@@ -110,6 +110,25 @@ def folder(tmp_path_factory):
 def test_the_example_ends_with_a_verdict(folder):
     assert "int8" in (folder / "said").read_text(encoding="utf-8")
     assert (folder / "run" / "report.html").exists()
+
+
+def test_the_examples_are_typed(tmp_path):
+    """By the stubs, as strictly as the packages are."""
+    files = []
+    for number, block in enumerate([FIRST, OWN, *RECIPES]):
+        files.append(tmp_path / f"example_{number}.py")
+        files[-1].write_text(block, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", *files],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"MYPYPATH": str(ROOT / "compress")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_own_module_and_what_it_saved(folder):
+    said = run_block(OWN, folder)
+    assert "Sequential-fit-prune-quantize" in said
+    run_block("import slimzoo, torch; slimzoo.load_model('run/own').model(torch.zeros(3, 2, 16, 16))", folder)
 
 
 @pytest.mark.parametrize("block", RECIPES, ids=TITLES)

@@ -1,6 +1,7 @@
 """The stubs are those of the settings as they are, and say what the functions take."""
 
 import inspect
+import re
 
 import pytest
 import stubs
@@ -30,13 +31,14 @@ def test_every_type_that_a_public_function_names_is_public(package):
     public = {**zoo.HOMES, **transfer.HOMES, **compress.HOMES}
     missing = {}
     for name in package.__all__:
-        function = inspect.unwrap(getattr(package, name))
+        function = getattr(package, name)
         if not inspect.isfunction(function):
             continue
         signature = inspect.signature(function)
         said = " ".join([*(str(p.annotation) for p in signature.parameters.values()), str(signature.return_annotation)])
-        for word in stubs.words(said):
-            module = str(getattr(function.__globals__.get(word), "__module__", ""))
+        for word in stubs.words(re.sub(r"'[^']*'", "", said)):  # without the words that a Literal lists
+            known = inspect.unwrap(function).__globals__.get(word)
+            module = str(getattr(known, "__module__", ""))
             if module.partition(".")[0] in ("zoo", "transfer", "compress") and word not in public:
                 missing.setdefault(word, name)
     assert missing == {}

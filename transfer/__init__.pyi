@@ -6,6 +6,7 @@ from pathlib import Path
 from transfer.data.dataset import open_data as open_data
 from transfer.data.loader import LabelledPixels as LabelledPixels
 from transfer.data.loader import load_pixels as load_pixels
+from transfer.data.own_arrays import from_arrays as from_arrays
 from transfer.data.sources import Data as Data
 from transfer.data.split import stratified_split as stratified_split
 from transfer.evaluation.evaluate import Evaluated as Evaluated
@@ -16,12 +17,14 @@ from transfer.fitting.settings import Fit as Fit
 from transfer.fitting.step import Fitted as Fitted
 from transfer.prediction import Prediction as Prediction
 from transfer.prediction import predict as predict
+from transfer.result import StepResult as StepResult
 from transfer.training.batch import TrainingData as TrainingData
 from transfer.training.finetune import Finetuned as Finetuned
 from transfer.training.finetune import finetune as finetune
 from transfer.training.recipe import Recipe as Recipe
 from typing import Any
 from typing import Literal
+from zoo.files.model_directory import LoadedModel
 from zoo.progress import Progress
 
 HOMES: dict[str, str]
@@ -29,13 +32,12 @@ __all__: list[str]
 
 
 def fit(
-    data: str | Path,
+    data: str | Path | Data,
     whole: Fit | None = None,
     /,
     *,
-    out: str | Path,
     seed: int = 0,
-    model: str = 'tf_efficientnet_lite0',
+    model: str | Path | LoadedModel = 'tf_efficientnet_lite0',
     method: Literal['auto', 'prototype', 'probe', 'finetune', 'scratch'] = 'auto',
     time_s: float | str | None = None,
     epochs: int | None = None,
@@ -49,6 +51,7 @@ def fit(
     layout: Literal['auto', 'parts', 'classes'] = 'auto',
     taps: bool = True,
     tensorboard: bool = False,
+    out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,

@@ -16,6 +16,7 @@ HOMES = {
     "count_parameters": "zoo.cost",
     "create_model": "zoo.create",
     "features": "zoo.classifier",
+    "from_module": "zoo.files.own_module",
     "list_models": "zoo.models.registry",
     "load_coded": "zoo.files.coded_file",
     "load_image": "zoo.image",

@@ -15,6 +15,7 @@ from zoo.files.model_directory import LoadedModel as LoadedModel
 from zoo.files.model_directory import ModelConfig as ModelConfig
 from zoo.files.model_directory import load_model as load_model
 from zoo.files.model_directory import save_model as save_model
+from zoo.files.own_module import from_module as from_module
 from zoo.files.predictor import Predictor as Predictor
 from zoo.files.predictor import open_predictor as open_predictor
 from zoo.image import load_image as load_image

@@ -83,10 +83,11 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
 def _card_of_directory(name: str, size: int | None, layers: bool) -> dict[str, Any]:
     """The same of a model as it stands in its directory, cut or not."""
     from zoo.files.model_directory import load_model
+    from zoo.files.program import is_program
 
     loaded = load_model(name)
     architecture = loaded.config.architecture
-    entry = None if ":" in architecture else model_entry(architecture)
+    entry = None if ":" in architecture or is_program(loaded.model) else model_entry(architecture)
     steps = [step["verb"] for step in loaded.config.lineage]
     return {
         "name": name,

@@ -40,8 +40,7 @@ def _forbid_downloads(asked: bool) -> None:
 
 
 Offline = Annotated[
-    bool,
-    typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already."),
+    bool, typer.Option("--offline", callback=_forbid_downloads, help="Download nothing: weights must be here already.")
 ]
 MODEL_HELP = "A model directory, of slimzoo's or timm's, an exported .onnx file, or a file of weights with --arch."
 Arch = Annotated[

@@ -16,16 +16,25 @@ from collections.abc import Iterable
 
 
 class SlimzooError(Exception):
-    """Its text names arguments as Python has them; on the command line they are options, see `argument`."""
+    """Its text is written with the command line's options, and shown to a caller in Python with arguments instead:
+    "another --out" as "another out", and what `argument` made as `rounds=0`. Commands in backticks stay commands.
+    """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return _ARGUMENT.sub(lambda found: found["python"], super().__str__())
+        words = _ARGUMENT.sub(lambda found: found["python"], super().__str__()).split("`")
+        return "`".join(text if i % 2 else _OPTION.sub(_keyword, text) for i, text in enumerate(words))
 
     def on_command_line(self) -> str:
         """The same, with arguments as the command line has them."""
         return _ARGUMENT.sub(lambda found: found["command_line"], super().__str__())
+
+
+def _keyword(option: re.Match[str]) -> str:
+    """What Python calls an option."""
+    name = option[1].replace("-", "_")
+    return f"{name[3:]}=False" if name.startswith("no_") else KEYWORDS.get(name, name)
 
 
 def argument(name: str, value: object = None, *, flag: str | None = None) -> str:
@@ -40,6 +49,8 @@ def argument(name: str, value: object = None, *, flag: str | None = None) -> str
     return f"{_START}{python}{_OR}{command_line}{_END}"
 
 
+KEYWORDS = {"time": "time_s", "set": "settings", "overwrite": "overwrite=True", "runtime": "runtimes"}
+_OPTION = re.compile(r"(?<![\w`-])--([a-z][a-z-]*)")
 _START, _OR, _END = "\ue000", "\ue001", "\ue002"  # that no text has
 _ARGUMENT = re.compile(f"{_START}(?P<python>[^{_OR}]*){_OR}(?P<command_line>[^{_END}]*){_END}")
 
@@ -65,8 +76,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def first_line(error: BaseException) -> str:
-    """Of what another library's error says; its kind, where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Of what an error says, for the text of another; its kind, where it says nothing."""
+    said = str(error.args[0]) if isinstance(error, SlimzooError) and error.args else str(error)
+    return next(iter(said.strip().splitlines()), type(error).__name__)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:

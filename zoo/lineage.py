@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from typing import Any
 
 PACKAGES = ("slimzoo", "torch", "torchvision", "timm", "torch-pruning", "onnx", "onnxruntime", "numpy", "Pillow")
+IN_MEMORY = "in memory: "  # before the name of a model or of data that are in no file
+BUILT_IN = ("digits",)  # data that are meant by the name, also where there is a file of it
 LARGEST_SEED = 2**63 - 1  # which PyTorch takes
 
 
@@ -43,3 +46,14 @@ def step(
         "metrics": {"before": before, "after": after},
         **more,
     }
+
+
+def located(source: Any) -> Any:
+    """What stands in records: a path made absolute, to mean the same from everywhere; names and shares as they are.
+
+    Of a model or of data in memory it is what they say of themselves.
+    """
+    if source is None or isinstance(source, int | float):
+        return source
+    named = str(source)
+    return os.path.abspath(named) if named not in BUILT_IN and os.path.exists(named) else named

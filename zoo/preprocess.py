@@ -12,6 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.errors import UsageError
+
+NO_PICTURES = (
+    "this model takes tensors that its maker prepares, and how pictures become such tensors is not known: give it "
+    "arrays, or name preprocess=slimzoo.Preprocess(...) in slimzoo.from_module"
+)
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -27,7 +33,8 @@ class Preprocess:
         size: (height, width) of what enters the network.
         resize_to: for mode "crop", the short side before the centre of `size` is cut out.
         mode: "squash" resizes the whole image to `size`; "crop" resizes the short side to `resize_to` and cuts out the
-            centre; "pad" fits the whole image into `size` and fills the rest with `background`.
+            centre; "pad" fits the whole image into `size` and fills the rest with `background`; "prepared" does
+            nothing: the caller prepares tensors, of any number of channels, and pictures are refused.
         interpolation: "bilinear" or "bicubic" (a = -0.5), both as Pillow computes them.
         antialias: the filter widens with the scale when shrinking. False is not implemented and is refused.
         mean, std: per channel, for pixels in 0..1. One value means that the network takes grey images.
@@ -39,7 +46,7 @@ class Preprocess:
 
     size: tuple[int, int]
     resize_to: int | None = None
-    mode: Literal["squash", "crop", "pad"] = "squash"
+    mode: Literal["squash", "crop", "pad", "prepared"] = "squash"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     antialias: bool = True
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's, as torchvision uses them
@@ -55,8 +62,8 @@ class Preprocess:
             raise ValueError(f"size={self.size} must be (height, width) in pixels, both at least 1")
         if len(self.background) != 3 or not 0 <= min(self.background) <= max(self.background) <= 255:
             raise ValueError(f"background={self.background} must be red, green and blue, each in 0..255")
-        if self.mode not in ("squash", "crop", "pad"):
-            raise ValueError(f"mode={self.mode!r} must be 'squash', 'crop' or 'pad'")
+        if self.mode not in ("squash", "crop", "pad", "prepared"):
+            raise ValueError(f"mode={self.mode!r} must be 'squash', 'crop', 'pad' or 'prepared'")
         if self.interpolation not in tuple(_RESAMPLING):
             raise ValueError(f"interpolation={self.interpolation!r} must be 'bilinear' or 'bicubic'")
         if not self.antialias:
@@ -67,17 +74,33 @@ class Preprocess:
             )
         if self.resize_to is not None and self.resize_to < max(self.size):
             raise ValueError(f"resize_to={self.resize_to} is smaller than the crop {self.size}")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+        if len(self.mean) != len(self.std) or (len(self.mean) not in (1, 3) and not self.is_prepared):
             raise ValueError(f"mean={self.mean} and std={self.std} must both have 1 or 3 values")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(f"mean={self.mean} and std={self.std} must be finite, std above 0")
+
+    @classmethod
+    def prepared(cls, input_size: tuple[int, int, int]) -> Preprocess:
+        """Of a network whose inputs (C, H, W) are prepared by the caller."""
+        channels, height, width = input_size
+        return cls(size=(height, width), mode="prepared", mean=(0.0,) * channels, std=(1 / 255,) * channels)
+
+    @property
+    def is_prepared(self) -> bool:
+        return self.mode == "prepared"
 
     @property
     def channels(self) -> int:
         return len(self.mean)
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8 RGB of any size to (H, W, C) uint8 of this Preprocess's size and channels."""
+        """(h, w, 3) uint8 RGB of any size to (H, W, C) uint8 of this Preprocess's size and channels.
+
+        Raises:
+            UsageError: the network takes prepared tensors.
+        """
+        if self.is_prepared:
+            raise UsageError(NO_PICTURES)
         picture = Image.fromarray(image)
         if self.channels == 1:
             picture = picture.convert("L")
@@ -104,8 +127,10 @@ class Preprocess:
         filter = _RESAMPLING[self.interpolation]
         return picture.resize((width, picture.height), filter).resize((width, height), filter)
 
-    def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, H, W, C) uint8 to (B, C, H, W) float32, what the network takes."""
+    def normalize(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """(B, H, W, C) uint8, or float32 where they are prepared, to (B, C, H, W) float32, what the network takes."""
+        if self.is_prepared:
+            return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
         mean = np.array(self.mean, dtype=np.float32) * np.float32(255)
         std = np.array(self.std, dtype=np.float32) * np.float32(255)
         return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ class Run:
     Args:
         verb: the step's name.
         arguments: for the record, ready for JSON; they make the same run again.
-        out: the directory to make.
+        out: the directory to make; None works in one that goes away.
         overwrite, resume: see `zoo.files.directory.new_directory`.
         makes: whether it is this process that makes the directory, of several.
 
@@ -31,22 +32,26 @@ class Run:
         verb: str,
         arguments: dict[str, Any],
         *,
-        out: str | Path,
+        out: str | Path | None,
         seed: int = 0,
         overwrite: bool = False,
         resume: bool = False,
         makes: bool = True,
     ) -> None:
-        self.verb, self.arguments, self.out, self.seed = verb, arguments, Path(out), seed
+        self.verb, self.arguments, self.out, self.seed = verb, arguments, None if out is None else Path(out), seed
         self.overwrite, self.resume = overwrite, resume
         self.data: dict[str, Any] | None = None  # what the record says of the images
         self._began = time.monotonic()
-        if makes:
+        if makes and self.out is not None:
             check_free(self.out, overwrite=overwrite, resume=resume)
 
     @contextmanager
     def directory(self) -> Iterator[Path]:
-        """OUT.partial/ to work in; when the block ends well, it becomes OUT."""
+        """OUT.partial/ to work in; when the block ends well, it becomes OUT. Without OUT, a folder that goes away."""
+        if self.out is None:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder)
+            return
         run = {"verb": self.verb, "arguments": self.arguments}
         with new_directory(self.out, run=run, overwrite=self.overwrite, resume=self.resume) as work:
             yield work

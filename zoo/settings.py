@@ -91,7 +91,7 @@ class Option:
         kind: type of one value on the command line: int, float, bool or str.
         required: whether there is no default.
         many: whether it can be given again and again.
-        annotation: its type in Python.
+        annotation: its type in Python, in words where the field gives some.
     """
 
     def __init__(self, name: str, field: FieldInfo) -> None:
@@ -103,7 +103,8 @@ class Option:
         self.flags: tuple[str, ...] = tuple(flags)
         self.metavar: Any = extra.get(METAVAR)
         self.path = bool(extra.get(PATH))
-        self.annotation: Any = field.annotation
+        said = [each for each in field.metadata if isinstance(each, str)]
+        self.annotation: Any = said[0] if said else field.annotation
         choices = [each for each in _alternatives(field.annotation) if each is not types.NoneType]
         self.optional = len(choices) < len(_alternatives(field.annotation))
         first = choices[0]

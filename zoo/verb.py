@@ -2,25 +2,20 @@
 read.
 
 A verb that makes a model directory is a step. Its function takes a source, keywords for its settings, and what all
-steps take; the command of its name takes the same words.
+steps take (zoo/call.py); the command of its name takes the same words.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.lazy import load
 
 if TYPE_CHECKING:
     from zoo.settings import Settings
 
-T = TypeVar("T")
 ADOPTED = ("arch", "preprocess", "classes")  # what weights from elsewhere do not say of themselves
 Presence = Literal["needed", "optional", "none"]
 
@@ -85,71 +80,3 @@ class Step(Verb):
     def load_settings(self) -> type[Settings]:
         found: type[Settings] = load(self.settings)
         return found
-
-    def arguments(
-        self, source: object, settings: Settings, locate: Callable[[Any], Any], *, out: object, **places: object
-    ) -> dict[str, Any]:
-        """What a lineage record keeps, and what `resume` calls the function with.
-
-        Args:
-            locate: makes a path absolute, to mean the same from everywhere.
-            out: the directory to make, which stays as it was named.
-            places: `data`, and whatever else names a place.
-        """
-        named = {self.source: source, **places}
-        return {name: locate(value) for name, value in named.items()} | {"out": str(out)} | settings.arguments(locate)
-
-
-def takes(step: Step) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Give a step's function of (source, settings, ...) keywords for the fields of its settings.
-
-    Callers may hand over the settings whole as a second argument. Weights from elsewhere are adopted on the way, and
-    `offline=True` forbids downloads for the time of the call. Progress and messages are shown where somebody looks, and
-    not with `progress=None`.
-    """
-    settings = step.load_settings()
-
-    def wrap(function: Callable[..., T]) -> Callable[..., T]:
-        parameters = inspect.signature(function).parameters
-
-        @functools.wraps(function)
-        def called(source: Any, given: Settings | None = None, /, *, offline: bool = False, **keywords: Any) -> T:
-            own = {name: keywords.pop(name) for name in settings.model_fields if name in keywords}
-            if "progress" not in keywords:
-                keywords |= {k: v for k, v in _speaking().items() if k in parameters and k not in keywords}
-            if given is None or own:
-                given = settings(**{**({} if given is None else dict(given)), **own})
-            from zoo.pretrained.download import forbidden_downloads
-
-            with forbidden_downloads() if offline else nullcontext():
-                if step.adopt:
-                    source, given = load(step.adopt)(source, given, keywords)
-                return function(source, given, **keywords)
-
-        called.__signature__ = signature(function, step)  # type: ignore[attr-defined]
-        return called
-
-    return wrap
-
-
-def _speaking() -> dict[str, Any]:
-    """On a terminal and in a notebook, what shows the progress and tells a person what to know, unless it is given."""
-    if not (sys.stdout.isatty() or "ipykernel" in sys.modules):
-        return {}
-    from zoo.console import Console
-
-    console = Console()
-    return {"progress": console.progress, "tell": console.say}
-
-
-def signature(function: Callable[..., Any], step: Step) -> inspect.Signature:
-    """The function's own, with keywords for the fields of its settings instead of the settings."""
-    own = inspect.signature(function)
-    first, _, *rest = own.parameters.values()
-
-    def keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-    keywords = [keyword(o.name, o.default, o.annotation) for o in step.load_settings().options()]
-    adopted = [keyword(name, None, str | None) for name in ADOPTED if step.adopt and name not in own.parameters]
-    return own.replace(parameters=[first, *keywords, *rest, *adopted, keyword("offline", False, bool)])

@@ -25,13 +25,15 @@ from compress.benchmark.machine import default_threads, describe_machine, gpu_na
 from compress.benchmark.process import WorkerProcess
 from compress.benchmark.runtimes import OF_CUDA, ONNX_FILE, RUNTIMES, bare_network
 from compress.benchmark.table import Benchmark
+from compress.benchmark.written import written
 from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, ratio_interval
+from transfer.result import StepResult
 from zoo import lineage
 from zoo.disk import check_file
-from zoo.errors import SlimzooError, UsageError, did_you_mean
+from zoo.errors import SlimzooError, UsageError, did_you_mean, first_line
 from zoo.files.elsewhere import is_timm_directory, weights_in
 from zoo.files.manifest import verify_manifest
-from zoo.files.model_directory import is_model_directory
+from zoo.files.model_directory import LoadedModel, is_model_directory
 from zoo.files.onnx_session import ONNX_RUNTIMES
 from zoo.pretrained.upstream import is_upstream
 from zoo.progress import Progress
@@ -55,7 +57,7 @@ class _Row:
 
 
 def bench(
-    models: Sequence[str | Path],
+    models: Sequence[str | Path | LoadedModel | StepResult],
     *,
     runtimes: Sequence[str] | None = None,
     threads: int | None = None,
@@ -69,8 +71,8 @@ def bench(
     """Measure the latency of networks from prepared tensors, all on the same threads.
 
     Args:
-        models: model directories, ONNX files, "timm:NAME" or "torchvision:NAME". The first one's onnxruntime row is the
-            reference.
+        models: model directories, ONNX files, "timm:NAME", "torchvision:NAME", models in memory or results of steps.
+            The first one's onnxruntime row is the reference.
         runtimes: names in RUNTIMES; None measures every one that a model has a file for.
         threads: None is one a physical core.
         batch: images a run.
@@ -92,6 +94,22 @@ def bench(
     """
     save = None if save is None else Path(save)
     inputs = None if inputs is None else Path(inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        places = [written(model, Path(folder, str(number))) for number, model in enumerate(models)]
+        return _bench(places, runtimes, threads, batch, rounds, seconds_per_round, inputs, save, progress)
+
+
+def _bench(
+    models: Sequence[str | Path],
+    runtimes: Sequence[str] | None,
+    threads: int | None,
+    batch: int,
+    rounds: int,
+    seconds_per_round: float,
+    inputs: Path | None,
+    save: Path | None,
+    progress: Progress | None,
+) -> Benchmark:
     _check(models, runtimes, batch, rounds, seconds_per_round, save)
     threads = threads or default_threads()
     machine = describe_machine()  # before the measurement, for the load average
@@ -239,7 +257,7 @@ def _reason_for(row: _Row) -> Any:
         yield
     except Exception as error:
         known = isinstance(error, SlimzooError)
-        row.reason = str(error) if known else f"{type(error).__name__}: {error}"
+        row.reason = first_line(error) if known else f"{type(error).__name__}: {error}"
         row.opened, row.rounds = {}, []
 
 

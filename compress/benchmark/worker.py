@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.runtimes import RUNTIMES, Runtime
-from zoo.errors import SlimzooError, UsageError
+from zoo.errors import SlimzooError, UsageError, first_line
 
 BATCHES = 4  # different inputs, in turn: a runtime that is given one buffer again and again could keep it in its cache
 UNMEASURED = 2  # runs before each measurement: what ran meanwhile has emptied the caches
@@ -156,7 +156,7 @@ def _answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
     try:
         return do[request.pop("do")](**request)
     except Exception as error:  # whatever a runtime raises is this row's reason
-        line = next(iter(str(error).strip().splitlines()), "")
+        line = first_line(error)
         return {"error": line if isinstance(error, SlimzooError) else f"{type(error).__name__}: {line}"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,50 +19,40 @@ from compress.recovery.teacher import taught_by
 from compress.sparsity.dead import remove_dead_units
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.order import in_order_of_weights
-from compress.step import Made, Start, Step, Work, run_step
+from compress.step import Made, Start, Work, run_step
 from compress.verbs import CLUSTER
-from transfer.data.fitted_data import located, open_for
+from transfer.data.fitted_data import open_for
 from transfer.data.parts import Pixels, read_pixels
+from transfer.result import ModelResult
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
+from zoo.call import Call, takes
 from zoo.errors import SlimzooError
 from zoo.files.model_directory import LoadedModel, load_model
 from zoo.files.rehearsal import rehearsal
 from zoo.progress import Progress
-from zoo.run import Run
-from zoo.verb import takes
 
 ADVICE = "more --bits, or more --epochs"
 
 
-@dataclass(frozen=True)
-class ClusteredStep(Step):
+@dataclass(frozen=True, kw_only=True)
+class ClusteredStep(ModelResult):
     def lines(self) -> list[str]:
         after, before = (self.record["metrics"][when] for when in ("after", "before"))
         times = before["size_bytes"] / after["coded_bytes"]
         source = self.record["arguments"]["directory"]
         return [
             *super().lines(),
-            f"{self.out}: " + ", ".join(f"{name} {count} values" for name, count in self.record["values"].items()),
+            f"{self.name}: " + ", ".join(f"{name} {count} values" for name, count in self.record["values"].items()),
             f"coded it takes {after['coded_bytes']:,} bytes, {times:.1f} times fewer than {source}'s weights",
         ]
 
     def next(self) -> list[list[str | Path]]:
-        return [["slimzoo", "export", self.out, "--coded"]]
+        return [["slimzoo", "export", self.name, "--coded"]]
 
 
 @takes(CLUSTER)
-def cluster(
-    directory: str | Path,
-    settings: Cluster,
-    *,
-    data: str | Path,
-    out: str | Path,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> ClusteredStep:
+def cluster(directory: str | Path | LoadedModel, settings: Cluster, call: Call) -> ClusteredStep:
     """Let each layer's weights share a few values, more where it is sensitive, and train the values.
 
     Zeros stay zeros. Of a model that `sparsify` made, channels that no weight feeds or reads go whole first, and the
@@ -71,16 +60,15 @@ def cluster(
     (`export --coded`), whose bytes are recorded; the directory is about as large as before.
 
     Args:
-        directory: a model directory.
+        directory: a model directory, or a model in memory.
         settings: see `Cluster`.
-        data: the data of the fit.
+        call: `data` are those of the fit.
 
     Raises:
         UsageError: too few bits; data of other classes; an int8 model.
         SlimzooError: the sharing or zeros were lost, or the coded file is no smaller than the weights.
     """
-    arguments = CLUSTER.arguments(directory, settings, located, data=data, out=out)
-    run = Run("cluster", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
+    run = call.run()
     loaded = load_model(directory)
     network = _without_dead_units(loaded)
     check_bits(network, settings.bits)
@@ -92,7 +80,7 @@ def cluster(
     def work(at: Work) -> Made:
         assert at.pixels is not None
         assert at.start.source is not None
-        allotted = _allotted(network, loaded, at.pixels, settings.bits, progress, confirm=False)
+        allotted = _allotted(network, loaded, at.pixels, settings.bits, at.progress, confirm=False)
         values = {name: given.values for name, given in allotted.items()}
         recipe = recovery_recipe(at.config, mirror=at.start.source.mirror, epochs=settings.epochs, seed=settings.seed)
         shared = share_weights(
@@ -103,16 +91,15 @@ def cluster(
             bit_price=settings.bit_price,
             loss_fn=taught_by(loaded.model),
             checkpoints=at.checkpoints,
-            progress=progress,
+            progress=at.progress,
         )
         check_zeros(shared, nonzeros(network))
-        coded = _coded_bytes(shared, loaded, directory, progress)
+        coded = _coded_bytes(shared, loaded, directory, at.progress)
         after = {"density": density(shared), "coded_bytes": coded}
         return Made(shared, {"density": density(loaded.model)}, after, _notes(recipe, shared, values))
 
-    start = Start(loaded, open_for(loaded.config, data), rehearsed=network)
-    found = run_step(run, start, work, advice=ADVICE, rehearse_too=rehearse_coded, progress=progress)
-    return ClusteredStep(run.out, *found)
+    start = Start(loaded, open_for(loaded.config, call.data), rehearsed=network)
+    return run_step(run, start, work, ClusteredStep, advice=ADVICE, rehearse_too=rehearse_coded, progress=call.progress)
 
 
 @dataclass(frozen=True)
@@ -140,15 +127,8 @@ class Explained:
         return {"tensors": {name: vars(tensor) for name, tensor in self.tensors.items()}}
 
 
-@takes(CLUSTER)
-def explain(
-    directory: str | Path,
-    settings: Cluster,
-    *,
-    data: str | Path,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Explained:
+@takes(CLUSTER, writes=False)
+def explain(directory: str | Path | LoadedModel, settings: Cluster, call: Call) -> Explained:
     """How many values `cluster` would give each tensor, and what that costs; nothing is written.
 
     Raises:
@@ -157,16 +137,16 @@ def explain(
     loaded = load_model(directory)
     network = _without_dead_units(loaded)
     check_bits(network, settings.bits)
-    pixels = read_pixels(open_for(loaded.config, data), loaded.config.preprocess, progress)
-    return Explained(_allotted(network, loaded, pixels, settings.bits, progress, confirm=True))
+    pixels = read_pixels(open_for(loaded.config, call.data), loaded.config.preprocess, call.progress)
+    return Explained(_allotted(network, loaded, pixels, settings.bits, call.progress, confirm=True))
 
 
-def _coded_bytes(shared: nn.Module, loaded: LoadedModel, directory: str | Path, progress: Progress | None) -> int:
+def _coded_bytes(shared: nn.Module, loaded: LoadedModel, name: object, progress: Progress | None) -> int:
     coded = len(encode(shared, loaded.config, progress))
     plain = sum(tensor.numel() * tensor.element_size() for tensor in loaded.model.state_dict().values())
     if coded >= plain:
         raise SlimzooError(
-            f"{directory}: coded, its shared weights take {coded:,} bytes, no fewer than the {plain:,} of the weights; "
+            f"{name}: coded, its shared weights take {coded:,} bytes, no fewer than the {plain:,} of the weights; "
             "ask for fewer --bits"
         )
     return coded

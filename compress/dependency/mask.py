@@ -25,6 +25,27 @@ def mask_(model: nn.Module, groups: Iterable[Group], keeps: Iterable[Indices]) -
     as the cut one does. Numbers that the forward derives from a width are those of the whole network, which is what a
     cut restores.
     """
+    normalized = silence_(model, groups, keeps)
+    if not normalized:
+        return
+    running: list[_KeptNorms] = []
+
+    def enter(*_: Any) -> None:
+        running.append(_KeptNorms(normalized).__enter__())  # type: ignore[no-untyped-call]
+
+    def leave(*_: Any) -> None:
+        running.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    model.register_forward_pre_hook(enter)
+    model.register_forward_hook(leave, always_call=True)
+
+
+def silence_(model: nn.Module, groups: Iterable[Group], keeps: Iterable[Indices]) -> dict[int, Tensor]:
+    """Zero every number of each slice of each lost channel, and leave no hook on the model.
+
+    Returns:
+        For the addresses of weights of norms, which take moments over masked channels too, those that they keep.
+    """
     groups = tuple(groups)
     kept = flags(groups, tuple(keeps))
     normalized: dict[int, Tensor] = {}
@@ -39,18 +60,7 @@ def mask_(model: nn.Module, groups: Iterable[Group], keeps: Iterable[Indices]) -
             normalized[tensor.data_ptr()] = torch.from_numpy(np.flatnonzero(~dims[0]))
         elif 1 in dims and seen_by_norms:
             normalized[tensor.data_ptr()] = torch.from_numpy(~dims[1]).repeat_interleave(tensor[0, 0].numel())
-    if not normalized:
-        return
-    running: list[_KeptNorms] = []
-
-    def enter(*_: Any) -> None:
-        running.append(_KeptNorms(normalized).__enter__())  # type: ignore[no-untyped-call]
-
-    def leave(*_: Any) -> None:
-        running.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
-
-    model.register_forward_pre_hook(enter)
-    model.register_forward_hook(leave, always_call=True)
+    return normalized
 
 
 class _KeptNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]

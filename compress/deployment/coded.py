@@ -23,6 +23,7 @@ from zoo.files.directory import check_addable
 from zoo.files.elsewhere import is_timm_directory
 from zoo.files.manifest import replace_files
 from zoo.files.model_directory import CODED, CONFIG, LoadedModel, ModelConfig, load_model
+from zoo.files.program import PROGRAM
 from zoo.files.surgery import surgery_between
 from zoo.pretrained.upstream import is_upstream
 from zoo.progress import Progress
@@ -108,6 +109,11 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
     began = time.monotonic()
     loaded = load_model(directory)
     check_addable(directory)
+    if (directory / PROGRAM).is_file():
+        raise UsageError(
+            f"{directory} holds {loaded.config.architecture}, a module of your own, and a coded file names a network "
+            "that slimzoo can build: `slimzoo export` writes it as ONNX"
+        )
     content = encode(loaded.model, loaded.config, progress)
     check_decodes(content, loaded)
     size = sum(t.numel() * t.element_size() for t in loaded.model.state_dict().values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-import zoo.image
 from compress.deployment.coded import export_coded
 from compress.deployment.float_model import FloatModel, is_onnx_file, open_float_model
+from compress.deployment.onnx_result import files_of, run_without_slimzoo
 from compress.deployment.parity import compare
 from compress.deployment.settings import Export
 from compress.graph import preprocessing
 from compress.graph.card import KEY, card
 from compress.graph.network import FP32_TOLERANCE
-from compress.step import Step
 from compress.verbs import EXPORT
 from transfer.data.fitted_data import reopen
 from transfer.data.split import TEST, TRAIN, VAL
+from transfer.result import StepResult
 from zoo import lineage
+from zoo.call import Call, takes
 from zoo.disk import json_bytes, write_json
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.adopt import is_adopted
@@ -35,6 +35,7 @@ from zoo.files.model_directory import (
     CODED,
     CONFIG,
     ONNX,
+    LoadedModel,
     ModelConfig,
     is_model_directory,
     is_own_directory,
@@ -45,10 +46,8 @@ from zoo.files.onnx_file import load_onnx
 from zoo.files.predictor import OnnxPredictor
 from zoo.pretrained.upstream import is_upstream
 from zoo.progress import Progress
-from zoo.verb import takes
 
 PARITY_IMAGES = 64
-DEPLOY, INFER = "deploy", "infer.py"
 
 
 def finish(
@@ -67,34 +66,41 @@ def finish(
     return model
 
 
-def deployment(model: bytes) -> dict[str, bytes]:
-    """What runs the file without slimzoo, by name: on onnxruntime, NumPy and Pillow alone."""
-    here, image = Path(__file__).with_name(INFER), Path(zoo.image.__file__)
-    return {
-        f"{DEPLOY}/{ONNX}": model,
-        f"{DEPLOY}/{INFER}": here.read_bytes(),
-        f"{DEPLOY}/{image.name}": image.read_bytes(),
-    }
-
-
 def network_of(path: str | Path) -> onnx.ModelProto:
     """The network inside an exported file, without preprocessing: what is quantized and timed."""
     return preprocessing.network_of(load_onnx(path))
 
 
-@dataclass(frozen=True)
-class ExportedStep(Step):
+@dataclass(frozen=True, kw_only=True)
+class ExportedStep(StepResult):
     """
     Attributes:
-        file: the exported one.
+        content: of the exported file.
+        coded: whether that is a coded file, model.slim, and no ONNX.
+        loaded: the model that was exported, where torch has it.
     """
 
-    file: Path
+    content: bytes
+    coded: bool = False
+    loaded: LoadedModel | None = None
+
+    @property
+    def onnx(self) -> onnx.ModelProto:
+        """The model, from images (bytes, or tensors where they are prepared) to logits and probabilities."""
+        return onnx.load_from_string(self.content)
+
+    @property
+    def file(self) -> Path:
+        """The exported one."""
+        return Path(self.name, CODED if self.coded else ONNX)
+
+    def write(self, folder: Path) -> None:
+        _write(folder, self.loaded, self.config, files_of(self.content, self.config))
 
     def lines(self) -> list[str]:
         record = self.record
         size = record["metrics"]["after"]["size_bytes"]
-        if self.file.name == CODED:
+        if self.coded:
             before = record["metrics"]["before"]["size_bytes"]
             times = f"{before / size:.1f} times smaller than the weights"
             return [f"{self.file}: {size:,} bytes, {times}; every bit is the same"]
@@ -107,23 +113,13 @@ class ExportedStep(Step):
         ]
 
     def next(self) -> list[list[str | Path]]:
-        if self.file.name == CODED:
+        if self.coded:
             return [["slimzoo", "predict", self.file, "IMAGE"]]
-        return [["python", self.out / DEPLOY / INFER, "IMAGE"], ["slimzoo", "bench", self.out]]
+        return [*run_without_slimzoo(self.name, self.config), ["slimzoo", "bench", self.name]]
 
 
 @takes(EXPORT)
-def export(
-    directory: str | Path,
-    settings: Export,
-    *,
-    out: str | Path | None = None,
-    preprocess: str | Path | None = None,
-    classes: str | Path | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> ExportedStep:
+def export(directory: str | Path | LoadedModel, settings: Export, call: Call) -> ExportedStep:
     """Write model.onnx and deploy/, in the model directory or a new one, and a record in its lineage.
 
     deploy/ is a copy of the file with a script that runs it without slimzoo, on onnxruntime, NumPy and Pillow. The file
@@ -134,7 +130,6 @@ def export(
         directory: a model directory, to which the files are added; or "timm:NAME", "torchvision:NAME" or a float32
             ONNX file, of which `out` becomes a model directory.
         settings: see `Export`.
-        preprocess, classes: of an ONNX file from elsewhere, see `compress.deployment.float_model.open_float_model`.
 
     Raises:
         UsageError: the directory's model is an ONNX file already; no `out` where one is needed, or one where it is not;
@@ -142,49 +137,64 @@ def export(
         SlimzooError: the exported file gives other logits than the model; nothing is written.
     """
     if settings.coded:
-        if out or preprocess or classes:
-            raise UsageError("--coded adds model.slim to a model directory: it takes no --out and no --preprocess")
-        config, record = export_coded(directory, progress=progress)
-        return ExportedStep(Path(directory), config, record, Path(directory, CODED))
-    began = time.monotonic()
+        return _coded(directory, call)
+    began, out = time.monotonic(), call.out
     anew = _is_made_anew(directory, out)
-    places = (("directory", directory), ("out", out), ("preprocess", preprocess), ("classes", classes))
-    arguments = {name: str(value) for name, value in places if value is not None}
-    if out is not None:
-        check_free(Path(out), overwrite=overwrite)
-    elif is_model_directory(Path(directory)):
-        if read_config(Path(directory)).primary == ONNX:
-            raise UsageError(f"{directory} is an ONNX model already: {Path(directory, ONNX)}")
-        check_addable(Path(directory))
-    _tell(progress, "exporting", 0)
-    model = open_float_model(directory, preprocess=preprocess, classes=classes)
-    content, parity = _compared(model, progress)
+    places = {"directory": directory, "out": out, "preprocess": call.preprocess, "classes": call.classes}
+    arguments = {name: str(value) for name, value in places.items() if value is not None}
+    _check_place(directory, call)
+    _tell(call.progress, "exporting", 0)
+    model = open_float_model(directory, preprocess=call.preprocess, classes=call.classes)
+    content, parity = _compared(model, call.progress)
     after = {**(model.costs if anew else {}), "size_bytes": len(content)}
     seconds, notes = time.monotonic() - began, model.notes or {}
     record = lineage.step(EXPORT.name, arguments, seed=0, seconds=seconds, after=after, parity=parity, **notes)
     config = model.config.with_step(record)
-    files = {ONNX: content, **deployment(content)}
-    if out is None:
+    files, made = files_of(content, config), {"verb": EXPORT.name, "arguments": arguments}
+    if out is not None:
+        with new_directory(Path(out), run=made, overwrite=call.overwrite) as work:
+            _write(work, model.loaded, config, files)
+    elif not isinstance(directory, LoadedModel):
+        out = directory
         replace_files(Path(directory), {CONFIG: json_bytes(config.to_json()), **files})
-    else:
-        with new_directory(Path(out), run={"verb": EXPORT.name, "arguments": arguments}, overwrite=overwrite) as work:
-            _write(work, model, config, files)
-    place = Path(directory if out is None else out)
-    return ExportedStep(place, config, record, place / ONNX)
+    place = None if out is None else Path(out)
+    return ExportedStep(out=place, config=config, record=record, content=content, loaded=model.loaded)
 
 
-def _write(work: Path, model: FloatModel, config: ModelConfig, files: dict[str, bytes]) -> None:
-    if model.loaded is None:
+def _coded(directory: str | Path | LoadedModel, call: Call) -> ExportedStep:
+    if call.out or call.preprocess or call.classes:
+        raise UsageError("--coded adds model.slim to a model directory: it takes no --out and no --preprocess")
+    if isinstance(directory, LoadedModel):
+        raise UsageError("--coded adds model.slim to a model directory, and this model is in memory: save it first")
+    config, record = export_coded(directory, progress=call.progress)
+    content = Path(directory, CODED).read_bytes()
+    return ExportedStep(out=Path(directory), config=config, record=record, content=content, coded=True)
+
+
+def _check_place(directory: str | Path | LoadedModel, call: Call) -> None:
+    """Refuse, before any work, a directory that is taken or cannot be added to."""
+    if call.out is not None:
+        check_free(Path(call.out), overwrite=call.overwrite)
+    elif not isinstance(directory, LoadedModel) and is_model_directory(Path(directory)):
+        if read_config(Path(directory)).primary == ONNX:
+            raise UsageError(f"{directory} is an ONNX model already: {Path(directory, ONNX)}")
+        check_addable(Path(directory))
+
+
+def _write(work: Path, loaded: LoadedModel | None, config: ModelConfig, files: dict[str, bytes]) -> None:
+    if loaded is None:
         write_json(work / CONFIG, config.to_json())
     else:
-        save_model(work, model.loaded.model, config)
-    (work / DEPLOY).mkdir()
+        save_model(work, loaded.model, config)
     for name, part in files.items():
+        (work / name).parent.mkdir(exist_ok=True)
         (work / name).write_bytes(part)
 
 
-def _is_made_anew(directory: str | Path, out: str | Path | None) -> bool:
+def _is_made_anew(directory: str | Path | LoadedModel, out: str | Path | None) -> bool:
     """Whether a new directory is made, which wants a name; one of ours is added to."""
+    if isinstance(directory, LoadedModel):
+        return True
     own = is_own_directory(Path(directory)) and not is_adopted(Path(directory))
     anew = is_upstream(directory) or is_onnx_file(directory) or (not own and is_model_directory(Path(directory)))
     if anew and out is None:
@@ -216,7 +226,7 @@ def in_memory(model: onnx.ModelProto) -> OnnxPredictor:
     return OnnxPredictor(model.SerializeToString())
 
 
-def parity_images(config: ModelConfig) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]], str]:
+def parity_images(config: ModelConfig) -> tuple[NDArray[Any], list[NDArray[np.uint8]], str]:
     """Up to 64 images at the network's size, the first few as they come, and "real" or "noise"."""
     data = reopen(config.lineage)
     if data is not None:
@@ -225,6 +235,9 @@ def parity_images(config: ModelConfig) -> tuple[NDArray[np.uint8], list[NDArray[
         raw = [data.read(int(i)) for i in chosen]
         return np.stack([config.preprocess.resize(image) for image in raw]), raw[:8], "real"
     rng = np.random.default_rng(0)
+    if config.preprocess.is_prepared:
+        shape = (PARITY_IMAGES, *config.preprocess.size, config.preprocess.channels)
+        return rng.standard_normal(shape, dtype=np.float32), [], "noise"
     noise = rng.integers(0, 256, (PARITY_IMAGES, *config.preprocess.size, 3), dtype=np.uint8)
     return np.stack([config.preprocess.resize(image) for image in noise]), list(noise[:8]), "noise"
 

@@ -76,7 +76,7 @@ def is_onnx_file(source: str | Path) -> bool:
 
 
 def open_float_model(
-    source: str | Path, *, preprocess: str | Path | None = None, classes: str | Path | None = None
+    source: str | Path | LoadedModel, *, preprocess: str | Path | None = None, classes: str | Path | None = None
 ) -> FloatModel:
     """Open a model directory, "timm:NAME" or "torchvision:NAME", or a float32 ONNX file.
 
@@ -89,16 +89,17 @@ def open_float_model(
             `preprocess`, or anything else with it, since it says that itself.
         SlimzooError: a damaged file, or one that is no image classifier.
     """
-    if is_onnx_file(source):
-        return _from_file(Path(source), preprocess, classes)
-    _refuse_descriptions(source, preprocess, classes)
-    directory = Path(source)
-    if not is_upstream(source) and is_model_directory(directory) and (config := read_config(directory)).primary == ONNX:
-        return _from_ours(load_onnx(directory / ONNX), directory / ONNX, config)
+    if not isinstance(source, LoadedModel):
+        if is_onnx_file(source):
+            return _from_file(Path(source), preprocess, classes)
+        _refuse_descriptions(source, preprocess, classes)
+        directory, ours = Path(source), not is_upstream(source) and is_model_directory(Path(source))
+        if ours and (config := read_config(directory)).primary == ONNX:
+            return _from_ours(load_onnx(directory / ONNX), directory / ONNX, config)
     loaded = load_model(source)
     network = export_network(loaded.model, loaded.config.input_size)
     config = loaded.config
-    if config.classes is None and "num_classes" not in config.model_args and is_upstream(source):
+    if config.classes is None and "num_classes" not in config.model_args and is_upstream(config.architecture):
         outputs = network.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
         config = replace(config, model_args={**config.model_args, "num_classes": outputs})
     return FloatModel(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.teacher import Translation, train_student
 from compress.sparsity.lineage import is_sparse
-from compress.step import Made, Start, Step, Work, run_step
+from compress.step import Made, Start, Work, run_step
 from compress.verbs import DISTILL
-from transfer.data.fitted_data import located, open_for, reopen
+from transfer.data.fitted_data import open_for, reopen
 from transfer.data.parts import read_pixels
 from transfer.data.sources import Data
 from transfer.data.split import TRAIN
@@ -26,67 +25,56 @@ from transfer.evaluation.metrics import Metrics
 from transfer.fitting.recipe import recipe_for
 from transfer.fitting.settings import Method
 from transfer.fitting.start import check, start
+from transfer.result import ModelResult
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
+from zoo.call import Call, takes
 from zoo.errors import UsageError
 from zoo.files.model_directory import LoadedModel, ModelConfig, is_model_directory, load_model, read_config
 from zoo.pretrained.weights import WEIGHTS
 from zoo.progress import Progress
-from zoo.run import Run
-from zoo.verb import takes
 
 ADVICE = "more --epochs, or a larger student"
 
 
-@dataclass(frozen=True)
-class DistilledStep(Step):
+@dataclass(frozen=True, kw_only=True)
+class DistilledStep(ModelResult):
     def lines(self) -> list[str]:
         teacher, after = self.record["teacher"], self.record["metrics"]["after"]
         shares = [after[key] / teacher[key] for key in ("macs", "params")]
         return [
             f"teacher: {Metrics.of(teacher)}",
             f"student: {self.after}",
-            f"{self.out}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters",
+            f"{self.name}: {shares[0]:.1%} of its teacher's MACs, {shares[1]:.1%} of the parameters",
         ]
 
     def next(self) -> list[list[str | Path]]:
         teacher = self.record["arguments"]["teacher"]
-        return [["slimzoo", "export", self.out], ["slimzoo", "bench", teacher, self.out]]
+        return [["slimzoo", "export", self.name], ["slimzoo", "bench", teacher, self.name]]
 
 
 @takes(DISTILL)
-def distill(
-    student: str | Path,
-    settings: Distill,
-    *,
-    data: str | Path,
-    out: str | Path,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> DistilledStep:
+def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) -> DistilledStep:
     """Train a student on labels and on a teacher's answers, and write it to `out`.
 
     Args:
         student: a model directory of the same classes, or the name of a model, which starts from its pretrained weights
             where it has some and from random ones otherwise.
         settings: see `Distill` and `Distillation`.
-        data: what the teacher was fitted to; trained on are the images that it was trained on.
+        call: `data` are what the teacher was fitted to; trained on are the images that it was trained on.
 
     Raises:
         UsageError: other classes, an int8 model, a student fitted on another split of the data.
         SlimzooError: see `finetune`.
     """
-    arguments = DISTILL.arguments(student, settings, located, data=data, out=out)
-    run = Run("distill", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
+    run, data = call.run(), call.data
     master = load_model(settings.teacher)
     _check_student(student, settings.size, master.config)
     source = open_for(master.config, data)
     torch.manual_seed(settings.seed)
-    network, config, trained_before = _student(student, data, source, settings.size, progress)
+    network, config, trained_before = _student(student, data, source, settings.size, call.progress)
     Translation(config.preprocess, master.config.preprocess)
-    fitted = is_model_directory(Path(student))
+    fitted = _is_trained(student)
 
     def work(at: Work) -> Made:
         assert at.pixels is not None
@@ -101,13 +89,13 @@ def distill(
         )
         trained = _taught(at, replace(recipe, patience=settings.patience), master, settings)
         alike = config.preprocess == master.config.preprocess
-        seen = at.pixels if alike else read_pixels(source, master.config.preprocess, progress)
-        its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, progress)
+        seen = at.pixels if alike else read_pixels(source, master.config.preprocess, at.progress)
+        its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, at.progress)
         than = None if fitted else (its, "by its teacher")
         return Made(trained, notes={"teacher": its, "recipe": recipe.to_dict()}, than=than)
 
     begun = Start(LoadedModel(network, config), source, measured=fitted)
-    return DistilledStep(run.out, *run_step(run, begun, work, advice=ADVICE, progress=progress))
+    return run_step(run, begun, work, DistilledStep, advice=ADVICE, progress=call.progress)
 
 
 def _taught(at: Work, recipe: Recipe, master: LoadedModel, how: Distillation) -> nn.Module:
@@ -131,12 +119,18 @@ def _taught(at: Work, recipe: Recipe, master: LoadedModel, how: Distillation) ->
     return trained
 
 
-def _check_student(student: str | Path, size: int | None, teacher: ModelConfig) -> None:
+def _is_trained(student: str | Path | LoadedModel) -> bool:
+    """Whether it comes with weights of its own, and is no name."""
+    return isinstance(student, LoadedModel) or is_model_directory(Path(student))
+
+
+def _check_student(student: str | Path | LoadedModel, size: int | None, teacher: ModelConfig) -> None:
     """Refuse, before any image is read, a student that is not for these classes or not of this size."""
-    if not is_model_directory(Path(student)):
+    if not isinstance(student, LoadedModel) and not _is_trained(student):
         check(str(student), _method(student), size)
         return
-    classes = read_config(Path(student)).classes or ()
+    config = student.config if isinstance(student, LoadedModel) else read_config(Path(student))
+    classes = config.classes or ()
     if classes != teacher.classes:
         raise UsageError(
             f"{student} has the classes {', '.join(classes[:4])}, its teacher "
@@ -152,26 +146,30 @@ def _method(student: str | Path) -> Method:
 
 
 def _student(
-    student: str | Path, data: str | Path, source: Data, size: int | None, progress: Progress | None
+    student: str | Path | LoadedModel,
+    data: str | Path | Data,
+    source: Data,
+    size: int | None,
+    progress: Progress | None,
 ) -> tuple[nn.Module, ModelConfig, bool]:
     """The network to train, its config, and whether it has learned something already."""
-    if not is_model_directory(Path(student)):
+    if not isinstance(student, LoadedModel) and not _is_trained(student):
         network, config = start(str(student), source, _method(student), size, progress)
         return network, config, _method(student) == "finetune"
     loaded = load_model(student)
     if _judged_by_its_own(loaded.config, data, source):
         raise UsageError(
-            f"{student} was fitted to another split of {data} than its teacher, so that images it was trained on would "
-            "judge it: fit it again with the teacher's --val, --test and --seed"
+            f"{student} was fitted to another split of {data} than its teacher, so that images it was trained "
+            "on would judge it: fit it again with the teacher's --val, --test and --seed"
         )
     return loaded.model, loaded.config, True
 
 
-def _judged_by_its_own(student: ModelConfig, data: str | Path, source: Data) -> bool:
+def _judged_by_its_own(student: ModelConfig, data: str | Path | Data, source: Data) -> bool:
     """Whether held-out images of the teacher's are among those that the student was trained on."""
     if student.seen is not None:
         held_out = np.flatnonzero(source.parts != TRAIN).tolist()
         own = set(source.hashes[i] for i in source.indices(TRAIN))  # a copy in two parts is the data's way
         return any(student.seen.part_of(source.hashes[i]) == TRAIN and source.hashes[i] not in own for i in held_out)
-    again = reopen(student.lineage, data)
+    again = None if isinstance(data, Data) else reopen(student.lineage, data)
     return again is not None and again.fingerprint() != source.fingerprint()

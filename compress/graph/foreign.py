@@ -17,12 +17,7 @@ from onnx import TensorProto, helper, inliner
 from compress.graph.free_batch import expand_stored_parts_, free_reshapes_, set_batch_free_
 from compress.graph.interface import declare_, drop_idle_inputs_, flatten_, image_size_, strip_softmax_
 from compress.graph.network import BATCHES, FP32_TOLERANCE, OPSET, name_layers_
-from compress.graph.operators import (
-    check_float,
-    check_loops,
-    check_standard,
-    plain_gemms_,
-)
+from compress.graph.operators import check_float, check_loops, check_standard, plain_gemms_
 from compress.graph.run import FAILED
 from compress.graph.runnable import Prepared, Runnable
 from compress.graph.simplify import at_opset, opset_of, rename_, simplified, store_constants_

@@ -25,12 +25,16 @@ AROUND = (PREFIX, "postprocess/")
 def with_preprocessing(network: onnx.ModelProto, preprocess: Preprocess) -> onnx.ModelProto:
     """The network with preprocessing before it: its input becomes "pixels", uint8 (batch, height, width, 3).
 
+    Of a network that takes prepared tensors it is the network itself.
+
     Resizing is ONNX's Resize with antialias (cubic coefficient -0.5, weights outside the image left out), rows before
     columns and each rounded to 8-bit levels, as `Preprocess` has Pillow do it: they differ by at most 1 level, where
     Pillow's fixed-point weights round the other way.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network)
+    if preprocess.is_prepared:
+        return model
     builder = _Builder()
     builder.build(preprocess)
     nodes = [*builder.nodes, *model.graph.node]
@@ -64,20 +68,23 @@ def network_of(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [node for node in graph.node if not node.name.startswith(AROUND)]
     if len(kept) == len(graph.node):
         return network
-    channels, height, width = _input_shape(model)
+    shape = _input_shape(model)
     initializers = [tensor for tensor in graph.initializer if not tensor.name.startswith(PREFIX)]
     outputs = [value for value in graph.output if value.name != PROBABILITIES]
     for field, values in ((graph.node, kept), (graph.initializer, initializers), (graph.output, outputs)):
         del field[:]
         field.extend(values)
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", channels, height, width]))
+    if shape is not None:
+        del graph.input[:]
+        graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *shape]))
     return network
 
 
-def _input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """(C, H, W), by the last of the preprocessing's shapes."""
-    shape = next(tensor for tensor in model.graph.initializer if tensor.name == PREFIX + SIZED)
+def _input_shape(model: onnx.ModelProto) -> tuple[int, int, int] | None:
+    """(C, H, W), by the last of the preprocessing's shapes; None where there is no preprocessing."""
+    shape = next((tensor for tensor in model.graph.initializer if tensor.name == PREFIX + SIZED), None)
+    if shape is None:
+        return None
     _, channels, height, width = numpy_helper.to_array(shape).tolist()
     return channels, height, width
 

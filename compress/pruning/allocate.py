@@ -119,13 +119,7 @@ def allocate(
 
 
 def allocate_by_loss(
-    grouping: Grouping,
-    scores: Scores,
-    losses: Losses,
-    *,
-    share: float,
-    cost: Cost | None = None,
-    power: float = POWER,
+    grouping: Grouping, scores: Scores, losses: Losses, *, share: float, cost: Cost | None = None, power: float = POWER
 ) -> list[Indices]:
     """The widths that lose least: again and again the cut that loses least for what it saves, until the cost is met.
 

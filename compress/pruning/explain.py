@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from compress.pruning.structured import Pruned
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.data.parts import read_pixels
-from zoo.files.model_directory import load_model
-from zoo.progress import Progress
-from zoo.verb import takes
+from zoo.call import Call, takes
+from zoo.files.model_directory import LoadedModel, load_model
 
 
 @dataclass(frozen=True)
@@ -80,37 +78,30 @@ class Explained:
         }
 
 
-@takes(PRUNE)
-def explain(
-    directory: str | Path,
-    settings: Prune,
-    *,
-    data: str | Path | None = None,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Explained:
+@takes(PRUNE, writes=False)
+def explain(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> Explained:
     """What `prune` would cut first.
 
     Args:
-        tell: told at once what stays whole and why, since that is why a budget cannot be met.
+        call: it tells at once what stays whole and why, since that is why a budget cannot be met.
 
     Raises:
         see `prune`.
     """
-    settings.check_images(data is not None)
+    settings.check_images(call.data is not None)
     loaded = load_model(directory)
     grouping = grouping_of(loaded.model, loaded.config, settings)
     told = describe_whole(grouping.whole)
     for line in told:
-        tell(line)
+        call.tell(line)
     trial_of(loaded, settings, grouping)
     pixels = None
-    if data is not None:
-        pixels = read_pixels(open_for(loaded.config, data), loaded.config.preprocess, progress)
-    pruned = Cutter(loaded, pixels, settings, seed=settings.seed, progress=progress).cut(loaded.model)
+    if call.data is not None:
+        pixels = read_pixels(open_for(loaded.config, call.data), loaded.config.preprocess, call.progress)
+    pruned = Cutter(loaded, pixels, settings, seed=settings.seed, progress=call.progress).cut(loaded.model)
     for line in pruned.notes:
         if line not in told:
-            tell(line)
+            call.tell(line)
     table = latency_table(
         loaded.model,
         loaded.config.input_size,
@@ -118,7 +109,7 @@ def explain(
         threads=settings.threads,
         round_to=settings.round_to,
         floor=settings.floor,
-        progress=progress,
+        progress=call.progress,
     )
     keeps = [cut.keep for cut in pruned.cuts]
     return Explained(

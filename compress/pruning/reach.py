@@ -16,12 +16,7 @@ from compress.pruning.structured import Pruned, accepted, cut_channels, scored
 
 
 def trial_cut(
-    network: nn.Module,
-    input_size: tuple[int, int, int],
-    grouping: Grouping,
-    choice: Choice,
-    *,
-    measures: bool = True,
+    network: nn.Module, input_size: tuple[int, int, int], grouping: Grouping, choice: Choice, *, measures: bool = True
 ) -> Pruned:
     """A cut of the first round's size, by magnitudes: what the pruned model will look like, whatever images say.
 

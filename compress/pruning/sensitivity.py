@@ -37,12 +37,7 @@ class Sensitivity:
         return cls(scene.network, images, scene.preprocess, progress=scene.progress)
 
     def __init__(
-        self,
-        model: nn.Module,
-        images: LabelledPixels,
-        preprocess: Preprocess,
-        *,
-        progress: Progress | None = None,
+        self, model: nn.Module, images: LabelledPixels, preprocess: Preprocess, *, progress: Progress | None = None
     ) -> None:
         self.model, self.images, self.preprocess, self.progress = model, few_of(images), preprocess, progress
 

@@ -21,24 +21,23 @@ from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import recovery_recipe
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
-from compress.step import Made, Start, Step, Work, run_step
+from compress.step import Made, Start, Work, run_step
 from compress.verbs import PRUNE
-from transfer.data.fitted_data import located, open_for
+from transfer.data.fitted_data import open_for
+from transfer.result import ModelResult
 from transfer.training.finetune import AfterStep, TrainingData, finetune
+from zoo.call import Call, takes
 from zoo.cost import count_parameters
 from zoo.errors import UsageError
 from zoo.files.model_directory import LoadedModel, load_model
 from zoo.ghost import copy_of
-from zoo.progress import Progress
-from zoo.run import Run
-from zoo.verb import takes
 
 DECIDED = "cut.json"
 ADVICE = "more epochs with --recover, or a larger --macs or --latency"
 
 
-@dataclass(frozen=True)
-class PrunedStep(Step):
+@dataclass(frozen=True, kw_only=True)
+class PrunedStep(ModelResult):
     """
     Attributes:
         pruned: what the last round cut.
@@ -55,54 +54,41 @@ class PrunedStep(Step):
             )
         before, after = (self.record["metrics"][when] for when in ("before", "after"))
         shares = [after[key] / before[key] for key in ("macs", "params")]
-        return [*found, f"{self.out}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters"]
+        return [*found, f"{self.name}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters"]
 
     def next(self) -> list[list[str | Path]]:
         given = self.record["arguments"]
         return [
-            ["slimzoo", "quantize", self.out, "--data", given["data"] or "DATA", "--out", f"{self.out}-int8"],
-            ["slimzoo", "export", self.out],
-            ["slimzoo", "bench", given["directory"], self.out],
+            ["slimzoo", "quantize", self.name, "--data", given["data"] or "DATA", "--out", f"{self.name}-int8"],
+            ["slimzoo", "export", self.name],
+            ["slimzoo", "bench", given["directory"], self.name],
         ]
 
 
 @takes(PRUNE)
-def prune(
-    directory: str | Path,
-    settings: Prune,
-    *,
-    data: str | Path | None = None,
-    out: str | Path,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> PrunedStep:
+def prune(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> PrunedStep:
     """Cut channels, measure BatchNorm afresh, train again, and write `out`.
 
     Args:
         directory: a model directory, or, without `data` and with recover=0, "timm:NAME" or "torchvision:NAME".
         settings: see `Prune` and `Choice`.
-        data: the data of the fit; needed to train and for accuracies.
-        tell: told what was left whole and what the preflight of recovery found.
+        call: `data` are those of the fit, needed to train and for accuracies; it tells what was left whole and what
+            the preflight of recovery found.
 
     Raises:
         UsageError: a budget that cannot be met or that the model meets already; data of other classes; an int8 model;
             a model of N:M sparsity, whose pattern the cut breaks.
         SlimzooError: the cut had no effect, or the model does not survive it.
     """
-    arguments = PRUNE.arguments(directory, settings, located, data=data, out=out)
-    run = Run("prune", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
+    run, data = call.run(), call.data
     settings.check(images=data is not None)
     loaded = load_model(directory)
-    if progress is not None:
-        progress("pruning", 0, 1, "")
-    trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not resume)
+    if call.progress is not None:
+        call.progress("pruning", 0, 1, "")
+    trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not call.resume)
     start = Start(loaded, None if data is None else open_for(loaded.config, data), rehearsed=trial.model)
-    rounds = _Rounds(loaded, settings, tell)
-    config, record = run_step(run, start, rounds, advice=ADVICE, progress=progress)
-    assert rounds.pruned is not None
-    return PrunedStep(run.out, config, record, rounds.pruned)
+    rounds = _Rounds(loaded, settings, call.tell)
+    return run_step(run, start, rounds, PrunedStep, advice=ADVICE, progress=call.progress)
 
 
 def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measures: bool = True) -> Pruned:
@@ -126,7 +112,6 @@ class _Rounds:
     loaded: LoadedModel
     settings: Prune
     tell: Callable[[str], None]
-    pruned: Pruned | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, work: Work) -> Made:
@@ -138,7 +123,7 @@ class _Rounds:
         whole_macs = None
         for number in range(1, settings.rounds + 1):
             stage = work.checkpoints / f"round-{number}"
-            self.pruned = pruned = cutter.cut(network, number, decided=stage / DECIDED)
+            pruned = cutter.cut(network, number, decided=stage / DECIDED)
             if whole_macs is None:
                 whole_macs = pruned.macs_before
                 _check_pattern(self.loaded, pruned.model)
@@ -151,7 +136,8 @@ class _Rounds:
         after = {"macs": pruned.macs_after}
         if work.pixels is None:
             before["params"], after["params"] = count_parameters(self.loaded.model), count_parameters(network)
-        return Made(network, before, after, {"whole": pruned.whole, **self.notes, **cutter.notes})
+        notes = {"whole": pruned.whole, **self.notes, **cutter.notes}
+        return Made(network, before, after, notes, {"pruned": pruned})
 
     def _shrunk(self, work: Work, cutter: Cutter) -> nn.Module:
         """Trained while a penalty draws unneeded channels to zero."""

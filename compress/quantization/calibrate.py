@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,13 +34,16 @@ class Images:
         UsageError: pixels of another type or size than the Preprocess gives out, or none.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     preprocess: Preprocess
 
     def __post_init__(self) -> None:
         size = (*self.preprocess.size, self.preprocess.channels)
-        wanted = f"wanted uint8 ({', '.join(map(str, ('images', *size)))}), as Preprocess.resize gives them out"
-        if self.pixels.dtype != np.uint8:
+        kind = np.float32 if self.preprocess.is_prepared else np.uint8
+        wanted = (
+            f"wanted {kind.__name__} ({', '.join(map(str, ('images', *size)))}), as Preprocess.resize gives them out"
+        )
+        if self.pixels.dtype != kind:
             raise UsageError(f"pixels of {self.pixels.dtype}; {wanted}")
         if self.pixels.shape[1:] != size or not len(self.pixels):
             raise UsageError(f"pixels of shape {self.pixels.shape}; {wanted}, at least one image")

@@ -28,7 +28,7 @@ class Calibration:
 
 
 def open_calibration(
-    config: ModelConfig, source: str | Path, *, max_drop: float | None = None, most: int, seed: int = 0
+    config: ModelConfig, source: str | Path | Data, *, max_drop: float | None = None, most: int, seed: int = 0
 ) -> Calibration:
     """Open a dataset of the model's classes as its fit did, and any others for their images alone.
 
@@ -39,6 +39,8 @@ def open_calibration(
         UsageError: nothing of that name; an accuracy is to be held that cannot be measured.
         DataError: no images, or not those that the model was fitted to.
     """
+    if isinstance(source, Data):
+        return Calibration(open_for(config, source))
     fitted = unchanged(config, source)
     if fitted is not None and fitted.classes == config.classes:
         return Calibration(fitted)

@@ -4,7 +4,7 @@ format."""
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.deployment.export import DEPLOY, PARITY_IMAGES, deployment, finish, in_memory
+from compress.deployment.export import PARITY_IMAGES, finish, in_memory
 from compress.deployment.float_model import FloatModel, open_float_model
+from compress.deployment.onnx_result import OnnxResult, run_without_slimzoo, write_onnx
 from compress.deployment.parity import compare
 from compress.quantization.calibrate import Images
 from compress.quantization.converted import Converted
@@ -27,29 +28,28 @@ from compress.quantization.ptq import Quantized, check_layers, without_int8
 from compress.quantization.sensitivity import Blame
 from compress.quantization.settings import AUTO, FORMATS, INT8, RANGES, Quantize
 from compress.recovery.recipe import recovery_recipe
-from compress.step import ROUNDING, Step, large_loss
+from compress.step import ROUNDING, large_loss
 from compress.verbs import QUANTIZE
-from transfer.data.fitted_data import located
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL
-from zoo.disk import write_json
+from zoo.call import Call, takes
 from zoo.errors import GateError, UsageError
 from zoo.files.manifest import CHECKPOINTS
-from zoo.files.model_directory import CONFIG, ONNX, ModelConfig
+from zoo.files.model_directory import LoadedModel, ModelConfig
 from zoo.files.predictor import OnnxPredictor
+from zoo.files.program import refuse_program
 from zoo.files.rehearsal import rehearsal
 from zoo.progress import Progress
 from zoo.run import Run
-from zoo.verb import takes
 
 CALIBRATION_IMAGES = 256
 ADVICE = "--max-drop 1 keeps the layers in float that do most harm, and --to fp16 loses next to nothing"
 WORST = 3  # layers that are named where int8 loses too much
 
 
-@dataclass(frozen=True)
-class QuantizedStep(Step):
+@dataclass(frozen=True, kw_only=True)
+class QuantizedStep(OnnxResult):
     found: Nearest | Converted
 
     @property
@@ -68,7 +68,7 @@ class QuantizedStep(Step):
         if self.quantized.kept:
             said.append(f"in float: {', '.join(self.quantized.kept)}")
         became = _said_of_int8(found, record["arguments"]["bits"]) if isinstance(found, Nearest) else str(found)
-        said.append(f"{self.out}: {became}; {record['metrics']['after']['size_bytes'] / 1e6:.2f} MB")
+        said.append(f"{self.name}: {became}; {record['metrics']['after']['size_bytes'] / 1e6:.2f} MB")
         if isinstance(found, Nearest) and (floats := without_int8(found.exact)):
             said.append(floats)
         if why := record["unmeasured"]:
@@ -79,7 +79,7 @@ class QuantizedStep(Step):
 
     def next(self) -> list[list[str | Path]]:
         source = self.record["arguments"]["directory"]
-        return [["slimzoo", "bench", source, self.out], ["python", self.out / "deploy" / "infer.py", "IMAGE"]]
+        return [["slimzoo", "bench", source, self.name], *run_without_slimzoo(self.name, self.config)]
 
 
 def _said_of_int8(found: Nearest, bits: int) -> str:
@@ -91,19 +91,7 @@ def _said_of_int8(found: Nearest, bits: int) -> str:
 
 
 @takes(QUANTIZE)
-def quantize(
-    directory: str | Path,
-    settings: Quantize,
-    *,
-    data: str | Path,
-    out: str | Path,
-    preprocess: str | Path | None = None,
-    classes: str | Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> QuantizedStep:
+def quantize(directory: str | Path | LoadedModel, settings: Quantize, call: Call) -> QuantizedStep:
     """Export, calibrate on training images, quantize, measure, and write `out`.
 
     In int8, weights are equalized, their rounding learned and biases corrected where that brings the answers nearer to
@@ -113,9 +101,8 @@ def quantize(
     Args:
         directory: a model directory with float weights, "timm:NAME", "torchvision:NAME" or a float32 ONNX file.
         settings: see `Quantize`.
-        data: the data of its fit, or others of its classes. Images of other classes, or of none, only calibrate: how
-            near the answers stay to the float model's is said, and no accuracy.
-        preprocess, classes: of an ONNX file from elsewhere, see `compress.deployment.float_model.open_float_model`.
+        call: `data` are those of its fit, or others of its classes. Images of other classes, or of none, only
+            calibrate: how near the answers stay to the float model's is said, and no accuracy.
 
     Raises:
         GateError: the accuracy falls by more than `max_drop`, and which layers are to blame; nothing is written.
@@ -123,15 +110,13 @@ def quantize(
             use; torchao is not installed; see also `open_float_model`.
         SlimzooError: the format was asked for and had no effect.
     """
-    places = {name: value for name, value in (("preprocess", preprocess), ("classes", classes)) if value is not None}
-    arguments = QUANTIZE.arguments(directory, settings, located, data=data, out=out, **places)
-    run = Run("quantize", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
-    model = open_float_model(directory, preprocess=preprocess, classes=classes)
+    run = call.run()
+    model = open_float_model(directory, preprocess=call.preprocess, classes=call.classes)
     check_layers(model.network, settings.keep)
     if settings.epochs:
         _check_trainable(model)
     calibration = open_calibration(
-        model.config, data, max_drop=settings.max_drop, most=2 * CALIBRATION_IMAGES, seed=settings.seed
+        model.config, call.data, max_drop=settings.max_drop, most=2 * CALIBRATION_IMAGES, seed=settings.seed
     )
     if settings.epochs and calibration.unmeasured is not None:
         raise UsageError(f"--epochs needs labelled images of the model's classes: {calibration.unmeasured}")
@@ -140,13 +125,13 @@ def quantize(
     with run.directory() as work:
         with rehearsal(work, f"the ONNX model of {model.config.architecture}") as folder:
             config = model.config.with_step(run.record(done=False, **notes))
-            _write(folder, finish(model.network, model.config, None), config)
-        pixels = read_pixels(calibration.data, model.config.preprocess, progress)
-        job = _Job(model, settings, calibration, pixels, work / CHECKPOINTS, progress)
+            write_onnx(folder, finish(model.network, model.config, None), config)
+        pixels = read_pixels(calibration.data, model.config.preprocess, call.progress)
+        job = _Job(model, settings, calibration, pixels, work / CHECKPOINTS, call.progress)
         found, details = job.quantized()
         finished, record = job.finished(run, found, {**notes, **details})
-        config = _write(work, finished, job.config.with_step(record))
-    return QuantizedStep(run.out, config, record, found)
+        config = write_onnx(work, finished, job.config.with_step(record))
+    return QuantizedStep(out=run.out, config=config, record=record, onnx=finished, found=found)
 
 
 class _Job:
@@ -237,23 +222,12 @@ def _holds(config: ModelConfig, val: LabelledPixels, least: float, network: onnx
     return _top1(network, config, val) >= least - ROUNDING
 
 
-def _write(folder: Path, model: onnx.ModelProto, config: ModelConfig) -> ModelConfig:
-    """Write an ONNX model, what runs it, and its config, which is returned."""
-    content = model.SerializeToString()
-    (folder / DEPLOY).mkdir(exist_ok=True)
-    for name, part in {ONNX: content, **deployment(content)}.items():
-        (folder / name).write_bytes(part)
-    OnnxPredictor(folder / ONNX)  # what was written opens
-    config = replace(config, primary=ONNX, surgery=[])
-    write_json(folder / CONFIG, config.to_json())
-    return config
-
-
 def _check_trainable(model: FloatModel) -> None:
     if model.loaded is None:
         raise UsageError(
             f"--epochs trains in torch, and {model.config.architecture} is an ONNX file; leave out --epochs"
         )
+    refuse_program(model.loaded.model, model.config.architecture, "quantize --epochs")
     if importlib.util.find_spec("torchao") is None:
         raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
 

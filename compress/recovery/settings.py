@@ -9,7 +9,5 @@ class Patient(Settings):
     """By default a training goes on to its end, where its rate is lowest."""
 
     patience: int = option(
-        0,
-        "Stop after this many epochs without a better validation accuracy, and take the best; 0 never stops.",
-        ge=0,
+        0, "Stop after this many epochs without a better validation accuracy, and take the best; 0 never stops.", ge=0
     )

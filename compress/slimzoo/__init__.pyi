@@ -26,6 +26,8 @@ from compress.pruning.step import PrunedStep as PrunedStep
 from compress.pruning.structured import Pruned as Pruned
 from compress.pruning.structured import prune_channels as prune_channels
 from compress.quantization.calibrate import Histogram as Histogram
+from compress.quantization.calibrate import Images as Images
+from compress.quantization.converted import Converted as Converted
 from compress.quantization.cpu import Scheme as Scheme
 from compress.quantization.ptq import Quantized as Quantized
 from compress.quantization.ptq import quantize_static as quantize_static
@@ -41,6 +43,7 @@ from transfer import fit as fit
 from transfer.data.dataset import open_data as open_data
 from transfer.data.loader import LabelledPixels as LabelledPixels
 from transfer.data.loader import load_pixels as load_pixels
+from transfer.data.own_arrays import from_arrays as from_arrays
 from transfer.data.sources import Data as Data
 from transfer.data.split import stratified_split as stratified_split
 from transfer.evaluation.evaluate import Evaluated as Evaluated
@@ -51,6 +54,7 @@ from transfer.fitting.settings import Fit as Fit
 from transfer.fitting.step import Fitted as Fitted
 from transfer.prediction import Prediction as Prediction
 from transfer.prediction import predict as predict
+from transfer.result import StepResult as StepResult
 from transfer.training.batch import TrainingData as TrainingData
 from transfer.training.finetune import Finetuned as Finetuned
 from transfer.training.finetune import finetune as finetune
@@ -70,6 +74,7 @@ from zoo.files.model_directory import LoadedModel as LoadedModel
 from zoo.files.model_directory import ModelConfig as ModelConfig
 from zoo.files.model_directory import load_model as load_model
 from zoo.files.model_directory import save_model as save_model
+from zoo.files.own_module import from_module as from_module
 from zoo.files.predictor import Predictor as Predictor
 from zoo.files.predictor import open_predictor as open_predictor
 from zoo.image import load_image as load_image

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compress.dependency.cut import cut_
 from compress.dependency.group import Group
 from compress.dependency.groups import find_groups
-from compress.dependency.mask import mask_
+from compress.dependency.mask import silence_
 
 
 def remove_dead_units(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
@@ -34,7 +34,7 @@ def remove_dead_units(model: nn.Module, input_size: tuple[int, int, int]) -> nn.
         if all((new <= old).all() for new, old in zip(found, dead, strict=True)):
             break
         dead = [new | old for new, old in zip(found, dead, strict=True)]
-        mask_(smaller, groups, [_living(gone) for gone in dead])
+        silence_(smaller, groups, [_living(gone) for gone in dead])
     cut_(smaller, grouping, [_living(gone) for gone in dead])
     return smaller
 

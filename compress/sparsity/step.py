@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,57 +13,45 @@ from compress.recovery.teacher import taught_by
 from compress.sparsity.scores import Criterion, magnitude
 from compress.sparsity.settings import CRITERIA, DENSITY, RANKINGS, Sparsify, parse_pattern
 from compress.sparsity.sparsify import NOfM, Pattern, Unstructured, check_reachable, cut_at_once, sparsify_weights
-from compress.step import Made, Start, Step, Work, run_step
+from compress.step import Made, Start, Work, run_step
 from compress.verbs import SPARSIFY
-from transfer.data.fitted_data import located, open_for
+from transfer.data.fitted_data import open_for
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import read_pixels
+from transfer.result import ModelResult
 from transfer.training.finetune import TrainingData
+from zoo.call import Call, takes
 from zoo.errors import SlimzooError
-from zoo.files.model_directory import ModelConfig, load_model
-from zoo.progress import Progress
-from zoo.run import Run
-from zoo.verb import takes
+from zoo.files.model_directory import LoadedModel, ModelConfig, load_model
 
 ADVICE = "more --epochs (12 unless given), or a larger --density"
 
 
-@dataclass(frozen=True)
-class SparsifiedStep(Step):
+@dataclass(frozen=True, kw_only=True)
+class SparsifiedStep(ModelResult):
     def lines(self) -> list[str]:
         found = self.record["metrics"]["after"]["density"]
-        return [*super().lines(), f"{self.out}: {found:.2%} of the weights are not zero"]
+        return [*super().lines(), f"{self.name}: {found:.2%} of the weights are not zero"]
 
     def next(self) -> list[list[str | Path]]:
         data = self.record["arguments"]["data"]
-        return [["slimzoo", "cluster", self.out, "--data", data, "--out", f"{self.out}-shared"]]
+        return [["slimzoo", "cluster", self.name, "--data", data, "--out", f"{self.name}-shared"]]
 
 
 @takes(SPARSIFY)
-def sparsify(
-    directory: str | Path,
-    settings: Sparsify,
-    *,
-    data: str | Path,
-    out: str | Path,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> SparsifiedStep:
+def sparsify(directory: str | Path | LoadedModel, settings: Sparsify, call: Call) -> SparsifiedStep:
     """Make weights zero one by one while the others are trained, taught by the model as it was.
 
     Args:
-        directory: a model directory.
+        directory: a model directory, or a model in memory.
         settings: see `Sparsify`.
-        data: the data of the fit.
+        call: `data` are those of the fit.
 
     Raises:
         UsageError: a density above the model's; data of other classes; an int8 model.
         SlimzooError: no weight became zero, or zeros were lost.
     """
-    arguments = SPARSIFY.arguments(directory, settings, located, data=data, out=out)
-    run = Run("sparsify", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume)
+    run = call.run()
     loaded = load_model(directory)
     check_reachable(loaded.model, _pattern(settings, magnitude))
 
@@ -80,15 +67,15 @@ def sparsify(
             wanted,
             loss_fn=taught_by(at.model),
             checkpoints=at.checkpoints,
-            progress=progress,
+            progress=at.progress,
         )
         was, reached = density(at.model), density(sparse)
         if not reached < was and settings.density != 1:
             raise SlimzooError(f"{directory}: no weight became zero; its density stays {reached:.2%}")
         return Made(sparse, {"density": was}, {"density": reached}, {"recipe": recipe.to_dict()})
 
-    start = Start(loaded, open_for(loaded.config, data))
-    return SparsifiedStep(run.out, *run_step(run, start, work, advice=ADVICE, progress=progress))
+    start = Start(loaded, open_for(loaded.config, call.data))
+    return run_step(run, start, work, SparsifiedStep, advice=ADVICE, progress=call.progress)
 
 
 @dataclass(frozen=True)
@@ -133,15 +120,8 @@ class Explained:
         return {"layers": {name: vars(layer) for name, layer in self.layers.items()}}
 
 
-@takes(SPARSIFY)
-def explain(
-    directory: str | Path,
-    settings: Sparsify,
-    *,
-    data: str | Path,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Explained:
+@takes(SPARSIFY, writes=False)
+def explain(directory: str | Path | LoadedModel, settings: Sparsify, call: Call) -> Explained:
     """Each layer's part in a cut made at once; nothing is written.
 
     Raises:
@@ -149,7 +129,7 @@ def explain(
     """
     loaded = load_model(directory)
     check_reachable(loaded.model, _pattern(settings, magnitude))
-    train = read_pixels(open_for(loaded.config, data), loaded.config.preprocess, progress).train
+    train = read_pixels(open_for(loaded.config, call.data), loaded.config.preprocess, call.progress).train
     scores, masks = cut_at_once(loaded.model, _pattern(settings, _criterion(settings, train, loaded.config)))
     found = {}
     for name, alive in nonzeros(loaded.model).items():

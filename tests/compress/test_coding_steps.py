@@ -151,7 +151,7 @@ def test_sparsify_explains_itself(folder, tmp_path):
     assert "nothing was written" in done.output
     done = run(app, sparse)
     assert isinstance(done.exception, UsageError)
-    assert "--out DIR is needed" in str(done.exception)
+    assert "--out DIR is needed" in done.exception.on_command_line()
 
 
 def test_cluster_explains_itself(folder):

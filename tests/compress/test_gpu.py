@@ -6,10 +6,7 @@ import torch
 from compress.benchmark.harness import bench
 from transfer.fitting.step import fit
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
 def test_fit_and_bench_on_cuda(tmp_path):

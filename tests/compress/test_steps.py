@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from compress.cli import app
@@ -21,7 +22,7 @@ from compress.quantization.step import quantize
 from compress.recovery.recipe import mirrored_as_fitted
 from transfer.fitting.step import fit
 from zoo.errors import GateError, UsageError
-from zoo.files.model_directory import load_model, read_config
+from zoo.files.model_directory import read_config
 from zoo.files.predictor import open_predictor
 from zoo.image import load_image
 
@@ -55,9 +56,16 @@ def test_prune_has_its_effect_and_says_so(folder):
     assert after["params"] < before["params"]
     assert after["val"]["top1"] > 0.8
     assert len(after["test"]["correct"]) == after["test"]["n"] == 359
-    assert (
-        load_model(folder / "pruned").model.conv1.out_channels <= load_model(folder / "dense").model.conv1.out_channels
-    )
+    widths = {}
+    for name in ("dense", "pruned"):
+        with safe_open(folder / name / "model.safetensors", "numpy") as file:
+            widths[name] = [file.get_slice(f"{layer}.weight").get_shape()[0] for layer in ("conv1", "conv2", "fc1")]
+    dense, pruned = widths["dense"], widths["pruned"]
+    assert dense == [20, 50, 500]
+    assert pruned < dense
+    assert all(now <= then for now, then in zip(pruned, dense, strict=True))
+    c1, c2, f1 = pruned
+    assert after["macs"] == c1 * 25 * 24**2 + c1 * c2 * 25 * 8**2 + c2 * 4**2 * f1 + f1 * 10  # counted by hand
 
 
 def test_int8_is_near_and_a_quarter_of_the_size(folder):
@@ -155,7 +163,7 @@ def test_gate(folder, tmp_path, monkeypatch):
         return original(network, tensors, [batch * 1e-6 for batch in images])  # ranges that clip everything
 
     monkeypatch.setattr(nearest, "watch", ruined)
-    said = r"int8 loses [0-9.]+ points on the val images, --max-drop allows 1\.0; nothing was written; (most|keep)"
+    said = r"int8 loses [0-9.]+ points on the val images, max_drop allows 1\.0; nothing was written; (most|keep)"
     with pytest.raises(GateError, match=said):
         quantize(folder / "dense", data="digits", max_drop=1.0, out=tmp_path / "int8")
     assert list(tmp_path.iterdir()) == []

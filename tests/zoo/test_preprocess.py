@@ -11,11 +11,7 @@ from PIL import Image
 
 from zoo.preprocess import Preprocess, scaled
 
-MODES = [
-    {"mode": "squash"},
-    {"mode": "crop", "resize_to": 20},
-    {"mode": "pad", "background": (10, 200, 30)},
-]
+MODES = [{"mode": "squash"}, {"mode": "crop", "resize_to": 20}, {"mode": "pad", "background": (10, 200, 30)}]
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 
 
@@ -111,7 +107,7 @@ def test_survives_json(arguments):
     ("change", "message"),
     [
         ({"size": (0, 4)}, r"both at least 1"),
-        ({"mode": "stretch"}, "'squash', 'crop' or 'pad'"),
+        ({"mode": "stretch"}, "'squash', 'crop', 'pad' or 'prepared'"),
         ({"interpolation": "nearest"}, "'bilinear' or 'bicubic'"),
         ({"antialias": False}, "not implemented"),
         ({"mode": "crop"}, "needs resize_to"),

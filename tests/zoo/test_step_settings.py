@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from compress.report.sections import command
 from compress.verbs import PRUNE, STEPS
+from zoo.call import takes
 from zoo.command_line import command_line
 from zoo.errors import UsageError
 from zoo.settings import Seeded, option
-from zoo.verb import takes
 
 
 class Bake(Seeded):
@@ -57,8 +57,8 @@ class Done:
 
 
 @takes(STEP)
-def bake(oven, settings, *, out, data=None, overwrite=False, progress=None, tell=None):
-    return Done(STEP.arguments(oven, settings, lambda value: value, out=out))
+def bake(oven, settings, call):
+    return Done(call.run().arguments)
 
 
 def baked(*words):
@@ -103,9 +103,13 @@ def test_words_become_values_and_values_words_again(words, name, value):
     assert f"{name}={value!r}" in baked(*again).output
 
 
-def test_a_record_names_what_is_read_from_everywhere_and_what_is_made_as_it_was_named():
-    found = STEP.arguments("a", Bake(), lambda value: f"/here/{value}", out="b", data="c")
-    assert (found["oven"], found["data"], found["out"]) == ("/here/a", "/here/c", "b")
+def test_a_record_names_what_is_read_from_everywhere_and_what_is_made_as_it_was_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "c"):
+        (tmp_path / name).touch()
+    found = bake("a", out="b", data="c").arguments
+    assert (found["oven"], found["data"], found["out"]) == (str(tmp_path / "a"), str(tmp_path / "c"), "b")
+    assert bake("digits", out="b", data="elsewhere").arguments["data"] == "elsewhere"
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,12 @@ from transfer.data.defects import Example, Finding, Level, Look, alike, balance,
 from transfer.data.duplicates import Pair, duplicate_pairs, group_ids
 from transfer.data.listing import Item, Listing
 from transfer.data.oddities import oddities
-from transfer.data.sources import BUILT_IN, Data, class_names, index_listing
+from transfer.data.sources import Data, class_names, index_listing
 from transfer.data.split import TEST, TRAIN, VAL, count_groups, too_small
 from transfer.data.thumbnails import keep, thumbnail
-from zoo.errors import DataError
+from zoo.errors import DataError, first_line
 from zoo.image import ImageError
+from zoo.lineage import BUILT_IN
 from zoo.progress import Progress
 
 
@@ -173,7 +174,7 @@ def _look(listing: Listing, progress: Progress | None) -> list[Look]:
         try:
             image = listing.read(index)
         except ImageError as error:
-            return Look(None, str(error), odd, None)
+            return Look(None, first_line(error), odd, None)
         return Look((image.shape[1], image.shape[0]), "", odd, thumbnail(image))
 
     looks = []
@@ -216,7 +217,7 @@ def _divide(
     try:
         parts = divide(data, groups, *shares, seed=0 if built_in else seed).parts.tolist()
     except DataError as error:
-        return {}, [Finding("error", "no split", str(error))]
+        return {}, [Finding("error", "no split", first_line(error))]
     return dict(zip(good, parts, strict=True)), []
 
 

@@ -101,11 +101,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
 
 
 def _write(
-    draw: ImageDraw.ImageDraw,
-    lines: Sequence[str],
-    x: int,
-    y: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    draw: ImageDraw.ImageDraw, lines: Sequence[str], x: int, y: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> None:
     for number, line in enumerate(lines):
         draw.text((x, y + number * LINE_PIXELS), line, fill=INK, font=font)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.folder import class_folders, list_images
 from transfer.data.listing import Listing
-from transfer.data.sources import BUILT_IN, Data, class_names, index_listing, list_source
+from transfer.data.sources import Data, class_names, index_listing, list_source
 from transfer.data.split import TEST, TRAIN, VAL, check_shares, stratified_split
 from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.lineage import BUILT_IN
 from zoo.progress import Progress
 
 
@@ -172,6 +173,7 @@ def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
         parts=np.full(len(chosen), part, dtype="<U5"),
         read=lambda index: data.read(chosen[index]),
         groups=tuple(data.groups[i] for i in chosen) if data.groups else (),
+        prepared=None if data.prepared is None else data.prepared[indices],
     )
 
 

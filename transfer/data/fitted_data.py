@@ -10,10 +10,11 @@ from typing import Any
 
 from transfer.data.dataset import gather, open_data, renumbered, share_of
 from transfer.data.seen import divided_as_seen
-from transfer.data.sources import BUILT_IN, Data, index_listing
+from transfer.data.sources import Data, index_listing
 from transfer.data.split import TRAIN
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, first_line
 from zoo.files.model_directory import ModelConfig
+from zoo.lineage import BUILT_IN
 
 
 def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) -> Data | None:
@@ -43,7 +44,8 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
                 if source is None:
                     return None
                 raise DataError(
-                    f"{source} is what the model was fitted to, and it cannot be divided as it was then: {error}"
+                    f"{source} is what the model was fitted to, and it cannot be divided as it was then: "
+                    f"{first_line(error)}"
                 ) from error
             if data.fingerprint() == step["data"]["fingerprint"]:
                 return data
@@ -112,7 +114,7 @@ def _is_there(value: float | str | None) -> bool:
     return not isinstance(value, str) or share_of(value) is not None or value in BUILT_IN or os.path.exists(value)
 
 
-def open_for(config: ModelConfig, source: str | Path) -> Data:
+def open_for(config: ModelConfig, source: str | Path | Data) -> Data:
     """Data to go on training, calibrating and measuring a fitted model with: same classes, same parts as in its fit.
 
     Images that the model remembers keep their parts in other sources too.
@@ -121,6 +123,8 @@ def open_for(config: ModelConfig, source: str | Path) -> Data:
         UsageError: the data have other classes than the model.
     """
     classes = config.classes
+    if isinstance(source, Data):
+        return as_known(source, classes)
     data = reopen_seen(config, source) or open_data(source, known=classes or ())
     if classes is not None and data.classes != classes and set(data.classes) == set(classes):
         data = renumbered(data, classes)
@@ -134,11 +138,16 @@ def open_for(config: ModelConfig, source: str | Path) -> Data:
     return data
 
 
-def located(source: float | str | Path | None) -> float | str | None:
-    """What stands in records: a path made absolute, to mean the same from everywhere; names and shares as they are."""
-    if not isinstance(source, str | Path):
-        return source
-    return os.path.abspath(source) if os.path.exists(source) and str(source) not in BUILT_IN else str(source)
+def as_known(data: Data, classes: tuple[str, ...] | None) -> Data:
+    """The same, its labels numbered as in the model's classes.
+
+    Raises:
+        UsageError: a class that the model does not know.
+    """
+    if strange := set(data.classes) - set(classes or ()):
+        known = "none that it names" if classes is None else ", ".join(classes[:8])
+        raise UsageError(f"{data.name} has the class {min(strange)!r}, the model knows {known}")
+    return data if data.classes == classes else renumbered(data, classes or ())
 
 
 def _same_source(one: str, other: str) -> bool:

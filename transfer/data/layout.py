@@ -113,10 +113,7 @@ def read_layout(root: Path, wanted: str = "auto", known: Collection[str] = ()) -
     if written:
         names = named(child.name for child in written)
         were = "was" if len(written) == 1 else "were"
-        found = replace(
-            found,
-            left=f"{root}: {names} {were} written by slimzoo and {were} left out",
-        )
+        found = replace(found, left=f"{root}: {names} {were} written by slimzoo and {were} left out")
     return found
 
 

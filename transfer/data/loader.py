@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import PIL
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from transfer.data.cache import cached_array, content_key
 from transfer.data.sources import Data
-from zoo.preprocess import Preprocess
+from zoo.errors import UsageError
+from zoo.preprocess import NO_PICTURES, Preprocess
 from zoo.progress import Progress  # also for those who import it from here
 
 # Of the rule that makes pixels from a file's bytes: zoo/image.py, Preprocess.resize and the `read` of each source. Who
@@ -28,15 +30,16 @@ class LabelledPixels:
     """What training and evaluation run on.
 
     Attributes:
-        pixels: (N, H, W, C) uint8 at the network's size; it may be a read-only memory map, of which a slice is
-            read-only too (torch.from_numpy warns of that) and an index array makes a copy.
+        pixels: (N, H, W, C) uint8 at the network's size, or float32 where they are prepared already; it may be a
+            read-only memory map, of which a slice is read-only too (torch.from_numpy warns of that) and an index array
+            makes a copy.
         labels: (N,) class indices.
         keys: what names each image in messages; () where they have no names.
         digest: equal where the pixels are, without reading them; "" where nobody has computed it.
         groups: equal for images that are alike; () where nobody has looked.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     labels: NDArray[np.int64]
     keys: tuple[str, ...] = ()
     digest: str = ""
@@ -68,8 +71,12 @@ def load_pixels(data: Data, preprocess: Preprocess, part: str, progress: Progres
 
     Raises:
         zoo.image.ImageError: an image that cannot be read; nothing is skipped silently.
+        UsageError: pictures for a network that takes prepared tensors, or the other way round, or of another size.
     """
     indices = data.indices(part)
+    keys, groups = (tuple(names[i] for i in indices) if names else () for names in (data.keys, data.groups))
+    if data.prepared is not None or preprocess.is_prepared:
+        return LabelledPixels(_prepared(data, preprocess)[indices], data.labels[indices], keys, groups=groups)
     shape = (len(indices), *preprocess.size, preprocess.channels)
     digest = _digest(data, indices, preprocess)
 
@@ -77,8 +84,18 @@ def load_pixels(data: Data, preprocess: Preprocess, part: str, progress: Progres
         return _decode(data, indices, preprocess, f"reading {part} images", progress)
 
     pixels = cached_array("pixels", digest, shape=shape, dtype=np.uint8, make=make)
-    keys, groups = (tuple(names[i] for i in indices) if names else () for names in (data.keys, data.groups))
     return LabelledPixels(pixels, data.labels[indices], keys, digest, groups)
+
+
+def _prepared(data: Data, preprocess: Preprocess) -> NDArray[np.float32]:
+    if data.prepared is None:
+        raise UsageError(f"{data.name}: {NO_PICTURES}")
+    if not preprocess.is_prepared:
+        raise UsageError(f"{data.name} holds prepared tensors, and this model prepares pictures itself: give it bytes")
+    given, wanted = data.prepared.shape[1:], (*preprocess.size, preprocess.channels)
+    if given != wanted:
+        raise UsageError(f"{data.name} has images of {given} (H, W, C), the model takes {wanted}")
+    return data.prepared
 
 
 def _digest(data: Data, indices: NDArray[np.intp], preprocess: Preprocess) -> str:

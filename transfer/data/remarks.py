@@ -34,7 +34,8 @@ def leaks_and_contradictions(data: Data, parts: Mapping[str, LabelledPixels]) ->
             far as the cache has thumbnails.
     """
     groups: dict[object, list[int]] = defaultdict(list)
-    for position, group in enumerate(_alike(data, parts) if data.named else data.groups):
+    looks = data.named and data.prepared is None  # tensors are equal or not
+    for position, group in enumerate(_alike(data, parts) if looks else data.groups):
         groups[group].append(position)
     several = [members for members in groups.values() if len(members) > 1]
     return [*_leaks(data, several), *_contradictions(data, several)]

@@ -23,9 +23,9 @@ from transfer.data.options import LayoutName
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
 from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.lineage import BUILT_IN, IN_MEMORY
 from zoo.progress import Progress
 
-BUILT_IN = ("digits",)
 READERS = {".csv": list_csv, ".tsv": list_csv, ".txt": list_csv, ".parquet": list_parquet, ".npz": list_npz}
 KINDS = ".csv, .tsv, .txt, .parquet or .npz file"
 
@@ -47,6 +47,7 @@ class Data:
         notes: lines for a person on how the source was read.
         named: the parts that the source names itself.
         ignored: what is there beside the images, and was left out.
+        prepared: (N, H, W, C) float32, of images that are tensors as a network takes them; `read` then only shows them.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Data:
     notes: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    prepared: NDArray[np.float32] | None = None
 
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""
@@ -76,6 +78,10 @@ class Data:
             for digest, label, part in sorted(zip(self.hashes, self.labels.tolist(), self.parts.tolist(), strict=True))
         )
         return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        """What messages and records say where a path would be."""
+        return f"{IN_MEMORY}{self.name}"
 
     def record(self) -> dict[str, object]:
         """What a lineage record says of the data."""

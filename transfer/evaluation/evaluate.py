@@ -18,7 +18,8 @@ from transfer.evaluation.calibration import Bin, calibration_error, negative_log
 from transfer.evaluation.images import Met, measured_images
 from transfer.evaluation.statistics import mean_share, wilson
 from zoo.errors import DataError, SlimzooError, UsageError
-from zoo.files.model_directory import CODED, ELSEWHERE, ONNX, ModelConfig, is_model_directory, read_config
+from zoo.files.adopt import path_of
+from zoo.files.model_directory import CODED, ELSEWHERE, ONNX, LoadedModel, ModelConfig, is_model_directory, read_config
 from zoo.files.predictor import BATCH, OnnxPredictor, Predictor, open_predictor
 from zoo.progress import Progress
 
@@ -210,15 +211,15 @@ def evaluate_pixels(
 
 
 def evaluate(
-    source: str | Path,
-    data: str | Path,
+    source: str | Path | LoadedModel,
+    data: str | Path | Data,
     *,
     layout: str = "auto",
     known_only: bool = False,
     all: bool = False,  # as the option is called
     progress: Progress | None = None,
 ) -> Evaluated:
-    """`slimzoo eval`: a model directory or exported ONNX file on labelled images.
+    """`slimzoo eval`: a model directory, exported ONNX file or model in memory on labelled images.
 
     On the data that the model was fitted to, its own test part is used. Of other data, whatever file or folder holds
     them now, the images that it was trained on or chosen by are left out. Where only those remain that it was chosen
@@ -233,20 +234,21 @@ def evaluate(
         UsageError: the model's classes are not known.
         DataError: the model was trained on all of these images.
     """
+    source = path_of(source)
     predictor = open_predictor(source)
     if predictor.classes is None:
         raise UsageError(
-            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` first, or name "
-            "them with --classes FILE where it is timm's or weights"
+            f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` "
+            "first, or name them with --classes FILE where it is timm's or weights"
         )
+    config = source.config if isinstance(source, LoadedModel) else _past(Path(source), predictor)
     found = measured_images(
-        _past(Path(source), predictor), data, predictor.classes, all=all, layout=layout, known_only=known_only,
-        progress=progress,
-    )  # fmt: skip
+        config, data, predictor.classes, all=all, layout=layout, known_only=known_only, progress=progress
+    )
     if not len(found.pixels):
         raise DataError(
-            f"{source} was trained on all images of {data}; name others, which it has not seen, or measure on these "
-            "with --all"
+            f"{source} was trained on all images of {data}; name others, which it has not seen, or "
+            "measure on these with --all"
         )
     evaluation = evaluate_pixels(predictor, found.pixels, len(predictor.classes), progress=progress)
     return Evaluated(evaluation, found.data, found.part, found.pixels, found.left_out, found.included)

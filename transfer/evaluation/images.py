@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from transfer.data.dataset import open_labelled, some
-from transfer.data.fitted_data import given_to_fit, unchanged
+from transfer.data.fitted_data import as_known, given_to_fit, unchanged
 from transfer.data.loader import LabelledPixels, load_pixels
 from transfer.data.seen import pixel_hashes
 from transfer.data.sources import Data
@@ -51,7 +51,7 @@ class Measured:
 
 def measured_images(
     config: ModelConfig,
-    source: str | Path,
+    source: str | Path | Data,
     classes: tuple[str, ...],
     *,
     all: bool = False,
@@ -69,7 +69,10 @@ def measured_images(
     Raises:
         UsageError, DataError: see `open_labelled` and `reopen`.
     """
-    fitted, seen = unchanged(config, source), config.seen
+    seen = config.seen
+    if isinstance(source, Data):
+        return _in_memory(as_known(source, classes), config, all=all, progress=progress)
+    fitted = unchanged(config, source)
     if fitted is not None and not all:
         return _own(fitted, config, progress)
     if fitted is not None and seen is None:
@@ -85,6 +88,16 @@ def measured_images(
         was = [seen.part_of(*both) for both in zip(data.hashes, pixel_hashes(pixels), strict=True)]
         return Measured(data, ALL, pixels, Met(0, 0), Met.among(was))
     return _new_ones(data, seen, config, progress)
+
+
+def _in_memory(data: Data, config: ModelConfig, *, all: bool, progress: Progress | None) -> Measured:
+    """Of data that a step of the model had, the held-out part; of others the images that are new to it."""
+    if not all and any((step.get("data") or {}).get("fingerprint") == data.fingerprint() for step in config.lineage):
+        return _own(data, config, progress)
+    whole = replace(data, parts=np.full(len(data.keys), TEST, dtype="<U5"))
+    if all or config.seen is None:
+        return Measured(whole, ALL if all else TEST, load_pixels(whole, config.preprocess, TEST, progress), None, None)
+    return _new_ones(whole, config.seen, config, progress)
 
 
 def _own(fitted: Data, config: ModelConfig, progress: Progress | None) -> Measured:

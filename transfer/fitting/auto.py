@@ -22,6 +22,7 @@ from transfer.fitting.plan import NoTime
 from transfer.fitting.settings import Method
 from transfer.training.distributed import from_main, main_first, world_size
 from transfer.training.step import CannotTrain
+from zoo.errors import first_line
 
 LEVEL = 0.1  # of the sign test
 CANDIDATES = {**METHODS, "finetune": finetune_all}  # which is compared with the probe here
@@ -59,7 +60,7 @@ def auto(task: Task) -> Outcome:
         except CannotTrain as error:
             if world_size() > 1 and not isinstance(error, NoTime):
                 raise  # the other processes may not have met it, and go on
-            reason = str(error)
+            reason = first_line(error)
     if reason:
         rows.append({"method": "finetune", "reason": reason})
         task.tell(f"auto: no fine-tuning, {reason}")
@@ -78,7 +79,7 @@ def _by_number(task: Task) -> Outcome:
     try:
         return CANDIDATES[method](task)
     except NoTime as error:
-        task.tell(f"auto: probe instead, {error}")
+        task.tell(f"auto: probe instead, {first_line(error)}")
         return CANDIDATES["probe"](task)
 
 

@@ -37,7 +37,7 @@ def write_pictures(work: Path, outcome: Outcome, evaluated: Evaluated | None, ta
         write_curves(work, outcome.history)
     if evaluated is not None:
         write_findings(evaluated, work)
-    if outcome.method in ("finetune", "scratch"):
+    if outcome.method in ("finetune", "scratch") and not task.config.preprocess.is_prepared:
         train, recipe = task.pixels.train, task.recipe(outcome.method)
         save_input_sheet(
             train.pixels, train.labels, train.keys, task.config.classes or (), task.config.preprocess, recipe.augment,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 from transfer.data.options import LAYOUT_HELP, TEST_HELP, VAL_HELP, LayoutName
 from zoo.errors import UsageError, argument
@@ -75,6 +76,24 @@ def share(given: object) -> object:
     return given if given is None or isinstance(given, int | float) else str(given)
 
 
+def checked_model(given: object) -> object:
+    """A name, or a model in memory.
+
+    Raises:
+        UsageError: neither.
+    """
+    given = getattr(given, "out", None) or given
+    if isinstance(given, str | Path):
+        return str(given)
+    if not hasattr(given, "config"):
+        hint = "slimzoo.from_module(module, (C, H, W)) makes a model of a module"
+        raise UsageError(f"{argument('model', type(given).__name__)}: wanted a name, or a model in memory; {hint}")
+    return given
+
+
+Model = Annotated[Any, BeforeValidator(checked_model), PlainSerializer(str), "str | Path | LoadedModel"]
+
+
 class Fit(Seeded):
     """What is fitted, by which method, how long.
 
@@ -94,7 +113,7 @@ class Fit(Seeded):
     time_s: for all of it; training takes as many epochs of its recipe as fit in.
     """
 
-    model: str = option(DEFAULT_MODEL, "A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
+    model: Model = option(DEFAULT_MODEL, "A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
     method: Method = option(
         "auto",
         "auto: the best by validation of prototype (class means), probe (the classifier alone) and finetune (all "
@@ -117,8 +136,6 @@ class Fit(Seeded):
     test: Annotated[float | str | None, BeforeValidator(share)] = option(None, TEST_HELP, path=True)
     layout: LayoutName = option("auto", LAYOUT_HELP)
     taps: bool = option(
-        True,
-        "Let the classifier see several depths; without, timm opens what is written.",
-        flags=("--taps/--no-taps",),
+        True, "Let the classifier see several depths; without, timm opens what is written.", flags=("--taps/--no-taps",)
     )
     tensorboard: bool = option(False, "Write event files to DIR/tensorboard.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from zoo.classifier import classifier_name, reset_classifier_
 from zoo.create import create_model
 from zoo.errors import UsageError, first_line
 from zoo.files.elsewhere import directory_of
-from zoo.files.model_directory import ModelConfig, is_model_directory, load_model, read_config
+from zoo.files.model_directory import LoadedModel, ModelConfig, is_model_directory, load_model, read_config
+from zoo.files.program import refuse_program
 from zoo.models.registry import model_entry
 from zoo.preprocess import Preprocess
 from zoo.pretrained import download, upstream
@@ -29,7 +31,7 @@ from zoo.progress import Progress
 LARGEST_SIDE = 4096  # pixels; a batch of 32 such images is 6 GB before the first layer
 
 
-def check(name: str, method: Method, size: int | None = None) -> None:
+def check(name: str | LoadedModel, method: Method, size: int | None = None) -> None:
     """Refuse what can be refused before any image is read and any weight fetched.
 
     Args:
@@ -41,6 +43,8 @@ def check(name: str, method: Method, size: int | None = None) -> None:
     """
     if size is not None and not 1 <= size <= LARGEST_SIDE:
         raise UsageError(f"--size {size}: wanted a side from 1 to {LARGEST_SIDE} pixels")
+    if isinstance(name, LoadedModel):
+        return
     if is_directory(name):
         if method == "scratch":
             raise UsageError(
@@ -70,7 +74,7 @@ def _check_weights(name: str) -> None:
 
 
 def start(
-    name: str, data: Data, method: Method, size: int | None, progress: Progress | None
+    name: str | LoadedModel, data: Data, method: Method, size: int | None, progress: Progress | None
 ) -> tuple[nn.Module, ModelConfig]:
     """The model to train, its classifier fresh, and its config.
 
@@ -81,8 +85,11 @@ def start(
     Raises:
         UsageError: a size that the model does not take; see also `check`, which comes before.
     """
+    if isinstance(name, LoadedModel):
+        afresh = method != "scratch" or name.config.classes is None or len(name.config.classes) != len(data.classes)
+        return _start_from(LoadedModel(copy.deepcopy(name.model), name.config), name, data, size, afresh)
     if is_directory(name):
-        return _start_from_directory(name, data, size)
+        return _start_from(load_model(name), name, data, size)
     arguments, preprocess = planned_start(name, data, method, size)
     if method != "scratch":
         fetch(name, progress=progress)
@@ -91,15 +98,17 @@ def start(
     return network, ModelConfig(architecture=name, model_args=arguments, classes=data.classes, preprocess=preprocess)
 
 
-def planned_start(name: str, data: Data, method: Method, size: int | None) -> tuple[dict[str, Any], Preprocess]:
+def planned_start(
+    name: str | LoadedModel, data: Data, method: Method, size: int | None
+) -> tuple[dict[str, Any], Preprocess]:
     """The arguments of the model's builder and what is done to its images; nothing is fetched or built.
 
     Raises:
         UsageError: as `start`.
     """
-    if is_directory(name):
-        config = _config(name)
-        return config.model_args, replace(config.preprocess.at(size or config.preprocess.size[0]), mode="squash")
+    if isinstance(name, LoadedModel) or is_directory(name):
+        config = name.config if isinstance(name, LoadedModel) else _config(name)
+        return config.model_args, _whole(config.preprocess, size)
     given = _published_preprocess(name, method)
     side = size or default_size(data, given.size[0])
     arguments, side = _sized(name, given, side, asked=size is not None, classes=len(data.classes))
@@ -135,26 +144,39 @@ def _config(name: str) -> ModelConfig:
     return read_config(directory_of(name))
 
 
-def _start_from_directory(name: str, data: Data, size: int | None) -> tuple[nn.Module, ModelConfig]:
-    """Somebody's trained network, at the size that it was trained at or another that it takes, its classifier fresh."""
-    loaded = load_model(name)
+def _whole(preprocess: Preprocess, size: int | None) -> Preprocess:
+    """At that size, or its own, of the whole picture."""
+    if preprocess.is_prepared:
+        return preprocess
+    return replace(preprocess if size is None else preprocess.at(size), mode="squash", resize_to=None)
+
+
+def _start_from(
+    loaded: LoadedModel, name: object, data: Data, size: int | None, afresh: bool = True
+) -> tuple[nn.Module, ModelConfig]:
+    """Somebody's network, at the size that it was trained at or another that it takes.
+
+    Args:
+        afresh: whether its classifier starts from nothing.
+    """
     config = loaded.config
+    refuse_program(loaded.model, config.architecture, "fit")
     if "taps" in config.model_args:
         raise UsageError(
             f"{name} has a classifier that sees several depths: fit from {config.architecture}, or --no-taps"
         )
-    reset_classifier_(loaded.model, len(data.classes))
-    side = size or config.preprocess.size[0]
+    if afresh:
+        reset_classifier_(loaded.model, len(data.classes))
+    preprocess = _whole(config.preprocess, size)
     arguments = {**config.model_args, "num_classes": len(data.classes)}
     try:
         with torch.no_grad():
-            loaded.model(torch.zeros(1, config.preprocess.channels, side, side))
+            loaded.model(torch.zeros(1, preprocess.channels, *preprocess.size))
     except Exception as error:  # every model has its own kind
-        raise UsageError(f"{name} does not take --size {side}, its own is {config.preprocess.size[0]}") from error
-    return loaded.model, replace(
-        config, model_args=arguments, classes=data.classes,
-        preprocess=replace(config.preprocess.at(side), mode="squash", resize_to=None),
-    )  # fmt: skip
+        raise UsageError(f"{name} does not take --size {size}, its own is {config.preprocess.size[0]}") from error
+    if size is not None and preprocess.size != (size, size):
+        raise UsageError(f"--size {size}: {name} takes tensors of {preprocess.size}, prepared by you; leave it out")
+    return loaded.model, replace(config, model_args=arguments, classes=data.classes, preprocess=preprocess)
 
 
 def default_size(data: Data, pretrained_size: int) -> int:

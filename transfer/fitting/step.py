@@ -14,66 +14,42 @@ from torch import nn
 
 from transfer.data.contact_sheet import printable
 from transfer.data.dataset import open_data
-from transfer.data.fitted_data import located
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.remarks import check_readable, files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
 from transfer.evaluation.measure import evaluate_parts, metrics
-from transfer.evaluation.metrics import Metrics
 from transfer.fitting.auto import auto
 from transfer.fitting.methods import METHODS, Outcome, Task, Trains, tapped
 from transfer.fitting.pictures import LOGS, shown, write_curves, write_pictures
 from transfer.fitting.recipe import recipe_for
 from transfer.fitting.settings import Fit
 from transfer.fitting.start import check, planned_start, start
-from transfer.training.distributed import barrier, from_main, is_main, main_first
+from transfer.result import ModelResult
+from transfer.training.distributed import barrier, from_main, is_main, main_first, world_size
 from transfer.training.finetune import Epoch
 from transfer.training.recipe import Recipe
 from transfer.training.settings import with_settings
 from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from transfer.verbs import FIT
-from zoo.errors import first_line
-from zoo.files.directory import check_free, partial_of
+from zoo.call import Call, takes
+from zoo.errors import UsageError, first_line
+from zoo.files.directory import partial_of
 from zoo.files.manifest import CHECKPOINTS
 from zoo.files.model_directory import ModelConfig, save_model
 from zoo.files.rehearsal import rehearsal, rehearse
 from zoo.progress import Progress
 from zoo.run import Run
-from zoo.verb import takes
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """
-    Attributes:
-        out: the directory that was made.
-        record: the step's lineage record.
-    """
-
-    out: Path
-    config: ModelConfig
-    record: dict[str, Any]
-
-    @property
-    def after(self) -> Metrics:
-        """Costs and accuracies of the model."""
-        found = Metrics.of(self.record["metrics"]["after"])
-        assert found is not None
-        return found
-
+@dataclass(frozen=True, kw_only=True)
+class Fitted(ModelResult):
     def lines(self) -> list[str]:
-        """What a person wants to know of it."""
         size, method = self.config.preprocess.size[0], self.record["method"]
-        return [f"{self.out}: {self.record['arguments']['model']} at {size} px by {method}, {self.after}"]
-
-    def lost(self) -> list[str]:
-        """A fit begins with nothing that it could lose."""
-        return []
+        return [f"{self.name}: {self.record['arguments']['model']} at {size} px by {method}, {self.after}"]
 
     def next(self) -> list[list[str | Path]]:
-        """Commands that one would want to type now."""
-        data, out = self.record["arguments"]["data"], self.out
+        data, out = self.record["arguments"]["data"], self.name
         held_out: list[list[str | Path]] = [["slimzoo", "eval", out, data]] if self.after.val or self.after.test else []
         return [
             *held_out,
@@ -84,30 +60,19 @@ class Fitted:
 
 
 @takes(FIT)
-def fit(
-    data: str | Path,
-    settings: Fit,
-    *,
-    out: str | Path,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Fitted:
+def fit(data: str | Path | Data, settings: Fit, call: Call) -> Fitted:
     """Fit a model to labelled images and write `out`.
 
     Args:
         data: see `transfer.data.sources`.
         settings: see `Fit`.
-        tell: told one line at a time what a person should know.
 
     Raises:
         UsageError, DataError: see `open_data`, `create_model`, `new_directory`, `zoo.pretrained.load.fetch`.
     """
-    arguments = FIT.arguments(data, settings, located, out=out)
-    begun = monotonic()
-    run = Run("fit", arguments, out=out, seed=settings.seed, overwrite=overwrite, resume=resume, makes=is_main())
-    _check(settings)
+    begun, progress, tell = monotonic(), call.progress, call.tell
+    run = call.run(makes=is_main())
+    _check(settings, call.out)
     with main_first():  # what is downloaded, decoded and computed once is in the cache for the others
         source = _opened(data, settings, progress)
         remarks = files_left_out(source)
@@ -162,37 +127,29 @@ class Planned:
 
 
 @takes(FIT)
-def plan(
-    data: str | Path,
-    settings: Fit,
-    *,
-    out: str | Path,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Planned:
+def plan(data: str | Path | Data, settings: Fit, call: Call) -> Planned:
     """What `fit` would do, refusing what it would refuse; nothing is fetched or trained.
 
     Raises:
         see `fit`.
     """
-    check_free(Path(out), overwrite=overwrite)
-    _check(settings)
-    opened = _opened(data, settings, progress)
-    check_readable(opened, progress)
+    call.run()
+    _check(settings, call.out)
+    opened = _opened(data, settings, call.progress)
+    check_readable(opened, call.progress)
     _, preprocess = planned_start(settings.model, opened, settings.method, settings.size)
     remarks = [*files_left_out(opened), *leaks_and_contradictions(opened, {})]
     for line in [*opened.notes, *remarks, *_where(data, remarks, settings)]:
-        tell(printable(line))
+        call.tell(printable(line))
     sizes = ", ".join(f"{count} {part}" for part, count in opened.sizes().items())
     return Planned(
         opened,
-        f"would run {settings.method} of {settings.model} on {data} ({len(opened.classes)} classes; {sizes} images) at "
-        f"{preprocess.size[0]} px, into {out}",
+        f"would run {settings.method} of {settings.model} on {data} ({len(opened.classes)} "
+        f"classes; {sizes} images) at {preprocess.size[0]} px, into {call.out}",
     )
 
 
-def _check(settings: Fit) -> None:
+def _check(settings: Fit, out: str | Path | None) -> None:
     """Refuse what no recipe and no model takes, whatever the images."""
     recipe = Recipe(
         epochs=Recipe.epochs if settings.epochs is None else settings.epochs,
@@ -203,21 +160,27 @@ def _check(settings: Fit) -> None:
     with_settings(recipe, settings.settings)
     if settings.tensorboard:
         check_tensorboard()
+    if out is None and world_size() > 1:
+        raise UsageError("several processes fit into a directory: name it with out=")
     check(settings.model, settings.method, settings.size)
 
 
-def _opened(data: str | Path, settings: Fit, progress: Progress | None) -> Data:
+def _opened(data: str | Path | Data, settings: Fit, progress: Progress | None) -> Data:
+    if isinstance(data, Data):
+        return data
     return open_data(
         data, val=settings.val, test=settings.test, seed=settings.seed, layout=settings.layout, progress=progress
     )
 
 
-def _doubts(data: str | Path, source: Data, pixels: Pixels, remarks: list[str], settings: Fit) -> list[str]:
+def _doubts(data: str | Path | Data, source: Data, pixels: Pixels, remarks: list[str], settings: Fit) -> list[str]:
     doubts = leaks_and_contradictions(source, pixels.parts())
     return [*doubts, *_where(data, [*remarks, *doubts], settings)]
 
 
-def _where(data: str | Path, remarks: list[str], settings: Fit) -> list[str]:
+def _where(data: str | Path | Data, remarks: list[str], settings: Fit) -> list[str]:
+    if isinstance(data, Data):
+        return []
     return where_to_look(
         remarks, data, val=settings.val, test=settings.test, seed=settings.seed, layout=settings.layout
     )
@@ -253,12 +216,15 @@ def _shared_directory(run: Run) -> Iterator[Path]:
             barrier()
             yield work
     else:
+        assert run.out is not None
         barrier()
         yield partial_of(run.out)
 
 
 def _rehearse(work: Path, network: nn.Module, config: ModelConfig, run: Run, settings: Fit) -> None:
     """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
+    if run.out is None:
+        return
     network, config = tapped(network, config, taps=settings.taps and settings.method != "scratch")
     rehearse(work, network, config, run.record(done=False, after=metrics(network, config, {})))
     with rehearsal(work, "pictures") as folder:
@@ -276,12 +242,14 @@ def _saved(work: Path, run: Run, outcome: Outcome, task: Task, source: Data, *, 
     found = evaluate_parts(lambda images: outcome.evaluate(images, task.progress), pixels)
     after = metrics(outcome.model, outcome.config, found)
     record = run.record(after=after, method=outcome.method, notes=outcome.notes)
-    config = save_model(work, outcome.model, outcome.config.with_step(record, seen_in(source, pixels)))
-    try:
-        write_pictures(work, outcome, shown(found, pixels, source), task, tensorboard=tensorboard)
-    except Exception as error:  # the packages' own kinds; the model, which is written, is worth more
-        task.tell(f"not all pictures were drawn ({first_line(error)}); the model is whole")
-    return Fitted(run.out, config, record)
+    config = outcome.config.with_step(record, seen_in(source, pixels))
+    if run.out is not None:
+        config = save_model(work, outcome.model, config)
+        try:
+            write_pictures(work, outcome, shown(found, pixels, source), task, tensorboard=tensorboard)
+        except Exception as error:  # the packages' own kinds; the model, which is written, is worth more
+            task.tell(f"not all pictures were drawn ({first_line(error)}); the model is whole")
+    return Fitted(model=outcome.model, config=config, out=run.out, record=record)
 
 
 def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> Outcome:

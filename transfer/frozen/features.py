@@ -24,6 +24,7 @@ from zoo.progress import Progress
 # Of the rule that makes features from pixels, as PIXELS_VERSION in transfer/data/loader.py; for changes in the models'
 # own code, which weights and settings do not show.
 FEATURES_VERSION = 1
+KNOWN = ("zoo", "torch", "torchvision", "timm")  # packages whose code does not change between two versions
 # Pixels in one batch. On a CPU the activations of 28 images of 96 px stay near its cache: EfficientNet-Lite0 takes
 # 3.4 ms an image so, 4.5 in batches of 64 and 5.5 in batches of 128 (one core).
 CPU_BATCH_PIXELS = 1 << 18
@@ -37,9 +38,11 @@ def frozen_features(
     """(N, F) inputs of the model's classifier, in eval mode, read-only; from the cache where it has them.
 
     They do not depend on the classifier, and neither does the key: two fits of one backbone share them, whatever their
-    seeds and classes.
+    seeds and classes. Those of a user's own modules, whose code may have changed since, are not kept.
     """
     shape = (len(data), classifier(model).weight.shape[1])
+    if not all(type(module).__module__.split(".")[0] in KNOWN for module in model.modules()):
+        return features_of(model, data.pixels, preprocess, progress=progress)
 
     def make() -> Iterator[NDArray[np.float32]]:
         return _blocks(model, data.pixels, preprocess, progress)

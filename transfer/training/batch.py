@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -64,6 +64,9 @@ class Batches:
 
     def __init__(self, data: TrainingData, recipe: Recipe, classes: int, device: torch.device) -> None:
         self._data, self._recipe, self._classes, self._device = data, recipe, classes, device
+        # what is prepared by somebody else has no colours that are known
+        uncoloured = replace(recipe.augment, colour=0.0, grey=0.0, hue_deg=0.0)
+        self._augment = uncoloured if data.preprocess.is_prepared else recipe.augment
         self._order: tuple[int, list[NDArray[np.intp]]] = (-1, [])
         # pixels are copied and augmented beside the step, which has the default stream
         on_gpu = device.type == "cuda"
@@ -99,7 +102,7 @@ class Batches:
         pixels = self._sent(torch.from_numpy(self._data.train.pixels[indices]))
         pixels = pixels.permute(0, 3, 1, 2).float()  # a channels-last view, so no copy follows
         if len(indices):  # of a small batch, a process may have no image
-            pixels = augment_batch(pixels, indices, self._recipe.augment, seed=self._recipe.seed, epoch=epoch)
+            pixels = augment_batch(pixels, indices, self._augment, seed=self._recipe.seed, epoch=epoch)
         return normalized(pixels, self._data.preprocess).contiguous(memory_format=torch.channels_last)
 
     def _labels(self, indices: NDArray[np.intp]) -> Tensor:
@@ -110,7 +113,9 @@ class Batches:
 
 
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """(B, C, H, W) float pixels in 0..255 to what the network takes."""
+    """(B, C, H, W) float pixels in 0..255, or what is prepared already, to what the network takes."""
+    if preprocess.is_prepared:
+        return pixels
     mean = pixels.new_tensor(preprocess.mean).view(1, -1, 1, 1) * 255
     std = pixels.new_tensor(preprocess.std).view(1, -1, 1, 1) * 255
     return (pixels - mean) / std

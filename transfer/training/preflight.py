@@ -81,12 +81,7 @@ class Preflight:
 
 
 def preflight(
-    model: nn.Module,
-    data: TrainingData,
-    recipe: Recipe,
-    *,
-    probe_initialized: bool,
-    progress: Progress | None = None,
+    model: nn.Module, data: TrainingData, recipe: Recipe, *, probe_initialized: bool, progress: Progress | None = None
 ) -> Preflight:
     """Try the model on a few images before it is trained; training is tried from a fresh classifier, probe or not.
 

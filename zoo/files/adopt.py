@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from zoo.classifier import classifier_name
 from zoo.create import create_model
 from zoo.disk import cache_directory, sha256
-from zoo.errors import UsageError
+from zoo.errors import UsageError, argument
 from zoo.files.description import FORM, read_classes, read_preprocess
 from zoo.files.directory import new_directory
 from zoo.files.elsewhere import Foreign, directory_of, is_timm_directory, read_timm_directory
 from zoo.files.manifest import MANIFEST
-from zoo.files.model_directory import ModelConfig, is_model_directory, save_model
+from zoo.files.model_directory import LoadedModel, ModelConfig, is_model_directory, save_model
 from zoo.files.state_file import SUFFIXES, State, fitted, is_state_file, prefix_of, read_state
 from zoo.models.registry import model_entry
 from zoo.preprocess import Preprocess
@@ -102,18 +102,46 @@ def adopt_but_onnx(
     return adopt(source, arch=arch, preprocess=preprocess, classes=classes), None, None
 
 
-def adopt_source(source: str | Path, settings: Any, keywords: dict[str, Any]) -> tuple[str, Any]:
+def adopt_source(source: Any, settings: Any, keywords: dict[str, Any]) -> tuple[Any, Any]:
     """`adopt`, for the function of a step: takes `arch`, `preprocess` and `classes` out of its keywords.
 
+    A model in memory says all that itself.
+
     Raises:
-        see `adopt`.
+        UsageError: a module without its inputs' size; see also `adopt`.
     """
-    return adopt(source, **{name: keywords.pop(name, None) for name in ADOPTED}), settings
+    source, options = path_of(source), {name: keywords.pop(name, None) for name in ADOPTED}
+    if isinstance(source, LoadedModel):
+        return _in_memory(source, options), settings
+    return adopt(source, **options), settings
 
 
-def adopt_source_but_onnx(source: str | Path, settings: Any, keywords: dict[str, Any]) -> tuple[str, Any]:
+def path_of(source: Any) -> Any:
+    """The directory of a step's result that has one; a path, a name or a model in memory as it is.
+
+    Raises:
+        UsageError: a module without its inputs' size, or anything else.
+    """
+    source = getattr(source, "out", None) or source
+    if not isinstance(source, str | Path | LoadedModel):
+        kind = type(source).__name__
+        hint = f"slimzoo.from_module({kind.lower()}, (3, 224, 224)) makes a model of a module"
+        raise UsageError(f"a {kind}, where a path or a model is wanted; {hint}")
+    return source
+
+
+def _in_memory(model: LoadedModel, options: dict[str, Any]) -> LoadedModel:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{argument(name, value)}: a model in memory says that itself; leave it out")
+    return model
+
+
+def adopt_source_but_onnx(source: Any, settings: Any, keywords: dict[str, Any]) -> tuple[Any, Any]:
     """The same, where an .onnx file's `preprocess` and `classes` stay among the keywords."""
-    options = {name: keywords.pop(name, None) for name in ADOPTED}
+    source, options = path_of(source), {name: keywords.pop(name, None) for name in ADOPTED}
+    if isinstance(source, LoadedModel):
+        return _in_memory(source, options), settings
     adopted, keywords["preprocess"], keywords["classes"] = adopt_but_onnx(str(source), **options)
     return adopted, settings
 

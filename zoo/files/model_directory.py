@@ -4,6 +4,7 @@ DIR/config.json         timm's keys first, then one object "slimzoo":
                         {format, primary, preprocess, surgery, lineage, seen}
 DIR/model.safetensors   weights; no pickle is ever written
 DIR/model.onnx          where exported
+DIR/model.pt2           of a user's own module: its operators, for processes that do not know it
 DIR/MANIFEST.sha256     checked at every load
 """
 
@@ -21,6 +22,8 @@ from zoo.files.manifest import MANIFEST, verify_manifest
 from zoo.files.seen import Seen
 from zoo.files.timm_form import record_of_network, timm_form
 from zoo.finite import check_finite
+from zoo.lineage import IN_MEMORY
+from zoo.models.registry import is_users
 from zoo.preprocess import Preprocess
 from zoo.pretrained.upstream import is_upstream, preprocess_of
 
@@ -86,7 +89,7 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         p = self.preprocess
-        crop = {"squash": "squash", "crop": "center", "pad": "border"}[p.mode]
+        crop = {"crop": "center", "pad": "border"}.get(p.mode, "squash")
         name, arguments, why = timm_form(
             self.architecture, self.model_args, cut=bool(self.surgery), primary=self.primary
         )
@@ -144,6 +147,10 @@ class LoadedModel:
     model: nn.Module  # in eval mode
     config: ModelConfig
 
+    def __str__(self) -> str:
+        """What messages and records say where a path would be."""
+        return f"{IN_MEMORY}{self.config.architecture}"
+
 
 def is_model_directory(path: Path) -> bool:
     """Whether it is one of ours, or one of timm's, which is read as it stands."""
@@ -176,21 +183,28 @@ def read_config(directory: Path) -> ModelConfig:
 def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelConfig:
     """Write config.json and model.safetensors into an existing directory (see `zoo.files.directory.new_directory`).
 
-    The surgery is found by comparing the model with its fresh architecture. Returns the config that was written.
+    The surgery is found by comparing the model with its fresh architecture. Of a module that other processes cannot
+    build by its name, the program is written too. Returns the config that was written.
     """
     from zoo.create import create_model
+    from zoo.files.program import PROGRAM, write_program
     from zoo.files.surgery import surgery_between
 
     fresh = create_model(config.architecture, **config.model_args)
     config = replace(config, primary=SAFETENSORS, surgery=surgery_between(fresh, model))
     write_json(directory / CONFIG, config.to_json())
     write_tensors(directory / SAFETENSORS, model.state_dict())
+    if is_users(config.architecture):
+        write_program(directory / PROGRAM, model, config.input_size)
     return config
 
 
-def load_model(source: str | Path) -> LoadedModel:
+def load_model(source: str | Path | LoadedModel) -> LoadedModel:
     """Load a model directory, ours or one of timm's, or an upstream model with its pretrained weights: build, operate,
-    load. Eval mode, CPU.
+    load. Eval mode, CPU. What is loaded already is given back.
+
+    Where a user's own module was saved and this process does not know its name, its program is loaded, which can be run
+    and exported and not be cut; see `zoo.files.own_module.from_module`.
 
     Raises:
         UsageError: no such directory; its model is an ONNX file, which torch does not run; weights that are NaN.
@@ -199,9 +213,12 @@ def load_model(source: str | Path) -> LoadedModel:
     from safetensors.torch import load_file
 
     from zoo.create import create_model
+    from zoo.files.program import PROGRAM, read_program
     from zoo.files.surgery import apply_surgery_
     from zoo.tensors import load_tensors_
 
+    if isinstance(source, LoadedModel):
+        return source
     if is_upstream(source):
         return _upstream(str(source))
     directory = elsewhere.directory_of(source)
@@ -220,8 +237,11 @@ def load_model(source: str | Path) -> LoadedModel:
             "again; use the directory that it was made from"
         )
     tensors = load_file(directory / SAFETENSORS)
-    model = create_model(config.architecture, **config.model_args)
-    apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
+    if (directory / PROGRAM).is_file() and not is_users(config.architecture):
+        model = read_program(directory / PROGRAM)
+    else:
+        model = create_model(config.architecture, **config.model_args)
+        apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
     load_tensors_(model, tensors)
     check_finite(model, directory / SAFETENSORS)
     return LoadedModel(model.eval(), config)

@@ -49,7 +49,7 @@ def refusal(error: Exception, runtime: str, what: str | Path = "the network") ->
         others = [name for name in ONNX_RUNTIMES if name != runtime]
         return SlimzooError(
             f"{what} needs {lacking}, which {runtime} lacks, or not for these types; another runtime may have it: "
-            f"slimzoo bench --runtime {', '.join(others[:-1])} or {others[-1]}"
+            f"`slimzoo bench --runtime`, with {', '.join(others[:-1])} or {others[-1]}"
         )
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from ", "Check "))]  # OpenVINO's own places

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zoo.class_name import as_class_name
 from zoo.errors import SlimzooError, UsageError
-from zoo.files.model_directory import ONNX, SAFETENSORS, is_model_directory, load_model, read_config
+from zoo.files.model_directory import ONNX, SAFETENSORS, LoadedModel, is_model_directory, load_model, read_config
 from zoo.files.onnx_session import open_session
 from zoo.files.seen import Seen
 from zoo.preprocess import Preprocess
@@ -36,8 +36,8 @@ class Predictor(Protocol):
     classes: tuple[str, ...] | None
     preprocess: Preprocess
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, h, w, 3) uint8 RGB of any one size to (B, classes) float32.
+    def logits(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """(B, h, w, 3) uint8 RGB of any one size to (B, classes) float32; (B, H, W, C) float32 where it takes those.
 
         Pixels of the network's own size are taken as `Preprocess.resize` leaves them: nothing more is cut off.
         """
@@ -47,7 +47,7 @@ class TorchPredictor:
     def __init__(self, model: Any, preprocess: Preprocess, classes: tuple[str, ...] | None) -> None:
         self.model, self.preprocess, self.classes = model, preprocess, classes
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         import torch
 
         device = next(self.model.parameters()).device
@@ -81,13 +81,17 @@ class OnnxPredictor:
         card = read_card(metadata["slimzoo"], path)
         self.preprocess, self.classes, self.seen = card.preprocess, card.classes, card.seen
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if self.preprocess.is_prepared:
+            return self._answers("input", self.preprocess.normalize(pixels))
         if pixels.shape[-1] == 1:  # grey as the network takes it; the graph starts from RGB
             pixels = np.repeat(pixels, 3, axis=-1)
-        pixels = _around(pixels, self.preprocess)
+        return self._answers("pixels", _around(pixels, self.preprocess))
+
+    def _answers(self, name: str, images: NDArray[Any]) -> NDArray[np.float32]:
         outputs = [
-            self.session.run(["logits"], {"pixels": pixels[start : start + BATCH]})[0]
-            for start in range(0, len(pixels), BATCH)
+            self.session.run(["logits"], {name: images[start : start + BATCH]})[0]
+            for start in range(0, len(images), BATCH)
         ]
         return np.concatenate(outputs)
 
@@ -116,7 +120,7 @@ def read_card(said: str, path: str | Path) -> Card:
         raise SlimzooError(f"{path} says of its preprocessing and classes what cannot be read: {error}") from error
 
 
-def fit_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+def fit_size(pixels: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
     """Pixels at the network's size: resized where they are not."""
     if pixels.shape[1:] == (*preprocess.size, preprocess.channels):
         return pixels
@@ -134,12 +138,15 @@ def _around(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uin
     return np.pad(pixels, [(0, 0), *margins, (0, 0)])
 
 
-def open_predictor(source: str | Path) -> Predictor:
-    """Open a model directory, an exported .onnx file, a coded .slim file, "timm:NAME" or "torchvision:NAME".
+def open_predictor(source: str | Path | LoadedModel) -> Predictor:
+    """Open a model directory, an exported .onnx file, a coded .slim file, "timm:NAME", "torchvision:NAME", or a model
+    in memory.
 
     Raises:
         UsageError: nothing of the kind is there.
     """
+    if isinstance(source, LoadedModel):
+        return TorchPredictor(source.model.eval(), source.config.preprocess, source.config.classes)
     path = Path(source)
     if is_upstream(source) or not path.exists():
         if path.suffix == ".onnx":

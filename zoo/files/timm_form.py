@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.models.registry import is_users
 from zoo.pretrained import upstream, upstream_timm
 
 # Of the zoo and of torchvision: the same tensors under the same names compute the same as timm's of that name do
@@ -69,7 +70,7 @@ def _name(architecture: str, plain: str) -> str | None:
         return plain
     if upstream.is_upstream(architecture):
         return plain if plain.startswith(SAME_OF_TORCHVISION) else None
-    if plain in ABSENT:
+    if plain in ABSENT or is_users(plain):
         return None
     for family, known in KNOWN_AS.items():
         if plain.startswith(family):

@@ -19,9 +19,7 @@ from torch import Tensor, nn
 from zoo.models.layers import scaled_width
 from zoo.models.registry import register_model
 
-TINY: dict[str, dict[str, object]] = {
-    "alexnet": {"width": 0.125, "hidden": 64, "num_classes": 10},
-}
+TINY: dict[str, dict[str, object]] = {"alexnet": {"width": 0.125, "hidden": 64, "num_classes": 10}}
 
 
 class AlexNet(nn.Module):

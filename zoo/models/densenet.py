@@ -21,7 +21,7 @@ from zoo.models.registry import register_model
 
 BOTTLENECK = 4  # outputs of a dense layer's 1x1 convolution, in units of the growth (sec. 3)
 TINY: dict[str, dict[str, object]] = {
-    "densenet121": {"stages": (2, 2), "growth": 8, "stem_width": 16, "num_classes": 10},
+    "densenet121": {"stages": (2, 2), "growth": 8, "stem_width": 16, "num_classes": 10}
 }
 
 

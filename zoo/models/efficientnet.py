@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -42,6 +43,15 @@ Norm = Callable[[int], nn.Module]
 Act = Callable[[], nn.Module]
 SILU: Act = partial(nn.SiLU, inplace=True)
 RELU6: Act = partial(nn.ReLU6, inplace=True)
+
+
+class Kinds(NamedTuple):
+    """What all blocks of a network have; `same`: TensorFlow's padding where a convolution has a stride."""
+
+    act: Act
+    norm: Norm
+    same: bool
+    squeeze: bool
 
 
 def _conv(
@@ -73,19 +83,10 @@ class DepthwiseSeparable(nn.Module):
     """Depthwise kxk, 1x1 projection. (B, C, H, W) -> (B, O, H / stride, W / stride)."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel: int,
-        stride: int,
-        squeeze: bool,
-        act: Act,
-        norm: Norm,
-        same: bool,
-        drop_path: float,
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, kinds: Kinds, drop_path: float
     ) -> None:
         super().__init__()
+        act, norm, same, squeeze = kinds
         self.has_skip = stride == 1 and in_channels == out_channels
         self.conv_dw = _conv(in_channels, in_channels, kernel, stride=stride, groups=in_channels, same=same)
         self.bn1 = norm(in_channels)
@@ -112,13 +113,11 @@ class InvertedResidual(nn.Module):
         expansion: int,
         kernel: int,
         stride: int,
-        squeeze: bool,
-        act: Act,
-        norm: Norm,
-        same: bool,
+        kinds: Kinds,
         drop_path: float,
     ) -> None:
         super().__init__()
+        act, norm, same, squeeze = kinds
         hidden = in_channels * expansion
         self.has_skip = stride == 1 and in_channels == out_channels
         self.conv_pw = _conv(in_channels, hidden, 1, same=same)
@@ -167,8 +166,8 @@ class EfficientNet(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        norm = partial(nn.BatchNorm2d, eps=norm_eps)
-        act = RELU6 if lite else SILU
+        kinds = Kinds(RELU6 if lite else SILU, partial(nn.BatchNorm2d, eps=norm_eps), same, squeeze=not lite)
+        act, norm = kinds.act, kinds.norm
         self.num_classes = num_classes
         self.conv_stem = _conv(in_channels, stem_width, 3, stride=2, same=same)
         self.bn1 = norm(stem_width)
@@ -187,10 +186,7 @@ class EfficientNet(nn.Module):
                         out_channels,
                         kernel=k,
                         stride=s if i == 0 else 1,
-                        squeeze=not lite,
-                        act=act,
-                        norm=norm,
-                        same=same,
+                        kinds=kinds,
                         drop_path=drop_path * done / total,
                     )
                 )

@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from zoo.models.layers import scaled_width
 from zoo.models.registry import register_model
 
-TINY: dict[str, dict[str, object]] = {
-    "googlenet": {"width": 0.09, "num_classes": 10},
-}
+TINY: dict[str, dict[str, object]] = {"googlenet": {"width": 0.09, "num_classes": 10}}
 
 
 class GoogLeNetOutput(NamedTuple):

@@ -39,6 +39,19 @@ def he_normal_(model: nn.Module, *, kinds: Kinds = LAYERS, fan: Literal["in", "o
         nn.init.normal_(weight, std=(2 / (fan_in if fan == "in" else fan_out)) ** 0.5)
 
 
+def he_normal_of_all_groups_(model: nn.Module) -> None:
+    """torchvision's rule for MobileNets: convolutions by He's with a fan that counts all groups, so that a depthwise
+    filter starts smaller than his rule has it; Linears N(0, 0.01^2).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def truncated_normal_(model: nn.Module, *, kinds: Kinds = LAYERS, std: float = 0.02) -> None:
     """N(0, std^2) cut at +-2 (Vision Transformers, after BERT)."""
     for weight, _, _ in _weights(model, kinds):

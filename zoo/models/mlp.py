@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from zoo.models.init import he_normal_
 from zoo.models.registry import register_model
 
-TINY: dict[str, dict[str, object]] = {
-    "mlp": {"widths": (32, 16), "num_classes": 10},
-}
+TINY: dict[str, dict[str, object]] = {"mlp": {"widths": (32, 16), "num_classes": 10}}
 
 
 class MLP(nn.Module):

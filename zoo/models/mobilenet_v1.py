@@ -46,12 +46,7 @@ class MobileNetV1(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        width: float = 1.0,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        dropout: float = 0.0,
+        self, *, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from zoo.models.init import he_normal_of_all_groups_
 from zoo.models.layers import scaled_width
 from zoo.models.registry import register_model
 
@@ -80,13 +81,7 @@ class MobileNetV2(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head_width, num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                # torchvision's fan counts all groups: a depthwise filter starts smaller than He's rule has it
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        he_normal_of_all_groups_(self)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
         x = self.flatten(self.avgpool(self.features(x)))

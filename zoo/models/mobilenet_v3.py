@@ -13,6 +13,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from zoo.models.init import he_normal_of_all_groups_
 from zoo.models.layers import scaled_width
 from zoo.models.registry import register_model
 
@@ -56,13 +57,7 @@ TINY: dict[str, dict[str, object]] = {"mobilenet_v3_small": {"width": 0.15, "num
 
 
 def _conv_norm_act(
-    in_channels: int,
-    out_channels: int,
-    kernel: int,
-    activation: Activation | None,
-    *,
-    stride: int = 1,
-    groups: int = 1,
+    in_channels: int, out_channels: int, kernel: int, activation: Activation | None, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
@@ -166,15 +161,7 @@ class MobileNetV3(nn.Module):
             nn.Dropout(dropout),  # not in place: another activation here may keep its output for its gradient
             nn.Linear(scaled(last_width), num_classes),
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                # torchvision's fan counts all groups: a depthwise filter starts smaller than He's rule has it
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        he_normal_of_all_groups_(self)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, num_classes)
         x = self.flatten(self.avgpool(self.features(x)))

@@ -102,6 +102,22 @@ def register_model(
     return build
 
 
+def register_own(name: str, build: Callable[..., nn.Module], module: str, input_size: tuple[int, ...]) -> None:
+    """A classifier of a user's, which one that was registered later under its name replaces."""
+    _ENTRIES[name] = Entry(name=name, module=module, build=build, kind="classifier", input_size=input_size)
+
+
+def is_ours(name: str) -> bool:
+    """Whether it is one of the zoo's own, which every process knows."""
+    entry = _entries().get(name)
+    return entry is not None and entry.module.startswith(f"{__package__}.")
+
+
+def is_users(name: str) -> bool:
+    """Whether it was registered in this process by a user."""
+    return name in _entries() and not is_ours(name)
+
+
 def _entries() -> dict[str, Entry]:
     for family in FAMILIES:
         importlib.import_module(f"zoo.models.{family}")

@@ -27,9 +27,7 @@ from zoo.models.registry import register_model
 # channels and number of convolutions of each stage: VGG-16 (Simonyan & Zisserman 2014, Table 1, D)
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 DEEP = (2, 3, 4)  # the stages with dropout
-TINY: dict[str, dict[str, object]] = {
-    "segnet": {"width": 0.03125, "num_classes": 10},
-}
+TINY: dict[str, dict[str, object]] = {"segnet": {"width": 0.03125, "num_classes": 10}}
 
 
 class SegNet(nn.Module):
@@ -40,12 +38,7 @@ class SegNet(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        width: float = 1.0,
-        num_classes: int = 11,
-        in_channels: int = 3,
-        dropout: float = 0.0,
+        self, *, width: float = 1.0, num_classes: int = 11, in_channels: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

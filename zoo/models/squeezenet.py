@@ -21,9 +21,7 @@ from zoo.models.registry import register_model
 
 # squeeze channels, expand channels of each kind: fire2 to fire9 (Table 1)
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))
-TINY: dict[str, dict[str, object]] = {
-    "squeezenet1_1": {"width": 0.25, "num_classes": 10},
-}
+TINY: dict[str, dict[str, object]] = {"squeezenet1_1": {"width": 0.25, "num_classes": 10}}
 
 
 class Fire(nn.Module):
@@ -78,10 +76,7 @@ class SqueezeNet(nn.Module):
                 channels = 2 * expand
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Conv2d(channels, num_classes, 1),
-            nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(1),
+            nn.Dropout(dropout), nn.Conv2d(channels, num_classes, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
         )
         self.flatten = nn.Flatten()
         for module in self.modules():

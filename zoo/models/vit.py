@@ -25,7 +25,7 @@ from zoo.models.layers import Attention, DropPath, LayerScale, Mlp
 from zoo.models.registry import register_model
 
 TINY: dict[str, dict[str, object]] = {
-    "vit_tiny": {"image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "num_heads": 2, "num_classes": 10},
+    "vit_tiny": {"image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "num_heads": 2, "num_classes": 10}
 }
 
 
@@ -52,14 +52,7 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (eq. 2 and 3). (B, L, D) -> (B, L, D)."""
 
     def __init__(
-        self,
-        width: int,
-        *,
-        num_heads: int,
-        hidden: int,
-        layer_scale: float | None,
-        dropout: float,
-        drop_path: float,
+        self, width: int, *, num_heads: int, hidden: int, layer_scale: float | None, dropout: float, drop_path: float
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)

@@ -183,11 +183,11 @@ def test_advice_names_what_norms_leave():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 1), Tokens(), *blocks, Pool(), nn.Linear(8, 5)).eval()
     options = {"round_to": 1, "floor": 0.5}
-    with pytest.raises(UsageError, match=r"--normalized\) it is [\d.]+%") as error:
+    with pytest.raises(UsageError, match=r"\(normalized\) it is [\d.]+%") as error:
         prune_channels(model, (3, 4, 4), macs=0.6, **options)
     reached = float(re.search(r"it is ([\d.]+)%", str(error.value)).group(1)) / 100
     found = prune_channels(model, (3, 4, 4), macs=reached + 1e-4, normalized=True, **options)
     assert found.macs_after / found.macs_before == pytest.approx(reached, abs=1e-3)
     with pytest.raises(UsageError, match="below what these groups can reach") as error:
         prune_channels(model, (3, 4, 4), macs=reached - 0.01, normalized=True, **options)
-    assert "--normalized" not in str(error.value)
+    assert "(normalized)" not in str(error.value)

@@ -252,7 +252,7 @@ def test_what_is_missing_or_too_much_is_said(place, tmp_path):
         ("[1]", "holds no JSON object"), ("{", "is not JSON"), ('{"size": [20, 20]}', "does not say mode, inter"),
         (json.dumps({**PREPROCESS.to_dict(), "men": 1}), "unknown 'men'; did you mean 'mean'?"),
         (json.dumps({**PREPROCESS.to_dict(), "std": [0, 1, 1]}), "std above 0"),
-        (json.dumps({**PREPROCESS.to_dict(), "mode": "center"}), "must be 'squash', 'crop' or 'pad'"),
+        (json.dumps({**PREPROCESS.to_dict(), "mode": "center"}), "must be 'squash', 'crop', 'pad' or 'prepared'"),
         (json.dumps({**PREPROCESS.to_dict(), "size": "20"}), "--preprocess"),
     ):  # fmt: skip
         (tmp_path / "bad.json").write_text(text)

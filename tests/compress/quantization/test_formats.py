@@ -108,8 +108,6 @@ def test_gate(folder, tmp_path, monkeypatch):
         return to_bfloat16(with_weights(network, zeros))
 
     monkeypatch.setattr(half, "to_bfloat16", ruined)
-    with pytest.raises(
-        GateError, match=r"bf16 loses [0-9.]+ points on the val images, --max-drop allows 1\.0; nothing"
-    ):
+    with pytest.raises(GateError, match=r"bf16 loses [0-9.]+ points on the val images, max_drop allows 1\.0; nothing"):
         quantize(folder / "dense", data="digits", to="bf16", max_drop=1.0, out=tmp_path / "bf16")
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,11 @@
-"""Times by layer: every layer has one, fused or not, and what multiplies more takes longer."""
+"""Times by layer: every layer has one, fused or not, and has its own and no neighbour's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from compress.graph.layers import macs_by_layer
 from compress.graph.network import export_network
@@ -25,9 +27,25 @@ def test_every_layer_of_both_networks_has_its_time(name):
         assert all(ms >= 0 for ms in found.values())
 
 
-def test_what_multiplies_more_takes_longer():
-    network = export_network(create_model("vgg11", num_classes=3).eval(), SIZE)
-    macs = macs_by_layer(network)
+class Turns(nn.Module):
+    """Layers of 340 million products, and of 0.3 million after and between them, with what may be fused into either."""
+
+    def __init__(self):
+        super().__init__()
+        self.big = nn.ModuleList(nn.Conv2d(128, 128, 3, padding=1) for _ in range(3))
+        self.small = nn.ModuleList(nn.Conv2d(128, 128, 1, groups=128) for _ in range(3))
+        self.head = nn.Linear(128, 2)
+
+    def forward(self, x):
+        for big, small in zip(self.big, self.small, strict=True):
+            x = torch.relu(small(torch.relu(big(x)))) + x
+        return self.head(x.mean((2, 3)))
+
+
+def test_each_layer_has_its_own_time():
+    """A thousand times the products: no load of the machine turns that round, and a neighbour's time is the other."""
+    network = export_network(Turns().eval(), (128, 48, 48))
     (found,) = layer_ms(network)
-    by_macs = sorted(macs, key=macs.__getitem__)
-    assert max(found[name] for name in by_macs[:2]) < min(found[name] for name in by_macs[-2:])
+    big, small = ([ms for name, ms in found.items() if name.startswith(kind)] for kind in ("big", "small"))
+    assert (len(big), len(small)) == (3, 3)
+    assert min(big) > 4 * max(small)

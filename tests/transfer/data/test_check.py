@@ -107,12 +107,7 @@ def test_every_defect_is_named_at_once(good):
     levels = [finding.level for finding in check.findings]
     assert levels == sorted(levels, key=["error", "warning", "note"].index)
     text = "\n".join(check.describe())
-    for words in (
-        "half.png: truncated",
-        "bomb.png: 56 megapixels",
-        "phone.cr2",
-        "class 'lonely' has 1 distinct image",
-    ):
+    for words in ("half.png: truncated", "bomb.png: 56 megapixels", "phone.cr2", "class 'lonely' has 1 distinct image"):
         assert words in text
     assert "not ready to fit: 4 kinds of error (7 kinds of warning)" in text
 

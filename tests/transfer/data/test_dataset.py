@@ -234,7 +234,7 @@ def test_train_val_test_folders_are_the_parts(tmp_path):
 def test_a_share_of_a_part_that_is_there_is_refused(tmp_path, part, share):
     for i, (name, kind) in enumerate((p, c) for p in ("train", "val", "test") for c in ("a", "b")):
         save(tmp_path / name / kind / "1.png", i)
-    message = rf"--{part} {float(share):g}: .* names its {part} part itself, 2 images; leave --{part} out"
+    message = rf"{part} {float(share):g}: .* names its {part} part itself, 2 images; leave {part} out"
     with pytest.raises(UsageError, match=message):
         open_data(tmp_path, **{part: share})
 

@@ -52,10 +52,7 @@ def test_another_seed_gives_another_split():
     assert len(splits) == 5
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=60),
-    st.integers(0, 3),
-)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=60), st.integers(0, 3))
 def test_like_images_stay_on_one_side_whatever_their_labels(extra, seed):
     own = [(label, 10 * (label + 1) + i) for label in range(3) for i in range(3)]  # three that no other class has
     labels, groups = zip(*own, *extra, strict=True)

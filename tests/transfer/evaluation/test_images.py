@@ -131,7 +131,7 @@ def test_where_only_validation_images_are_new_they_are_named_so_and_training_ima
         else:
             assert isinstance(done.exception, DataError)
             assert "was trained on all images of" in str(done.exception)
-            assert "--all" in str(done.exception)
+            assert "--all" in done.exception.on_command_line()
 
 
 def test_a_model_from_before_says_that_nobody_knows(home, tmp_path):

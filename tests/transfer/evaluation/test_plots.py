@@ -35,11 +35,7 @@ def test_a_panel_for_each_figure_that_is_known(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "history",
-    [
-        [epoch(1)],
-        [epoch(i + 1, 1 / (i + 1), None if i % 5 else i / 60, lr=None) for i in range(60)],
-    ],
+    "history", [[epoch(1)], [epoch(i + 1, 1 / (i + 1), None if i % 5 else i / 60, lr=None) for i in range(60)]]
 )
 def test_curves_of_one_epoch_and_of_many_with_gaps(tmp_path, history):
     save_curves(history, tmp_path / "curves.png", title="a run of a model")

@@ -106,9 +106,7 @@ def test_time_that_is_over_leaves_the_probe_where_nothing_can_be_compared(three,
 
 
 def test_a_named_method_takes_the_epochs_that_fit(three, tmp_path):
-    with pytest.raises(
-        SlimzooError, match=r"fits into the rest of --time: give it more time, .* or take --method probe"
-    ):
+    with pytest.raises(SlimzooError, match=r"fits into the rest of time_s: give it more time, .* or take method probe"):
         fit(three, **SMALL, method="finetune", time_s=0.01, out=tmp_path / "none")
     fitted = fit(three, **SMALL, method="scratch", settings={"epochs": 10_000}, time_s=20, out=tmp_path / "some")
     assert 1 <= fitted.record["notes"]["recipe"]["epochs"] < 10_000

@@ -263,10 +263,7 @@ def test_dry_run_says_what_would_happen_and_does_nothing(tmp_path, slimzoo):
     [
         ({"method": "finetun"}, "unknown method 'finetun'; did you mean 'finetune'"),
         ({"model": "resnet81"}, "unknown model 'resnet81': did you mean 'resnet18'"),
-        (
-            {"model": "lenet5", "method": "finetune"},
-            "no pretrained weights on record for 'lenet5'; use --method scratch",
-        ),
+        ({"model": "lenet5", "method": "finetune"}, "no pretrained weights on record for 'lenet5'; use method scratch"),
         ({"model": "segnet"}, "'segnet' is a dense model, and images with labels fit a classifier"),
         ({"model": "lstm", "method": "scratch"}, "'lstm' is a sequence model, and images with labels fit a classifier"),
         ({"lr": 0.0}, "lr=0.0: wanted a number above 0"),
@@ -280,8 +277,7 @@ def test_wrong_request_writes_nothing(tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "built_for"),
-    [("timm:test_vit", 96, 96), ("timm:test_resnet", None, 64), ("vit_pico", None, 32)],
+    ("model", "size", "built_for"), [("timm:test_vit", 96, 96), ("timm:test_resnet", None, 64), ("vit_pico", None, 32)]
 )
 def test_a_model_of_a_fixed_size_is_built_for_it(tmp_path, model, size, built_for):
     fitted = fit("digits", model=model, method="scratch", epochs=0, size=size, out=tmp_path / "out")
@@ -308,7 +304,7 @@ def test_small_images_are_made_as_large_as_the_model_needs(model, size, built_fo
 
 @pytest.mark.parametrize("model", ["torchvision:vit_b_16", "torchvision:maxvit_t", "alexnet"])
 def test_a_size_that_a_model_does_not_take(tmp_path, model):
-    with pytest.raises(UsageError, match=rf"{model} does not take --size 32, its own is 224: "):
+    with pytest.raises(UsageError, match=rf"{model} does not take size 32, its own is 224: "):
         fit("digits", model=model, method="scratch", size=32, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

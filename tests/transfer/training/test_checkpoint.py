@@ -154,7 +154,7 @@ def test_any_damage_is_noticed_and_the_one_before_is_taken(tmp_path, file, damag
 def test_nothing_readable_is_said(tmp_path):
     place = save_checkpoint(tmp_path, checkpoint(10))
     (place / "model.safetensors").write_bytes(b"")
-    with pytest.raises(SlimzooError, match=r"no checkpoint in .* can be read .*model\.safetensors.*--overwrite"):
+    with pytest.raises(SlimzooError, match=r"no checkpoint in .* can be read .*model\.safetensors.*overwrite=True"):
         newest_checkpoint(tmp_path)
 
 

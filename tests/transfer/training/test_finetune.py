@@ -462,7 +462,7 @@ def test_the_third_time_names_the_batch(model, data):
     with pytest.raises(
         SlimzooError,
         match=r"^the loss became nan at step 2 of 9, after the rates were halved 2 times to lr=0\.0005, "
-        r"backbone_lr=0\.00025: try a tenth of --lr, or look at that batch: "
+        r"backbone_lr=0\.00025: try a tenth of lr, or look at that batch: "
         rf"images/{first}\.png, images/{second}\.png, images/{third}\.png and 4 more$",
     ):
         finetune(model, named, RECIPE, loss_fn=Poison(1, 3, 5))
@@ -548,5 +548,5 @@ def test_statistics_of_a_failed_pass_do_not_count():
 
 
 def test_one_image_that_does_not_fit_is_said(model, data):
-    with pytest.raises(SlimzooError, match=r"one image of \(28, 28\) pixels at a time does not fit.*smaller --size"):
+    with pytest.raises(SlimzooError, match=r"one image of \(28, 28\) pixels at a time does not fit.*smaller size"):
         finetune(Bounded(model, 0), data, RECIPE)

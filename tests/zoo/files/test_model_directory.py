@@ -254,7 +254,9 @@ def test_crash_while_overwriting_keeps_the_old(tmp_path, monkeypatch):
 
 def test_overwriting_replaces_what_slimzoo_made(lenet):
     save(lenet.with_name("other"), load_model(lenet).model, "lenet5", TINY["lenet5"], GREY)
-    with pytest.raises(UsageError, match="exists and is not empty; name another --out, or replace it"):
+    with pytest.raises(
+        UsageError, match="exists and is not empty; name another out, or replace it with overwrite=True"
+    ):
         check_free(lenet)
     with new_directory(lenet, run=RUN, overwrite=True) as work:
         (work / "new.txt").write_text("new")

@@ -63,7 +63,7 @@ def test_the_operator_and_other_runtimes_are_named(tmp_path, nodes, runtime, lac
     others = [name for name in ONNX_RUNTIMES if name != runtime]
     assert str(error.value) == (
         f"the network needs {lacking}, which {runtime} lacks, or not for these types; another runtime may have it: "
-        f"slimzoo bench --runtime {', '.join(others[:-1])} or {others[-1]}"
+        f"`slimzoo bench --runtime`, with {', '.join(others[:-1])} or {others[-1]}"
     )
     (row,) = bench([file], runtimes=[runtime], threads=1, rounds=3, seconds_per_round=0.02)["rows"]
     assert row["reason"] == f"not measured: {error.value}"

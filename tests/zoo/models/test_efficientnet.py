@@ -27,8 +27,7 @@ def test_published_parameter_counts_and_image_sizes(name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in PARAMETERS if name not in FAST)],
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in PARAMETERS if name not in FAST)]
 )
 def test_same_function_as_timm(name, assert_same_function):
     # an even and an odd side: there SAME padding differs

@@ -1,0 +1,57 @@
+"""What a step gives back that makes an ONNX model, and how such a model is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+import zoo.image
+from transfer.result import StepResult
+from zoo.disk import write_json
+from zoo.files.model_directory import CONFIG, ONNX, ModelConfig
+from zoo.files.predictor import OnnxPredictor
+
+DEPLOY, INFER = "deploy", "infer.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxResult(StepResult):
+    """
+    Attributes:
+        onnx: the model, from images (bytes, or tensors where they are prepared) to logits and probabilities.
+    """
+
+    onnx: onnx.ModelProto
+
+    def write(self, folder: Path) -> None:
+        write_onnx(folder, self.onnx, self.config)
+
+
+def run_without_slimzoo(name: str, config: ModelConfig) -> list[list[str | Path]]:
+    """The command for a model directory, where its model takes pictures."""
+    return [] if config.preprocess.is_prepared else [["python", Path(name, DEPLOY, INFER), "IMAGE"]]
+
+
+def write_onnx(folder: Path, model: onnx.ModelProto, config: ModelConfig) -> ModelConfig:
+    """Write an ONNX model, what runs it, and its config, which is returned."""
+    for name, part in files_of(model.SerializeToString(), config).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(part)
+    OnnxPredictor(folder / ONNX)  # what was written opens
+    config = replace(config, primary=ONNX, surgery=[])
+    write_json(folder / CONFIG, config.to_json())
+    return config
+
+
+def files_of(model: bytes, config: ModelConfig) -> dict[str, bytes]:
+    """The file, and what runs it without slimzoo on onnxruntime, NumPy and Pillow alone, by name.
+
+    A model that takes tensors as somebody else prepares them has no such script.
+    """
+    if config.preprocess.is_prepared:
+        return {ONNX: model}
+    script, image = Path(__file__).with_name(INFER), Path(zoo.image.__file__)
+    parts = {ONNX: model, INFER: script.read_bytes(), image.name: image.read_bytes()}
+    return {ONNX: model, **{f"{DEPLOY}/{name}": part for name, part in parts.items()}}
