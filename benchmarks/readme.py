@@ -252,7 +252,7 @@ def reload(f: Figures) -> str:
 
 
 def timm(f: Figures) -> str:
-    """Counts first; then, folded away, a line a model, with what refused."""
+    """Counts first; then, folded away, a line for each model, with what refused."""
     lines = [
         "| models | fitted, loaded again | cut to 70% of the MACs | cut equals mask | ONNX agrees | int8 | crashes |",
         "|---|---:|---:|---:|---:|---:|---:|",

@@ -145,7 +145,7 @@ def run_step(
 def large_loss(
     before: Mapping[str, Any] | None, after: Mapping[str, Any], advice: str, *, than: str = "before"
 ) -> dict[str, Any] | None:
-    """For a step's record: that it lost more than 5 points on validation images, or on test ones where there are none.
+    """Note for a step's record that it lost more than 5 points on validation images, or on test ones without those.
 
     Args:
         before, after: metrics.

@@ -119,7 +119,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line an image to this CSV file instead.")
+        Path | None, typer.Option(metavar="FILE", help="Write a line for each image to this CSV file instead.")
     ] = None,
     arch: Arch = None,
     preprocess: PreprocessOption = None,
@@ -149,7 +149,7 @@ def predict(
             if total and (json or table or not sys.stdout.isatty()):
                 console.progress("predicting", done, total)
         if not done:
-            raise DataError("standard input names no images; wanted one a line")
+            raise DataError("standard input names no images; wanted one per line")
         if csv is not None:
             console.say(f"{csv}: {done} {'line' if done == 1 else 'lines'}")
         console.document(_document(answered, unread))

@@ -74,7 +74,7 @@ def predictions(predictor: Predictor, images: Iterable[str | Path], *, top: int)
 
 
 class PredictionTable:
-    """A CSV file with a line an image: path, then class and score of the best, of the second, ..., then the error."""
+    """A CSV file with a line for each image: path, class and score of the best, of the second, ..., the error."""
 
     def __init__(self, file: IO[str], *, top: int) -> None:
         self._writer, self._top = csv.writer(file), top

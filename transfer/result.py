@@ -31,7 +31,7 @@ class StepResult:
 
     @property
     def name(self) -> str:
-        """For lines: the directory, or what is in memory."""
+        """What lines call it: the directory, or what is in memory."""
         return str(self)
 
     @property
@@ -51,7 +51,7 @@ class StepResult:
         return [f"before: {self.before}", f"after:  {self.after}"]
 
     def lost(self) -> list[str]:
-        """Where the step cost more than 5 points of accuracy, that and what to do; for the last lines."""
+        """Say where the step cost more than 5 points of accuracy, and what to do; for the last lines."""
         if not (lost := self.record.get("large_loss")):
             return []
         images = {VAL: "validation", TEST: "test"}[lost["part"]]

@@ -52,7 +52,7 @@ class Choices(Mapping[str, Any]):
         return self[given] if isinstance(given, str) else given
 
     def name(self, given: Any) -> str | None:
-        """For records: the name, or where an object of one's own is imported from."""
+        """Say for records the name, or where an object of one's own is imported from."""
         if given is None or isinstance(given, str):
             return given
         for name, place in self.places.items():

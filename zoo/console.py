@@ -1,4 +1,4 @@
-"""What every command line of slimzoo has in common: one line an error, exit codes, --json, progress, next commands."""
+"""What every command line of slimzoo has in common: one line per error, exit codes, --json, progress, next commands."""
 
 from __future__ import annotations
 

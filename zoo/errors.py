@@ -38,7 +38,7 @@ def _keyword(option: re.Match[str]) -> str:
 
 
 def argument(name: str, value: object = None, *, flag: str | None = None) -> str:
-    """For the text of an error: `rounds=0` to a caller in Python, `--rounds 0` on the command line.
+    """Name an argument in the text of an error: `rounds=0` in Python, `--rounds 0` on the command line.
 
     Args:
         value: None names the argument alone.
@@ -76,7 +76,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error says, for the text of another; its kind, where it says nothing."""
+    """Take the first line of an error for the text of another; its kind, where it says nothing."""
     said = str(error.args[0]) if isinstance(error, SlimzooError) and error.args else str(error)
     return next(iter(said.strip().splitlines()), type(error).__name__)
 

@@ -152,7 +152,7 @@ def _bands_unknown(tags: Mapping[int, Any], extra: tuple[int, ...]) -> str:
 
 
 def _what_it_is(source: str | Path | bytes) -> str:
-    """Of a file that Pillow does not identify."""
+    """Say what a file is that Pillow does not identify."""
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         head = file.read(16)
         if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

@@ -81,7 +81,7 @@ class Preprocess:
 
     @classmethod
     def prepared(cls, input_size: tuple[int, int, int]) -> Preprocess:
-        """Of a network whose inputs (C, H, W) are prepared by the caller."""
+        """Make that of a network whose inputs (C, H, W) are prepared by the caller."""
         channels, height, width = input_size
         return cls(size=(height, width), mode="prepared", mean=(0.0,) * channels, std=(1 / 255,) * channels)
 
@@ -136,7 +136,7 @@ class Preprocess:
         return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
     def at(self, size: int) -> Preprocess:
-        """The same at size x size pixels; the crop keeps its share of the short side."""
+        """Change the size to size x size pixels; the crop keeps its share of the short side."""
         resize_to = None
         if self.resize_to is not None:
             resize_to = max(size, math.floor(size * self.resize_to / min(self.size) + 0.5))

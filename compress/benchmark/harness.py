@@ -74,7 +74,7 @@ def bench(
         models: model directories, ONNX files, "timm:NAME", "torchvision:NAME", models in memory or results of steps.
             The first one's onnxruntime row is the reference.
         runtimes: names in RUNTIMES; None measures every one that a model has a file for.
-        threads: None is one a physical core.
+        threads: None is one per physical core.
         batch: images a run.
         rounds: of each row; an interval needs about ten.
         seconds_per_round: how long a row runs in each round, about.

@@ -216,7 +216,7 @@ def bare_network(path: Path, out: Path) -> str:
 
 
 def precision_of(network: onnx.ModelProto) -> str:
-    """By what is in the graph, not by what was asked for."""
+    """Tell the precision by what is in the graph, not by what was asked for."""
     from onnx import TensorProto
 
     kinds = {node.op_type for node in network.graph.node}

@@ -19,7 +19,7 @@ class Benchmark(dict[str, Any]):
         return format_rows(self)
 
     def _repr_html_(self) -> str:
-        """In a notebook."""
+        """Show the table in a notebook."""
         return f"<pre>{html.escape(str(self))}</pre>"
 
 

@@ -202,7 +202,7 @@ class Sensitivity:
     measured: Mapping[int, float]
 
     def on(self, ladder: Sequence[int]) -> list[float]:
-        """For each count of the ladder."""
+        """Give the squared error for each count of the ladder."""
         errors = [squared_error(self.values, count) for count in ladder]
         known = sorted((squared_error(self.values, count), rise) for count, rise in self.measured.items() if rise > 0)
         known = [(error, rise) for error, rise in known if error > 0]
@@ -213,13 +213,13 @@ class Sensitivity:
 
 
 def squared_error(values: NDArray[np.float64], count: int) -> float:
-    """Of all values together, when so many stand for them."""
+    """Give the squared error of all values together, when so many stand for them."""
     centroids, codes = kmeans(values, count)
     return float(np.square(values - centroids[codes]).sum())
 
 
 def _follow(at: float, known: NDArray[np.float64], rises: NDArray[np.float64]) -> float:
-    """Along straight lines between what is known, at slope 1 beyond."""
+    """Interpolate along straight lines between what is known, at slope 1 beyond."""
     inside = min(max(at, known[0]), known[-1])
     return float(np.interp(inside, known, rises) + at - inside)
 
@@ -246,7 +246,7 @@ def _living(model: nn.Module) -> dict[str, NDArray[np.float64]]:
 
 
 def _bits(living: int, values: int) -> float:
-    """Of a tensor's codes and codebook."""
+    """Count the bits of a tensor's codes and codebook."""
     values = min(values, living)
     return living * math.log2(values) + values * VALUE_BITS
 

@@ -39,7 +39,7 @@ def different_values(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def share_(model: nn.Module, values: Mapping[str, int], *, bit_price: float = 0.0) -> None:
-    """Replace the living values of each named tensor by that many, and attach which is which and what it was.
+    """Replace the living values of each named tensor by that many, and attach codes and the values as they were.
 
     Args:
         values: tensor -> how many.

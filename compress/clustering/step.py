@@ -153,7 +153,7 @@ def _coded_bytes(shared: nn.Module, loaded: LoadedModel, name: object, progress:
 
 
 def _without_dead_units(loaded: LoadedModel) -> nn.Module:
-    """Of a sparse model; a pattern N:M would lose its runs."""
+    """Remove the dead units of a sparse model; a pattern N:M, which would lose its runs, stays whole."""
     if not is_sparse(loaded.config.lineage) or pattern_of(loaded.config.lineage) is not None:
         return loaded.model
     size = loaded.config.input_size
@@ -163,7 +163,7 @@ def _without_dead_units(loaded: LoadedModel) -> nn.Module:
 def _allotted(
     network: nn.Module, loaded: LoadedModel, pixels: Pixels, bits: float, progress: Progress | None, *, confirm: bool
 ) -> dict[str, Allotted]:
-    """By the loss on validation images, or on training ones where there are no others."""
+    """Allot values by the loss on validation images, or on training ones where there are no others."""
     images = few_of(pixels.train if pixels.val is None else pixels.val)
     loss = mean_loss(images, loaded.config.preprocess)
     return values_for_bits(network, bits, loss, confirm=confirm, progress=progress)

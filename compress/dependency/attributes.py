@@ -157,7 +157,7 @@ def _lists(dimensions: Dimensions, widths: Widths, modules: Modules) -> Iterator
 
 
 def _named(attribute: str, each: Sequence[Width], widths: Widths) -> Width:
-    """Of several widths that are equal by chance, the one that the attribute's name speaks of."""
+    """Choose, of several widths that are equal by chance, the one that the attribute's name speaks of."""
     wanted = "heads" if "heads" in attribute else "head widths" if "dim" in attribute else "channels"
     families = widths.families.each
     for width in each:

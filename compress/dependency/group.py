@@ -161,7 +161,7 @@ class Grouping:
 
     @cached_property
     def macs(self) -> int:
-        """Of the uncut network, for one image."""
+        """Count the multiply-accumulates of the uncut network for one image."""
         return sum(p.constant * math.prod(width.size for width in p.factors) for p in self.products)
 
     def without(self, stay: Mapping[str, str]) -> Grouping:

@@ -90,7 +90,7 @@ class Labels:
         return again
 
     def fix(self, labels: Array, reason: str) -> None:
-        """These stay, and so does everything that is united with them."""
+        """Keep these labels whole, and with them everything that is united with them."""
         self._mark(self._fixed, labels, reason)
 
     def normalize(self, labels: Array, reason: str) -> None:

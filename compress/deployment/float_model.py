@@ -71,7 +71,7 @@ class FloatModel:
 
 
 def is_onnx_file(source: str | Path) -> bool:
-    """By its name: a file that is not there is one too, and `load_onnx` says so."""
+    """Tell an ONNX file by its name: one that is not there counts too, and `load_onnx` says so."""
     return not is_upstream(source) and Path(source).suffix.lower() == SUFFIX and not Path(source).is_dir()
 
 

@@ -97,7 +97,7 @@ def _in_fresh_process(file: bytes, pixels: Pixels, raw: Sequence[Pixels]) -> tup
 
 
 def main(model: str, given: str, got: str) -> None:
-    """In the fresh process."""
+    """Answer in the fresh process."""
     from zoo.files.predictor import OnnxPredictor
 
     with np.load(given) as found:

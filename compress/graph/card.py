@@ -51,7 +51,7 @@ def card(
 
 
 def licence(config: ModelConfig) -> str | None:
-    """Of the weights that the model was fitted from; None where it began with random ones, and is its maker's.
+    """Name the licence of the weights that the model was fitted from; None where it began with random ones.
 
     Of a model that was a file of ours, what the file said.
     """
@@ -66,7 +66,7 @@ def licence(config: ModelConfig) -> str | None:
 
 
 def weights_sha256(network: onnx.ModelProto) -> str:
-    """Of all stored tensors: name, type, shape and little-endian values of each, in the order of their names."""
+    """Hash all stored tensors: name, type, shape and little-endian values of each, in the order of their names."""
     digest = hashlib.sha256()
     for tensor in sorted(network.graph.initializer, key=lambda tensor: tensor.name):
         values = numpy_helper.to_array(tensor)

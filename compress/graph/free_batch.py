@@ -1,4 +1,4 @@
-"""Any number of images: a batch that an ONNX file fixes is let go of, wherever it is repeated."""
+"""Make an ONNX file that fixes its batch take any number of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compress.graph.nodes import set_nodes_
 
 
 def set_batch_free_(graph: onnx.GraphProto) -> int | None:
-    """Let go of a fixed batch, in the input, the output and where a Reshape repeats it; what it was."""
+    """Free a fixed batch in the input, the output and where a Reshape repeats it, and return what it was."""
     fixed = graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if fixed:
         free_reshapes_(graph, fixed)
@@ -23,7 +23,7 @@ def set_batch_free_(graph: onnx.GraphProto) -> int | None:
 
 
 def free_reshapes_(graph: onnx.GraphProto, fixed: int) -> None:
-    """A Reshape to (fixed, ...) leaves its first dimension open instead, or as it was where another is open."""
+    """Open the first dimension of each Reshape to (fixed, ...), or keep its input's where another is open."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for number, node in enumerate(graph.node):
         if node.op_type != "Reshape" or len(node.input) < 2 or node.input[1] not in stored or node.input[0] in stored:
@@ -39,7 +39,7 @@ def free_reshapes_(graph: onnx.GraphProto, fixed: int) -> None:
 
 
 def expand_stored_parts_(graph: onnx.GraphProto) -> None:
-    """A stored tensor that is concatenated to each image, a class token, is repeated as often as there are images.
+    """Repeat a stored tensor that is concatenated to each image, a class token, as often as there are images.
 
     A file with a batch of 1 holds it once, and where it was repeated is computed already.
     """

@@ -18,7 +18,7 @@ THROUGH = ("Identity", "Dropout")  # what may stand after the last operator, and
 
 
 def drop_idle_inputs_(graph: onnx.GraphProto) -> None:
-    """Files of before 2019 list their weights among the inputs; some list what nothing reads.
+    """Drop inputs that are none: files of before 2019 list their weights there; some list what nothing reads.
 
     Sizes of 0 and -1 are those of converters from MXNet and Paddle for any size.
     """
@@ -89,7 +89,7 @@ def strip_softmax_(graph: onnx.GraphProto, where: str | Path) -> bool:
 
 
 def _drop_unused_(graph: onnx.GraphProto) -> None:
-    """Nodes on which the output does not depend."""
+    """Drop nodes on which the output does not depend."""
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(graph.node):
         if needed & set(node.output):

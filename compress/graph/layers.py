@@ -74,12 +74,12 @@ def _measured_shapes(network: onnx.ModelProto, names: list[str]) -> dict[str, tu
 
 
 def weight_names(node: onnx.NodeProto) -> list[str]:
-    """Of the weights that a layer multiplies by, stored or not; a recurrent one's are for its input and its state."""
+    """Name the weights that a layer multiplies by, stored or not; a recurrent one's are for its input and its state."""
     return list(node.input[1 : 3 if node.op_type in RECURRENT else 2])
 
 
 def with_stored_weights(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The same, recurrent layers' weights stored as they are multiplied: torch exports slices that order the gates."""
+    """Store recurrent layers' weights as they are multiplied: torch exports slices that order the gates."""
     stored = {tensor.name for tensor in network.graph.initializer}
     layers = [node for node in network.graph.node if node.op_type in RECURRENT]
     if not (made := sorted({name for node in layers for name in weight_names(node)} - stored)):
@@ -128,7 +128,7 @@ def _dequantized(
 
 
 def _macs(node: onnx.NodeProto, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
-    """From the shapes of the inputs and of the first output."""
+    """Count multiply-accumulates from the shapes of the inputs and of the first output."""
     if node.op_type in RECURRENT:  # every element of the sequence meets both weights
         return math.prod(shapes[0][:2]) * (math.prod(shapes[1]) + math.prod(shapes[2]))
     if node.op_type == "Conv":

@@ -8,7 +8,7 @@ import onnx
 
 
 def set_nodes_(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    """These nodes in this order, the graph's own among them, instead of what it has."""
+    """Give the graph these nodes in this order, its own among them, instead of what it has."""
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

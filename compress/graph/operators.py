@@ -24,7 +24,7 @@ KINDS: Mapping[int, str] = {
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Also those of the branches and loops inside."""
+    """List all nodes, also those of the branches and loops inside."""
     for node in graph.node:
         yield node
         for inner in graphs_of(node):

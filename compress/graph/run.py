@@ -58,7 +58,7 @@ def failure(error: Exception) -> SlimzooError:
 
 
 def _checked(network: onnx.ModelProto, batches: Batches) -> Batches:
-    """The same batches, each looked at before it is run."""
+    """Check each batch before it is run."""
     shape = [dim.dim_value or None for dim in network.graph.input[0].type.tensor_type.shape.dim]
     wanted = f"wanted float32 ({', '.join(['batch', *(str(size or 'any') for size in shape[1:])])})"
     batch = None

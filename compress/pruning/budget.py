@@ -42,11 +42,11 @@ class Cost:
 
     @classmethod
     def macs(cls, grouping: Grouping) -> Cost:
-        """For one image; whole numbers."""
+        """Make the cost in MACs, for one image; whole numbers."""
         return cls(grouping, grouping.products, [product.constant for product in grouping.products])
 
     def after(self, keeps: Sequence[Indices]) -> float:
-        """With only these channels of each group kept."""
+        """Give the cost with only these channels of each group kept."""
         return self.spend(keeps).now
 
     def spend(self, keeps: Sequence[Indices]) -> Spending:
@@ -71,7 +71,7 @@ class Spending:
         self.now = cost.fixed + sum(self._of(i, self._state) for i in range(len(cost.rates)))
 
     def saved(self, narrower: Mapping[int, Indices]) -> float:
-        """By cutting these groups (their numbers, and the channels that stay) further."""
+        """Give what cutting these groups (their numbers, and the channels that stay) further saves."""
         return self._after(narrower)[0]
 
     def take(self, narrower: Mapping[int, Indices]) -> None:

@@ -100,7 +100,7 @@ class Cutter:
         return pruned
 
     def _check_reachable(self, grouping: Grouping, cost: Cost, share: float) -> None:
-        """Of all rounds together, before the first: each has its floor."""
+        """Check the budget of all rounds together, before the first: each has its floor."""
         floor = self.choice.floor**self.choice.rounds
         narrowest = narrowed(grouping, np.zeros(len(grouping.groups)), round_to=self.choice.round_to, floor=floor)
         check_reachable(cost, narrowest, share)
@@ -159,7 +159,7 @@ class Cutter:
 
     @property
     def _criterion(self) -> Any:
-        """Where none was asked for the best that there is: Taylor's, with images."""
+        """Take the best criterion where none was asked for: Taylor's, with images."""
         given = self.choice.criterion
         return CRITERIA.value(given if given is not None else "l2" if self.pixels is None else "taylor")
 

@@ -76,7 +76,7 @@ def latency_table(
 
     Args:
         grouping: the model's.
-        threads: None is one a physical core.
+        threads: None is one per physical core.
         wanted_ms: what a cut is to reach. Where even the narrowest network takes longer, or the whole one no more, that
             is found out first, before the others are measured.
 

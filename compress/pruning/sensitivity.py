@@ -95,7 +95,7 @@ class Sensitivity:
 
 
 def _nearest(widths: Sequence[int]) -> list[int]:
-    """Of the widths that a group may have those nearest to `SHARES` of the first, without it."""
+    """Choose, of the widths that a group may have, those nearest to `SHARES` of the first, without it."""
     found = {min(widths, key=lambda width: abs(width - share * widths[0])) for share in SHARES}
     return sorted(found - {widths[0]}, reverse=True)
 

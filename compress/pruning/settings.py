@@ -87,7 +87,7 @@ class Choice(Settings):
     round_to: int = option(8, "Widths become multiples of this.", ge=1)
     floor: float = option(0.1, "Share of its width that every group keeps.", ge=0, le=1)
     normalized: bool = option(False, "Also cut widths that a LayerNorm or GroupNorm normalizes over.")
-    threads: int | None = option(None, "Of the latency; one a physical core unless given.", ge=1)
+    threads: int | None = option(None, "Of the latency; one per physical core unless given.", ge=1)
 
     @model_validator(mode="after")
     def _check_budget(self) -> Choice:

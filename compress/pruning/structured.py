@@ -43,7 +43,7 @@ class Pruned:
     Attributes:
         model: in eval mode; the original was left alone.
         unchecked: why it could not be compared with the masked model, "" where it could and they agree.
-        cuts: one a group, also where all was kept.
+        cuts: one for each group, also where all was kept.
         whole: layer -> why its outputs were not cut.
         macs_before, macs_after: for one image.
         grouping: what was found before anything was cut.

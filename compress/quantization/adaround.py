@@ -62,7 +62,7 @@ class Layer:
 def adaround(
     network: onnx.ModelProto, roundings: Roundings, batches: Batches, *, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Rounded]:
-    """The same grids, with each weight at the point above or below it that is better for its layer.
+    """Round each weight to the point of its grid, above or below it, that is better for its layer.
 
     Weights that lie on the grid stay, zeros among them; layers that gain nothing stay as they are.
 
@@ -185,7 +185,7 @@ def relax(problem: Problem, learned: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def polish(problem: Problem, up: Tensor, learned: int) -> Tensor:
-    """Of each output the weight that gains most goes to its other neighbour, until none gains.
+    """Move, for each output, the weight that gains most to its other neighbour, until none gains.
 
     Without the activation function, the error is quadratic in each output's weights (eq. 13), and what a step gains is
     known without computing outputs.

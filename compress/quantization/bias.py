@@ -22,7 +22,7 @@ Means = Mapping[str, NDArray[np.float64]]  # layer -> (inputs,) the mean of each
 
 
 def input_means(network: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
-    """Of each layer that a bias can correct: the mean of each input channel over images and places.
+    """Average each input channel of each layer that a bias can correct, over images and places.
 
     Args:
         batches: (B, C, H, W), run through the network once.

@@ -57,7 +57,7 @@ class Images:
 
 @dataclass
 class Histogram:
-    """Of all values of one tensor, at most `BINS` bins.
+    """A histogram of all values of one tensor, with at most `BINS` bins.
 
     The bins reach from 0 to the least and the greatest value, as a quantized range does. Their width is a power of two,
     0 is the edge of one, and where values come that they do not hold, the width doubles and neighbours are added up,

@@ -42,7 +42,7 @@ class Converted:
     density: float
 
     def record(self) -> dict[str, Any]:
-        """For the lineage."""
+        """Say it for the lineage."""
         return {
             "arithmetic": self.arithmetic, "kept": list(self.kept), "macs": self.macs,
             "converted_layers": [self.converted_layers, self.layers],

@@ -46,7 +46,7 @@ def best_scheme() -> Scheme:
 
 
 def decide(arm: bool, exact: Callable[[Scheme], bool]) -> Scheme:
-    """By trial, not by the processor's name: `exact` says of a scheme whether its sums are."""
+    """Decide by trial, not by the processor's name: `exact` says of a scheme whether its sums are."""
     return next(scheme for scheme in (ARM if arm else X86) if scheme == U8U8 or exact(scheme))
 
 

@@ -63,7 +63,7 @@ def to_float16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) 
 
 
 def _largest(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> dict[str, float]:
-    """Of each activation the largest magnitude; -inf, which a mask of attention adds, is in float16 too."""
+    """Find each activation's largest magnitude; -inf, which a mask of attention adds, is in float16 too."""
     found: dict[str, float] = {}
     for tensors in tensors_of(network, activations(network), images):
         for name, values in tensors.items():

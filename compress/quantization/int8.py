@@ -72,7 +72,7 @@ class Int8:
         )  # fmt: skip
 
     def within(self, found: Nearest, ranking: Sequence[Blame], holds: Callable[[onnx.ModelProto], bool]) -> Nearest:
-        """The same, with as many layers in float as the accuracy needs; as it is, where that does not help either."""
+        """Put as many layers in float as the accuracy needs; leave it as it is where that does not help either."""
         made: dict[tuple[str, ...], Quantized] = {}
 
         def holds_with(layers: tuple[str, ...]) -> bool:
@@ -91,7 +91,7 @@ class Int8:
         return found if layers is None else replace(found, quantized=made[layers])
 
     def record(self, found: Nearest, ranking: Sequence[Blame]) -> dict[str, Any]:
-        """For the lineage."""
+        """Say it for the lineage."""
         quantized = found.quantized
         recipe = {} if self.recipe is None else {"recipe": self.recipe.to_dict()}
         return recipe | {

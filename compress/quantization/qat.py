@@ -114,7 +114,7 @@ class Trained:
     grids: dict[str, Grid]
 
     def roundings(self, network: onnx.ModelProto) -> dict[str, Rounded]:
-        """Of the weights in the exported model, by the name that they have there.
+        """Give the roundings of the exported model's weights, by the name that they have there.
 
         Raises:
             SlimzooError: a trained weight is not in it.

@@ -87,7 +87,7 @@ def products(network: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.float32
 
 
 def output_axis(node: onnx.NodeProto, ndim: int) -> int | None:
-    """Of the output channels in a layer's weight; None where onnxruntime takes one scale alone (1.31).
+    """Name the axis of the output channels in a layer's weight; None where onnxruntime takes one scale alone (1.31).
 
     That is where MatMul multiplies by no matrix, and where a ConvTranspose has groups: no axis of its weight
     (I, O / groups, ...) is that of the outputs.

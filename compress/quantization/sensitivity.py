@@ -51,7 +51,7 @@ class Blame:
     share: float
 
     def record(self) -> dict[str, Any]:
-        """For the lineage: JSON, which knows no infinity."""
+        """Say it for the lineage: JSON knows no infinity."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -148,7 +148,7 @@ def _rounds(node: onnx.NodeProto, tensor: str, result: str) -> bool:
 def output_sqnrs(
     network: onnx.ModelProto, quantized: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]
 ) -> dict[str, float]:
-    """Of each layer's sums: before an activation function, and before they are rounded; in dB."""
+    """Measure the SQNR of each layer's sums, before an activation function and before they are rounded, in dB."""
     ours, theirs = (
         {node.name: node.output[0] for node in each.graph.node if node.op_type in ROUNDED}
         for each in (network, quantized)

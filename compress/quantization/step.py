@@ -58,7 +58,7 @@ class QuantizedStep(OnnxResult):
 
     @property
     def divergence(self) -> float:
-        """Of the answers from the float network's, on images that did not calibrate, in nats an image."""
+        """How far the answers are from the float network's, on images that did not calibrate, in nats per image."""
         return self.found.divergence if isinstance(self.found, Nearest) else sum(self.record["divergence"].values())
 
     def lines(self) -> list[str]:

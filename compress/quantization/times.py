@@ -64,7 +64,7 @@ def _by_layer(network: onnx.ModelProto, profile: list[dict[str, Any]]) -> dict[s
 
 
 def _names(network: onnx.ModelProto) -> dict[str, list[str]]:
-    """By which names a layer may run: its own, or that of a node after it which is fused with it."""
+    """List the names under which a layer may run: its own, or that of a node after it which is fused with it."""
     readers = defaultdict(list)
     for node in network.graph.node:
         for name in node.input:

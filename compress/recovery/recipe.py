@@ -12,7 +12,7 @@ LR = 1e-3
 
 
 def recovery_recipe(config: ModelConfig, *, mirror: bool, epochs: int, seed: int) -> Recipe:
-    """Of a model that is taught by what it was before: the labels as they are, since the teacher smooths them.
+    """Make the recipe of a model that is taught by what it was before; its teacher smooths the labels.
 
     BatchNorm learns its statistics anew where the fit learned them from these images, and keeps them where they are
     borrowed. Sparsified, validation images, statistics kept / learned / kept and each norm's moments then set to what

@@ -93,7 +93,7 @@ def to_svg(chart: Any) -> str:
 
 
 def to_png(chart: Any, *, scale: float = 2.0) -> bytes:
-    """The same in black on white, at `scale` pixels a point."""
+    """Draw the same in black on white, at `scale` pixels per point."""
     import vl_convert
 
     spec = _with_ink(chart.to_dict(), "#1b1f24") | {"background": "white"}

@@ -15,7 +15,7 @@ MINUS = "−"
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: a figure, and under it in small letters how sure it is. `Names` in backquotes are set as code."""
+    """A cell of a table: a figure, and in small letters how sure it is. `Names` in backquotes are set as code."""
 
     text: str
     notes: Sequence[str] = ()

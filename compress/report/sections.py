@@ -217,7 +217,7 @@ def lineage_table(variants: Sequence[Variant]) -> Table:
 
 
 def blame_table(variants: Sequence[Variant]) -> Table:
-    """Of each quantized model, the layers whose rounding takes its answers furthest from the float model's."""
+    """List, for each quantized model, the layers whose rounding takes its answers furthest from the float model's."""
     rows = []
     for variant in variants:
         record = next((r for r in reversed(variant.lineage) if r.get("ranking")), None)

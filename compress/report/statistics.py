@@ -28,7 +28,7 @@ class Ratio:
 
     @property
     def floor_pct(self) -> float:
-        """Of two copies of one model: the largest difference, in percent, that this machine makes out of nothing."""
+        """The largest difference between two copies of one model, in percent: what this machine makes of nothing."""
         return 100 * (math.exp(max(abs(math.log(self.lo)), abs(math.log(self.hi)))) - 1)
 
     def verdict(self, floor_pct: float) -> Verdict:

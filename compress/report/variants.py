@@ -30,7 +30,7 @@ SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of one split: shares in 0..1; `correct` is a digit an image, 1 where the answer is right; None: not kept."""
+    """The accuracy on one split, in 0..1; `correct` has a digit for each image, 1 where it is right; None: not kept."""
 
     top1: float
     top1_ci: tuple[float, float] | None

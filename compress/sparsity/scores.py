@@ -55,7 +55,7 @@ class Taylor:
 
     @classmethod
     def on_batches(cls, batches: Iterable[tuple[Tensor, Tensor]]) -> Taylor:
-        """For `sparsify`, which has images when it asks for scores."""
+        """Make the criterion for `sparsify`, which has images when it asks for scores."""
         return cls(batches)
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:

@@ -57,7 +57,7 @@ def save_input_sheet(
     count: int = 8,
     seed: int = 0,
 ) -> None:
-    """A PNG of what enters the network: a row an image, as resized, augmented in three epochs, and normalized.
+    """A PNG of what enters the network: a row for each image, as resized, augmented in three epochs, and normalized.
 
     The last column is the tensor mapped back to pixels (x std + mean), so it must look like the first; its caption has
     the smallest, mean and largest value of each channel of the tensor.

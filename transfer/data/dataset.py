@@ -55,7 +55,9 @@ def open_data(
         return divide(data, list(data.hashes), share_of(val), share_of(test), seed=0)
     data = index_listing(gather(source, val=val, test=test, layout=layout, known=known, progress=progress))
     if len(data.classes) < 2:
-        raise DataError(f"{source}: one class, {data.classes[0]!r}; wanted at least two folders of images, one a class")
+        raise DataError(
+            f"{source}: one class, {data.classes[0]!r}; wanted at least two folders of images, one for each class"
+        )
     shares = share_of(val), share_of(test)
     alike = groups_for(data, *shares, progress)
     return divide(data, alike, *shares, seed=seed)
@@ -163,7 +165,7 @@ def share_of(value: float | str | None) -> float | None:
 
 
 def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
-    """These images alone, as one part."""
+    """Take these images alone, as one part."""
     chosen = indices.tolist()
     return replace(
         data,
@@ -242,6 +244,6 @@ def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: floa
 
 
 def renumbered(data: Data, classes: tuple[str, ...]) -> Data:
-    """The same, its labels in the order of `classes`, among which all of its own are."""
+    """Number the labels in the order of `classes`, among which all of the data's own are."""
     number = np.array([classes.index(name) for name in data.classes])
     return replace(data, classes=classes, labels=number[data.labels])

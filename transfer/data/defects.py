@@ -93,7 +93,7 @@ def refusals(listing: Listing, looks: Sequence[Look]) -> Iterator[Finding]:
 
 
 def balance(items: Sequence[Item]) -> Iterator[Finding]:
-    """Of the images that are trained on."""
+    """Report how the images that are trained on are balanced."""
     sizes = Counter(item.class_name for item in items if item.part in ("", TRAIN))
     if not sizes:
         return

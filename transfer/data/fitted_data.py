@@ -139,7 +139,7 @@ def open_for(config: ModelConfig, source: str | Path | Data) -> Data:
 
 
 def as_known(data: Data, classes: tuple[str, ...] | None) -> Data:
-    """The same, its labels numbered as in the model's classes.
+    """Number the labels as in the model's classes.
 
     Raises:
         UsageError: a class that the model does not know.
@@ -172,5 +172,5 @@ def _moved(step: dict[str, Any], source: str | Path) -> Data | None:
 
 
 def _division(fitted: dict[str, Any]) -> dict[str, Any]:
-    """Of a fit's arguments, those that decide which image is in which part."""
+    """Choose, of a fit's arguments, those that decide which image is in which part."""
     return {name: fitted[name] for name in ("val", "test", "seed")} | {"layout": fitted.get("layout", "auto")}

@@ -70,7 +70,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
-    """Also a link to one; a link to itself is none."""
+    """Tell a folder, also by a link to one; a link to itself is none."""
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 

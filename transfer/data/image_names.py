@@ -53,11 +53,11 @@ def _below(name: str, ignored: list[Ignored]) -> Iterator[str]:
 
 
 def _listed(ignored: list[Ignored]) -> Iterator[str]:
-    """Names on standard input, one a line, or with a null byte after each (`find -print0`)."""
+    """Names on standard input, one per line, or with a null byte after each (`find -print0`)."""
     for number, line in enumerate(sys.stdin.buffer):
         names = line.rstrip(b"\r\n")
         if number == 0 and names[:4] in (b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"\x89PNG", b"RIFF", b"GIF8"):
-            raise UsageError("standard input holds an image, wanted the names of image files, one a line")
+            raise UsageError("standard input holds an image, wanted the names of image files, one per line")
         for name in names.split(b"\0"):
             if name:
                 yield from _below(os.fsdecode(name), ignored)

@@ -292,7 +292,7 @@ def _only_folder(here: Path, tops: list[Path], full: list[Path]) -> Path | None:
 
 
 def _innermost(tree: Path, elsewhere: set[str]) -> Path:
-    """Of a part: the folder that holds the classes, where others are around it: train/images/, seg_train/seg_train/."""
+    """Find the folder of a part that holds the classes, with others around it: train/images/, seg_train/seg_train/."""
     while (only := _only_folder(tree, subfolders(tree), _holding(tree))) and as_class_name(only.name) not in elsewhere:
         tree = only
     return tree

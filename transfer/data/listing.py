@@ -105,7 +105,7 @@ def list_files(
     problems: Sequence[Problem] = (),
     ignored: Sequence[Ignored] = (),
 ) -> Listing:
-    """From (file, class name, part) of each image; a file that is not there is a problem, not an item."""
+    """List (file, class name, part) of each image; a file that is not there is a problem, not an item."""
     paths: list[Path] = []
     items: list[Item] = []
     missing: list[Problem] = []

@@ -99,7 +99,7 @@ def _prepared(data: Data, preprocess: Preprocess) -> NDArray[np.float32]:
 
 
 def _digest(data: Data, indices: NDArray[np.intp], preprocess: Preprocess) -> str:
-    """Of all that the pixels depend on; mean and standard deviation come later and change none."""
+    """Hash all that the pixels depend on; mean and standard deviation come later and change none."""
     p = preprocess
     rule = (p.size, p.resize_to, p.mode, p.interpolation, p.antialias, p.background, p.channels)
     # another Pillow may bring another JPEG decoder

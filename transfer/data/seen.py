@@ -20,7 +20,7 @@ SAMPLE = 32  # images whose pixels are compared where their files are not known
 
 
 def pixel_hashes(images: LabelledPixels) -> Iterator[str]:
-    """Of each image's pixels, as long as `Seen` keeps them."""
+    """Hash each image's pixels, as long as `Seen` keeps them."""
     return _hashes(images.pixels)
 
 
@@ -63,7 +63,7 @@ def divided_as_seen(
 
 
 def _known(data: Data, seen: Seen, preprocess: Preprocess) -> list[str | None]:
-    """By file, and where some have become others with the same pixels, by those: a few say whether that is so."""
+    """Find the parts by file, and where some have become others with the same pixels, by those: a few images say so."""
     known = [seen.part_of(digest) for digest in data.hashes]
     others = [i for i, part in enumerate(known) if part is None]
     few = np.random.default_rng(0).permutation(others)[:SAMPLE].tolist()

@@ -27,7 +27,7 @@ LOOKED_AT = 50  # rows, to find the folder that the paths start from
 
 
 def list_csv(path: Path) -> Listing:
-    """Also with other delimiters, encodings and names of columns: see transfer.data.delimited and .columns."""
+    """List a CSV file, also with other delimiters, encodings and names of columns (delimited.py, columns.py)."""
     table = read_delimited(path)
     width = len(table.header)
     rows = [(f"{path}, line {number}", cells + [""] * (width - len(cells))) for number, cells in table.rows]
@@ -44,7 +44,7 @@ def list_csv(path: Path) -> Listing:
 
 
 def list_parquet(path: Path) -> Listing:
-    """With the columns of a CSV file, or with images as Hugging Face's `datasets` writes them.
+    """List a Parquet file with a CSV file's columns, or with images as Hugging Face's `datasets` writes them.
 
     Such an image is a struct of `bytes` (the encoded file) and `path`; its label is a string, or the index of a name in
     the schema's metadata.

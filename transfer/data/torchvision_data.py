@@ -204,7 +204,7 @@ def _files(dataset: Any) -> list[tuple[Path, int]]:
 
 
 def _names(dataset: Any) -> list[str]:
-    """Of the classes, each once."""
+    """Name the classes, each once."""
     given = getattr(dataset, "classes", None) or getattr(dataset, "categories", None) or []
     names = [", ".join(name) if isinstance(name, tuple | list) else str(name) for name in given]
     return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]

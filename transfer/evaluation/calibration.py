@@ -128,7 +128,7 @@ def fold_temperature_(model: nn.Module, temperature: float) -> None:
 def _binned(
     confidences: NDArray[np.floating], correct: NDArray[np.bool_], bins: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each bin: images, right answers, sum of confidences."""
+    """Count each bin's images, right answers and sum of confidences."""
     if len(confidences) != len(correct) or len(confidences) == 0:
         raise ValueError(f"{len(confidences)} confidences, {len(correct)} answers: wanted as many, and at least one")
     upper = np.arange(1, bins) / bins

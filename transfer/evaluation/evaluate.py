@@ -164,7 +164,7 @@ class Evaluation:
 
 
 def rounded(value: float | Sequence[float] | None) -> float | list[float] | None:
-    """For JSON: six digits after the point, an interval as a list."""
+    """Round for JSON: six digits after the point, an interval as a list."""
     if value is None or isinstance(value, float):
         return None if value is None else round(value, 6)
     return [round(bound, 6) for bound in value]

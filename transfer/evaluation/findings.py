@@ -108,7 +108,7 @@ def write_findings(evaluated: Evaluated, folder: Path) -> None:
 
 
 def save_predictions(evaluated: Evaluated, path: Path) -> None:
-    """Write a CSV file with a line an image: path, label, predicted, and the answer's confidence in 0..1."""
+    """Write a CSV file with a line for each image: path, label, predicted, and the answer's confidence in 0..1."""
     evaluation, classes = evaluated.evaluation, evaluated.data.classes
     keys = evaluated.pixels.keys or range(evaluation.n)
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:  # paths may be any bytes
@@ -120,7 +120,7 @@ def save_predictions(evaluated: Evaluated, path: Path) -> None:
 
 
 def worst_first(scores: Sequence[ClassScore]) -> list[ClassScore]:
-    """By recall; of equals, first the one with more images, which says it with more weight; those without any last."""
+    """Sort by recall; of equals, first the one with more images, which says it with more weight; those without last."""
     return sorted(scores, key=lambda score: (score.recall is None, score.recall, -score.n))
 
 

@@ -91,7 +91,7 @@ def measured_images(
 
 
 def _in_memory(data: Data, config: ModelConfig, *, all: bool, progress: Progress | None) -> Measured:
-    """Of data that a step of the model had, the held-out part; of others the images that are new to it."""
+    """Take the held-out part of data that a step of the model had; of others the images that are new to it."""
     if not all and any((step.get("data") or {}).get("fingerprint") == data.fingerprint() for step in config.lineage):
         return _own(data, config, progress)
     whole = replace(data, parts=np.full(len(data.keys), TEST, dtype="<U5"))
@@ -118,7 +118,7 @@ def _own(fitted: Data, config: ModelConfig, progress: Progress | None) -> Measur
 
 
 def _new_ones(data: Data, seen: Seen, config: ModelConfig, progress: Progress | None) -> Measured:
-    """By their files first, so that what is known by them is not even decoded; then by their pixels."""
+    """Find new images by their files first, so that what is known by them is not even decoded, then by their pixels."""
     was = [seen.part_of(digest) for digest in data.hashes]
     rest = np.flatnonzero([now in (None, TEST) for now in was])
     chosen, part = some(data, rest, TEST), TEST

@@ -11,7 +11,7 @@ from transfer.data.split import TEST, VAL
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Of a model on the images of one part.
+    """The accuracy of a model on the images of one part.
 
     Attributes:
         top1, balanced: shares of the images, and of each class's images on average, that are answered right.

@@ -74,7 +74,7 @@ class Boundaries:
             self._save(kept)
 
     def go_back(self) -> bool:
-        """To the last boundary, with half of the rates; False if they were halved `MOST_HALVINGS` times already."""
+        """Go to the last boundary, with half of the rates; False if they were halved `MOST_HALVINGS` times already."""
         halvings = self._state.halvings + 1
         if halvings > MOST_HALVINGS:
             return False

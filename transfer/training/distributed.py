@@ -155,5 +155,5 @@ def _joined() -> bool:
 
 
 def _device() -> torch.device:
-    """Where tensors are that travel."""
+    """The device of tensors that travel."""
     return training_device() if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -66,7 +66,7 @@ def _fits(value: Any, kind: type) -> bool:
 
 
 def _number(word: str) -> int | float | None:
-    """By Python's rules: YAML 1.1 takes 1e-3 for a word and 010 for eight."""
+    """Read a number by Python's rules: YAML 1.1 takes 1e-3 for a word and 010 for eight."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(word)

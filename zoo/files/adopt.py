@@ -138,7 +138,7 @@ def _in_memory(model: LoadedModel, options: dict[str, Any]) -> LoadedModel:
 
 
 def adopt_source_but_onnx(source: Any, settings: Any, keywords: dict[str, Any]) -> tuple[Any, Any]:
-    """The same, where an .onnx file's `preprocess` and `classes` stay among the keywords."""
+    """Adopt as `adopt_source` does, leaving an .onnx file's `preprocess` and `classes` among the keywords."""
     source, options = path_of(source), {name: keywords.pop(name, None) for name in ADOPTED}
     if isinstance(source, LoadedModel):
         return _in_memory(source, options), settings

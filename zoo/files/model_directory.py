@@ -81,7 +81,7 @@ class ModelConfig:
         return replace(known, lineage=[*self.lineage, record])
 
     def having_seen(self, seen: Seen, fingerprint: str) -> ModelConfig:
-        """With the images of the data of that fingerprint; without any, where nobody kept those of other data."""
+        """Add the images of the data of that fingerprint; none, where nobody kept those of other data."""
         earlier = {(step.get("data") or {}).get("fingerprint") for step in self.lineage} - {None, fingerprint}
         if self.seen is None and earlier:
             return self
@@ -255,7 +255,7 @@ def _foreign_config(foreign: elsewhere.Foreign, directory: Path) -> ModelConfig:
 
 
 def _format_of(config: ModelConfig) -> str:
-    """Of an ONNX model, by what made it."""
+    """Name the format of an ONNX model, by what made it."""
     to = [step["arguments"].get("to") for step in config.lineage if step["verb"] == "quantize"]
     return (to and to[-1]) or "int8"
 

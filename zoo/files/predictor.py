@@ -64,7 +64,7 @@ class TorchPredictor:
 
 class OnnxPredictor:
     def __init__(self, model: Path | bytes, *, threads: int = 0) -> None:
-        """From a file, or from the bytes of one."""
+        """Open a file, or the bytes of one."""
         import onnxruntime
 
         from zoo.files.onnx_file import load_onnx

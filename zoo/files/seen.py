@@ -30,7 +30,7 @@ class Seen:
 
     @classmethod
     def of(cls, hashes: Iterable[str], parts: Iterable[str]) -> Seen:
-        """From hexadecimal hashes, and the part of the image that each is of."""
+        """Make it of hexadecimal hashes, and the part of the image that each is of."""
         found: dict[str, set[bytes]] = {part: set() for part in PARTS}
         for digest, part in zip(hashes, parts, strict=True):
             found[part].add(short(digest))

@@ -29,7 +29,7 @@ State = dict[str, "Tensor"]
 
 
 def is_state_file(source: str | Path) -> bool:
-    """By its name."""
+    """Tell a file of weights by its name."""
     return Path(source).suffix.lower() in SUFFIXES and not Path(source).is_dir()
 
 
