@@ -93,15 +93,15 @@ def demo(
     json: Json = False,
 ) -> None:
     """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
-    from compress.demonstration import STEPS
     from compress.demonstration import demo as run
+    from compress.demonstration import planned
     from zoo.files.directory import check_free
 
     with Console(as_json=json) as console:
         if dry_run:
             check_free(out, overwrite=overwrite)
-            console.say("\n".join(STEPS))
-            console.document({"dry_run": True, "steps": STEPS})
+            console.say("\n".join(planned(out)))
+            console.document({"dry_run": True, "steps": planned(out)})
             return
         result = run(out, overwrite=overwrite, console=console)
         console.document(result)

@@ -5,10 +5,13 @@ fit tf_efficientnet_lite0 to digits -> prune and recover -> int8 -> ONNX -> benc
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+from compress.report.sections import command
+from compress.verbs import STEPS
 from zoo.console import Console
 from zoo.files.directory import check_free
 from zoo.files.manifest import write_manifest
@@ -21,20 +24,32 @@ RECOVER = 6
 MACS = 0.4  # well under half, so that the widths' rounding cannot cost the claim
 MAX_DROP = 1.0  # points
 
-STEPS = [
-    f"slimzoo fit {DATA} --model {MODEL} --size {SIZE} --epochs {EPOCHS} --out OUT/finetuned",
-    "slimzoo export OUT/finetuned",
-    f"slimzoo prune OUT/finetuned --data {DATA} --macs {MACS} --recover {RECOVER} --out OUT/pruned",
-    "slimzoo export OUT/pruned",
-    f"slimzoo quantize OUT/finetuned --data {DATA} --out OUT/int8",
-    f"slimzoo quantize OUT/pruned --data {DATA} --out OUT/pruned-int8",
-    "slimzoo bench OUT/finetuned OUT/pruned OUT/int8 OUT/pruned-int8 --save OUT/bench.json",
-    f"slimzoo report OUT --max-drop {MAX_DROP}",
+MODELS = ("finetuned", "pruned", "int8", "pruned-int8")
+RUNS: list[tuple[str, str, dict[str, Any]]] = [  # a step's verb, its source and its arguments; files are in OUT
+    ("fit", DATA, {"model": MODEL, "size": SIZE, "epochs": EPOCHS, "out": "finetuned"}),
+    ("export", "finetuned", {}),
+    ("prune", "finetuned", {"data": DATA, "macs": MACS, "recover": RECOVER, "out": "pruned"}),
+    ("export", "pruned", {}),
+    ("quantize", "finetuned", {"data": DATA, "out": "int8"}),
+    ("quantize", "pruned", {"data": DATA, "out": "pruned-int8"}),
 ]
 
 
+def planned(out: Path) -> list[str]:
+    """The commands, as one would type them."""
+    steps = [command({"verb": verb, "arguments": _arguments(verb, source, given, out)}) for verb, source, given in RUNS]
+    bench = shlex.join(["slimzoo", "bench", *(str(out / name) for name in MODELS), "--save", str(out / "bench.json")])
+    return [*steps, bench, f"slimzoo report {out} --max-drop {MAX_DROP}"]
+
+
+def _arguments(verb: str, source: str, given: dict[str, Any], out: Path) -> dict[str, Any]:
+    """With the source among them, and files below `out`."""
+    named = {STEPS[verb].source: source, **given}
+    return {name: str(out / value) if value in MODELS else value for name, value in named.items()}
+
+
 def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = None) -> dict[str, Any]:
-    """Run STEPS into `out` and print the table, the report's path and the next commands.
+    """Run the steps into `out` and print the table, the report's path and the next commands.
 
     Returns:
         {"out", "baseline", "chosen", "met", "variants"}: what the report says.
@@ -43,11 +58,7 @@ def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = 
         UsageError: `out` is taken.
     """
     from compress.benchmark.harness import bench
-    from compress.deployment.export import export
-    from compress.pruning.step import prune
-    from compress.quantization.step import quantize
     from compress.report.report import build_report
-    from transfer.fitting.step import fit
 
     out, console = Path(out), console or Console()
     show = console.progress
@@ -56,26 +67,18 @@ def demo(out: str | Path, *, overwrite: bool = False, console: Console | None = 
         shutil.rmtree(out)
     out.mkdir(parents=True)
     write_manifest(out)  # of nothing yet: the mark that --overwrite looks for
-    told = iter(enumerate(STEPS, start=1))
+    told = iter(lines := planned(out))
 
     def tell() -> None:
-        number, command = next(told)
-        console.say(f"[{number}/{len(STEPS)}] {command.replace('OUT', str(out))}")
+        line = next(told)
+        console.say(f"[{lines.index(line) + 1}/{len(lines)}] {line}")
 
-    tell()
-    fit(DATA, model=MODEL, size=SIZE, epochs=EPOCHS, out=out / "finetuned", progress=show)
-    tell()
-    export(out / "finetuned", progress=show)
-    tell()
-    prune(out / "finetuned", data=DATA, macs=MACS, recover=RECOVER, out=out / "pruned", progress=show)
-    tell()
-    export(out / "pruned", progress=show)
-    for source, target in (("finetuned", "int8"), ("pruned", "pruned-int8")):
+    for verb, source, given in RUNS:
         tell()
-        quantize(out / source, data=DATA, out=out / target, progress=show)
+        arguments = _arguments(verb, source, given, out)
+        STEPS[verb].load_function()(arguments.pop(STEPS[verb].source), **arguments, progress=show)
     tell()
-    models = [out / name for name in ("finetuned", "pruned", "int8", "pruned-int8")]
-    rows = bench(models, save=out / "bench.json", progress=show)
+    rows = bench([out / name for name in MODELS], save=out / "bench.json", progress=show)
     tell()
     report = build_report(out, max_drop=MAX_DROP)
     console.say(str(rows))
