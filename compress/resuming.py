@@ -12,6 +12,7 @@ from transfer.training.distributed import world_size
 from zoo.errors import UsageError
 from zoo.files.directory import partial_of
 from zoo.files.manifest import RUN
+from zoo.lineage import IN_MEMORY
 from zoo.progress import Progress
 
 
@@ -38,5 +39,10 @@ def resume(
     if not step.distributed and world_size() > 1:
         raise UsageError(f"`{step.name}` runs in one process: resume it without the launcher")
     arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
+    if gone := next((value for value in arguments.values() if str(value).startswith(IN_MEMORY)), None):
+        raise UsageError(
+            f"{out} was begun with {gone.removeprefix(IN_MEMORY)}, which was in memory: call `slimzoo.{step.name}` "
+            "again with the same, and resume=True"
+        )
     source = arguments.pop(step.source)
     return step.load_function()(source, **arguments, resume=True, progress=progress, tell=tell)

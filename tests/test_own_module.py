@@ -147,6 +147,22 @@ def test_saved_loads_in_fresh_process(fitted: slimzoo.Fitted, data: slimzoo.Data
     np.testing.assert_array_equal(_answers(again, x), _answers(pruned, x))
 
 
+def test_an_interrupted_step_goes_on_to_the_same_bits(fitted, data, tmp_path):
+    def interrupted(what, done, total, note):
+        if what == "recovery" and done == 3:
+            raise KeyboardInterrupt
+
+    given = {"data": data, "macs": 0.6, "recover": 3, "round_to": 4}
+    with pytest.raises(KeyboardInterrupt):
+        slimzoo.prune(fitted, **given, out=tmp_path / "a", progress=interrupted)
+    with pytest.raises(UsageError, match=r"was begun with Net, which was in memory: call `slimzoo\.prune` again"):
+        slimzoo.resume(tmp_path / "a")
+    again = slimzoo.prune(fitted, **given, out=tmp_path / "a", resume=True)
+    whole = slimzoo.prune(fitted, **given)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
 def test_evaluate_leaves_out_what_was_seen(fitted: slimzoo.Fitted, data: slimzoo.Data) -> None:
     own = slimzoo.evaluate(fitted, data)
     assert (own.part, own.evaluation.n) == ("test", 30)
