@@ -16,7 +16,7 @@ from transfer.data.split import TEST, VAL
 from transfer.evaluation.measure import measure, predictor_of
 from transfer.result import ModelResult
 from zoo.files.manifest import CHECKPOINTS
-from zoo.files.model_directory import LoadedModel, ModelConfig, save_model
+from zoo.files.model_directory import LoadedModel, ModelConfig, load_model, save_model
 from zoo.files.program import refuse_program
 from zoo.files.rehearsal import rehearse
 from zoo.progress import Progress
@@ -25,6 +25,17 @@ from zoo.run import Run
 R = TypeVar("R", bound=ModelResult)
 LARGE_LOSS = 5.0  # points of accuracy that are told by themselves
 ROUNDING = 1e-9  # of shares of right answers
+
+
+def load_editable(source: str | Path | LoadedModel, verb: str) -> LoadedModel:
+    """Load a model whose layers can be changed.
+
+    Raises:
+        UsageError: it is a program; see also `load_model`.
+    """
+    loaded = load_model(source)
+    refuse_program(loaded.model, loaded.config.architecture, verb)
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -113,19 +124,14 @@ def run_step(
         result: what the step gives back.
         advice: what to do where more than 5 points of accuracy were lost.
         rehearse_too: other files that could be found impossible only at the end.
-
-    Raises:
-        UsageError: the model is a program, without layers.
     """
-    refuse_program(start.loaded.model, start.loaded.config.architecture, run.verb)
     if start.source is not None:
         run.data = start.source.record()
     with run.directory() as folder:
         at_work = Work(start, folder, progress)
         config, network = at_work.config, at_work.model if start.rehearsed is None else start.rehearsed
-        if run.out is not None:
-            rehearse(folder, network, config, run.record(done=False))
-            rehearse_too(folder, network)
+        rehearse(folder, network, config, run.record(done=False))
+        rehearse_too(folder, network)
         pixels = at_work.pixels
         before = at_work.measure(at_work.model) if start.measured else None
         made = work(at_work)

@@ -155,12 +155,110 @@ def test_an_interrupted_step_goes_on_to_the_same_bits(fitted, data, tmp_path):
     given = {"data": data, "macs": 0.6, "recover": 3, "round_to": 4}
     with pytest.raises(KeyboardInterrupt):
         slimzoo.prune(fitted, **given, out=tmp_path / "a", progress=interrupted)
-    with pytest.raises(UsageError, match=r"was begun with Net, which was in memory: call `slimzoo\.prune` again"):
+    with pytest.raises(UsageError, match=r"was begun with Net \w+, which was in memory: call `slimzoo\.prune` again"):
         slimzoo.resume(tmp_path / "a")
     again = slimzoo.prune(fitted, **given, out=tmp_path / "a", resume=True)
     whole = slimzoo.prune(fitted, **given)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+class Flat(nn.Module):
+    """Flattens by `view`, and names its classifier first."""
+
+    def __init__(self, act: Any = torch.tanh) -> None:
+        super().__init__()
+        self.act = act
+        self.head = nn.Linear(16, 3)
+        self.mid = nn.Linear(8 * 5 * 5, 16)
+        self.a = nn.Conv2d(2, 8, 3)
+        self.b = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        return self.head(self.act(self.mid(x.view(x.shape[0], -1))))
+
+
+class Sum(nn.Module):
+    """Of two classifiers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(2, 8, 3), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)).mean((2, 3))
+        return self.one(x) + self.two(x * x)
+
+
+def test_the_classifier_is_the_layer_that_gives_the_logits(data: slimzoo.Data, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mine = slimzoo.from_module(Flat(), SIZE)
+    fitted = slimzoo.fit(data, model=mine, method="finetune", epochs=10, batch=8, out=tmp_path / "flat")
+    assert fitted.after.test is not None
+    assert fitted.after.test.top1 > 0.8
+    assert not torch.equal(fitted.model.head.weight, mine.model.head.weight)
+    x, _ = images(8, 4)
+    int8 = slimzoo.quantize(fitted, data=data, to="fp16")  # and through every channels-last place
+    assert slimzoo.evaluate(int8, data).evaluation.top1 == pytest.approx(fitted.after.test.top1, abs=0.04)
+    found = _in_fresh_process(tmp_path / "flat", x)
+    np.testing.assert_allclose(np.array(found["y"]), _answers(fitted, x), atol=1e-5)
+
+
+def test_of_two_modules_of_one_class_each_is_loaded_as_it_was(data: slimzoo.Data, tmp_path: Path) -> None:
+    """Their functions are no attributes that a record could hold."""
+    torch.manual_seed(0)
+    fitted = slimzoo.fit(
+        data, model=slimzoo.from_module(Flat(torch.tanh), SIZE), method="scratch", epochs=1, out=tmp_path / "tanh"
+    )
+    other = slimzoo.from_module(Flat(torch.sin), SIZE)
+    x, _ = images(8, 4)
+    np.testing.assert_array_equal(_answers(slimzoo.load_model(tmp_path / "tanh"), x), _answers(fitted, x))
+    assert other.config.architecture != fitted.config.architecture
+    first, second = (slimzoo.from_module(nn.Sequential(nn.Flatten(), *more), SIZE) for more in (
+        [nn.Linear(288, 3)], [nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)],
+    ))  # fmt: skip
+    slimzoo.distill(first, teacher=second, data=data, epochs=1).save(tmp_path / "taught")
+
+
+def test_a_sum_of_classifiers_is_trained_and_not_refitted(data: slimzoo.Data) -> None:
+    mine = slimzoo.from_module(Sum(), SIZE)
+    fitted = slimzoo.fit(data, model=mine, method="scratch", epochs=2, batch=8)
+    ratio = fitted.model.one.weight / mine.model.one.weight  # a temperature would divide one of the two alone
+    assert ratio.std() > 1e-3
+    with pytest.raises(UsageError, match="no layer of Sum gives its logits"):
+        slimzoo.fit(data, model=mine, method="finetune", epochs=1)
+
+
+def test_another_module_does_not_go_on_with_the_first_ones_checkpoints(data: slimzoo.Data, tmp_path: Path) -> None:
+    def interrupted(what: str, done: int, total: int, note: str) -> None:
+        if what == "recovery" and done == 3:
+            raise KeyboardInterrupt
+
+    given: Any = {"data": data, "macs": 0.6, "recover": 3, "round_to": 4, "out": tmp_path / "a"}
+    with pytest.raises(KeyboardInterrupt):
+        slimzoo.prune(slimzoo.from_module(Flat(), SIZE), **given, progress=interrupted)
+    with pytest.raises(UsageError, match="was begun with Flat"):
+        slimzoo.prune(slimzoo.from_module(Flat(), SIZE), **given, resume=True)
+
+
+def test_the_model_in_memory_counts_not_the_one_that_was_written(data: slimzoo.Data, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    written = slimzoo.prune(slimzoo.from_module(Net(), SIZE), macs=0.9, recover=0, out=tmp_path / "a")
+    with torch.no_grad():
+        written.model.head.bias[2] += 1000
+    assert set(slimzoo.evaluate(written, data).evaluation.predictions.tolist()) == {2}
+
+
+def test_wrapped_lazy_and_tied_modules(data: slimzoo.Data, tmp_path: Path) -> None:
+    parallel = slimzoo.from_module(nn.DataParallel(Net()), SIZE)
+    assert isinstance(parallel.model, Net)
+    lazy = slimzoo.from_module(nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)), SIZE)
+    slimzoo.fit(data, model=lazy, method="scratch", epochs=1).save(tmp_path / "lazy")
+    blocks = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(2)]
+    blocks[1].weight = blocks[0].weight
+    tied = nn.Sequential(nn.Conv2d(2, 8, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    slimzoo.prune(slimzoo.from_module(tied, SIZE), data=data, macs=0.6, recover=1, round_to=1)
 
 
 def test_evaluate_leaves_out_what_was_seen(fitted: slimzoo.Fitted, data: slimzoo.Data) -> None:
@@ -201,7 +299,13 @@ def test_pictures_with_a_preprocess(tmp_path: Path) -> None:
         (lambda: slimzoo.from_module(nn.Flatten(0), SIZE), "wanted logits"),
         (lambda: slimzoo.from_module(Net(), SIZE, name="resnet18"), "is a model of the zoo"),
         (lambda: slimzoo.from_module(Net(), SIZE, classes=["a"]), "names 1"),
+        (lambda: slimzoo.from_module(Net(), SIZE, classes=["a", "b", "a"]), "names 2 different"),
+        (lambda: slimzoo.from_module(Net(), SIZE, name="../evil"), "a letter first"),
+        (lambda: slimzoo.from_module(Net, SIZE), "an nn.Module is wanted"),
+        (lambda: slimzoo.from_module(nn.Sequential(nn.ReLU(inplace=True), Net()), SIZE), "changes its input in place"),
         (lambda: slimzoo.from_module(Net(), (12, 12)), "wanted (C, H, W)"),
+        (lambda: slimzoo.fit(images(4, 0), model="lenet5"), "slimzoo.from_arrays"),
+        (lambda: slimzoo.evaluate(slimzoo.from_module(Net(), SIZE), images(4, 0)), "slimzoo.from_arrays"),
         (lambda: slimzoo.prune(slimzoo.from_module(Net(classes=10), SIZE), data="digits", macs=0.5), "tensors"),
         (lambda: slimzoo.prune(slimzoo.from_module(Net(), SIZE), macs=0.5, recover=0, arch="x"), "leave it out"),
     ],
@@ -223,6 +327,7 @@ def test_refusals(make: Any, said: str) -> None:
         ((torch.full((4, *SIZE), torch.nan), torch.arange(4)), "not finite"),
         ((torch.zeros(4, *SIZE), torch.zeros(4, dtype=torch.long)), "one class"),
         ([], "wanted (images, labels)"),
+        (3, "a int; wanted (images, labels)"),
     ],
 )
 def test_arrays_refused(given: Any, said: str) -> None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.errors import UsageError
 from zoo.lazy import load
-from zoo.lineage import located
+from zoo.lineage import IN_MEMORY, located
 from zoo.progress import Progress
 from zoo.run import Run
+from zoo.tensors import fingerprint
 from zoo.verb import ADOPTED, Step
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class Call:
         named = {self.step.source: self.source} | ({} if self.step.data == "none" else {"data": self.data})
         named |= {name: getattr(self, name) for name in ADOPTED[1:] if getattr(self, name) is not None}
         arguments = {name: located(value) for name, value in named.items()} | {"out": out}
+        if out is not None and str(arguments[self.step.source]).startswith(IN_MEMORY) and hasattr(self.source, "model"):
+            arguments[self.step.source] += f" {fingerprint(self.source.model)}"
         return Run(
             self.step.name,
             arguments | self.settings.arguments(located),
@@ -87,7 +91,10 @@ def takes(step: Step, *, writes: bool = True) -> Callable[[Callable[[Any, Any, C
 
         @functools.wraps(function)
         def called(source: Any, given: Settings | None = None, /, **keywords: Any) -> T:
-            known.bind(source, **keywords)  # the interpreter's own words for what is missing or unknown
+            whole = {} if given is None else {o.name: o.default for o in settings.options() if o.required}
+            known.bind(source, **{**whole, **keywords})  # the interpreter's own words for what is missing or unknown
+            for value in (keywords.get("data"), *((source,) if step.source == "data" else ())):
+                _check_data(value)
             own = {name: keywords.pop(name) for name in settings.model_fields if name in keywords}
             offline = keywords.pop("offline", False)
             if "progress" not in keywords:
@@ -105,6 +112,12 @@ def takes(step: Step, *, writes: bool = True) -> Callable[[Callable[[Any, Any, C
         return called
 
     return wrap
+
+
+def _check_data(given: Any) -> None:
+    if not isinstance(given, str | Path | None) and not hasattr(given, "fingerprint"):
+        kind = type(given).__name__
+        raise UsageError(f"data: a {kind}, where a path or a name is wanted; slimzoo.from_arrays makes data of arrays")
 
 
 def _speaking() -> dict[str, Any]:

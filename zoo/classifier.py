@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.errors import UsageError
 
+CHOSEN = "_classifier_name"  # attribute of a user's module: the layer that was seen to give its logits, "" for none
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # GoogLeNet's and Inception's heads, which run in training only
 ALMOST_EVERYTHING = 0.8  # a share of the parameters; ResNet-20's last stage has 0.76
@@ -27,23 +28,38 @@ def classifier_name(model: nn.Module) -> str:
     Raises:
         UsageError: there is none, or (distilled models) more than one.
     """
+    chosen = vars(model).get(CHOSEN)
+    if chosen == "":
+        raise UsageError(f"no layer of {type(model).__name__} gives its logits: a model with one classifier is wanted")
+    if chosen is not None:
+        return str(chosen)
     get_classifier: Callable[[], Any] | None = getattr(model, "get_classifier", None)
     head = None if get_classifier is None else get_classifier()
     if head is None:
-        layers: list[str] = [name for name, module in model.named_modules() if _can_classify(module)]
+        layers: list[str] = [name for name, module in model.named_modules() if can_classify(module)]
         if not layers:
             raise UsageError(f"{type(model).__name__} has no nn.Linear: it is not a classifier that can be refitted")
         return layers[-1]
     inside = set(head.modules()) if isinstance(head, nn.Module) else set()
-    layers = [name for name, module in model.named_modules() if module in inside and _can_classify(module)]
+    layers = [name for name, module in model.named_modules() if module in inside and can_classify(module)]
     if not layers or (len(layers) > 1 and isinstance(head, nn.ModuleList)):
         found = type(head).__name__ if isinstance(head, nn.Module) else f"{len(head)} layers"
         raise UsageError(f"{type(model).__name__} ends in {found}: a model with one classifier is wanted")
     return layers[-1]  # of a head that is a small network of its own
 
 
-def _can_classify(module: nn.Module) -> bool:
+def can_classify(module: nn.Module) -> bool:
+    """Whether it is a layer of the kind that gives logits."""
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+def has_classifier(model: nn.Module) -> bool:
+    """Whether one layer gives the logits."""
+    try:
+        classifier_name(model)
+    except UsageError:
+        return False
+    return True
 
 
 def classifier(model: nn.Module) -> nn.Linear | nn.Conv2d:
@@ -99,7 +115,7 @@ def auxiliary_names(model: nn.Module) -> list[str]:
     """Last layers of the heads that run in training only."""
     found = []
     for child, module in model.named_children():
-        layers = [name for name, m in module.named_modules() if _can_classify(m)]
+        layers = [name for name, m in module.named_modules() if can_classify(m)]
         if child in AUXILIARY and layers:
             found.append(".".join((child, layers[-1])).rstrip("."))
     return found

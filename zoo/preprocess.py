@@ -16,7 +16,7 @@ from zoo.errors import UsageError
 
 NO_PICTURES = (
     "this model takes tensors that its maker prepares, and how pictures become such tensors is not known: give it "
-    "arrays, or name preprocess=slimzoo.Preprocess(...) in slimzoo.from_module"
+    "floats by slimzoo.from_arrays, or name preprocess=slimzoo.Preprocess(...) in slimzoo.from_module"
 )
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -130,6 +130,8 @@ class Preprocess:
     def normalize(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """(B, H, W, C) uint8, or float32 where they are prepared, to (B, C, H, W) float32, what the network takes."""
         if self.is_prepared:
+            if pixels.dtype == np.uint8:
+                raise UsageError(NO_PICTURES)
             return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
         mean = np.array(self.mean, dtype=np.float32) * np.float32(255)
         std = np.array(self.std, dtype=np.float32) * np.float32(255)

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo import lineage
-from zoo.files.directory import check_free, new_directory
+from zoo.disk import read_json
+from zoo.errors import UsageError
+from zoo.files.directory import check_free, new_directory, partial_of
+from zoo.files.manifest import RUN
+from zoo.lineage import IN_MEMORY
 
 
 class Run:
@@ -53,8 +57,21 @@ class Run:
                 yield Path(folder)
             return
         run = {"verb": self.verb, "arguments": self.arguments}
+        if self.resume:
+            self._check_same()
         with new_directory(self.out, run=run, overwrite=self.overwrite, resume=self.resume) as work:
             yield work
+
+    def _check_same(self) -> None:
+        """Refuse to go on with another module in memory than the one that the run was begun with."""
+        path = partial_of(self.out or Path()) / RUN
+        begun = read_json(path)["arguments"] if path.is_file() else {}
+        for name, value in begun.items():
+            if str(value).startswith(IN_MEMORY) and self.arguments.get(name) != value:
+                raise UsageError(
+                    f"{self.out} was begun with {value.removeprefix(IN_MEMORY)}, this is "
+                    f"{str(self.arguments.get(name)).removeprefix(IN_MEMORY)}: give the same, or start afresh"
+                )
 
     def record(self, *, done: bool = True, **found: Any) -> dict[str, Any]:
         """The lineage record.

@@ -94,6 +94,8 @@ def bench(
     """
     save = None if save is None else Path(save)
     inputs = None if inputs is None else Path(inputs)
+    if isinstance(models, str | Path | LoadedModel | StepResult):
+        models = [models]
     with tempfile.TemporaryDirectory() as folder:
         places = [written(model, Path(folder, str(number))) for number, model in enumerate(models)]
         return _bench(places, runtimes, threads, batch, rounds, seconds_per_round, inputs, save, progress)

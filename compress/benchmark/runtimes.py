@@ -60,6 +60,8 @@ class TorchRuntime:
             torch.set_num_interop_threads(1)
         if device == "cuda" and not torch.cuda.is_available():
             raise SlimzooError("no CUDA device")
+        from zoo.layout import layout_of
+
         loaded = load_model(str(path))
         self.name, self.precision, self._torch, self._target = name, precision, torch, torch.device(device)
         self.device = torch.cuda.get_device_name() if device == "cuda" else device
@@ -69,7 +71,8 @@ class TorchRuntime:
             backends: Any = torch.backends  # whose modules make their attributes as they are asked for
             backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
             backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision
-        model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=torch.channels_last)
+        layout = layout_of(loaded.model)
+        model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=layout)
         self._model = torch.compile(model, dynamic=False) if compiled else model
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:

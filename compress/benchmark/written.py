@@ -8,6 +8,7 @@ from compress.deployment.export import finish
 from compress.deployment.onnx_result import files_of
 from compress.graph.network import export_network
 from transfer.result import StepResult
+from zoo.files.adopt import path_of
 from zoo.files.manifest import write_manifest
 from zoo.files.model_directory import LoadedModel, save_model
 
@@ -18,6 +19,7 @@ def written(model: str | Path | LoadedModel | StepResult, folder: Path) -> str |
     Args:
         folder: an empty one, in which a directory is made for what is in no file: "Net-prune-quantize".
     """
+    model = model if isinstance(model, StepResult) else path_of(model)
     if isinstance(model, str | Path):
         return model
     if isinstance(model, StepResult) and model.out is not None:

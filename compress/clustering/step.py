@@ -19,7 +19,7 @@ from compress.recovery.teacher import taught_by
 from compress.sparsity.dead import remove_dead_units
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.order import in_order_of_weights
-from compress.step import Made, Start, Work, run_step
+from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import CLUSTER
 from transfer.data.fitted_data import open_for
 from transfer.data.parts import Pixels, read_pixels
@@ -28,7 +28,7 @@ from transfer.training.finetune import TrainingData
 from transfer.training.recipe import Recipe
 from zoo.call import Call, takes
 from zoo.errors import SlimzooError
-from zoo.files.model_directory import LoadedModel, load_model
+from zoo.files.model_directory import LoadedModel
 from zoo.files.rehearsal import rehearsal
 from zoo.progress import Progress
 
@@ -69,7 +69,7 @@ def cluster(directory: str | Path | LoadedModel, settings: Cluster, call: Call) 
         SlimzooError: the sharing or zeros were lost, or the coded file is no smaller than the weights.
     """
     run = call.run()
-    loaded = load_model(directory)
+    loaded = load_editable(directory, "cluster")
     network = _without_dead_units(loaded)
     check_bits(network, settings.bits)
 
@@ -134,7 +134,7 @@ def explain(directory: str | Path | LoadedModel, settings: Cluster, call: Call) 
     Raises:
         see `cluster`.
     """
-    loaded = load_model(directory)
+    loaded = load_editable(directory, "cluster")
     network = _without_dead_units(loaded)
     check_bits(network, settings.bits)
     pixels = read_pixels(open_for(loaded.config, call.data), loaded.config.preprocess, call.progress)

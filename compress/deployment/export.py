@@ -136,6 +136,8 @@ def export(directory: str | Path | LoadedModel, settings: Export, call: Call) ->
             see also `open_float_model`.
         SlimzooError: the exported file gives other logits than the model; nothing is written.
     """
+    if isinstance(directory, StepResult) and directory.out is not None and call.out is None:
+        directory = directory.out  # to which the files are added
     if settings.coded:
         return _coded(directory, call)
     began, out = time.monotonic(), call.out

@@ -14,7 +14,7 @@ from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.teacher import Translation, train_student
 from compress.sparsity.lineage import is_sparse
-from compress.step import Made, Start, Work, run_step
+from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import DISTILL
 from transfer.data.fitted_data import open_for, reopen
 from transfer.data.parts import read_pixels
@@ -156,7 +156,7 @@ def _student(
     if not isinstance(student, LoadedModel) and not _is_trained(student):
         network, config = start(str(student), source, _method(student), size, progress)
         return network, config, _method(student) == "finetune"
-    loaded = load_model(student)
+    loaded = load_editable(student, "distill")
     if _judged_by_its_own(loaded.config, data, source):
         raise UsageError(
             f"{student} was fitted to another split of {data} than its teacher, so that images it was trained "

@@ -13,11 +13,12 @@ from compress.pruning.latency import latency_table
 from compress.pruning.settings import Prune
 from compress.pruning.step import trial_of
 from compress.pruning.structured import Pruned
+from compress.step import load_editable
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.data.parts import read_pixels
 from zoo.call import Call, takes
-from zoo.files.model_directory import LoadedModel, load_model
+from zoo.files.model_directory import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def explain(directory: str | Path | LoadedModel, settings: Prune, call: Call) ->
         see `prune`.
     """
     settings.check_images(call.data is not None)
-    loaded = load_model(directory)
+    loaded = load_editable(directory, "prune")
     grouping = grouping_of(loaded.model, loaded.config, settings)
     told = describe_whole(grouping.whole)
     for line in told:

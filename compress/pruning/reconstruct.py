@@ -17,6 +17,7 @@ network's statistics are its own, this is EagleEye's rule.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -61,7 +62,12 @@ def reconstruct_(
     """
     images = _images(data, preprocess, seed)
     kept, rows = kept_outputs(uncut, cuts), _Rows(seed)
-    layers = [name for name, module in model.named_modules() if weights and _is_fitted(module)]
+    owners = Counter(id(module.weight) for module in model.modules() if _is_fitted(module))
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if weights and _is_fitted(module) and owners[id(module.weight)] == 1
+    ]
     norms = [name for name, module in model.named_modules() if isinstance(module, NORMS) and _has_statistics(module)]
     outputs: dict[str, Tensor | None] = {}
     moments: dict[str, tuple[Tensor, Tensor]] = {}

@@ -21,7 +21,7 @@ from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import recovery_recipe
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
-from compress.step import Made, Start, Work, run_step
+from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.result import ModelResult
@@ -29,7 +29,7 @@ from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo.call import Call, takes
 from zoo.cost import count_parameters
 from zoo.errors import UsageError
-from zoo.files.model_directory import LoadedModel, load_model
+from zoo.files.model_directory import LoadedModel
 from zoo.ghost import copy_of
 
 DECIDED = "cut.json"
@@ -82,7 +82,7 @@ def prune(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> P
     """
     run, data = call.run(), call.data
     settings.check(images=data is not None)
-    loaded = load_model(directory)
+    loaded = load_editable(directory, "prune")
     if call.progress is not None:
         call.progress("pruning", 0, 1, "")
     trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not call.resume)

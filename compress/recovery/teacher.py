@@ -19,6 +19,7 @@ from transfer.training.recipe import Recipe
 from transfer.training.step import LossFn, smoothed_cross_entropy
 from zoo.classifier import classifier
 from zoo.errors import UsageError
+from zoo.layout import layout_of
 from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
@@ -111,7 +112,7 @@ def _mixed(on_labels: Tensor, logits: Tensor, wanted: Tensor, how: Distillation)
 
 def _ready(teacher: nn.Module) -> nn.Module:
     """A copy in eval mode, on the device of training."""
-    return copy.deepcopy(teacher).to(training_device()).to(memory_format=torch.channels_last).eval()
+    return copy.deepcopy(teacher).to(training_device()).to(memory_format=layout_of(teacher)).eval()
 
 
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -13,7 +13,7 @@ from compress.recovery.teacher import taught_by
 from compress.sparsity.scores import Criterion, magnitude
 from compress.sparsity.settings import CRITERIA, DENSITY, RANKINGS, Sparsify, parse_pattern
 from compress.sparsity.sparsify import NOfM, Pattern, Unstructured, check_reachable, cut_at_once, sparsify_weights
-from compress.step import Made, Start, Work, run_step
+from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import SPARSIFY
 from transfer.data.fitted_data import open_for
 from transfer.data.loader import LabelledPixels
@@ -22,7 +22,7 @@ from transfer.result import ModelResult
 from transfer.training.finetune import TrainingData
 from zoo.call import Call, takes
 from zoo.errors import SlimzooError
-from zoo.files.model_directory import LoadedModel, ModelConfig, load_model
+from zoo.files.model_directory import LoadedModel, ModelConfig
 
 ADVICE = "more --epochs (12 unless given), or a larger --density"
 
@@ -52,7 +52,7 @@ def sparsify(directory: str | Path | LoadedModel, settings: Sparsify, call: Call
         SlimzooError: no weight became zero, or zeros were lost.
     """
     run = call.run()
-    loaded = load_model(directory)
+    loaded = load_editable(directory, "sparsify")
     check_reachable(loaded.model, _pattern(settings, magnitude))
 
     def work(at: Work) -> Made:
@@ -127,7 +127,7 @@ def explain(directory: str | Path | LoadedModel, settings: Sparsify, call: Call)
     Raises:
         see `sparsify`.
     """
-    loaded = load_model(directory)
+    loaded = load_editable(directory, "sparsify")
     check_reachable(loaded.model, _pattern(settings, magnitude))
     train = read_pixels(open_for(loaded.config, call.data), loaded.config.preprocess, call.progress).train
     scores, masks = cut_at_once(loaded.model, _pattern(settings, _criterion(settings, train, loaded.config)))

@@ -117,8 +117,8 @@ def test_eval_and_predict_take_the_coded_file(folder, tmp_path):
         ({"epochs": 0}, "epochs=0 must be a whole number from 1"),
         ({"pattern": "4:4"}, "4:4 would change nothing: it keeps all"),
         ({"pattern": "9973:9974"}, "would change nothing: no layer has inputs that 9974 divides"),
-        ({"pattern": "2:4", "density": 0.5}, r"--pattern 2:4 says which weights stay.* leave out --density 0\.5"),
-        ({"pattern": "2:4", "criterion": "lamp"}, "leave out --criterion lamp"),
+        ({"pattern": "2:4", "density": 0.5}, r"pattern 2:4 says which weights stay.* leave out density 0\.5"),
+        ({"pattern": "2:4", "criterion": "lamp"}, "leave out criterion lamp"),
     ],
 )
 def test_bad_input_to_sparsify(folder, tmp_path, options, said):

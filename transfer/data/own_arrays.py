@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -48,13 +50,16 @@ def from_arrays(
         DataError: images or labels of other shapes, types or numbers; a class too small to split.
         UsageError: shares that leave nothing to train on.
     """
-    shares = {part: value for part, value in ((VAL, val), (TEST, test)) if isinstance(value, int | float)}
-    given = {part: value for part, value in ((VAL, val), (TEST, test)) if not isinstance(value, int | float | None)}
+    asked = {part: value for part, value in ((VAL, val), (TEST, test)) if value is not None}
+    shares = {part: float(value) for part, value in asked.items() if isinstance(value, Real)}  # type: ignore[arg-type]
+    given = {part: value for part, value in asked.items() if part not in shares}
     read = {part: _read(value, part) for part, value in {TRAIN if given else "": train, **given}.items()}
     images = _joined([pair[0] for pair in read.values()])
     labels = np.concatenate([pair[1] for pair in read.values()])
     parts = np.concatenate([np.full(len(pair[1]), part, dtype="<U5") for part, pair in read.items()])
     names = tuple(map(str, range(int(labels.max()) + 1) if classes is None else classes))
+    if len(set(names)) < len(names):
+        raise DataError(f"{name}: classes= names {len(names)} classes, some of them twice")
     if labels.max() >= len(names):
         raise DataError(f"{name}: label {labels.max()}, and classes= names {len(names)}")
     if len(names) < 2:
@@ -72,13 +77,18 @@ def from_arrays(
         named=tuple(sorted(set(read) - {""})),
         prepared=prepared,
     )
+    if VAL in given and not shares.get(TEST):
+        return replace(data, groups=data.hashes)  # nothing is left to divide
     return divide(data, data.hashes, shares.get(VAL), shares.get(TEST), seed=seed)
 
 
 def _read(given: Any, part: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """One part's images (N, H, W, C) and labels."""
-    batches = [given] if _is_pair(given) else list(given)
     said = f"the {part or TRAIN} images"
+    try:
+        batches = [given] if _is_pair(given) else list(given)
+    except TypeError:
+        raise DataError(f"{said}: a {type(given).__name__}; {WANTED}") from None
     if not batches or not all(map(_is_pair, batches)):
         raise DataError(f"{said}: {WANTED}")
     images = _joined([_images(batch[0], said) for batch in batches])
@@ -120,7 +130,10 @@ def _labels(given: Any, count: int, said: str) -> NDArray[np.int64]:
 
 
 def _array(given: Any) -> NDArray[Any]:
-    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        given = given.float() if given.is_floating_point() else given  # NumPy has no bfloat16
+    return np.asarray(given)
 
 
 def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:

@@ -234,14 +234,18 @@ def evaluate(
         UsageError: the model's classes are not known.
         DataError: the model was trained on all of these images.
     """
-    source = path_of(source)
-    predictor = open_predictor(source)
+    if not isinstance(data, str | Path | Data):
+        raise UsageError(
+            f"data: a {type(data).__name__}, and a path or a name is wanted; slimzoo.from_arrays makes data"
+        )
+    onnx = getattr(source, "onnx", None)  # of a result that is no network of torch's
+    predictor = open_predictor(path_of(source)) if onnx is None else OnnxPredictor(onnx.SerializeToString())
     if predictor.classes is None:
         raise UsageError(
             f"{source} has no class names, so its answers cannot be compared with labels; `slimzoo fit` "
             "first, or name them with --classes FILE where it is timm's or weights"
         )
-    config = source.config if isinstance(source, LoadedModel) else _past(Path(source), predictor)
+    config = _past(Path(source), predictor) if isinstance(source, str | Path) else source.config
     found = measured_images(
         config, data, predictor.classes, all=all, layout=layout, known_only=known_only, progress=progress
     )

@@ -28,6 +28,7 @@ from transfer.training.finetune import Epoch, TrainingData, finetune
 from transfer.training.recipe import Recipe
 from zoo.classifier import classifier
 from zoo.files.model_directory import ModelConfig
+from zoo.models.registry import is_users
 from zoo.models.tapped import Tapped, tap
 from zoo.progress import Progress
 
@@ -195,10 +196,11 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
 def tapped(network: nn.Module, config: ModelConfig, *, taps: bool = True) -> tuple[nn.Module, ModelConfig]:
     """A copy with a classifier that sees more of its depths, where it ends in a linear layer, and its config.
 
-    A network that does more with its logits than return them (VOLO adds those of an auxiliary head) stays as it is.
+    A network that does more with its logits than return them (VOLO adds those of an auxiliary head) stays as it is, and
+    so does a module of a user's.
     """
     own, example = copy.deepcopy(network), torch.zeros(1, *config.input_size)
-    if not taps or not isinstance(classifier(own), nn.Linear):
+    if not taps or is_users(config.architecture) or not isinstance(classifier(own), nn.Linear):
         return own, config
     places = tap(own, example)
     if not places:

@@ -82,10 +82,9 @@ def checked_model(given: object) -> object:
     Raises:
         UsageError: neither.
     """
-    given = getattr(given, "out", None) or given
     if isinstance(given, str | Path):
         return str(given)
-    if not hasattr(given, "config"):
+    if not hasattr(given, "model"):
         hint = "slimzoo.from_module(module, (C, H, W)) makes a model of a module"
         raise UsageError(f"{argument('model', type(given).__name__)}: wanted a name, or a model in memory; {hint}")
     return given

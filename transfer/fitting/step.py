@@ -33,6 +33,7 @@ from transfer.training.settings import with_settings
 from transfer.training.tensorboard import TensorboardLog, check_tensorboard
 from transfer.verbs import FIT
 from zoo.call import Call, takes
+from zoo.classifier import has_classifier
 from zoo.errors import UsageError, first_line
 from zoo.files.directory import partial_of
 from zoo.files.manifest import CHECKPOINTS
@@ -223,8 +224,6 @@ def _shared_directory(run: Run) -> Iterator[Path]:
 
 def _rehearse(work: Path, network: nn.Module, config: ModelConfig, run: Run, settings: Fit) -> None:
     """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
-    if run.out is None:
-        return
     network, config = tapped(network, config, taps=settings.taps and settings.method != "scratch")
     rehearse(work, network, config, run.record(done=False, after=metrics(network, config, {})))
     with rehearsal(work, "pictures") as folder:
@@ -254,7 +253,7 @@ def _saved(work: Path, run: Run, outcome: Outcome, task: Task, source: Data, *, 
 
 def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> Outcome:
     """Its classifier divided by the temperature at which validation images are answered with the right confidence."""
-    if pixels.val is None:
+    if pixels.val is None or not has_classifier(outcome.model):
         return outcome
     before = outcome.evaluate(pixels.val, progress)
     temperature = fit_temperature(before.logits, before.labels)

@@ -18,6 +18,7 @@ from transfer.data.loader import LabelledPixels
 from transfer.device import training_device
 from zoo.classifier import AUXILIARY, classifier, classifier_name, features
 from zoo.folding import folded
+from zoo.layout import layout_of
 from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
@@ -75,7 +76,7 @@ def _blocks(
         batch = torch.from_numpy(preprocess.normalize(pixels[start:stop])).to(device)
         return batch.contiguous(memory_format=torch.channels_last)
 
-    network = copy.deepcopy(model).eval().to(device).to(memory_format=torch.channels_last)
+    network = copy.deepcopy(model).eval().to(device).to(memory_format=layout_of(model))
     if device.type == "cpu":
         network = folded(network, inputs(0, 2))
     for start in range(0, len(pixels), size):

@@ -26,6 +26,7 @@ from transfer.training.step import CannotTrain, LossFn, NonFinite, Stepper, smoo
 from zoo.classifier import classifier
 from zoo.errors import Interrupted
 from zoo.files.predictor import TorchPredictor
+from zoo.layout import layout_of
 from zoo.progress import Progress
 from zoo.tensors import load_tensors_
 
@@ -114,7 +115,7 @@ class _Training:
     ) -> None:
         keep_freed_memory()
         self.device = training_device()
-        model = copy.deepcopy(model).to(self.device).to(memory_format=torch.channels_last)
+        model = copy.deepcopy(model).to(self.device).to(memory_format=layout_of(model))
         distributed.copy_from_main_(model)
         freeze_stages_(model, recipe)
         optimizer = build_optimizer(model, recipe)

@@ -6,6 +6,7 @@ The trials cost about as much as twenty steps of 16 images.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from transfer.evaluation.statistics import wilson
 from transfer.training.batch import TrainingData
 from transfer.training.recipe import Recipe
 from transfer.training.trial import STEPS, Overfitted, finite, network_inputs, on_a_copy, overfit, set_mode_
-from zoo.classifier import classifier, reset_classifier_
+from zoo.classifier import classifier, has_classifier, reset_classifier_
 from zoo.errors import DataError, SlimzooError
 from zoo.files.predictor import TorchPredictor
 from zoo.progress import Progress
@@ -95,7 +96,7 @@ def preflight(
         DataError: labels that the classifier has no output for.
         SlimzooError: training cannot work: the first loss is not finite, or no gradient reaches any parameter.
     """
-    classes = classifier(model).weight.shape[0]
+    classes = _outputs(model, data)
     with on_a_copy(model, recipe) as tried:
         said = _Said(progress)
         checks = _check_labels(data, classes)
@@ -116,6 +117,15 @@ def preflight(
         blank = overfit(tried, recipe, torch.zeros_like(inputs), labels, said)
         checks.append(_check_baseline(real, blank))
     return Preflight(tuple(checks))
+
+
+def _outputs(model: nn.Module, data: TrainingData) -> int:
+    """How many logits the model has; where no single layer gives them, by its answer to an image."""
+    if has_classifier(model):
+        return classifier(model).weight.shape[0]
+    with torch.no_grad():
+        logits = copy.deepcopy(model).eval()(torch.zeros(1, data.preprocess.channels, *data.preprocess.size))
+    return int(logits.shape[1])
 
 
 class _Said:

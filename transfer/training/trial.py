@@ -21,6 +21,7 @@ from transfer.training.optim import build_optimizer, freeze_stages_, set_rates_
 from transfer.training.recipe import Recipe
 from transfer.training.step import AUXILIARY_WEIGHT
 from zoo.errors import SlimzooError
+from zoo.layout import layout_of
 
 STEPS = 8  # of `overfit`
 SAME_LOGITS = 1e-4  # equal inputs give logits that are equal to rounding, about 1e-6
@@ -32,7 +33,7 @@ def on_a_copy(model: nn.Module, recipe: Recipe) -> Iterator[nn.Module]:
     device = training_device()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        tried = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last)
+        tried = copy.deepcopy(model).to(device).to(memory_format=layout_of(model))
         freeze_stages_(tried, recipe)
         yield tried
 

@@ -117,17 +117,20 @@ def adopt_source(source: Any, settings: Any, keywords: dict[str, Any]) -> tuple[
 
 
 def path_of(source: Any) -> Any:
-    """The directory of a step's result that has one; a path, a name or a model in memory as it is.
+    """A path, a name or a model in memory as it is; the directory of a result that has no such model.
 
     Raises:
         UsageError: a module without its inputs' size, or anything else.
     """
-    source = getattr(source, "out", None) or source
-    if not isinstance(source, str | Path | LoadedModel):
-        kind = type(source).__name__
-        hint = f"slimzoo.from_module({kind.lower()}, (3, 224, 224)) makes a model of a module"
-        raise UsageError(f"a {kind}, where a path or a model is wanted; {hint}")
-    return source
+    if isinstance(source, str | Path | LoadedModel):
+        return source
+    if (out := getattr(source, "out", None)) is not None:
+        return str(out)
+    kind = type(source).__name__
+    hint = (
+        "its save(DIR) makes a directory" if hasattr(source, "record") else "slimzoo.from_module makes one of a module"
+    )
+    raise UsageError(f"a {kind}, where a path or a model is wanted; {hint}")
 
 
 def _in_memory(model: LoadedModel, options: dict[str, Any]) -> LoadedModel:

@@ -237,12 +237,26 @@ def load_model(source: str | Path | LoadedModel) -> LoadedModel:
             "again; use the directory that it was made from"
         )
     tensors = load_file(directory / SAFETENSORS)
-    if (directory / PROGRAM).is_file() and not is_users(config.architecture):
-        model = read_program(directory / PROGRAM)
-    else:
+    program = directory / PROGRAM
+
+    def loaded(model: nn.Module) -> nn.Module:
+        load_tensors_(model, tensors)
+        return model
+
+    def built() -> nn.Module:
         model = create_model(config.architecture, **config.model_args)
         apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
-    load_tensors_(model, tensors)
+        return loaded(model)
+
+    if not program.is_file():
+        model = built()
+    elif not is_users(config.architecture):
+        model = loaded(read_program(program))
+    else:
+        try:
+            model = built()
+        except (RuntimeError, KeyError, AttributeError):  # the name now means another module
+            model = loaded(read_program(program))
     check_finite(model, directory / SAFETENSORS)
     return LoadedModel(model.eval(), config)
 

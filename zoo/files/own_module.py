@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from zoo.classifier import CHOSEN, can_classify
 from zoo.errors import UsageError, first_line
 from zoo.files.model_directory import LoadedModel, ModelConfig
+from zoo.layout import keep_contiguous_
 from zoo.models import registry
 from zoo.preprocess import Preprocess
 
-SMALLEST = 2  # images in the batch that is tried
+IMAGES = 2  # in the batch that is tried
+NAME = re.compile(r"[A-Za-z_][\w.+-]*")
 
 
 def from_module(
@@ -30,33 +36,34 @@ def from_module(
 
     The module is left alone. What the steps save of it holds its torch.export program: another process loads that, and
     can evaluate, export, quantize and measure it. To go on cutting or training a saved model there, call this with a
-    module of the same kind first; the name then means it.
+    module of the same kind and the saved model's `name` first, which then means it.
 
     Args:
         example: the size of an input (C, H, W), or inputs (B, C, H, W).
-        name: of the architecture; by default that of its class.
+        name: of the architecture; by default that of its class, with a number where another module has that.
         classes: names in the order of the logits; by default "0", "1", ...
         preprocess: how pictures become inputs; without, only tensors that are prepared as the module takes them can be
             given, and what is exported takes those.
 
     Raises:
-        UsageError: it does not answer such inputs with logits (B, classes); `classes` or `preprocess` are not its; the
-            name is one of the zoo's.
+        UsageError: it does not answer such inputs with logits (B, classes), or changes them; `classes` or `preprocess`
+            are not its; the name is one of the zoo's.
     """
-    size = _input_size(example)
-    name = name or type(module).__name__
-    if registry.is_ours(name):
-        raise UsageError(f"{name!r} is a model of the zoo; give your module another name=")
-    outputs = _outputs(module, size)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"a {type(module).__name__}, where an nn.Module is wanted")
+    module = _bare(module)
+    size, named = _input_size(example), _name(module, name)
+    model, outputs = _tried(module, size)
     names = tuple(map(str, range(outputs) if classes is None else classes))
-    if len(names) != outputs:
-        raise UsageError(f"{name} answers with {outputs} logits, and classes= names {len(names)}")
+    if len(names) != outputs or len(set(names)) < outputs:
+        raise UsageError(f"{named} answers with {outputs} logits, and classes= names {len(set(names))} different ones")
+    if preprocess is not None and not isinstance(preprocess, Preprocess):
+        raise UsageError(f"preprocess={preprocess!r}: wanted a slimzoo.Preprocess")
     prepared = Preprocess.prepared(size) if preprocess is None else preprocess
     if (wanted := (prepared.channels, *prepared.size)) != size:
-        raise UsageError(f"{name} takes {_x(size)}, and preprocess= prepares {_x(wanted)}")
-    config = ModelConfig(architecture=name, model_args={"num_classes": outputs}, classes=names, preprocess=prepared)
-    model = copy.deepcopy(module).eval()
-    registry.register_own(name, partial(_copied, model), type(module).__module__, size)
+        raise UsageError(f"{named} takes {_x(size)}, and preprocess= prepares {_x(wanted)}")
+    config = ModelConfig(architecture=named, model_args={"num_classes": outputs}, classes=names, preprocess=prepared)
+    registry.register_own(named, partial(_copied, copy.deepcopy(model)), type(module).__module__, size)
     return LoadedModel(model, config)
 
 
@@ -65,28 +72,77 @@ def _copied(model: nn.Module, **options: Any) -> nn.Module:
     return copy.deepcopy(model)
 
 
+def _bare(module: nn.Module) -> nn.Module:
+    """The module inside a wrapper that spreads or compiles it."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    module = getattr(module, "_orig_mod", module)
+    if any(map(parametrize.is_parametrized, module.modules())):
+        raise UsageError(
+            f"{type(module).__name__} has parametrized weights; make them plain first, with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    return module
+
+
+def _name(module: nn.Module, name: str | None) -> str:
+    given = name or type(module).__name__
+    if not NAME.fullmatch(given):
+        raise UsageError(f"name={given!r}: wanted letters, digits, '_', '.', '+' and '-', a letter first")
+    if name is None:
+        taken = (f"{given}-{number}" if number > 1 else given for number in itertools.count(1))
+        return next(each for each in taken if not registry.is_ours(each) and not registry.is_users(each))
+    if registry.is_ours(name):
+        raise UsageError(f"{name!r} is a model of the zoo; give your module another name=")
+    return name
+
+
 def _input_size(example: Tensor | Sequence[int]) -> tuple[int, int, int]:
-    sizes = tuple(example.shape[1:]) if hasattr(example, "shape") else tuple(example)
-    if len(sizes) != 3 or not all(isinstance(side, int) and side > 0 for side in sizes):
-        raise UsageError(f"example of sizes {sizes}: wanted (C, H, W), or inputs (B, C, H, W)")
-    return sizes
+    given: Any = getattr(example, "shape", [None])[1:] if hasattr(example, "shape") else example
+    try:
+        channels, height, width = map(int, given)
+    except (TypeError, ValueError):
+        raise UsageError(f"example={given!r}: wanted (C, H, W), or inputs (B, C, H, W)") from None
+    if min(channels, height, width) < 1:
+        raise UsageError(f"example={given!r}: wanted sizes above 0")
+    return channels, height, width
 
 
-def _outputs(module: nn.Module, size: tuple[int, int, int]) -> int:
-    """How many logits it answers with."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    trial = copy.deepcopy(module).eval()
+def _tried(module: nn.Module, size: tuple[int, int, int]) -> tuple[nn.Module, int]:
+    """A copy that has answered once, in eval mode, and the number of its logits.
+
+    Where no single layer gives the logits, it has none that could be refitted; where its forward flattens by `view`,
+    its images stay contiguous.
+    """
+    kind = type(module).__name__
+    try:
+        model = copy.deepcopy(module).cpu().float().eval()
+        images = torch.randn(IMAGES, *size, generator=torch.Generator().manual_seed(0))
+        given, made = images.clone(), dict[int, str]()
+
+        def note(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+            made[output.data_ptr()] = name
+
+        layers = [(name, layer) for name, layer in model.named_modules() if can_classify(layer)]
+        hooks = [layer.register_forward_hook(partial(note, name)) for name, layer in layers]
+        with torch.no_grad():
+            logits = model(given)
+        for hook in hooks:
+            hook.remove()
+    except Exception as error:  # every module has its own kind
+        raise UsageError(f"{kind} does not take inputs of {_x(size)}: {first_line(error)}") from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != IMAGES or logits.shape[1] < 2:
+        what = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"{kind} answers {IMAGES} images with {what}; wanted logits ({IMAGES}, classes)")
+    if not torch.equal(images, given):
+        raise UsageError(f"{kind} changes its input in place; use inplace=False in what comes first")
+    vars(model)[CHOSEN] = made.get(logits.data_ptr(), "")
     try:
         with torch.no_grad():
-            found = trial(torch.zeros(SMALLEST, *size, device=device))
-    except Exception as error:  # every module has its own kind
-        raise UsageError(f"{type(module).__name__} does not take inputs of {_x(size)}: {first_line(error)}") from error
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != SMALLEST or found.shape[1] < 2:
-        what = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise UsageError(
-            f"{type(module).__name__} answers {SMALLEST} images with {what}; wanted logits ({SMALLEST}, classes)"
-        )
-    return int(found.shape[1])
+            model.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        keep_contiguous_(model)
+    return model.to(memory_format=torch.contiguous_format), int(logits.shape[1])
 
 
 def _x(size: tuple[int, ...]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROGRAM: Final = "model.pt2"
+READ: Final = "slimzoo"  # in the `meta` of a module that was read from such a file
 OVERRIDDEN = ("train", "eval")  # of a program's module, which refuses them; its dropout and statistics are fixed anyway
 
 
@@ -86,7 +87,20 @@ def read_program(path: Path) -> nn.Module:
         owner, _, leaf = name.rpartition(".")
         if 0 in tensor.stride():
             replace_tensor_(module.get_submodule(owner), leaf, tensor.new_empty(tensor.shape))
+    _take_contiguous_(module)
+    vars(module)["meta"] = {**getattr(module, "meta", {}), READ: True}
     return module.eval()
+
+
+def _take_contiguous_(module: Any) -> None:
+    """Let the graph make its images contiguous, which its views were recorded for."""
+    image = next(node for node in module.graph.nodes if node.op == "placeholder")
+    readers = list(image.users)
+    with module.graph.inserting_after(image):
+        whole = module.graph.call_method("contiguous", (image,))
+    for reader in readers:
+        reader.replace_input_with(image, whole)
+    module.recompile()
 
 
 def refuse_program(model: nn.Module, name: str, verb: str) -> None:
@@ -104,9 +118,7 @@ def refuse_program(model: nn.Module, name: str, verb: str) -> None:
 
 def is_program(model: nn.Module) -> bool:
     """Whether a network is a program's, which has operators and no layers that could be cut or trained."""
-    from torch import fx
-
-    return isinstance(model, fx.GraphModule)
+    return bool(getattr(model, "meta", {}).get(READ))
 
 
 def _check_plain(path: Path) -> None:

@@ -90,8 +90,8 @@ def test_what_is_not_offered(folder, tmp_path):
 
     assert "unknown format 'fp61'; did you mean 'fp16'" in refused(to="fp61")
     assert "it must be one of int8, int8-dynamic, fp16, bf16" in refused(to="ternary")
-    assert refused(to="fp16", bits=4) == "fp16 takes no --bits: leave it out, or take --to int8, which does"
-    assert "bf16 takes no --ranges or --keep" in refused(to="bf16", ranges="mse", keep=["conv2"])
+    assert refused(to="fp16", bits=4) == "fp16 takes no bits: leave it out, or take to int8, which does"
+    assert "bf16 takes no ranges or keep" in refused(to="bf16", ranges="mse", keep=["conv2"])
     done = run(app, ["quantize", str(folder / "dense"), "--data", "digits", "--to", "bf61", "--out", "x"])
     assert "did you mean 'bf16'" in str(done.exception)
     with pytest.raises(UsageError, match="holds bfloat16 weights"):
