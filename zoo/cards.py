@@ -83,7 +83,7 @@ def card(name: str, *, size: int | None = None, layers: bool = False) -> dict[st
 def _card_of_directory(name: str, size: int | None, layers: bool) -> dict[str, Any]:
     """Make the card of a model as it stands in its directory, cut or not."""
     from zoo.files.model_directory import load_model
-    from zoo.files.program import is_program
+    from zoo.layout import is_program
 
     loaded = load_model(name)
     architecture = loaded.config.architecture

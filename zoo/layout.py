@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.files.program import is_program
+READ = "slimzoo"  # in the `meta` of a module that was read as a torch.export program
 
 
 def layout_of(model: nn.Module) -> torch.memory_format:
@@ -16,6 +16,11 @@ def layout_of(model: nn.Module) -> torch.memory_format:
         return torch.contiguous_format
     told = any(_contiguous in module._forward_pre_hooks.values() for module in model.modules())
     return torch.contiguous_format if told else torch.channels_last
+
+
+def is_program(model: nn.Module) -> bool:
+    """Whether a network was read as a program, which has operators and no layers that could be cut or trained."""
+    return bool(getattr(model, "meta", {}).get(READ))
 
 
 def keep_contiguous_(model: nn.Module) -> None:

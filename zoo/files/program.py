@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 PROGRAM: Final = "model.pt2"
-READ: Final = "slimzoo"  # in the `meta` of a module that was read from such a file
 OVERRIDDEN = ("train", "eval")  # of a program's module, which refuses them; its dropout and statistics are fixed anyway
 
 
@@ -74,6 +73,8 @@ def read_program(path: Path) -> nn.Module:
     """
     import torch
 
+    from zoo.layout import READ
+
     _check_plain(path)
     try:
         with warnings.catch_warnings():
@@ -109,16 +110,13 @@ def refuse_program(model: nn.Module, name: str, verb: str) -> None:
     Raises:
         UsageError: the model is a program.
     """
+    from zoo.layout import is_program
+
     if is_program(model):
         raise UsageError(
             f"{name} was saved from a module of your own, and this process has only its program, which `{verb}` cannot "
             f"change: call slimzoo.from_module with a {name} first, or start from the module"
         )
-
-
-def is_program(model: nn.Module) -> bool:
-    """Whether a network is a program's, which has operators and no layers that could be cut or trained."""
-    return bool(getattr(model, "meta", {}).get(READ))
 
 
 def _check_plain(path: Path) -> None:

@@ -49,7 +49,7 @@ def refused(*argv, kind=UsageError):
     error = run(*argv).exception
     assert isinstance(error, kind), repr(error)
     assert "\n" not in str(error)
-    return str(error)
+    return error.on_command_line()
 
 
 def foreign():
@@ -186,7 +186,7 @@ def test_the_float_directory_and_its_file_quantize_too(place, tmp_path):
         assert step.record["metrics"]["after"]["test"]["correct"] == whole["after"]["test"]["correct"]
         assert step.config.classes == CLASSES
     told = refused("quantize", source, "--data", place / "photos", "--preprocess", place / "p.json", "--out", "x")
-    assert "says that itself; leave preprocess out" in told
+    assert "says that itself; leave --preprocess out" in told
 
 
 def test_report_and_bench(place):
@@ -218,7 +218,7 @@ def test_other_images_only_calibrate(place, tmp_path, data):
     assert record["parity"]["n"] == 12
     assert record["parity"]["top1_agreement"] > 0.8
     told = refused(*argv, "--classes", place / "names.txt", "--max-drop", "1", "--out", tmp_path / "y")
-    assert told.startswith(f"max_drop 1 needs an accuracy, and {place / data} {theirs}")
+    assert told.startswith(f"--max-drop 1 needs an accuracy, and {place / data} {theirs}")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["int8"]
 
 
@@ -235,7 +235,7 @@ def test_classes_that_nobody_named(place, tmp_path):
 def test_what_is_missing_or_too_much_is_said(place, tmp_path):
     file, p, names = (place / name for name in ("colours.onnx", "p.json", "names.txt"))
     out = ("--out", tmp_path / "x")
-    assert "name it with preprocess" in refused("export", file, *out)
+    assert "name it with --preprocess" in refused("export", file, *out)
     assert "name a new one with --out" in refused("export", file, "--preprocess", p)
     assert "name a new one with --out" in refused("export", "timm:resnet18")
     assert "to which export adds model.onnx" in refused("export", place / "out/float", *out)
@@ -325,7 +325,7 @@ def test_a_model_of_timms(cache_on_hub, tmp_path):
     record = read_config(tmp_path / "out" / "int8").lineage[-1]
     assert record["int8_layers"][0] == record["int8_layers"][1]
     assert record["metrics"]["before"]["params"] == sum(p.numel() for p in theirs.parameters())
-    assert "max_drop 1 needs an accuracy" in refused(
+    assert "--max-drop 1 needs an accuracy" in refused(
         "quantize", "timm:test_resnet", "--data", images, "--max-drop", "1", "--out", tmp_path / "x"
     )
 
