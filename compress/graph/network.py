@@ -39,20 +39,17 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
 
 
 def _exported(model: Any, input_size: tuple[int, int, int], *, optimize: bool) -> Any:
-    """As torch's exporter gives it: with attention as the model calls it, else as plain products and a softmax.
-
-    The first has kernels whose outputs lie in memory as the products' do not. A forward that reshapes them (timm's
-    BEiT, whose attention has a bias) is recorded with a view that torch itself then cannot take.
-    """
+    """As torch's exporter gives it: with attention as the model calls it, else as plain products and a softmax."""
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from compress.graph.attention import PlainAttention
 
     example = torch.zeros(2, *input_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter announces its own coming changes
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         failure = None
-        for attention in (nullcontext(), sdpa_kernel(SDPBackend.MATH)):
+        for attention in (nullcontext(), PlainAttention()):
             try:
                 with attention:
                     return torch.onnx.export(

@@ -11,6 +11,7 @@ import torch
 
 from compress.deployment.export import finish, in_memory
 from compress.deployment.parity import compare
+from compress.graph.attention import attention
 from compress.graph.card import card, weights_sha256
 from compress.graph.network import export_network
 from compress.graph.preprocessing import network_of
@@ -215,6 +216,43 @@ def test_attention_with_a_bias_is_exported():
     with torch.no_grad():
         expected = model(images).numpy()
     np.testing.assert_allclose(session.run(None, {"input": images.numpy()})[0], expected, atol=1e-5)
+
+
+class BlockAttention(BiasedAttention):
+    """Within blocks of 4 places: five dimensions, as in NesT; of the first the first alone, if causal."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        batch, places, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, 4, 4, 3, 3, -1).permute(3, 0, 4, 1, 2, 5)
+        x = torch.nn.functional.scaled_dot_product_attention(q, k, v, **self.options)
+        return self.head(x.permute(0, 2, 3, 1, 4).reshape(batch, places, width)[:, 0])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True}, {"scale": 0.1}, {"attn_mask": torch.eye(4).bool()}], ids=str
+)
+def test_attention_of_five_dimensions_is_exported(options):
+    torch.manual_seed(0)
+    model, images = BlockAttention(**options).eval(), torch.randn(3, 3, 8, 8)
+    session = onnxruntime.InferenceSession(export_network(model, (3, 8, 8)).SerializeToString())
+    with torch.no_grad():
+        expected = model(images).numpy()
+    np.testing.assert_allclose(session.run(None, {"input": images.numpy()})[0], expected, atol=1e-5)
+
+
+def test_attention_written_out_is_torchs():
+    q, k, v = torch.randn(2, 6, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 4)
+    mask = torch.rand(5, 7) < 0.7
+    mask[:, 0] = True
+    for options in ({}, {"attn_mask": mask}, {"attn_mask": torch.randn(5, 7)}, {"is_causal": True, "scale": 0.3}):
+        options["enable_gqa"] = True
+        wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+        torch.testing.assert_close(attention(q, k, v, **options), wanted)
 
 
 def test_what_cannot_be_exported_is_told_by_its_cause():
