@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.deployment.export import finish
-from compress.deployment.onnx_result import files_of
+from compress.deployment.onnx_result import files_of, write_files
 from compress.graph.network import export_network
 from transfer.result import StepResult
 from zoo.files.adopt import path_of
@@ -31,8 +31,6 @@ def written(model: str | Path | LoadedModel | StepResult, folder: Path) -> str |
     else:
         save_model(place, model.model, model.config)
         network = finish(export_network(model.model, model.config.input_size), model.config, None)
-        for name, part in files_of(network.SerializeToString(), model.config).items():
-            (place / name).parent.mkdir(exist_ok=True)
-            (place / name).write_bytes(part)
+        write_files(place, files_of(network.SerializeToString(), model.config))
     write_manifest(place)
     return place

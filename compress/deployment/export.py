@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from compress.deployment.coded import export_coded
 from compress.deployment.float_model import FloatModel, is_onnx_file, open_float_model
-from compress.deployment.onnx_result import files_of, run_without_slimzoo
+from compress.deployment.onnx_result import files_of, run_without_slimzoo, write_files
 from compress.deployment.parity import compare
 from compress.deployment.settings import Export
 from compress.graph import preprocessing
@@ -188,9 +188,7 @@ def _write(work: Path, loaded: LoadedModel | None, config: ModelConfig, files: d
         write_json(work / CONFIG, config.to_json())
     else:
         save_model(work, loaded.model, config)
-    for name, part in files.items():
-        (work / name).parent.mkdir(exist_ok=True)
-        (work / name).write_bytes(part)
+    write_files(work, files)
 
 
 def _is_made_anew(directory: str | Path | LoadedModel, out: str | Path | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,13 +37,18 @@ def run_without_slimzoo(name: str, config: ModelConfig) -> list[list[str | Path]
 
 def write_onnx(folder: Path, model: onnx.ModelProto, config: ModelConfig) -> ModelConfig:
     """Write an ONNX model, what runs it, and its config, which is returned."""
-    for name, part in files_of(model.SerializeToString(), config).items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(part)
+    write_files(folder, files_of(model.SerializeToString(), config))
     OnnxPredictor(folder / ONNX)  # what was written opens
     config = replace(config, primary=ONNX, surgery=[])
     write_json(folder / CONFIG, config.to_json())
     return config
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by their names, which may lie in a folder of their own."""
+    for name, part in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(part)
 
 
 def files_of(model: bytes, config: ModelConfig) -> dict[str, bytes]:
