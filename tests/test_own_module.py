@@ -215,6 +215,7 @@ def test_of_two_modules_of_one_class_each_is_loaded_as_it_was(data: slimzoo.Data
     x, _ = images(8, 4)
     np.testing.assert_array_equal(_answers(slimzoo.load_model(tmp_path / "tanh"), x), _answers(fitted, x))
     assert other.config.architecture != fitted.config.architecture
+    assert not {other.config.architecture, fitted.config.architecture} & set(slimzoo.list_models()), "not the zoo's"
     first, second = (slimzoo.from_module(nn.Sequential(nn.Flatten(), *more), SIZE) for more in (
         [nn.Linear(288, 3)], [nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)],
     ))  # fmt: skip

@@ -91,8 +91,8 @@ def _name(module: nn.Module, name: str | None) -> str:
         raise UsageError(f"name={given!r}: wanted letters, digits, '_', '.', '+' and '-', a letter first")
     if name is None:
         taken = (f"{given}-{number}" if number > 1 else given for number in itertools.count(1))
-        return next(each for each in taken if not registry.is_ours(each) and not registry.is_users(each))
-    if registry.is_ours(name):
+        return next(each for each in taken if not registry.is_registered(each) and not registry.is_users(each))
+    if registry.is_registered(name):
         raise UsageError(f"{name!r} is a model of the zoo; give your module another name=")
     return name
 

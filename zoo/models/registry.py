@@ -81,6 +81,7 @@ class Entry:
 
 
 _ENTRIES: dict[str, Entry] = {}
+_OWN: dict[str, Entry] = {}  # modules that a user brought in memory: they can be built by name, and are not the zoo's
 
 
 def register_model(
@@ -103,19 +104,19 @@ def register_model(
 
 
 def register_own(name: str, build: Callable[..., nn.Module], module: str, input_size: tuple[int, ...]) -> None:
-    """A classifier of a user's, which one that was registered later under its name replaces."""
-    _ENTRIES[name] = Entry(name=name, module=module, build=build, kind="classifier", input_size=input_size)
+    """Make a user's module known under a name; one that comes later under the same name replaces it."""
+    _OWN[name] = Entry(name=name, module=module, build=build, kind="classifier", input_size=input_size)
 
 
-def is_ours(name: str) -> bool:
-    """Whether it is one of the zoo's own, which every process knows."""
-    entry = _entries().get(name)
-    return entry is not None and entry.module.startswith(f"{__package__}.")
+def is_registered(name: str) -> bool:
+    """Whether it is one of the zoo's, or of those that `register_model` added to it."""
+    return name in _entries()
 
 
 def is_users(name: str) -> bool:
-    """Whether it was registered in this process by a user."""
-    return name in _entries() and not is_ours(name)
+    """Whether this process alone knows it: a user's, registered or brought in memory."""
+    entry = _entries().get(name)
+    return name in _OWN if entry is None else not entry.module.startswith(f"{__package__}.")
 
 
 def _entries() -> dict[str, Entry]:
@@ -142,6 +143,8 @@ def model_entry(name: str) -> Entry:
         UsageError: no model has that name; the message offers the near ones.
     """
     entries = _entries()
+    if name in _OWN:
+        return _OWN[name]
     if name not in entries:
         hint = did_you_mean(name, entries, "see `slimzoo models`; others' are named 'timm:NAME' and 'torchvision:NAME'")
         raise UsageError(f"unknown model {name!r}: {hint}")
