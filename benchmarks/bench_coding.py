@@ -112,9 +112,7 @@ VIEWS = 8  # of each digit for validation
 MOVED = Augment(rotate_deg=3, scale=0.03, shift=0.03, flip=False, colour=0, grey=0)
 MORE_MOVED = Augment(rotate_deg=7, scale=0.07, shift=0.07, flip=False, colour=0, grey=0)
 TASKS = {
-    "lenet5": Task(
-        augment=augment_for(mirror=False), dense_epochs=60, model_args={"width": 3, "dropout": 0.3}
-    ),
+    "lenet5": Task(augment=augment_for(mirror=False), dense_epochs=60, model_args={"width": 3, "dropout": 0.3}),
     # sparse, 9,000 weights, validation loss of seed 0 after 240 epochs: 0.122 from digits moved as the baseline's,
     # 0.120 from digits moved less, 0.116 where these are bent; seed 1, bent: 0.123 after 240 epochs, 0.116 after 480.
     # Positions are more than half of such a file, so fewer channels and denser ones are worth more: of seed 1, in 6,800
@@ -123,20 +121,36 @@ TASKS = {
     # made it 0.126 with 120 epochs, 0.127 with 240 or twice the price of bits, 0.131 at twice the rate. 10,700 weights
     # and 480 epochs: 99.15 and 99.14% (seeds 0, 1), where 11,000 and 240 had 99.45% (seed 1).
     "lenet5_caffe": Task(
-        teacher="lenet5", dense_pct=98.8, rate=240.0, augment=augment_for(mirror=False),
-        bent=replace(MORE_MOVED, elastic=0.025), dense_epochs=30, macs=0.3, narrow_epochs=30,
-        weights=(10600, 7000, 4500), epochs=(240, 90), values=(16, 16, 12, 16),
+        teacher="lenet5",
+        dense_pct=98.8,
+        rate=240.0,
+        augment=augment_for(mirror=False),
+        bent=replace(MORE_MOVED, elastic=0.025),
+        dense_epochs=30,
+        macs=0.3,
+        narrow_epochs=30,
+        weights=(10600, 7000, 4500),
+        epochs=(240, 90),
+        values=(16, 16, 12, 16),
     ),
     # of the wide LeNet-5 it learns less: one trial lost a point of validation. Sparse, 7,900 weights, seeds 0 and 2:
     # 98.6 and 98.2% of the validation digits after 200 epochs, 99.0 and 98.8% after 400. Sharing took 0.5 points of
     # seed 2 with 8 and 4 values and 90 epochs, 0.1 with 16 and 8, 120 epochs and half the price of bits: which of these
     # did it was not tried.
     "lenet_300_100": Task(
-        teacher="lenet5_caffe", dense_pct=97.5, rate=160.0,
-        augment=MORE_MOVED, bent=replace(MORE_MOVED, elastic=0.036), dense_epochs=40, optimizer="sgd", lr=0.1,
-        weights=(7000, 5000, 3400), epochs=(400, 60), values=(16, 8, 16),
+        teacher="lenet5_caffe",
+        dense_pct=97.5,
+        rate=160.0,
+        augment=MORE_MOVED,
+        bent=replace(MORE_MOVED, elastic=0.036),
+        dense_epochs=40,
+        optimizer="sgd",
+        lr=0.1,
+        weights=(7000, 5000, 3400),
+        epochs=(400, 60),
+        values=(16, 8, 16),
     ),
-}  # fmt: skip
+}
 NETWORKS = [name for name, task in TASKS.items() if task.teacher]
 
 
@@ -188,10 +202,18 @@ class Run:
 
     def recipe(self, epochs: int, **changes: Any) -> Recipe:
         plain = Recipe(
-            epochs=epochs, batch=32, optimizer=self.task.optimizer, lr=self.task.lr, backbone_lr=self.task.lr,
-            weight_decay=0.0, label_smoothing=0.0, warmup=0.1, freeze_statistics=False,
-            augment=self.task.bent or self.task.augment, seed=self.seed,
-        )  # fmt: skip
+            epochs=epochs,
+            batch=32,
+            optimizer=self.task.optimizer,
+            lr=self.task.lr,
+            backbone_lr=self.task.lr,
+            weight_decay=0.0,
+            label_smoothing=0.0,
+            warmup=0.1,
+            freeze_statistics=False,
+            augment=self.task.bent or self.task.augment,
+            seed=self.seed,
+        )
         return replace(plain, **changes)
 
     def answers(self, model: nn.Module) -> dict[str, Any]:
@@ -217,8 +239,16 @@ class Run:
     def dense(self, *, bent: bool = False) -> nn.Module:
         def make() -> nn.Module:
             torch.manual_seed(self.seed)
-            recipe = self.recipe(self.task.dense_epochs, batch=64, optimizer="adamw", lr=2e-3, backbone_lr=2e-3,
-                                 weight_decay=0.05, label_smoothing=0.1, warmup=0.25)  # fmt: skip
+            recipe = self.recipe(
+                self.task.dense_epochs,
+                batch=64,
+                optimizer="adamw",
+                lr=2e-3,
+                backbone_lr=2e-3,
+                weight_decay=0.05,
+                label_smoothing=0.1,
+                warmup=0.25,
+            )
             fresh = zoo.create_model(self.name, **self.config.model_args)
             recipe = recipe if bent else replace(recipe, augment=self.task.augment)
             return finetune(fresh, self.data, recipe, progress=self.console.progress).model
@@ -233,8 +263,10 @@ class Run:
         def make() -> nn.Module:
             chosen = batches(len(self.digits.train), 32, seed=self.seed, epoch=0)[:40]
             images = self.digits.train
-            seen = ((torch.from_numpy(PREPROCESS.normalize(images.pixels[i])), torch.from_numpy(images.labels[i]))
-                    for i in chosen)  # fmt: skip
+            seen = (
+                (torch.from_numpy(PREPROCESS.normalize(images.pixels[i])), torch.from_numpy(images.labels[i]))
+                for i in chosen
+            )
             cut = prune_channels(
                 dense, self.config.input_size, macs=self.task.macs, importance=Taylor(dense, seen), round_to=1
             )
@@ -303,9 +335,13 @@ class Run:
             )
         bent = {"dense_bent": self.answers(self.dense(bent=True))} if self.task.bent else {}
         return {
-            "seed": self.seed, "fp32_bytes": fp32_bytes, "dense": self.answers(dense), **bent,
-            "teacher": self.answers(teacher), "points": points,
-        }  # fmt: skip
+            "seed": self.seed,
+            "fp32_bytes": fp32_bytes,
+            "dense": self.answers(dense),
+            **bent,
+            "teacher": self.answers(teacher),
+            "points": points,
+        }
 
 
 def answered_right(model: nn.Module, images: LabelledPixels) -> NDArray[np.bool_]:

@@ -73,10 +73,12 @@ def main(seeds: list[int]) -> int:
                 export(directory)
             found = bench([by, out], runtimes=["onnxruntime"])
             row["side_by_side"] = {
-                "latency_ms": found["rows"][0]["median_ms"], "uniform_ms": found["rows"][1]["median_ms"],
-                "uniform_is_faster_by": found["rows"][1]["ratio"], "ci": found["rows"][1]["ratio_ci"],
+                "latency_ms": found["rows"][0]["median_ms"],
+                "uniform_ms": found["rows"][1]["median_ms"],
+                "uniform_is_faster_by": found["rows"][1]["ratio"],
+                "ci": found["rows"][1]["ratio_ci"],
                 "noise": found["noise"],
-            }  # fmt: skip
+            }
             rows.keep(row)
             tops = {kind: row[kind]["test_top1_pct"] for kind in ("latency", "uniform")}
             print(seed, tops, row["side_by_side"], row.get("unseen", {}).get("median_error"), flush=True)
@@ -131,20 +133,26 @@ def _compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
         missed.append("the uniform cut ran faster: no equal milliseconds")
     if unseen["median_error"] > max(WITHIN, noise / 100):
         missed.append("predictions are further off than 10%")
-    tops = {kind: round(float(np.mean([run[kind]["test_top1_pct"] for run in runs])), 2) for kind in
-            ("latency", "uniform")}  # fmt: skip
+    tops = {
+        kind: round(float(np.mean([run[kind]["test_top1_pct"] for run in runs])), 2) for kind in ("latency", "uniform")
+    }
     plain = [
         {**run, **{k: {n: v for n, v in run[k].items() if n != "correct"} for k in ("latency", "uniform")}}
         for run in runs
     ]
     return {
-        "top1_pct": tops, "gain_points": round(-drop.points, 2),
-        "gain_ci_points": [round(-drop.ci_points[1], 2), round(-drop.ci_points[0], 2)], "seeds": len(runs),
+        "top1_pct": tops,
+        "gain_points": round(-drop.points, 2),
+        "gain_ci_points": [round(-drop.ci_points[1], 2), round(-drop.ci_points[0], 2)],
+        "seeds": len(runs),
         "uniform_is_faster_by": [run["side_by_side"]["uniform_is_faster_by"] for run in runs],
-        "median_error_of_unseen": unseen["median_error"], "unseen": unseen["networks"],
-        "errors_of_chosen": [round(error, 4) for error in chosen], "noise_floor_pct": noise, "missed": missed,
+        "median_error_of_unseen": unseen["median_error"],
+        "unseen": unseen["networks"],
+        "errors_of_chosen": [round(error, 4) for error in chosen],
+        "noise_floor_pct": noise,
+        "missed": missed,
         "runs": plain,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -67,10 +67,28 @@ def probe(data: Data, model: torch.nn.Module, preprocess: Preprocess) -> Pass:
 def command(emoji: Path, out: Path) -> float:
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "compress", "fit", str(emoji / "google"), "--test", str(emoji / "twitter"), "--val", "0",
-         "--size", str(SIZE), "--method", "probe", "--model", MODEL, "--out", str(out)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "compress",
+            "fit",
+            str(emoji / "google"),
+            "--test",
+            str(emoji / "twitter"),
+            "--val",
+            "0",
+            "--size",
+            str(SIZE),
+            "--method",
+            "probe",
+            "--model",
+            MODEL,
+            "--out",
+            str(out),
+        ],
+        check=True,
+        capture_output=True,
+    )
     return time.perf_counter() - began
 
 

@@ -149,9 +149,13 @@ def _scratch(pruned: LoadedModel, pixels: Pixels, recovery: Recipe, seed: int) -
     preprocess = pruned.config.preprocess
     fitted = next(step for step in pruned.config.lineage if step["verb"] == "fit")
     recipe = Recipe.for_data(
-        len(pixels.train), min(preprocess.size), classes=len(pruned.config.classes or ()), method="scratch",
-        mirror=recovery.augment.flip, seed=seed,
-    )  # fmt: skip
+        len(pixels.train),
+        min(preprocess.size),
+        classes=len(pruned.config.classes or ()),
+        method="scratch",
+        mirror=recovery.augment.flip,
+        seed=seed,
+    )
     recipe = replace(recipe, epochs=fitted["notes"]["recipe"]["epochs"] + recovery.epochs)
     return finetune(network, TrainingData(pixels.train, pixels.val, preprocess), recipe).model
 
@@ -197,9 +201,16 @@ def _cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pruner = torch_pruning.pruner.BasePruner(
-            model, (torch.zeros(1, *size),), importance=importance, global_pruning=True, pruning_ratio=1.0,
-            max_pruning_ratio=0.9, iterative_steps=CUTS, round_to=8, ignored_layers=[classifier(model)],
-        )  # fmt: skip
+            model,
+            (torch.zeros(1, *size),),
+            importance=importance,
+            global_pruning=True,
+            pruning_ratio=1.0,
+            max_pruning_ratio=0.9,
+            iterative_steps=CUTS,
+            round_to=8,
+            ignored_layers=[classifier(model)],
+        )
         if criterion == "taylor":
             for inputs, labels in gradient_batches(pixels.train, loaded.config.preprocess, seed):
                 nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]

@@ -27,10 +27,12 @@ from zoo.classifier import classifier
 from zoo.create import create_model
 
 SIZE = (3, 224, 224)
-MODELS = (
-    "resnet50", "mobilenet_v2", "efficientnet_lite0", "densenet121", "densenet201",
-    "timm:vit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:mixer_b16_224",
-)  # fmt: skip
+MODELS = tuple(
+    (
+        "resnet50 mobilenet_v2 efficientnet_lite0 densenet121 densenet201 timm:vit_tiny_patch16_224 "
+        "timm:swin_tiny_patch4_window7_224 timm:mixer_b16_224"
+    ).split()
+)
 SHARE = 0.5
 RATIO = 0.3  # torch-pruning's of channels: about half of the MACs
 
@@ -51,9 +53,14 @@ def theirs(model: nn.Module) -> dict[str, float]:
     model = copy.deepcopy(model).eval()
     began = time.perf_counter()
     pruner = torch_pruning.pruner.BasePruner(
-        model, torch.zeros(1, *SIZE), importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True, pruning_ratio=RATIO, round_to=8, ignored_layers=[classifier(model)],
-    )  # fmt: skip
+        model,
+        torch.zeros(1, *SIZE),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        global_pruning=True,
+        pruning_ratio=RATIO,
+        round_to=8,
+        ignored_layers=[classifier(model)],
+    )
     found = time.perf_counter()
     pruner.step()
     done = time.perf_counter()

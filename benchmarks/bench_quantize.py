@@ -246,9 +246,11 @@ def far_apart(arguments: dict[str, Any], seed: int, folder: Path) -> dict[str, A
     model = zoo.create_model("mobilenet_v2", num_classes=10, **arguments)
     rectified = zoo.create_model("mobilenet_v2", activation="relu", num_classes=10).eval()
     config = ModelConfig(
-        architecture="mobilenet_v2", model_args={"num_classes": 10}, classes=tuple("0123456789"),
+        architecture="mobilenet_v2",
+        model_args={"num_classes": 10},
+        classes=tuple("0123456789"),
         preprocess=zoo.Preprocess(size=(32, 32)),
-    )  # fmt: skip
+    )
     source = open_for(config, "digits")
     pixels = read_pixels(source, config.preprocess, None)
     assert pixels.test is not None
@@ -328,10 +330,17 @@ def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
         missed.append(f"calibration: {memory['peak_bytes'] / 1e9:.2f} GB")
     right = {str(scheme): [convolution_at_full_scale(scheme), exact_at_full_scale(scheme)] for scheme in SCHEMES}
     return {
-        "cells": cells, "few_bits": bits, "far_apart": apart, "sums_at_full_scale": right,
-        "preprocessing": pixels, "calibration_memory": memory, "scheme": str(best_scheme()),
-        "methods": list(RANGES), "missed": missed, "runs": runs,
-    }  # fmt: skip
+        "cells": cells,
+        "few_bits": bits,
+        "far_apart": apart,
+        "sums_at_full_scale": right,
+        "preprocessing": pixels,
+        "calibration_memory": memory,
+        "scheme": str(best_scheme()),
+        "methods": list(RANGES),
+        "missed": missed,
+        "runs": runs,
+    }
 
 
 def sorted_runs(runs: list[dict[str, Any]], task: str) -> list[dict[str, Any]]:
@@ -399,9 +408,12 @@ def preprocessing_error() -> dict[str, Any]:
                 means.append(float(levels.mean()))
                 largest = max(largest, float(levels.max()))
     return {
-        "sizes": len(images), "modes": 2 * len(modes), "mean_levels": round(statistics.mean(means), 4),
-        "worst_mean_levels": round(max(means), 4), "largest_levels": round(largest, 2),
-    }  # fmt: skip
+        "sizes": len(images),
+        "modes": 2 * len(modes),
+        "mean_levels": round(statistics.mean(means), 4),
+        "worst_mean_levels": round(max(means), 4),
+        "largest_levels": round(largest, 2),
+    }
 
 
 def calibration_memory() -> dict[str, Any]:

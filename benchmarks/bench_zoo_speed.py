@@ -31,10 +31,20 @@ BUILD_BAR_MS = 5.0
 PASSES, ROUNDS, ROUND_S = 3, 6, 0.4
 # one variant a family, image size and batch such that a step takes about half a second
 SPEED = {
-    "alexnet": (128, 16), "vgg11_bn": (96, 4), "googlenet": (128, 8), "resnet18": (128, 8), "densenet121": (96, 4),
-    "squeezenet1_1": (128, 16), "mobilenet_v1": (128, 8), "mobilenet_v2": (128, 8), "mobilenet_v3_small": (128, 16),
-    "efficientnet_b0": (96, 8), "tf_efficientnet_lite0": (96, 8), "convnext_tiny": (96, 4), "vit_tiny": (224, 2),
-}  # fmt: skip
+    "alexnet": (128, 16),
+    "vgg11_bn": (96, 4),
+    "googlenet": (128, 8),
+    "resnet18": (128, 8),
+    "densenet121": (96, 4),
+    "squeezenet1_1": (128, 16),
+    "mobilenet_v1": (128, 8),
+    "mobilenet_v2": (128, 8),
+    "mobilenet_v3_small": (128, 16),
+    "efficientnet_b0": (96, 8),
+    "tf_efficientnet_lite0": (96, 8),
+    "convnext_tiny": (96, 4),
+    "vit_tiny": (224, 2),
+}
 
 
 def forward(model: nn.Module, x: Tensor) -> Callable[[], None]:

@@ -219,10 +219,13 @@ def full_disk(*, every: int = 1, mounted: bool = False) -> dict[str, Any]:
                 n += every
         limits, limit_loads = _file_size_limits(Path(scratch), every)
     return {
-        "writes": writes, "loads": loads, "errors_of_one_line": lines,
-        "file_size_limits": limits, "loads_under_limits": limit_loads,
+        "writes": writes,
+        "loads": loads,
+        "errors_of_one_line": lines,
+        "file_size_limits": limits,
+        "loads_under_limits": limit_loads,
         **(_full_file_systems() if mounted else {}),
-    }  # fmt: skip
+    }
 
 
 def _says_full(work: Callable[[], Any]) -> bool:

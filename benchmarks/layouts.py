@@ -97,75 +97,91 @@ def _parts(p: Pictures) -> Iterator[Case]:
         (("test",), ("test",)),
     ):
         said = r"(are parts|is a part).*, 3 classes"
-        yield Case(
-            " ".join(names), lambda root, n=names: p.folders(root, *_inside(*n)), even(*parts), said=(said,)
-        )  # fmt: skip
+        yield Case(" ".join(names), lambda root, n=names: p.folders(root, *_inside(*n)), even(*parts), said=(said,))
     yield Case(
-        "images/train images/val", lambda root: p.folders(root, *_inside("images/train", "images/val")),
-        even("train", "val"), said=("images/train/ and images/val/ are parts",),
-    )  # fmt: skip
+        "images/train images/val",
+        lambda root: p.folders(root, *_inside("images/train", "images/val")),
+        even("train", "val"),
+        said=("images/train/ and images/val/ are parts",),
+    )
     yield Case(
-        "train/images test/images", lambda root: p.folders(root, *_inside("train/images", "test/images")),
+        "train/images test/images",
+        lambda root: p.folders(root, *_inside("train/images", "test/images")),
         even("train", "test"),
-    )  # fmt: skip
+    )
     yield Case(
         "seg_train/seg_train seg_test/seg_test seg_pred",
         lambda root: p.folders(root, *_inside("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred"),
-        even("train", "test"), said=("warning: .*seg_pred/ .*left out",),
-    )  # fmt: skip
+        even("train", "test"),
+        said=("warning: .*seg_pred/ .*left out",),
+    )
     yield Case(
         "cat/train cat/test",
         lambda root: p.folders(root, *[f"{name}/{part}" for name in CLASSES for part in ("train", "test")]),
-        even("train", "test"), said=("inside each class are parts",),
-    )  # fmt: skip
+        even("train", "test"),
+        said=("inside each class are parts",),
+    )
     yield Case(
-        "train, and test without labels", lambda root: p.folders(root, *_inside("train"), "test"), even("train"),
+        "train, and test without labels",
+        lambda root: p.folders(root, *_inside("train"), "test"),
+        even("train"),
         said=("warning: .*test/ holds images and no folders of classes",),
-    )  # fmt: skip
+    )
     yield Case(
         "train test, and the same classes once more",
-        lambda root: p.folders(root, *_inside("train", "test", "spare")), even("train", "test"),
+        lambda root: p.folders(root, *_inside("train", "test", "spare")),
+        even("train", "test"),
         said=("warning: .*spare/ stands beside train/ and is left out",),
-    )  # fmt: skip
+    )
     yield Case(
-        "train as classes, on demand", lambda root: p.folders(root, *_inside("train", "test")),
-        {("", "train"): 9, ("", "test"): 9}, layout="classes",
-    )  # fmt: skip
+        "train as classes, on demand",
+        lambda root: p.folders(root, *_inside("train", "test")),
+        {("", "train"): 9, ("", "test"): 9},
+        layout="classes",
+    )
 
 
 def _classes(p: Pictures) -> Iterator[Case]:
     vehicles = {("", name): EACH for name in ("bus", "car", "train")}
     yield Case("plain", lambda root: p.folders(root, *CLASSES), even(""), said=("cat/, dog/ and owl/ are classes",))
     yield Case(
-        "yes no pred", lambda root: p.folders(root, "yes", "no", "pred"), even("", classes=("yes", "no", "pred")),
+        "yes no pred",
+        lambda root: p.folders(root, "yes", "no", "pred"),
+        even("", classes=("yes", "no", "pred")),
         said=("warning: .*pred/ is taken for a class by its place",),
-    )  # fmt: skip
+    )
     yield Case("bus car train", lambda root: p.folders(root, "bus", "car", "train"), vehicles)
     yield Case(
-        "bus car train/steam train/diesel", lambda root: p.folders(root, "bus", "car", "train/steam", "train/diesel"),
-        {("", "bus"): EACH, ("", "car"): EACH, ("", "train"): 2 * EACH}, said=("warning: .*train/ .*--layout parts",),
-    )  # fmt: skip
+        "bus car train/steam train/diesel",
+        lambda root: p.folders(root, "bus", "car", "train/steam", "train/diesel"),
+        {("", "bus"): EACH, ("", "car"): EACH, ("", "train"): 2 * EACH},
+        said=("warning: .*train/ .*--layout parts",),
+    )
     yield Case(
-        "train/bus train/car train/train", lambda root: p.folders(root, "train/bus", "train/car", "train/train"),
+        "train/bus train/car train/train",
+        lambda root: p.folders(root, "train/bus", "train/car", "train/train"),
         {("train", name): EACH for name in ("bus", "car", "train")},
-    )  # fmt: skip
+    )
     yield Case(
-        "photos/photos/cat", lambda root: p.folders(root, *_inside("photos/photos")), even(""),
+        "photos/photos/cat",
+        lambda root: p.folders(root, *_inside("photos/photos")),
+        even(""),
         said=("are classes, in photos/photos/",),
-    )  # fmt: skip
+    )
     yield Case("images/cat beside labels/*.txt", lambda root: _beside_labels(p, root), even(""))
     yield Case(
         "cat/images dog/images", lambda root: p.folders(root, "cat/images", "dog/images", "owl/images"), even("")
-    )  # fmt: skip
+    )
     yield Case(
-        "test_tube train_station", lambda root: p.folders(root, "test_tube", "train_station"),
+        "test_tube train_station",
+        lambda root: p.folders(root, "test_tube", "train_station"),
         even("", classes=("test_tube", "train_station")),
-    )  # fmt: skip
+    )
     yield Case(
         "animals/cat animals/dog things/bus",
         lambda root: p.folders(root, "animals/cat", "animals/dog", "things/bus"),
         {("", "animals"): 2 * EACH, ("", "things"): EACH},
-    )  # fmt: skip
+    )
 
 
 def _beside_labels(p: Pictures, root: Path) -> Path:
@@ -182,16 +198,27 @@ def _doubtful(p: Pictures) -> Iterator[Case]:
     yield Case("indoor outdoor", scenes, error=either)
     yield Case("indoor outdoor as classes", scenes, {("", "indoor"): 9, ("", "outdoor"): 9}, layout="classes")
     yield Case("indoor outdoor as one", scenes, even("", each=2 * EACH), layout="parts")
-    yield Case("train and test without classes", lambda root: p.folders(root, "train", "test"),
-               error="are parts by name, and there are no folders of classes inside")  # fmt: skip
-    yield Case("train/cat train/dog beside spare", lambda root: p.folders(root, "train/cat", "train/dog", "spare"),
-               error="train/ could be a part .* or a class beside spare/")  # fmt: skip
-    yield Case("one set a year", lambda root: p.folders(root, *_inside("2019", "2020", "2021")),
-               error="2019/ and 2020/ hold the same folders")  # fmt: skip
-    yield Case("images beside their table", lambda root: _flat_with_table(p, root),
-               error=r"3 images and no folders of classes; .* or the table .*labels\.csv")  # fmt: skip
-    yield Case("images without folders", lambda root: p.folders(root, "."),
-               error="3 images and no folders of classes")  # fmt: skip
+    yield Case(
+        "train and test without classes",
+        lambda root: p.folders(root, "train", "test"),
+        error="are parts by name, and there are no folders of classes inside",
+    )
+    yield Case(
+        "train/cat train/dog beside spare",
+        lambda root: p.folders(root, "train/cat", "train/dog", "spare"),
+        error="train/ could be a part .* or a class beside spare/",
+    )
+    yield Case(
+        "one set a year",
+        lambda root: p.folders(root, *_inside("2019", "2020", "2021")),
+        error="2019/ and 2020/ hold the same folders",
+    )
+    yield Case(
+        "images beside their table",
+        lambda root: _flat_with_table(p, root),
+        error=r"3 images and no folders of classes; .* or the table .*labels\.csv",
+    )
+    yield Case("images without folders", lambda root: p.folders(root, "."), error="3 images and no folders of classes")
 
 
 def _flat_with_table(p: Pictures, root: Path) -> Path:
@@ -291,9 +318,7 @@ def _tables(p: Pictures, rng: np.random.Generator) -> Iterator[Case]:
         ("from a folder beside it", plain.replace("img/", ""), "utf-8", even("")),
         ("./", plain.replace("img/", "./img/"), "utf-8", even("")),
     ):
-        yield Case(
-            f"CSV, {name}", lambda root, t=text, e=encoding: _table(p, root, t.encode(e)), counts
-        )  # fmt: skip
+        yield Case(f"CSV, {name}", lambda root, t=text, e=encoding: _table(p, root, t.encode(e)), counts)
 
 
 def _table(p: Pictures, root: Path, content: bytes, name: str = "d.csv") -> Path:
@@ -315,11 +340,15 @@ def _odd_tables(p: Pictures) -> Iterator[Case]:
         ("no label", b"path,label\nimg/cat/0.png,\n", "line 2: .*label ''; wanted both"),
         ("unknown part", b"path,label,split\nimg/cat/0.png,cat,exam\n", "line 2: split 'exam'; wanted train, val"),
         ("files that are not there", b"path,label\nC:\\pets\\1.png,cat\n", r"1\.png: No such file"),
-    ):  # fmt: skip
+    ):
         yield Case(f"CSV, {name}", lambda root, c=content: _table(p, root, c), error=error)
     exam = b"path,label,split\nimg/cat/0.png,cat,exam\nimg/dog/0.png,dog,\n"
-    yield Case("CSV, parts left alone on demand", lambda root: _table(p, root, exam),
-               {("", "cat"): 1, ("", "dog"): 1}, layout="classes")  # fmt: skip
+    yield Case(
+        "CSV, parts left alone on demand",
+        lambda root: _table(p, root, exam),
+        {("", "cat"): 1, ("", "dog"): 1},
+        layout="classes",
+    )
     tabs = "".join(f"img/{name}/{i}.png\t{name}\n" for name in CLASSES for i in range(EACH)).encode()
     yield Case("TSV", lambda root: _table(p, root, b"image\tlabel\n" + tabs, "d.tsv"), even(""))
     yield Case("TXT with blanks", lambda root: _table(p, root, tabs.replace(b"\t", b" "), "d.txt"), even(""))
@@ -330,8 +359,11 @@ def _archives(p: Pictures) -> Iterator[Case]:
     grey, rgb = p.array(9, 5, 6), p.array(9, 5, 6, 3)
     numbers = even("", classes=("0", "1", "2"))
     keras = {"x_train": grey, "y_train": labels, "x_test": p.array(9, 5, 6), "y_test": labels[:, None]}
-    medmnist = {f"{part}_{kind}": array for part in ("train", "val", "test")
-                for kind, array in (("images", p.array(9, 5, 6, 3)), ("labels", labels[:, None]))}  # fmt: skip
+    medmnist = {
+        f"{part}_{kind}": array
+        for part in ("train", "val", "test")
+        for kind, array in (("images", p.array(9, 5, 6, 3)), ("labels", labels[:, None]))
+    }
     for name, arrays, counts in (
         ("grey", {"images": grey, "labels": labels}, numbers),
         ("(N, H, W, 1)", {"images": grey[..., None], "labels": labels}, numbers),

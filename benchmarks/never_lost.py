@@ -283,9 +283,13 @@ def _injected_run(case: Case, injected: _Injection) -> tuple[Finetuned | Slimzoo
         boundary.save_checkpoint = watched  # type: ignore[assignment]
         try:
             outcome: Finetuned | SlimzooError = finetune(
-                model, data, dataclasses.replace(recipe, augment=NONE), loss_fn=injected.loss_fn,
-                after_step=injected.after_step, checkpoints=Path(scratch),
-            )  # fmt: skip
+                model,
+                data,
+                dataclasses.replace(recipe, augment=NONE),
+                loss_fn=injected.loss_fn,
+                after_step=injected.after_step,
+                checkpoints=Path(scratch),
+            )
         except SlimzooError as error:
             outcome = error
         finally:

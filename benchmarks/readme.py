@@ -160,9 +160,11 @@ def prune_speed(f: Figures) -> str:
     lines = ["| network, 224 px | slimzoo | torch-pruning | times faster |", "|---|---:|---:|---:|"]
     for row in f["rows"]:
         ours, theirs = row["ours"], row["torch_pruning"]
-        other = f"fails: {theirs['failed'].partition(':')[0]}" if "failed" in theirs else (
-            f"{theirs['both_s']['median']:.2f} s"
-        )  # fmt: skip
+        other = (
+            f"fails: {theirs['failed'].partition(':')[0]}"
+            if "failed" in theirs
+            else (f"{theirs['both_s']['median']:.2f} s")
+        )
         faster = row.get("times_faster")
         ratio = "-" if faster is None else f"{faster['median']:.1f} ({faster['least']:.1f} to {faster['most']:.1f})"
         lines.append(f"| `{row['model']}` | {ours['both_s']['median']:.2f} s | {other} | {ratio} |")
@@ -329,11 +331,25 @@ def own_weights(f: Figures) -> str:
 
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
-    "demo": demo, "transfer": transfer, "data": data, "probe": probe, "loader": loader, "distributed": distributed,
-    "prune": prune, "prune_speed": prune_speed, "latency": latency, "coding": coding, "quantize": quantize,
-    "reload": reload, "help": help, "zoo": zoo, "zoo_speed": speed, "own_weights": own_weights,
-    "never_lost": never_lost, "timm": timm,
-}  # fmt: skip
+    "demo": demo,
+    "transfer": transfer,
+    "data": data,
+    "probe": probe,
+    "loader": loader,
+    "distributed": distributed,
+    "prune": prune,
+    "prune_speed": prune_speed,
+    "latency": latency,
+    "coding": coding,
+    "quantize": quantize,
+    "reload": reload,
+    "help": help,
+    "zoo": zoo,
+    "zoo_speed": speed,
+    "own_weights": own_weights,
+    "never_lost": never_lost,
+    "timm": timm,
+}
 
 
 # a section's opening mark and its line break, its name, its closing mark; what follows the latter is the page's own

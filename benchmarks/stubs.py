@@ -29,8 +29,14 @@ PACKAGES = {
     "compress/slimzoo/__init__.pyi": {**zoo.HOMES, **transfer.HOMES, **compress.HOMES},
 }
 IMPORTED = {"Data": "transfer.data.sources", "LoadedModel": "zoo.files.model_directory", "Progress": "zoo.progress"}
-STANDARD = {"Any": "typing", "Callable": "collections.abc", "Literal": "typing", "Mapping": "collections.abc",
-            "Path": "pathlib", "Sequence": "collections.abc"}  # fmt: skip
+STANDARD = {
+    "Any": "typing",
+    "Callable": "collections.abc",
+    "Literal": "typing",
+    "Mapping": "collections.abc",
+    "Path": "pathlib",
+    "Sequence": "collections.abc",
+}
 
 
 def stub(homes: Mapping[str, str], *, whole: bool) -> str:

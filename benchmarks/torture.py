@@ -351,9 +351,16 @@ def _strip_tiff(values: NDArray[np.uint16], order: str, size: tuple[int, int] | 
     """16-bit grey in one strip."""
     height, width = size or values.shape
     entries = {
-        256: (4, [width]), 257: (4, [height]), 258: (3, [16]), 259: (3, [1]), 262: (3, [1]), 273: (4, [8]),
-        277: (3, [1]), 278: (4, [height]), 279: (4, [values.nbytes]),
-    }  # fmt: skip
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [16]),
+        259: (3, [1]),
+        262: (3, [1]),
+        273: (4, [8]),
+        277: (3, [1]),
+        278: (4, [height]),
+        279: (4, [values.nbytes]),
+    }
     return _tiff(entries, values.tobytes(), order)
 
 
@@ -366,8 +373,15 @@ def _tiled_tiff(rgb: Pixels, side: int) -> bytes:
     tiles = padded.reshape(down, side, across, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, side * side * 3)
     size = side * side * 3
     entries = {
-        256: (4, [width]), 257: (4, [height]), 258: (3, [8, 8, 8]), 259: (3, [1]), 262: (3, [2]), 277: (3, [3]),
-        322: (3, [side]), 323: (3, [side]), 324: (4, [8 + i * size for i in range(len(tiles))]),
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [8, 8, 8]),
+        259: (3, [1]),
+        262: (3, [2]),
+        277: (3, [3]),
+        322: (3, [side]),
+        323: (3, [side]),
+        324: (4, [8 + i * size for i in range(len(tiles))]),
         325: (4, [size] * len(tiles)),
-    }  # fmt: skip
+    }
     return _tiff(entries, tiles.tobytes(), "<")

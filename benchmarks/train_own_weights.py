@@ -107,9 +107,14 @@ def train(name: str, own: Own, console: Console) -> dict[str, Any]:
         evaluation = evaluate_pixels(TorchPredictor(model.eval(), own.preprocess, None), test, 10)
         low, high = evaluation.top1_ci
         runs.append(
-            {"seed": seed, "test_top1_pct": round(100 * evaluation.top1, 2), "n": evaluation.n,
-             "ci_pct": [round(100 * low, 2), round(100 * high, 2)], "seconds": round(time.monotonic() - began)}
-        )  # fmt: skip
+            {
+                "seed": seed,
+                "test_top1_pct": round(100 * evaluation.top1, 2),
+                "n": evaluation.n,
+                "ci_pct": [round(100 * low, 2), round(100 * high, 2)],
+                "seconds": round(time.monotonic() - began),
+            }
+        )
         states.append(state)
         console.say(f"{name} {runs[-1]}")
     middle = sorted(range(len(SEEDS)), key=lambda i: runs[i]["test_top1_pct"])[len(SEEDS) // 2]

@@ -36,9 +36,7 @@ A_QUANTIZE = partial(quantize, "no-such-model", data=NOWHERE)
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory):
     out = tmp_path_factory.mktemp("lenet") / "model"
-    config = ModelConfig(
-        architecture="lenet5", model_args={"num_classes": 3}, classes=("a", "b", "c"), preprocess=GREY
-    )  # fmt: skip
+    config = ModelConfig(architecture="lenet5", model_args={"num_classes": 3}, classes=("a", "b", "c"), preprocess=GREY)
     with new_directory(out, run={"verb": "fit", "arguments": {}}) as work:
         save_model(work, create_model("lenet5", num_classes=3), config)
     return out

@@ -125,9 +125,11 @@ def test_whole_way(fitted: slimzoo.Fitted, data: slimzoo.Data, tmp_path: Path) -
     assert (found.argmax(1) == labels.numpy()).mean() > 0.6
     rows = slimzoo.bench([fitted, pruned, int8], rounds=2, seconds_per_round=0.01)["rows"]
     assert {(row["model"], row["runtime"]) for row in rows if row["median_ms"]} >= {
-        ("Net-fit", "onnxruntime"), ("Net-fit", "torch"), ("Net-fit-prune", "torch"),
+        ("Net-fit", "onnxruntime"),
+        ("Net-fit", "torch"),
+        ("Net-fit-prune", "torch"),
         ("Net-fit-prune-quantize", "onnxruntime"),
-    }  # fmt: skip
+    }
     after = fitted.model.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())  # steps leave their source alone
     for result in (pruned, taught, shared, exported, int8):
@@ -216,9 +218,10 @@ def test_of_two_modules_of_one_class_each_is_loaded_as_it_was(data: slimzoo.Data
     np.testing.assert_array_equal(_answers(slimzoo.load_model(tmp_path / "tanh"), x), _answers(fitted, x))
     assert other.config.architecture != fitted.config.architecture
     assert not {other.config.architecture, fitted.config.architecture} & set(slimzoo.list_models()), "not the zoo's"
-    first, second = (slimzoo.from_module(nn.Sequential(nn.Flatten(), *more), SIZE) for more in (
-        [nn.Linear(288, 3)], [nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)],
-    ))  # fmt: skip
+    first, second = (
+        slimzoo.from_module(nn.Sequential(nn.Flatten(), *more), SIZE)
+        for more in ([nn.Linear(288, 3)], [nn.Linear(288, 8), nn.ReLU(), nn.Linear(8, 3)])
+    )
     slimzoo.distill(first, teacher=second, data=data, epochs=1).save(tmp_path / "taught")
 
 

@@ -40,9 +40,11 @@ for verb in {verbs!r}:
 def run_blocked(code, **environment):
     path = os.pathsep.join(filter(None, (str(BLOCKED), str(ROOT), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8",
+        [sys.executable, "-c", code],
+        capture_output=True,
+        encoding="utf-8",
         env=os.environ | {"PYTHONPATH": path, **environment},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -120,8 +120,11 @@ def test_the_examples_are_typed(tmp_path):
         files[-1].write_text(block, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", *files],
-        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"MYPYPATH": str(ROOT / "compress")},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"MYPYPATH": str(ROOT / "compress")},
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -183,9 +183,17 @@ def no_json(tmp_path, monkeypatch):
 
 
 PLACES = [
-    parent_is_a_file, parent_cannot_be_written_to, no_directory_can_be_made, name_too_long, path_too_long,
-    link_to_nowhere, mounted, no_name, taken, file_where_the_work_goes_on,
-]  # fmt: skip
+    parent_is_a_file,
+    parent_cannot_be_written_to,
+    no_directory_can_be_made,
+    name_too_long,
+    path_too_long,
+    link_to_nowhere,
+    mounted,
+    no_name,
+    taken,
+    file_where_the_work_goes_on,
+]
 
 
 @contextlib.contextmanager
@@ -235,9 +243,11 @@ def a_loaded_model_that_answers_otherwise(tmp_path, monkeypatch):
 
 
 MODELS = [
-    modules_of_another_kind, a_tensor_that_no_file_holds, modules_that_read_another_state,
+    modules_of_another_kind,
+    a_tensor_that_no_file_holds,
+    modules_that_read_another_state,
     a_loaded_model_that_answers_otherwise,
-]  # fmt: skip
+]
 
 
 def assert_refuses_early(verb, out):

@@ -55,8 +55,12 @@ def check(
             save_check_sheet(checked, sheet)
             console.say(f"{sheet}: the images in question")
         if checked.ok:
-            given = (("--val", val), ("--test", test), ("--seed", seed or None),
-                     ("--layout", None if layout == "auto" else layout))  # fmt: skip
+            given = (
+                ("--val", val),
+                ("--test", test),
+                ("--seed", seed or None),
+                ("--layout", None if layout == "auto" else layout),
+            )
             options = [str(word) for name, value in given if value is not None for word in (name, value)]
             console.next(["slimzoo", "fit", data, *options, "--out", "mine"])
         console.document(checked.to_dict() | ({} if sheet is None else {"sheet": str(sheet)}))

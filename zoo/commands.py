@@ -83,12 +83,23 @@ def info(
 
 
 _TITLES = {
-    "architecture": "architecture", "classes": "classes",
-    "family": "family", "kind": "kind", "input_size": "input", "params": "parameters", "macs": "MACs",
-    "other_ops": "other operations", "activation_bytes": "activations", "peak_activation_bytes": "peak activations",
-    "receptive_field": "receptive field", "pretrained": "pretrained", "weights": "weights", "licence": "licence",
-    "metrics": "metrics", "paper": "paper",
-}  # fmt: skip
+    "architecture": "architecture",
+    "classes": "classes",
+    "family": "family",
+    "kind": "kind",
+    "input_size": "input",
+    "params": "parameters",
+    "macs": "MACs",
+    "other_ops": "other operations",
+    "activation_bytes": "activations",
+    "peak_activation_bytes": "peak activations",
+    "receptive_field": "receptive field",
+    "pretrained": "pretrained",
+    "weights": "weights",
+    "licence": "licence",
+    "metrics": "metrics",
+    "paper": "paper",
+}
 
 
 def _shown(key: str, c: dict[str, Any]) -> str:

@@ -46,10 +46,12 @@ MODEL_HELP = "A model directory, of slimzoo's or timm's, an exported .onnx file,
 Arch = Annotated[
     str | None,
     typer.Option(
-        "--arch", metavar="NAME", help="Of a file of weights (.pth, .pt, .safetensors): a model of `slimzoo models`, "
+        "--arch",
+        metavar="NAME",
+        help="Of a file of weights (.pth, .pt, .safetensors): a model of `slimzoo models`, "
         "timm:NAME or torchvision:NAME.",
     ),
-]  # fmt: skip
+]
 PreprocessOption = Annotated[
     str | None,
     typer.Option(

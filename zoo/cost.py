@@ -215,11 +215,16 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tally = tally or _Tally()
             rows.append(
                 LayerCost(
-                    name=name, kind=type(modules[name]).__name__, output=tally.output, params=params, macs=tally.macs,
-                    other_ops=tally.other_ops, activation_bytes=tally.activation_bytes,
+                    name=name,
+                    kind=type(modules[name]).__name__,
+                    output=tally.output,
+                    params=params,
+                    macs=tally.macs,
+                    other_ops=tally.other_ops,
+                    activation_bytes=tally.activation_bytes,
                     receptive_field=tally.field.size if tally.field else None,
                 )
-            )  # fmt: skip
+            )
         return tuple(rows)
 
 
@@ -236,16 +241,42 @@ _MACS: dict[Any, Any] = {
     aten.baddbmm: lambda out, bias, a, b, **_: out.numel() * a.shape[-1],
 }
 _FREE = {  # moves numbers or makes constants
-    aten.cat, aten.stack, aten.clone, aten.copy_, aten._to_copy, aten.constant_pad_nd, aten.roll, aten.embedding,
-    aten.index, aten.index_select, aten.gather, aten._unsafe_view, aten.empty, aten.zeros, aten.full, aten.arange,
-    aten.zeros_like, aten.ones_like, aten.empty_like, aten.new_zeros, aten.scalar_tensor, aten.max_unpool2d,
-    aten.lift_fresh, aten.flip, aten.mm, aten.bmm,
-}  # fmt: skip
+    aten.cat,
+    aten.stack,
+    aten.clone,
+    aten.copy_,
+    aten._to_copy,
+    aten.constant_pad_nd,
+    aten.roll,
+    aten.embedding,
+    aten.index,
+    aten.index_select,
+    aten.gather,
+    aten._unsafe_view,
+    aten.empty,
+    aten.zeros,
+    aten.full,
+    aten.arange,
+    aten.zeros_like,
+    aten.ones_like,
+    aten.empty_like,
+    aten.new_zeros,
+    aten.scalar_tensor,
+    aten.max_unpool2d,
+    aten.lift_fresh,
+    aten.flip,
+    aten.mm,
+    aten.bmm,
+}
 _BIASED = {aten.convolution, aten.addmm, aten.baddbmm}
 _EACH = {  # operations an element of the output
-    aten.native_batch_norm: 2, aten._native_batch_norm_legit_no_training: 2, aten._softmax: 5,
-    aten._safe_softmax: 5, aten.native_layer_norm: 7, aten.native_group_norm: 7,
-}  # fmt: skip
+    aten.native_batch_norm: 2,
+    aten._native_batch_norm_legit_no_training: 2,
+    aten._softmax: 5,
+    aten._safe_softmax: 5,
+    aten.native_layer_norm: 7,
+    aten.native_group_norm: 7,
+}
 
 
 def _other_ops(func: Any, out: Tensor, inputs: list[Tensor], args: Any) -> int:

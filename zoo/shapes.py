@@ -14,9 +14,18 @@ from torch import Tensor
 
 aten = torch.ops.aten
 ELEMENTWISE = {  # operators of one tensor, whose output has its shape and type
-    aten.relu, aten.hardtanh, aten.hardswish, aten.hardsigmoid, aten.silu, aten.gelu, aten.sigmoid, aten.tanh,
-    aten.leaky_relu, aten.elu, aten.mish,
-}  # fmt: skip
+    aten.relu,
+    aten.hardtanh,
+    aten.hardswish,
+    aten.hardsigmoid,
+    aten.silu,
+    aten.gelu,
+    aten.sigmoid,
+    aten.tanh,
+    aten.leaky_relu,
+    aten.elu,
+    aten.mish,
+}
 IN_PLACE = {aten.relu_, aten.hardtanh_, aten.hardswish_, aten.hardsigmoid_, aten.silu_, aten.sigmoid_, aten.leaky_relu_}
 OF_TWO = {aten.add, aten.add_, aten.mul}  # of two tensors, whose output is like both where they are alike
 NORMS = {aten._native_batch_norm_legit_no_training, aten.native_batch_norm}

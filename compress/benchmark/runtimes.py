@@ -134,9 +134,11 @@ class OpenVino:
             raise SlimzooError("OpenVINO is not installed: pip install 'slimzoo[openvino]'") from error
         core = openvino.Core()
         settings = {
-            "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
-        }  # fmt: skip
+        }
         try:
             self._compiled = core.compile_model(core.read_model(network), "CPU", settings)
         except RuntimeError as error:

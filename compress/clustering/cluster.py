@@ -88,9 +88,15 @@ def share_weights(
     if steps:
         sharing = Sharing(bit_price, round(ADAPTING * steps))
         shared = finetune(
-            shared, data, recipe, loss_fn=loss_fn, after_step=sharing, checkpoints=checkpoints, progress=progress,
+            shared,
+            data,
+            recipe,
+            loss_fn=loss_fn,
+            after_step=sharing,
+            checkpoints=checkpoints,
+            progress=progress,
             title=title,
-        ).model  # fmt: skip
+        ).model
     detach_codes_(shared, mantissa=mantissa)
     return shared.eval()
 
@@ -164,11 +170,13 @@ def values_for_bits(
         measure(given)
     return {
         name: Allotted(
-            len(living[name]), count, costs[name][ladder.index(count)],
+            len(living[name]),
+            count,
+            costs[name][ladder.index(count)],
             measured[name].get(count, Sensitivity(living[name], measured[name]).on([count])[0]),
         )
         for name, count in given.items()
-    }  # fmt: skip
+    }
 
 
 def _descend(rises: Mapping[str, Sequence[float]], costs: Mapping[str, Sequence[float]], most: float) -> dict[str, int]:

@@ -118,9 +118,13 @@ def export_coded(directory: str | Path, *, progress: Progress | None = None) -> 
     check_decodes(content, loaded)
     size = sum(t.numel() * t.element_size() for t in loaded.model.state_dict().values())
     record = lineage.step(
-        "export", {"directory": str(directory), "coded": True}, seed=0, seconds=time.monotonic() - began,
-        before={"size_bytes": size}, after={"size_bytes": len(content)},
-    )  # fmt: skip
+        "export",
+        {"directory": str(directory), "coded": True},
+        seed=0,
+        seconds=time.monotonic() - began,
+        before={"size_bytes": size},
+        after={"size_bytes": len(content)},
+    )
     config = loaded.config.with_step(record)
     replace_files(directory, {CODED: content, CONFIG: json_bytes(config.to_json())})
     return config, record

@@ -121,10 +121,14 @@ def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | 
         _refuse_descriptions(path, preprocess, classes)
         beside = is_model_directory(path.parent) and path.name == ONNX
         config = ModelConfig(
-            architecture=architecture, model_args={}, classes=card.classes, primary=ONNX,
-            preprocess=card.preprocess, seen=card.seen,
+            architecture=architecture,
+            model_args={},
+            classes=card.classes,
+            primary=ONNX,
+            preprocess=card.preprocess,
+            seen=card.seen,
             lineage=read_config(path.parent).lineage if beside else [],  # which says what it was trained on
-        )  # fmt: skip
+        )
         notes = {"of": {key: card.said.get(key) for key in ("architecture", "licence", "lineage")}}
         return _from_ours(model, path, config, notes)
     check_float(model, path)
@@ -139,14 +143,21 @@ def _from_file(path: Path, preprocess: str | Path | None, classes: str | Path | 
         )
     named = None if classes is None else read_classes(classes, foreign.outputs)
     config = ModelConfig(
-        architecture=architecture, model_args={"num_classes": foreign.outputs}, classes=named, preprocess=wanted,
+        architecture=architecture,
+        model_args={"num_classes": foreign.outputs},
+        classes=named,
+        preprocess=wanted,
         primary=ONNX,
-    )  # fmt: skip
+    )
     original = OriginalPredictor(foreign.original, wanted, named)
     return FloatModel(
-        network=foreign.network, config=config, reference=original, predictor=original, costs=costs(foreign.network),
+        network=foreign.network,
+        config=config,
+        reference=original,
+        predictor=original,
+        costs=costs(foreign.network),
         notes={"changes": list(foreign.changes)},
-    )  # fmt: skip
+    )
 
 
 def _refuse_descriptions(source: str | Path, preprocess: str | Path | None, classes: str | Path | None) -> None:

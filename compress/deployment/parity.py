@@ -87,8 +87,12 @@ def _in_fresh_process(file: bytes, pixels: Pixels, raw: Sequence[Pixels]) -> tup
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             [sys.executable, "-P", "-m", "compress.deployment.parity", str(model), str(given), str(got)],
-            capture_output=True, encoding="utf-8", errors="replace", env=os.environ | {"PYTHONPATH": path}, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"PYTHONPATH": path},
+            check=False,
+        )
         if done.returncode:
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise SlimzooError(f"the exported file does not run in a fresh process: {why}")

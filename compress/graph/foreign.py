@@ -174,13 +174,16 @@ def _check_answers(model: onnx.ModelProto, images: Prepared, expected: NDArray[n
 def _first_not_finite(model: onnx.ModelProto, images: Prepared) -> str:
     watched = _copy(model)
     names = [name for node in model.graph.node for name in node.output if name]
-    made = {value.name: value.type.tensor_type.elem_type
-            for value in onnx.shape_inference.infer_shapes(model).graph.value_info}  # fmt: skip
+    made = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
     del watched.graph.output[:]
     watched.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in names if made.get(name) == TensorProto.FLOAT
-    )  # fmt: skip
+        for name in names
+        if made.get(name) == TensorProto.FLOAT
+    )
     watched.graph.output.append(model.graph.output[0])
     found = Runnable(watched).all(images[: max(1, Runnable(model).size or 1)])
     wrong = next((name for name in names if not np.isfinite(found.get(name, 0)).all()), model.graph.output[0].name)

@@ -20,10 +20,12 @@ RECURRENT = ("GRU", "LSTM", "RNN")
 ROUNDED = (*PRODUCTS, "ConvTranspose")  # whose weights become integers; onnxruntime runs the last on floats (1.31)
 LAYERS = (*ROUNDED, *RECURRENT)  # all that multiply
 # what onnxruntime makes of a product between QuantizeLinear and DequantizeLinear, or whose input it quantizes itself
-INTEGER = (
-    "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
-    "QLinearConv", "QLinearMatMul",
-)  # fmt: skip
+INTEGER = tuple(
+    (
+        "ConvInteger DynamicQuantizeLSTM DynamicQuantizeMatMul MatMulInteger MatMulIntegerToFloat QGemm QLinearConv "
+        "QLinearMatMul"
+    ).split()
+)
 
 
 def macs_by_layer(network: onnx.ModelProto) -> dict[str, int]:

@@ -18,9 +18,12 @@ STANDARD = ("", "ai.onnx")  # the domains of what every runtime knows
 # what onnxruntime puts in when it saves the graph that it runs
 RUNTIME_S_OWN = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 KINDS: Mapping[int, str] = {
-    TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64",
-    TensorProto.UINT8: "uint8", TensorProto.INT8: "int8",
-}  # fmt: skip
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.UINT8: "uint8",
+    TensorProto.INT8: "int8",
+}
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -123,9 +126,14 @@ def plain_gemms_(graph: onnx.GraphProto) -> None:
 
 
 def _scale_(
-    graph: onnx.GraphProto, node: onnx.NodeProto, place: int, values: NDArray[np.float32], factor: float,
-    shape: tuple[int, ...], name: str,
-) -> None:  # fmt: skip
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    place: int,
+    values: NDArray[np.float32],
+    factor: float,
+    shape: tuple[int, ...],
+    name: str,
+) -> None:
     """Let the node read the values times the factor, in that shape; others that read them go on as before."""
     if factor != 1 or values.shape != shape:
         scaled = np.broadcast_to(values.reshape(values.shape[-1:]) if values.ndim != len(shape) else values, shape)

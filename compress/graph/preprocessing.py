@@ -168,9 +168,16 @@ class _Builder:
             bounds = [self.constant(f"{name}_{key}", [v]) for key, v in (("from", position), ("to", position + 1))]
             side = self.node("Slice", [sides, *bounds], f"{name}_side")
             x = self.node(
-                "Resize", [x, "", "", side], f"{name}_resized", axes=[axis], mode=mode, antialias=1, exclude_outside=1,
-                cubic_coeff_a=-0.5, coordinate_transformation_mode="half_pixel",
-            )  # fmt: skip
+                "Resize",
+                [x, "", "", side],
+                f"{name}_resized",
+                axes=[axis],
+                mode=mode,
+                antialias=1,
+                exclude_outside=1,
+                cubic_coeff_a=-0.5,
+                coordinate_transformation_mode="half_pixel",
+            )
             x = self._round(x, f"{name}_levels")
         return x
 

@@ -80,9 +80,11 @@ def simplified(network: onnx.ModelProto, where: str | Path) -> onnx.ModelProto:
         options.optimized_model_filepath = str(Path(folder, "simplified.onnx"))
         try:
             onnxruntime.InferenceSession(
-                network.SerializeToString(), options, providers=["CPUExecutionProvider"],
+                network.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
                 disabled_optimizers=list(UNWANTED),
-            )  # fmt: skip
+            )
         except Exception as error:
             raise SlimzooError(f"{where} does not open in onnxruntime: {first_line(error)}") from error
         simplified = onnx.load(options.optimized_model_filepath)

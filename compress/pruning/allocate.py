@@ -197,8 +197,9 @@ class _Greedy:
         return self.spending.now - self.spending.saved(self._at(n, place)) <= self.limit
 
     def _lost(self, n: int, place: int) -> float:
-        return sum(self.losses[i][self.rungs[i][place]] - self.losses[i][self.rungs[i][self.places[n]]]
-                   for i in self.units[n])  # fmt: skip
+        return sum(
+            self.losses[i][self.rungs[i][place]] - self.losses[i][self.rungs[i][self.places[n]]] for i in self.units[n]
+        )
 
     def _offer(self, n: int) -> tuple[float, int] | None:
         """The best next cut of these groups, taken all alike: loss for what is saved, and at which rung it ends."""

@@ -109,9 +109,15 @@ class Cutter:
         """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
         choice, size = self.choice, self.config.input_size
         table = latency_table(
-            network, size, grouping, threads=choice.threads, round_to=choice.round_to, floor=choice.floor,
-            wanted_ms=choice.latency if self._whole is None else None, progress=self.progress,
-        )  # fmt: skip
+            network,
+            size,
+            grouping,
+            threads=choice.threads,
+            round_to=choice.round_to,
+            floor=choice.floor,
+            wanted_ms=choice.latency if self._whole is None else None,
+            progress=self.progress,
+        )
         assert choice.latency is not None
         if self._whole is None:
             self._whole = float(table.ms[0])
@@ -127,19 +133,27 @@ class Cutter:
         )
         for _ in range(LATENCY_TRIES):
             keeps = self._allocation(network)(
-                grouping, scores, share=min(1.0, max(target, narrowest * (1 + 1e-9)) / table.cost.total),
-                cost=table.cost, round_to=choice.round_to, floor=choice.floor,
-            )  # fmt: skip
+                grouping,
+                scores,
+                share=min(1.0, max(target, narrowest * (1 + 1e-9)) / table.cost.total),
+                cost=table.cost,
+                round_to=choice.round_to,
+                floor=choice.floor,
+            )
             pruned = cut_channels(network, size, grouping, keeps, scores)
             predicted = table.cost.after(keeps)
             whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
             ms = found / whole * float(table.ms[0])  # beside the whole one, which may run faster now than it did then
             self.notes = {
                 "latency": {
-                    "runtime": "onnxruntime", "wanted_ms": wanted, "predicted_ms": predicted, "measured_ms": ms,
-                    "before_ms": self._whole, "table_error": table.error,
+                    "runtime": "onnxruntime",
+                    "wanted_ms": wanted,
+                    "predicted_ms": predicted,
+                    "measured_ms": ms,
+                    "before_ms": self._whole,
+                    "table_error": table.error,
                 }
-            }  # fmt: skip
+            }
             if ms <= wanted:
                 return pruned
             least = min(least, ms)

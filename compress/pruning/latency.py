@@ -168,9 +168,13 @@ def measured_ms(
             file.write_bytes(alike.export(model).SerializeToString())
             tick()
         found = bench(
-            files, runtimes=["onnxruntime"], threads=threads, rounds=ROUNDS, seconds_per_round=SECONDS_PER_ROUND,
+            files,
+            runtimes=["onnxruntime"],
+            threads=threads,
+            rounds=ROUNDS,
+            seconds_per_round=SECONDS_PER_ROUND,
             progress=lambda *_: tick(),
-        )  # fmt: skip
+        )
     failed = [row["reason"] for row in found["rows"] if row["reason"] is not None]
     if failed:
         raise SlimzooError(f"a network of other widths cannot be measured: {failed[0]}")

@@ -63,9 +63,16 @@ def recover(
     if sparse:
         attach_masks_(network)
     trained = train_student(
-        network, data, recipe, teacher=taught_by.model, seen_by_teacher=taught_by.config.preprocess,
-        how=how, after_step=hold_zeros if sparse else None, checkpoints=checkpoints,
-        progress=progress, title="recovery",
-    ).model  # fmt: skip
+        network,
+        data,
+        recipe,
+        teacher=taught_by.model,
+        seen_by_teacher=taught_by.config.preprocess,
+        how=how,
+        after_step=hold_zeros if sparse else None,
+        checkpoints=checkpoints,
+        progress=progress,
+        title="recovery",
+    ).model
     detach_masks_(trained)
     return trained, {"recipe": recipe.to_dict(), **notes}

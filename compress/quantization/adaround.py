@@ -282,9 +282,11 @@ def columns_of(node: onnx.NodeProto, weight: Tensor, x: Tensor) -> Tensor:
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     kernel = tuple(weight.shape[2:])
     unfolded = F.unfold(
-        F.pad(x, (left, right, top, bottom)), kernel, dilation=tuple(attributes.get("dilations", (1, 1))),
+        F.pad(x, (left, right, top, bottom)),
+        kernel,
+        dilation=tuple(attributes.get("dilations", (1, 1))),
         stride=tuple(attributes.get("strides", (1, 1))),
-    )  # fmt: skip
+    )
     return unfolded.reshape(len(x), attributes.get("group", 1), -1, unfolded.shape[-1])
 
 

@@ -44,9 +44,11 @@ class Converted:
     def record(self) -> dict[str, Any]:
         """Say it for the lineage."""
         return {
-            "arithmetic": self.arithmetic, "kept": list(self.kept), "macs": self.macs,
+            "arithmetic": self.arithmetic,
+            "kept": list(self.kept),
+            "macs": self.macs,
             "converted_layers": [self.converted_layers, self.layers],
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         return f"{self.converted_layers} of {self.layers} layers, {self.macs:.1%} of the MACs, {self.arithmetic}"
@@ -100,6 +102,13 @@ def converted(
                 raise SlimzooError(f"{to} lost zeros of {tensor.name}: {new:,} of {old:,} are left")
             zeros, size = zeros + new, size + math.prod(tensor.dims)
     return Converted(
-        made, to, arithmetic, tuple(sorted(kept)), len(done), len(macs), share,
-        dict(Counter(node.op_type for node in made.graph.node)), 1 - zeros / max(1, size),
-    )  # fmt: skip
+        made,
+        to,
+        arithmetic,
+        tuple(sorted(kept)),
+        len(done),
+        len(macs),
+        share,
+        dict(Counter(node.op_type for node in made.graph.node)),
+        1 - zeros / max(1, size),
+    )

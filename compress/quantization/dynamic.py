@@ -47,13 +47,22 @@ def quantize_dynamic(
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder, "dynamic.onnx")
         quantization.quantize_dynamic(
-            bare, file, op_types_to_quantize=LAYERS, per_channel=True, reduce_range=scheme.bits < 8,
+            bare,
+            file,
+            op_types_to_quantize=LAYERS,
+            per_channel=True,
+            reduce_range=scheme.bits < 8,
             weight_type=quantization.QuantType.QInt8 if scheme.weights == "int8" else quantization.QuantType.QUInt8,
-        )  # fmt: skip
+        )
         made = onnx.load(file)
     integers = integer_inputs(made)
     done = [layer for layer, names in stored_weights(network).items() if integers.issuperset(n + SUFFIX for n in names)]
     return converted(
-        DYNAMIC, network, made, done, arithmetic=f"run in int8, ranges found at run time; {scheme}", suffix=SUFFIX,
+        DYNAMIC,
+        network,
+        made,
+        done,
+        arithmetic=f"run in int8, ranges found at run time; {scheme}",
+        suffix=SUFFIX,
         instead="only matrix products and LSTMs have it: try --to int8 for convolutions, fp16 or bf16 for anything",
-    )  # fmt: skip
+    )

@@ -96,9 +96,14 @@ def to_bfloat16(network: onnx.ModelProto, images: Iterable[NDArray[np.float32]] 
             tensor.CopyFrom(helper.make_tensor(half, TensorProto.BFLOAT16, tensor.dims, rounded.tobytes(), raw=True))
     set_nodes_(made.graph, [*casts, *made.graph.node])
     return converted(
-        BF16, network, made, list(stored_weights(network)), suffix=SUFFIX, instead=INSTEAD,
+        BF16,
+        network,
+        made,
+        list(stored_weights(network)),
+        suffix=SUFFIX,
+        instead=INSTEAD,
         arithmetic="stored as bfloat16, which becomes float32 when the file is opened: half the bytes, the same speed",
-    )  # fmt: skip
+    )
 
 
 def _rounded_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

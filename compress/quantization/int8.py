@@ -46,9 +46,15 @@ class Int8:
         if self.recipe is not None:
             network, trained = self._trained(model, pixels, self.recipe, checkpoints)
         return nearest(
-            network, seen, unseen, ranges=self.ranges, keep=self.keep, scheme=self.scheme, trained=trained,
+            network,
+            seen,
+            unseen,
+            ranges=self.ranges,
+            keep=self.keep,
+            scheme=self.scheme,
+            trained=trained,
             progress=self.progress,
-        )  # fmt: skip
+        )
 
     def _trained(
         self, model: FloatModel, pixels: Pixels, recipe: Recipe, checkpoints: Path
@@ -58,18 +64,29 @@ class Int8:
         assert model.loaded is not None
         data = TrainingData(pixels.train, pixels.val, model.config.preprocess)
         trained = train_quantized(
-            model.loaded.model, data, recipe, bits=self.scheme.bits, keep=self.keep, checkpoints=checkpoints,
+            model.loaded.model,
+            data,
+            recipe,
+            bits=self.scheme.bits,
+            keep=self.keep,
+            checkpoints=checkpoints,
             progress=self.progress,
-        )  # fmt: skip
+        )
         network = export_network(trained.model, model.config.input_size)
         return network, trained.roundings(network)
 
     def ranking(self, found: Nearest, unseen: Images) -> list[Blame]:
         few = Images(unseen.pixels[:RANKING_IMAGES], unseen.preprocess)
         return blame(
-            found.exact, found.histograms, few, ranges=found.quantized.ranges, scheme=self.scheme,
-            roundings=found.roundings, keep=self.keep, progress=self.progress,
-        )  # fmt: skip
+            found.exact,
+            found.histograms,
+            few,
+            ranges=found.quantized.ranges,
+            scheme=self.scheme,
+            roundings=found.roundings,
+            keep=self.keep,
+            progress=self.progress,
+        )
 
     def within(self, found: Nearest, ranking: Sequence[Blame], holds: Callable[[onnx.ModelProto], bool]) -> Nearest:
         """Put as many layers in float as the accuracy needs; leave it as it is where that does not help either."""
@@ -79,9 +96,13 @@ class Int8:
             if len(layers) == len(ranking):  # nothing would be quantized
                 return False
             made[layers] = quantize_static(
-                found.exact, histograms=found.histograms, ranges=found.quantized.ranges, keep=[*self.keep, *layers],
-                scheme=self.scheme, roundings=found.roundings,
-            )  # fmt: skip
+                found.exact,
+                histograms=found.histograms,
+                ranges=found.quantized.ranges,
+                keep=[*self.keep, *layers],
+                scheme=self.scheme,
+                roundings=found.roundings,
+            )
             return holds(made[layers].network)
 
         order = cheapest_first(ranking)
@@ -95,7 +116,12 @@ class Int8:
         quantized = found.quantized
         recipe = {} if self.recipe is None else {"recipe": self.recipe.to_dict()}
         return recipe | {
-            "scheme": vars(quantized.scheme), "ranges": RANGES.name(quantized.ranges), "divergence": dict(found.tried),
-            "taken": list(found.taken), "kept": list(quantized.kept), "ranking": [each.record() for each in ranking],
-            "int8_layers": [quantized.int8_layers, quantized.layers], "int8_macs": quantized.int8_macs,
-        }  # fmt: skip
+            "scheme": vars(quantized.scheme),
+            "ranges": RANGES.name(quantized.ranges),
+            "divergence": dict(found.tried),
+            "taken": list(found.taken),
+            "kept": list(quantized.kept),
+            "ranking": [each.record() for each in ranking],
+            "int8_layers": [quantized.int8_layers, quantized.layers],
+            "int8_macs": quantized.int8_macs,
+        }

@@ -111,11 +111,10 @@ def quantize_static(
     (zeros, weights), (zeros_before, _) = zero_weights(quantized), zero_weights(network)
     if zeros < zeros_before:
         raise SlimzooError(f"quantization lost zeros: {zeros:,} of {zeros_before:,} are left")
-    return Quantized(
-        quantized, scheme, ranges, tuple(sorted(keep)), len(int8), len(layers),
-        sum(layers[name] for name in int8) / sum(layers.values()),
-        dict(Counter(node.op_type for node in quantized.graph.node)), 1 - zeros / max(1, weights),
-    )  # fmt: skip
+    share = sum(layers[name] for name in int8) / sum(layers.values())
+    nodes = dict(Counter(node.op_type for node in quantized.graph.node))
+    density = 1 - zeros / max(1, weights)
+    return Quantized(quantized, scheme, ranges, tuple(sorted(keep)), len(int8), len(layers), share, nodes, density)
 
 
 def without_int8(network: onnx.ModelProto) -> str:
@@ -189,15 +188,20 @@ def _quantize(
     with tempfile.TemporaryDirectory() as folder, quiet():
         quantizer = quantization.QDQQuantizer(
             with_weights(network, {name: r.weight for name, r in roundings.items()}),
-            per_channel=True, reduce_range=scheme.bits < 8, weight_qType=types[scheme.weights],
+            per_channel=True,
+            reduce_range=scheme.bits < 8,
+            weight_qType=types[scheme.weights],
             activation_qType=types[scheme.activations],
             tensors_range=quantization.TensorsData(quantization.CalibrationMethod.MinMax, data),
-            nodes_to_quantize=[], nodes_to_exclude=list(keep), op_types_to_quantize=_operators(network),
+            nodes_to_quantize=[],
+            nodes_to_exclude=list(keep),
+            op_types_to_quantize=_operators(network),
             extra_options={
-                "ActivationSymmetric": scheme.activations == "int8", "TensorQuantOverrides": overrides,
+                "ActivationSymmetric": scheme.activations == "int8",
+                "TensorQuantOverrides": overrides,
                 "OpTypesToExcludeOutputQuantization": list(FLOAT_RESULTS),
             },
-        )  # fmt: skip
+        )
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(Path(folder, "int8.onnx")), False)
         quantized = onnx.load(Path(folder, "int8.onnx"))

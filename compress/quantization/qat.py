@@ -162,9 +162,14 @@ def train_quantized(
         parameter.requires_grad_(True)
     rounding = prepare(exact, example, bits=bits, keep=keep)
     trained = finetune(
-        rounding, data, recipe, loss_fn=taught_by(model), checkpoints=checkpoints, progress=progress,
+        rounding,
+        data,
+        recipe,
+        loss_fn=taught_by(model),
+        checkpoints=checkpoints,
+        progress=progress,
         title="quantized training",
-    ).model  # fmt: skip
+    ).model
     assert isinstance(trained, Rounding)
     state, grids = trained.prepared.state_dict(), {}
     for name, module in trained.weights():
@@ -188,13 +193,20 @@ def prepare(model: nn.Module, example: Tensor, *, bits: int, keep: Collection[st
     """
     levels = (1 << (bits - 1)) - 1
     activations = QuantizationSpec(
-        dtype=torch.uint8, quant_min=0, quant_max=255, qscheme=torch.per_tensor_affine,
+        dtype=torch.uint8,
+        quant_min=0,
+        quant_max=255,
+        qscheme=torch.per_tensor_affine,
         observer_or_fake_quant_ctr=FusedMovingAvgObsFakeQuantize.with_args(eps=2**-12),
-    )  # fmt: skip
+    )
     weights = QuantizationSpec(
-        dtype=torch.int8, quant_min=-levels, quant_max=levels, qscheme=torch.per_channel_symmetric, ch_axis=0,
+        dtype=torch.int8,
+        quant_min=-levels,
+        quant_max=levels,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
         observer_or_fake_quant_ctr=OnGrid,
-    )  # fmt: skip
+    )
     config = QuantizationConfig(activations, activations, weights, None, is_qat=True)
     with quiet():
         try:

@@ -24,9 +24,16 @@ def recovery_recipe(config: ModelConfig, *, mirror: bool, epochs: int, seed: int
         mirror: whether the data's images may be mirrored, where the fit was not told.
     """
     return Recipe(
-        epochs=epochs, lr=LR, backbone_lr=LR, weight_decay=0.0, label_smoothing=0.0, warmup=0.1,
-        freeze_statistics=not from_scratch(config), augment=augment_for(mirrored_as_fitted(config, mirror)), seed=seed,
-    )  # fmt: skip
+        epochs=epochs,
+        lr=LR,
+        backbone_lr=LR,
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        warmup=0.1,
+        freeze_statistics=not from_scratch(config),
+        augment=augment_for(mirrored_as_fitted(config, mirror)),
+        seed=seed,
+    )
 
 
 def mirrored_as_fitted(config: ModelConfig, default: bool) -> bool:

@@ -21,10 +21,7 @@ from zoo.files.model_directory import CONFIG
 
 SPLITS = ("val", "test")
 BENCH = {"rows", "noise", "settings", "machine"}  # of bench.json, what the report is made of
-BENCH_ROW = {
-    "model", "runtime", "device", "precision", "reason", "rounds_ms", "median_ms", "p90_ms", "p99_ms", "images_per_s",
-    "peak_mb",
-}  # fmt: skip
+BENCH_ROW = set("model runtime device precision reason rounds_ms median_ms p90_ms p99_ms images_per_s peak_mb".split())
 SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
 
 

@@ -99,9 +99,15 @@ def sparsify_weights(
         may_live = {name: flags for name, flags in nonzeros(model).items() if not flags.all()}
         after_step = Gradual(schedule, pattern.criterion, pattern.ranking, pattern.prefer, pattern.free, may_live)
     trained = finetune(
-        sparse, data, recipe, loss_fn=loss_fn, after_step=after_step, checkpoints=checkpoints, progress=progress,
+        sparse,
+        data,
+        recipe,
+        loss_fn=loss_fn,
+        after_step=after_step,
+        checkpoints=checkpoints,
+        progress=progress,
         title=title,
-    ).model  # fmt: skip
+    ).model
     detach_masks_(trained)
     check_zeros(trained, nonzeros(model))
     return trained

@@ -228,7 +228,7 @@ def test_zeros_stay_through_int8_pruning_and_distillation(folder, tmp_path):
     for argv in (
         ["quantize", folder / "sparse", *given, "--out", tmp_path / "int8"],
         ["distill", folder / "sparse", "--teacher", folder / "dense", *given, "--epochs", "1", "--out", tmp_path / "d"],
-    ):  # fmt: skip
+    ):
         done = run(app, [str(word) for word in argv])
         assert done.exit_code == 0, done.output
     assert newest(tmp_path / "int8", "quantize")["metrics"]["after"]["density"] <= density(sparse) + 1e-6
@@ -257,8 +257,10 @@ def _product(weight, scale=None, point=None):
     nodes = [] if scale is None else [helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"])]
     nodes.append(helper.make_node("MatMul", ["x", "w"], ["y"]))
     graph = helper.make_graph(
-        nodes, "product", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])],
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph)

@@ -117,8 +117,10 @@ def test_folders_patterns_and_lists(model, photos, slimzoo):
     assert answered(slimzoo("predict", model, "[0-9].png")) == ["0.png", "1.png", "3.png", "4.png"]
     assert answered(slimzoo("predict", model, "**/*.png"))[-1] == "sub/deep.png"
     assert answered(slimzoo("predict", model, "-", stdin=b"3.png\nsub/deep.png\r\n\n0.png")) == [
-        "3.png", "sub/deep.png", "0.png",
-    ]  # fmt: skip
+        "3.png",
+        "sub/deep.png",
+        "0.png",
+    ]
     assert answered(slimzoo("predict", model, "-", stdin=b"3.png\0sub/no suffix\0")) == ["3.png", "sub/no suffix"]
 
 

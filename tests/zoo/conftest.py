@@ -84,9 +84,12 @@ def assert_same_step(model: nn.Module, reference: nn.Module) -> None:
         assert (theirs.grad is None) == (gradients[name].grad is None), name
         if theirs.grad is not None:
             torch.testing.assert_close(
-                gradients[name].grad, theirs.grad, rtol=1e-5, atol=1e-9 + 1e-5 * float(theirs.grad.abs().max()),
+                gradients[name].grad,
+                theirs.grad,
+                rtol=1e-5,
+                atol=1e-9 + 1e-5 * float(theirs.grad.abs().max()),
                 msg=lambda text, name=name: f"gradient of {name}: {text}",
-            )  # fmt: skip
+            )
     state = model.state_dict()
     for name, theirs in reference.state_dict().items():
         torch.testing.assert_close(state[name], theirs, rtol=1e-5, atol=1e-7)

@@ -190,9 +190,15 @@ def test_what_sees_the_whole_image_says_so():
 
 def test_layers_by_hand():
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.Softmax(dim=1),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+        nn.Softmax(dim=1),
+    )
     cost = count_cost(model, (3, 16, 16))
     rows = [(x.kind, x.params, x.macs, x.other_ops, x.output, x.receptive_field) for x in cost.layers]
     image, half = 16 * 16 * 8, 8 * 8 * 8

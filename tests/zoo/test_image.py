@@ -97,10 +97,17 @@ def tiff(bands, extra=(), photometric=2, planar=1, order="<"):
     strips = 1 if planar == 1 else samples
     size = len(data) // strips
     entries = [
-        (256, 4, [width]), (257, 4, [height]), (258, 3, [8 * bands.dtype.itemsize] * samples), (259, 3, [1]),
-        (262, 3, [photometric]), (273, 4, [8 + i * size for i in range(strips)]), (277, 3, [samples]),
-        (278, 4, [height]), (279, 4, [size] * strips), (284, 3, [planar]),
-    ]  # fmt: skip
+        (256, 4, [width]),
+        (257, 4, [height]),
+        (258, 3, [8 * bands.dtype.itemsize] * samples),
+        (259, 3, [1]),
+        (262, 3, [photometric]),
+        (273, 4, [8 + i * size for i in range(strips)]),
+        (277, 3, [samples]),
+        (278, 4, [height]),
+        (279, 4, [size] * strips),
+        (284, 3, [planar]),
+    ]
     entries += [(338, 3, list(extra))] if extra else []
     end = 8 + len(data) + 2 + 12 * len(entries) + 4
     directory, beyond = struct.pack(order + "H", len(entries)), b""

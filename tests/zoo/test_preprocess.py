@@ -140,15 +140,18 @@ def test_whole_numbers_are_numbers_in_json(text, expected):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"size": ["8", 9]}, "whole numbers"), ({"size": [8.5, 9]}, "whole numbers"), ({"size": 8}, "height, width"),
-        ({"size": None}, "whole numbers"), ({"size": [float("inf"), 8]}, "whole numbers"),
+        ({"size": ["8", 9]}, "whole numbers"),
+        ({"size": [8.5, 9]}, "whole numbers"),
+        ({"size": 8}, "height, width"),
+        ({"size": None}, "whole numbers"),
+        ({"size": [float("inf"), 8]}, "whole numbers"),
         ({"size": [8, 9], "mean": [0, 0, True], "std": [1, 1, 1]}, "mean=.* must be numbers"),
         ({"size": [8, 9], "mean": [0, 0, float("nan")], "std": [1, 1, 1]}, "finite"),
         ({"size": [8, 9], "mean": [0, 0, 0], "std": [1, 0, 1]}, "above 0"),
         ({"size": [8, 9], "background": [0, 0, 256]}, "background"),
         ({"size": [8, 9], "interpolation": ["bilinear"]}, "interpolation"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_number_is_refused(record, said):
     with pytest.raises(ValueError, match=said):
         Preprocess.from_dict(record)

@@ -83,9 +83,8 @@ def _pairs(path: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[str, 
 
 
 def _list_pair(
-    path: Path, part: str, arrays: dict[str, NDArray[Any]], image_name: str, label_name: str,
-    names: NDArray[Any] | None,
-) -> Listing:  # fmt: skip
+    path: Path, part: str, arrays: dict[str, NDArray[Any]], image_name: str, label_name: str, names: NDArray[Any] | None
+) -> Listing:
     images, labels = _squeezed(arrays[image_name]), _flat_labels(arrays[label_name])
     if images is None or labels.shape != images.shape[:1]:
         raise DataError(

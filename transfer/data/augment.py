@@ -60,8 +60,17 @@ class Augment:
     erase: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, most in (("rotate_deg", 180), ("scale", 9), ("shift", 1), ("elastic", 1), ("colour", 1),
-                           ("grey", 1), ("hue_deg", 180), ("blur", 1), ("erase", 1)):  # fmt: skip
+        for name, most in (
+            ("rotate_deg", 180),
+            ("scale", 9),
+            ("shift", 1),
+            ("elastic", 1),
+            ("colour", 1),
+            ("grey", 1),
+            ("hue_deg", 180),
+            ("blur", 1),
+            ("erase", 1),
+        ):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise UsageError(f"augment: {name}={value} must be in [0, {most}]")

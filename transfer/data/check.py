@@ -197,9 +197,10 @@ def _divide(
     """The part of each usable image in the split that `fit` would make, or why it could not make one."""
     classes = class_names(listing)
     good = [
-        i for i, (item, look) in enumerate(zip(listing.items, looks, strict=True))
+        i
+        for i, (item, look) in enumerate(zip(listing.items, looks, strict=True))
         if not look.failure and item.class_name in classes
-    ]  # fmt: skip
+    ]
     if not good:
         return {}, []
     usable = replace(

@@ -16,11 +16,18 @@ from transfer.data.split import TEST, TRAIN, VAL
 from zoo.errors import DataError
 
 # by preference; compared without case, blanks and punctuation
-PATHS = ("path", "paths", "filepath", "filepaths", "imagepath", "imagepaths", "imgpath", "file", "files", "filename",
-         "filenames", "imagefile", "imagefilename", "imagename", "imgname", "image", "images", "img", "photo",
-         "picture", "imageid", "imgid", "fileid", "id")  # fmt: skip
-LABELS = ("labelname", "classname", "categoryname", "label", "labels", "class", "classes", "category", "categories",
-          "target", "targets", "tag", "species", "breed", "cls", "y", "classid", "labelid", "categoryid")  # fmt: skip
+PATHS = tuple(
+    (
+        "path paths filepath filepaths imagepath imagepaths imgpath file files filename filenames imagefile "
+        "imagefilename imagename imgname image images img photo picture imageid imgid fileid id"
+    ).split()
+)
+LABELS = tuple(
+    (
+        "labelname classname categoryname label labels class classes category categories target targets tag species "
+        "breed cls y classid labelid categoryid"
+    ).split()
+)
 SPLITS = ("split", "part", "subset", "partition", "set", "dataset", "datasplit", "usage", "phase")
 FOLDERS = ("folder", "dir", "directory", "subfolder", "imagefolder", "imagedir", "root")
 FLAGS = {"isvalid": VAL, "isval": VAL, "isvalidation": VAL, "istest": TEST, "istrain": TRAIN}

@@ -124,9 +124,12 @@ def _without(listing: Listing, strange: Counter[str]) -> Listing:
         f"{listing.name}: {sum(strange.values())} images of classes that the model does not know are left out: {said}"
     )
     return replace(
-        listing, items=tuple(listing.items[i] for i in kept), read=lambda index: listing.read(kept[index]),
-        content=lambda index: listing.content(kept[index]), notes=(*listing.notes, left),
-    )  # fmt: skip
+        listing,
+        items=tuple(listing.items[i] for i in kept),
+        read=lambda index: listing.read(kept[index]),
+        content=lambda index: listing.content(kept[index]),
+        notes=(*listing.notes, left),
+    )
 
 
 def open_unlabelled(source: str | Path, *, most: int, seed: int = 0) -> Data:

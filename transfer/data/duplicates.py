@@ -34,9 +34,7 @@ COARSE = 4  # cells a side of what all pairs are compared by first
 BLOCK = 256  # images compared with all in reach at a time
 CHUNK = 4096  # pairs compared in full at a time
 # RGB to YCbCr (JFIF 1.02, the conversion of JPEG)
-YCBCR = np.array(
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32
-)  # fmt: skip
+YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32)
 
 
 @dataclass(frozen=True)

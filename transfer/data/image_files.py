@@ -26,10 +26,18 @@ NAMES = ", ".join(sorted(EXTENSIONS))
 # Synology and QNAP (thumbnails, recycle bins), macOS in archives, Windows, Linux, Picasa, Lightroom
 SYSTEM_FOLDERS = frozenset(
     {
-        "@eadir", "@__thumb", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin",
-        "system volume information", "lost+found", "__pycache__",
+        "@eadir",
+        "@__thumb",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+        "__macosx",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__pycache__",
     }
-)  # fmt: skip
+)
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 MADE_BY_SYSTEM = "made by the system, no photos of yours"
 WRITTEN = "was written by slimzoo"

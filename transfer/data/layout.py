@@ -39,8 +39,12 @@ from zoo.files.directory import wrote
 
 ORDER = (TRAIN, VAL, TEST, "")
 # which stand beside parts and are none
-BESIDE = {"unlabeled", "unlabelled", "unsupervised", "extra", "pred", "prediction", "predictions", "sample", "samples",
-          "mask", "masks", "label", "labels", "annotations", "raw"}  # fmt: skip
+BESIDE = set(
+    (
+        "unlabeled unlabelled unsupervised extra pred prediction predictions sample samples mask masks label labels "
+        "annotations raw"
+    ).split()
+)
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,9 @@ def _parts(
         return _as_parts(root, here, {top: meant[top.name] for top in candidates}, full, meant)
     deep = [top for top in full if not has_images(top, below=False)]
     inside = {top: parts_of(sub.name for sub in _holding(top)) for top in deep}
-    divided = len(full) > 1 and deep == full and all(
-        inside[top] and len(inside[top]) == len(_holding(top)) for top in full
-    )  # fmt: skip
+    divided = (
+        len(full) > 1 and deep == full and all(inside[top] and len(inside[top]) == len(_holding(top)) for top in full)
+    )
     return _as_divided_classes(root, here, tops, inside) if divided else None
 
 
@@ -250,8 +254,10 @@ def _pooled(root: Path, here: Path, full: list[Path]) -> Layout:
     """The images of all folders as one set, its classes one level down."""
     folders = tuple(ClassFolder("", sub.name, sub) for top in full for sub in subfolders(top))
     if not folders:
-        raise DataError(f"{root}: no folders of classes in {named([t.name for t in full]) if full else 'it'}; wanted "
-                        "train/cat/1.jpg for --layout parts")  # fmt: skip
+        raise DataError(
+            f"{root}: no folders of classes in {named([t.name for t in full]) if full else 'it'}; wanted "
+            "train/cat/1.jpg for --layout parts"
+        )
     names = {folder.name for folder in folders}
     said = f"{root}: {named([top.name for top in full])} hold the same classes and are read as one, {_counted(names)}"
     ignored = [entry for top in full for entry in _plain_files(top, "is not in the folder of a class")]
@@ -312,9 +318,10 @@ def _names(folders: Iterable[Path]) -> set[str]:
 
 def _beside(here: Path, taken: Collection[Path], why: str) -> list[Ignored]:
     return [
-        Ignored(str(child), why) for child in visible(here)
+        Ignored(str(child), why)
+        for child in visible(here)
         if child not in taken and not (child.is_dir() and (wrote(child) or holds_only_output(child)))
-    ]  # fmt: skip
+    ]
 
 
 def _plain_files(folder: Path, why: str) -> list[Ignored]:

@@ -12,9 +12,16 @@ from zoo.image import HEIC_EXTENSIONS, MAX_PIXELS, open_header
 
 JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 SUFFIXES = {
-    "JPEG": JPEG, "MPO": JPEG, "PNG": {".png"}, "WEBP": {".webp"}, "BMP": {".bmp"}, "TIFF": {".tif", ".tiff"},
-    "GIF": {".gif"}, "AVIF": {".avif"}, "HEIF": set(HEIC_EXTENSIONS),
-}  # fmt: skip
+    "JPEG": JPEG,
+    "MPO": JPEG,
+    "PNG": {".png"},
+    "WEBP": {".webp"},
+    "BMP": {".bmp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+    "AVIF": {".avif"},
+    "HEIF": set(HEIC_EXTENSIONS),
+}
 # what load_image makes of it
 MEANING = {
     "16-bit": "scaled to 8 bits",

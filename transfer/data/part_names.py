@@ -14,8 +14,7 @@ WORDS = {
     **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), TEST),
 }
 # which say nothing of their own beside such a word
-FILLERS = {"set", "sets", "data", "dataset", "image", "images", "img", "imgs", "split", "part", "folder",
-           "public", "private"}  # fmt: skip
+FILLERS = set("set sets data dataset image images img imgs split part folder public private".split())
 JOINED = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})(set|data|images|imgs)")
 WANTED = "train, val or test"  # what messages ask for
 

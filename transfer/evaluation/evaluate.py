@@ -266,6 +266,9 @@ def _past(path: Path, predictor: Predictor) -> ModelConfig:
         return read_config(path.parent)
     seen = predictor.seen if isinstance(predictor, OnnxPredictor) else None
     return ModelConfig(
-        architecture=f"{ELSEWHERE}{path.stem}", model_args={}, classes=predictor.classes,
-        preprocess=predictor.preprocess, seen=seen,
-    )  # fmt: skip
+        architecture=f"{ELSEWHERE}{path.stem}",
+        model_args={},
+        classes=predictor.classes,
+        preprocess=predictor.preprocess,
+        seen=seen,
+    )

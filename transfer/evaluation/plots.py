@@ -44,15 +44,16 @@ def save_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
     size = 12 if few else min(11, cell - 1)
     axis: dict[str, Any] = {"labelFontSize": size, "labelLimit": 220, "labelOverlap": False, "ticks": few, "zindex": 0}
     base = alt.Chart(
-        alt.InlineData(values),
-        title=alt.Title(title, subtitle=_subtitle(confusion), anchor="start", frame="group"),
+        alt.InlineData(values), title=alt.Title(title, subtitle=_subtitle(confusion), anchor="start", frame="group")
     ).encode(
         x=alt.X(
-            "predicted:N", title="predicted class", scale=alt.Scale(domain=order),
+            "predicted:N",
+            title="predicted class",
+            scale=alt.Scale(domain=order),
             axis=alt.Axis(labelAngle=-45 if few else -90, grid=not few, **axis),
         ),
         y=alt.Y("true:N", title="true class", scale=alt.Scale(domain=order), axis=alt.Axis(grid=not few, **axis)),
-    )  # fmt: skip
+    )
     colour = alt.Color(
         "share:Q",
         scale=alt.Scale(domain=[0, 100], range=["#dfeaf5", "#08519c"]),
@@ -78,12 +79,17 @@ def save_reliability(bins: Sequence[Bin], path: Path, *, title: str) -> None:
     error = sum(abs(line.correct - line.n * line.confidence) for line in bins) / count
     values = [
         {
-            "low": 100 * line.low, "high": 100 * line.high, "confidence": 100 * line.confidence, "images": line.n,
-            "accuracy": 100 * line.correct / line.n, "ci_low": 100 * wilson(line.correct, line.n)[0],
+            "low": 100 * line.low,
+            "high": 100 * line.high,
+            "confidence": 100 * line.confidence,
+            "images": line.n,
+            "accuracy": 100 * line.correct / line.n,
+            "ci_low": 100 * wilson(line.correct, line.n)[0],
             "ci_high": 100 * wilson(line.correct, line.n)[1],
         }
-        for line in bins if line.n
-    ]  # fmt: skip
+        for line in bins
+        if line.n
+    ]
     across = alt.Scale(domain=[0, 100], nice=False)
     side = 320
     base = alt.Chart(alt.InlineData(values))

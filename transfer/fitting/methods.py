@@ -108,9 +108,14 @@ def probe(task: Task) -> Outcome:
         if val is not None:
             held_out = (frozen_features(network, val, config.preprocess, progress=task.progress), val.labels)
         found = fit_probe(
-            features, train.labels, classes=task.classes, val=held_out, groups=train.groups or None, seed=task.seed,
+            features,
+            train.labels,
+            classes=task.classes,
+            val=held_out,
+            groups=train.groups or None,
+            seed=task.seed,
             progress=task.progress,
-        )  # fmt: skip
+        )
     _give_classifier_(network, found, task)
     notes = {"alpha": found.alpha, "cross_validated_top1": found.cross_validated_top1}
     return Outcome(method="probe", model=network.eval(), config=config, notes=notes)
@@ -185,9 +190,16 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     data = task.training_data
     copy_from_main_(network)
     recipe, notes = planned(
-        network, data, task.recipe(method), checkpoints=task.checkpoints, deadline=task.deadline, find_lr=task.find_lr,
-        probe_initialized=method == "finetune", progress=task.progress, tell=task.tell,
-    )  # fmt: skip
+        network,
+        data,
+        task.recipe(method),
+        checkpoints=task.checkpoints,
+        deadline=task.deadline,
+        find_lr=task.find_lr,
+        probe_initialized=method == "finetune",
+        progress=task.progress,
+        tell=task.tell,
+    )
     trained = finetune(network, data, recipe, checkpoints=task.checkpoints, progress=task.progress, title=method)
     notes |= {"recipe": recipe.to_dict()}
     return Outcome(method=method, model=trained.model, config=task.config, history=trained.history, notes=notes)

@@ -40,9 +40,15 @@ def write_pictures(work: Path, outcome: Outcome, evaluated: Evaluated | None, ta
     if outcome.method in ("finetune", "scratch") and not task.config.preprocess.is_prepared:
         train, recipe = task.pixels.train, task.recipe(outcome.method)
         save_input_sheet(
-            train.pixels, train.labels, train.keys, task.config.classes or (), task.config.preprocess, recipe.augment,
-            work / "inputs.png", seed=recipe.seed,
-        )  # fmt: skip
+            train.pixels,
+            train.labels,
+            train.keys,
+            task.config.classes or (),
+            task.config.preprocess,
+            recipe.augment,
+            work / "inputs.png",
+            seed=recipe.seed,
+        )
     if tensorboard:
         with TensorboardLog(work / LOGS) as log:
             if evaluated is None:

@@ -33,9 +33,16 @@ def recipe_for(
     given = dict(settings or {})
     optimizer = {"optimizer": given["optimizer"]} if "optimizer" in given else {}  # its rates go by it
     standard = Recipe.for_data(
-        len(pixels.train), min(config.preprocess.size), classes=len(config.classes or ()), mirror=mirror, method=kind,
-        epochs=given.get("epochs", epochs), batch=given.get("batch", batch) or Recipe.batch, lr=lr, seed=seed,
+        len(pixels.train),
+        min(config.preprocess.size),
+        classes=len(config.classes or ()),
+        mirror=mirror,
+        method=kind,
+        epochs=given.get("epochs", epochs),
+        batch=given.get("batch", batch) or Recipe.batch,
+        lr=lr,
+        seed=seed,
         **optimizer,
         layer_norm=bool(norms) and all(issubclass(norm, nn.LayerNorm) for norm in norms),
-    )  # fmt: skip
+    )
     return with_settings(standard, given)

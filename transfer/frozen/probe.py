@@ -181,9 +181,15 @@ def _choose(
     chosen, best, solution = (ALPHA_UNCHOSEN, float("nan")), float("inf"), None
     for done, alpha in enumerate(ALPHAS, start=1):
         solution = solve(
-            rows, labels, weights, classes=classes, alpha=alpha, start=solution,
-            tolerance=PATH_TOLERANCE * min(alpha, ALPHA_UNCHOSEN), steps=PATH_STEPS,
-        )  # fmt: skip
+            rows,
+            labels,
+            weights,
+            classes=classes,
+            alpha=alpha,
+            start=solution,
+            tolerance=PATH_TOLERANCE * min(alpha, ALPHA_UNCHOSEN),
+            steps=PATH_STEPS,
+        )
         answers = logits(rows.values[held], solution)[np.arange(len(held)), folds[held]]
         loss, top1 = _score(answers, labels[held])
         past = loss >= best  # over alpha it has one valley

@@ -91,9 +91,14 @@ class Batches:
             inputs, targets = self._inputs(indices[seen], step // self.per_epoch), self._labels(indices[seen])
             if mixed:
                 inputs, targets = mix_batch(
-                    inputs, targets, classes=self._classes, mixup=recipe.mixup, cutmix=recipe.cutmix, seed=recipe.seed,
+                    inputs,
+                    targets,
+                    classes=self._classes,
+                    mixup=recipe.mixup,
+                    cutmix=recipe.cutmix,
+                    seed=recipe.seed,
                     step=step,
-                )  # fmt: skip
+                )
                 inputs, targets = inputs[part], targets[part]
             made = self._stream.record_event() if self._stream is not None else None
         return Batch(indices, part.start, inputs, targets, made)

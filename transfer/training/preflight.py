@@ -160,10 +160,8 @@ def _check_labels(data: TrainingData, classes: int) -> list[Check]:
                 f"0 to {classes - 1}: give the model as many classes as the data have"
             )
     missing = int((np.bincount(data.train.labels, minlength=classes) == 0).sum())
-    cause = "" if not missing else (
-        "the split left these classes without a training image, or the model has more classes than the data"
-    )  # fmt: skip
-    return [Check("classes without training images", not missing, missing, "0", cause)]
+    cause = "the split left these classes without a training image, or the model has more classes than the data"
+    return [Check("classes without training images", not missing, missing, "0", cause if missing else "")]
 
 
 def _check_inputs(inputs: Tensor) -> list[Check]:
@@ -175,10 +173,13 @@ def _check_inputs(inputs: Tensor) -> list[Check]:
     return [
         Check("mean of the inputs", centred, finite(mean), f"within ±{MEAN_WITHIN:g}", "" if centred else scale),
         Check(
-            "deviation of the inputs", scaled, finite(spread), f"{low:g} to {high:g}",
+            "deviation of the inputs",
+            scaled,
+            finite(spread),
+            f"{low:g} to {high:g}",
             "" if scaled else flat if spread < low else scale,
         ),
-    ]  # fmt: skip
+    ]
 
 
 @torch.no_grad()
@@ -194,9 +195,12 @@ def _check_first_answers(
     sums = float((logits.sum(1) - 1).abs().max())
     probabilities = bool((logits >= 0).all()) and sums < 1e-3 and logits.shape[1] > 1
     soft = Check(
-        "outputs are logits", not probabilities, sums, "rows that do not sum to one",
+        "outputs are logits",
+        not probabilities,
+        sums,
+        "rows that do not sum to one",
         "the model ends in a softmax and the loss takes another: remove the one in the model" if probabilities else "",
-    )  # fmt: skip
+    )
     if probe_initialized:
         good = loss < chance or logits.shape[1] == 1
         wanted = f"below {chance:.3g} = ln({logits.shape[1]}), after the probe"
@@ -225,11 +229,10 @@ def _check_majority(model: nn.Module, data: TrainingData, probe_initialized: boo
     right = int((predictor.logits(data.val.pixels[indices]).argmax(1) == data.val.labels[indices]).sum())
     share = float(np.bincount(data.val.labels).max() / len(data.val))
     _, most = wilson(right, len(indices))
-    cause = "" if most >= share else (
-        "the probe's classes are in another order than the labels, or validation images are unlike training images"
-    )  # fmt: skip
+    good = most >= share
+    cause = "the probe's classes are in another order than the labels, or validation images are unlike training images"
     wanted = f"about {share:.3g} or more, the share of the largest class"
-    return Check(name, not cause, right / len(indices), wanted, cause)
+    return Check(name, good, right / len(indices), wanted, "" if good else cause)
 
 
 def _check_gradients(found: Overfitted) -> list[Check]:
@@ -248,10 +251,15 @@ def _check_gradients(found: Overfitted) -> list[Check]:
     tame = found.norm < LARGEST_NORM
     explodes = "inputs are not normalized, or the first weights are too large for the depth"
     return [
-        Check("parameters without gradient", not bad, len(found.unreached) + len(found.zero),
-              f"0 of {found.trainable}", cause),
+        Check(
+            "parameters without gradient",
+            not bad,
+            len(found.unreached) + len(found.zero),
+            f"0 of {found.trainable}",
+            cause,
+        ),
         Check("norm of the first gradient", tame, found.norm, f"below {LARGEST_NORM:g}", "" if tame else explodes),
-    ]  # fmt: skip
+    ]
 
 
 def _check_fall(found: Overfitted, recipe: Recipe, classes: int) -> Check:
@@ -269,12 +277,13 @@ def _check_fall(found: Overfitted, recipe: Recipe, classes: int) -> Check:
 def _check_baseline(real: Overfitted, blank: Overfitted) -> Check:
     wanted = f"below {blank.last:.3g}, which blank images reach"
     better = real.last < blank.last and not real.alike
-    cause = "" if better else (
-        "the answer does not depend on the image: the images are blank or all alike, or a layer is dead"
-        if real.alike
-        else "the loss of this batch rises: see above"
-        if real.last > real.first
-        else "the images bring no more than their labels' shares: images and labels do not belong together, the "
-        "rates are wrong, or the signal is lost on its way through the network"
-    )  # fmt: skip
-    return Check("same with the images", better, real.last, wanted, cause)
+    if real.alike:
+        cause = "the answer does not depend on the image: the images are blank or all alike, or a layer is dead"
+    elif real.last > real.first:
+        cause = "the loss of this batch rises: see above"
+    else:
+        cause = (
+            "the images bring no more than their labels' shares: images and labels do not belong together, the "
+            "rates are wrong, or the signal is lost on its way through the network"
+        )
+    return Check("same with the images", better, real.last, wanted, "" if better else cause)

@@ -218,9 +218,12 @@ def _kept(source: Path, given: dict[str, Any], make: Any) -> Path:
         size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
         after = {"params": sum(p.numel() for p in model.parameters()), "size_bytes": size}
         config = ModelConfig(
-            architecture=foreign.architecture, model_args=foreign.model_args, classes=foreign.classes,
-            preprocess=foreign.preprocess, lineage=[foreign.record(arguments, after=after)],
-        )  # fmt: skip
+            architecture=foreign.architecture,
+            model_args=foreign.model_args,
+            classes=foreign.classes,
+            preprocess=foreign.preprocess,
+            lineage=[foreign.record(arguments, after=after)],
+        )
         with new_directory(place, run={"verb": "export", "arguments": arguments}, overwrite=True) as work:
             save_model(work, model, config)
     with contextlib.suppress(OSError):

@@ -263,9 +263,12 @@ def load_model(source: str | Path | LoadedModel) -> LoadedModel:
 
 def _foreign_config(foreign: elsewhere.Foreign, directory: Path) -> ModelConfig:
     return ModelConfig(
-        architecture=foreign.architecture, model_args=foreign.model_args, classes=foreign.classes,
-        preprocess=foreign.preprocess, lineage=[foreign.record({"directory": str(directory.absolute())})],
-    )  # fmt: skip
+        architecture=foreign.architecture,
+        model_args=foreign.model_args,
+        classes=foreign.classes,
+        preprocess=foreign.preprocess,
+        lineage=[foreign.record({"directory": str(directory.absolute())})],
+    )
 
 
 def _format_of(config: ModelConfig) -> str:

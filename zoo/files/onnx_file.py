@@ -23,19 +23,34 @@ from zoo.finite import check_values
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # operators whose further inputs are weights
-WEIGHTED = (
-    "BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "GroupNormalization", "InstanceNormalization", "LSTM",
-    "LayerNormalization", "MatMul", "PRelu", "RNN",
-)  # fmt: skip
+WEIGHTED = tuple(
+    (
+        "BatchNormalization Conv ConvTranspose GRU Gemm GroupNormalization InstanceNormalization LSTM "
+        "LayerNormalization MatMul PRelu RNN"
+    ).split()
+)
 MOST_BYTES = 2**31 - 1  # of a protobuf message
 MOST_ELEMENTS = 2**30  # of a tensor inside the network, for one image: 4 GB of floats
 # bits of an element; strings have no fixed size, and no weight is one
 BITS: dict[int, int] = {
-    TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16, TensorProto.INT16: 16,
-    TensorProto.INT32: 32, TensorProto.INT64: 64, TensorProto.BOOL: 8, TensorProto.FLOAT16: 16, TensorProto.DOUBLE: 64,
-    TensorProto.UINT32: 32, TensorProto.UINT64: 64, TensorProto.BFLOAT16: 16, TensorProto.FLOAT8E4M3FN: 8,
-    TensorProto.FLOAT8E5M2: 8, TensorProto.INT4: 4, TensorProto.UINT4: 4,
-}  # fmt: skip
+    TensorProto.FLOAT: 32,
+    TensorProto.UINT8: 8,
+    TensorProto.INT8: 8,
+    TensorProto.UINT16: 16,
+    TensorProto.INT16: 16,
+    TensorProto.INT32: 32,
+    TensorProto.INT64: 64,
+    TensorProto.BOOL: 8,
+    TensorProto.FLOAT16: 16,
+    TensorProto.DOUBLE: 64,
+    TensorProto.UINT32: 32,
+    TensorProto.UINT64: 64,
+    TensorProto.BFLOAT16: 16,
+    TensorProto.FLOAT8E4M3FN: 8,
+    TensorProto.FLOAT8E5M2: 8,
+    TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
+}
 
 
 def load_onnx(path: str | Path) -> onnx.ModelProto:
@@ -147,8 +162,13 @@ def _check_size(tensor: TensorProto, path: Path) -> None:
                 f"{path}: {tensor.name!r} of the shape {list(tensor.dims)} takes {wanted:,} bytes, {found:,} are there"
             )
         return
-    stored = max(len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data), len(tensor.double_data),
-                 len(tensor.uint64_data))  # fmt: skip
+    stored = max(
+        len(tensor.float_data),
+        len(tensor.int32_data),
+        len(tensor.int64_data),
+        len(tensor.double_data),
+        len(tensor.uint64_data),
+    )
     if elements > 2 * stored:  # two of four bits are one
         raise UsageError(
             f"{path}: {tensor.name!r} of the shape {list(tensor.dims)} has {elements:,} values, {stored:,} are there"
@@ -158,8 +178,13 @@ def _check_size(tensor: TensorProto, path: Path) -> None:
 def _check_finite(model: onnx.ModelProto, path: Path) -> None:
     """No tensor holds NaN, and no weight of a layer is infinite; a mask may well hold -inf."""
     weights = {name for node in model.graph.node if node.op_type in WEIGHTED for name in node.input[1:]}
-    constants = [(node.output[0], attribute.t) for node in model.graph.node if node.op_type == "Constant"
-                 for attribute in node.attribute if attribute.HasField("t")]  # fmt: skip
+    constants = [
+        (node.output[0], attribute.t)
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    ]
     for name, tensor in (*((tensor.name, tensor) for tensor in model.graph.initializer), *constants):
         if tensor.data_type in FLOATS and (name in weights or math.prod(tensor.dims) > 1):
             check_values(numpy_helper.to_array(tensor).astype(np.float32), name, path, infinite=name not in weights)

@@ -21,9 +21,13 @@ LACKING = (
 
 
 def open_session(
-    content: bytes | str, options: Any, *, what: str | Path = "the network", runtime: str = "onnxruntime",
+    content: bytes | str,
+    options: Any,
+    *,
+    what: str | Path = "the network",
+    runtime: str = "onnxruntime",
     provider: str = CPU,
-) -> Any:  # fmt: skip
+) -> Any:
     """An onnxruntime.InferenceSession.
 
     Args:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar")  # of a file of weights; .tar ends .pth.tar
 # Where training scripts put the weights, what they averaged over training (EMA) first, as timm takes it.
-AROUND = (
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema",
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
-)  # fmt: skip
+AROUND = tuple(
+    (
+        "state_dict_ema model_ema ema_state_dict ema_model ema params_ema state_dict model_state_dict model_state "
+        "model net network weights params"
+    ).split()
+)
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # inside names, of torch's own
 COUNTER = "num_batches_tracked"  # of BatchNorm; old files lack it, and nothing depends on it here
 NAMED = 3  # keys of each kind in an error

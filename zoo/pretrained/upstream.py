@@ -127,11 +127,15 @@ def upstream_weights(name: str) -> Weights | None:
             return None
         full = f"timm:{cfg.architecture}.{cfg.tag}" if cfg.tag else f"timm:{cfg.architecture}"
         return Weights(
-            architecture=name, source=full, origin=Upstream(name=full, file=cfg.hf_hub_id or "", sha256=None),
-            licence=cfg.license or "not stated", num_classes=cfg.num_classes,
-            labels="imagenet-1k" if cfg.num_classes == 1000 and "in1k" in (cfg.tag or "") else None, metrics={},
+            architecture=name,
+            source=full,
+            origin=Upstream(name=full, file=cfg.hf_hub_id or "", sha256=None),
+            licence=cfg.license or "not stated",
+            num_classes=cfg.num_classes,
+            labels="imagenet-1k" if cfg.num_classes == 1000 and "in1k" in (cfg.tag or "") else None,
+            metrics={},
             size_bytes=None,
-        )  # fmt: skip
+        )
     found = upstream_torchvision.weights_of(known)
     file = found.url.rpartition("/")[2]
     base = known.partition(".")[0]

@@ -139,13 +139,31 @@ TIMM = {
 # tf_efficientnet_lite{i}: (image size; the short side before the crop: TensorFlow's padding of 32; file; its SHA-256;
 # bytes; top-1 %)
 LITE = (
-    (224, 256, "efficientnet-lite0-57934424.pth",
-     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18826032, 74.846),
-    (240, 272, "efficientnet-lite1-77cc7160.pth",
-     "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21946926, 76.672),
-    (260, 292, "efficientnet-lite2-9656183e.pth",
-     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24666229, 77.472),
-)  # fmt: skip
+    (
+        224,
+        256,
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        18826032,
+        74.846,
+    ),
+    (
+        240,
+        272,
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        21946926,
+        76.672,
+    ),
+    (
+        260,
+        292,
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        24666229,
+        77.472,
+    ),
+)
 
 
 def _published(top1_pct: float, source: str) -> dict[str, Metric]:

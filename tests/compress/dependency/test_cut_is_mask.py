@@ -21,11 +21,25 @@ RECURRENT = ("gru", "lstm")  # they stay whole, see test_structured.py
 NAMES = [name for name in list_models() if name not in RECURRENT]
 FAMILIES = [name for name in NAMES if model_entry(name).tiny]
 TIMM = {  # one a family, at the smallest size that it runs at
-    "resnet18": 64, "regnety_002": 64, "regnetx_002": 64, "densenet121": 64, "efficientnet_b0": 64,
-    "tf_efficientnet_lite0": 64, "mobilenetv3_small_100": 64, "convnext_atto": 64, "vit_tiny_patch16_224": 64,
-    "deit_tiny_patch16_224": 64, "swin_tiny_patch4_window7_224": 64, "mixer_s32_224": 224, "resnest14d": 64,
-    "ghostnet_050": 64, "resnext50_32x4d": 64, "vgg11_bn": 64, "inception_v3": 96, "mobilenetv2_050": 64,
-}  # fmt: skip
+    "resnet18": 64,
+    "regnety_002": 64,
+    "regnetx_002": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "tf_efficientnet_lite0": 64,
+    "mobilenetv3_small_100": 64,
+    "convnext_atto": 64,
+    "vit_tiny_patch16_224": 64,
+    "deit_tiny_patch16_224": 64,
+    "swin_tiny_patch4_window7_224": 64,
+    "mixer_s32_224": 224,
+    "resnest14d": 64,
+    "ghostnet_050": 64,
+    "resnext50_32x4d": 64,
+    "vgg11_bn": 64,
+    "inception_v3": 96,
+    "mobilenetv2_050": 64,
+}
 SIZED = ("vit_tiny_patch16_224", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 LOAD = """
 import sys, numpy as np, torch

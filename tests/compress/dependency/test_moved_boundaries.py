@@ -96,7 +96,7 @@ FUNCTIONS = {  # function, groups of `first` that are cut, why the others stay
     "padded": (lambda x: F.pad(x[:, :-4], (0, 0, 0, 0, 2, 2)), 0, "it is padded to a fixed width"),
     "shifted by the width": (lambda x: x + x.shape[1] / 100, 0, "computes with a number that depends on it"),
     "another way": (lambda x: x.tanh() if x.shape[1] == W else x, 0, "its forward goes another way with other widths"),
-}  # fmt: skip
+}
 
 
 def around(name: str) -> nn.Module:

@@ -35,7 +35,10 @@ CUT = {  # everything but the classes may go
     ),
     "InstanceNorm": lambda: Around(
         nn.Sequential(
-            nn.InstanceNorm2d(W), nn.ReLU(), nn.InstanceNorm2d(W, affine=True), nn.ReLU(),
+            nn.InstanceNorm2d(W),
+            nn.ReLU(),
+            nn.InstanceNorm2d(W, affine=True),
+            nn.ReLU(),
             nn.InstanceNorm2d(W, affine=True, track_running_stats=True),
         )
     ),
@@ -59,18 +62,39 @@ CUT = {  # everything but the classes may go
     "ConvTranspose depthwise, twice": lambda: Around(nn.ConvTranspose2d(W, 2 * W, 3, 2, groups=W), out=2 * W),
     "one dimension": lambda: Around(
         nn.Sequential(
-            nn.Conv1d(W, 20, 3), nn.BatchNorm1d(20), nn.PReLU(20), nn.MaxPool1d(2), nn.LPPool1d(2, 2),
-            nn.ReflectionPad1d(1), nn.ReplicationPad1d(1), nn.Upsample(scale_factor=2, mode="linear"),
-            nn.ConvTranspose1d(20, 12, 3), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(3),
-        ), out=12, dims=1,
+            nn.Conv1d(W, 20, 3),
+            nn.BatchNorm1d(20),
+            nn.PReLU(20),
+            nn.MaxPool1d(2),
+            nn.LPPool1d(2, 2),
+            nn.ReflectionPad1d(1),
+            nn.ReplicationPad1d(1),
+            nn.Upsample(scale_factor=2, mode="linear"),
+            nn.ConvTranspose1d(20, 12, 3),
+            nn.AvgPool1d(2),
+            nn.AdaptiveAvgPool1d(3),
+        ),
+        out=12,
+        dims=1,
     ),
     "three dimensions": lambda: Around(
         nn.Sequential(
-            nn.Conv3d(W, 20, 3, padding=1), nn.BatchNorm3d(20), nn.ReLU(), nn.MaxPool3d(2), nn.ReplicationPad3d(1),
-            nn.ReflectionPad3d(1), nn.ConvTranspose3d(20, 12, 2), nn.InstanceNorm3d(12, affine=True),
-            nn.AvgPool3d(2), nn.Upsample(scale_factor=2, mode="trilinear"), nn.Upsample(scale_factor=2),
-            nn.AdaptiveMaxPool3d(3), nn.AdaptiveAvgPool3d(2),
-        ), out=12, dims=3,
+            nn.Conv3d(W, 20, 3, padding=1),
+            nn.BatchNorm3d(20),
+            nn.ReLU(),
+            nn.MaxPool3d(2),
+            nn.ReplicationPad3d(1),
+            nn.ReflectionPad3d(1),
+            nn.ConvTranspose3d(20, 12, 2),
+            nn.InstanceNorm3d(12, affine=True),
+            nn.AvgPool3d(2),
+            nn.Upsample(scale_factor=2, mode="trilinear"),
+            nn.Upsample(scale_factor=2),
+            nn.AdaptiveMaxPool3d(3),
+            nn.AdaptiveAvgPool3d(2),
+        ),
+        out=12,
+        dims=3,
     ),
     "fold and unfold": lambda: Around(
         None, lambda m, x: F.fold(F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1) / 9
@@ -97,7 +121,7 @@ CUT = {  # everything but the classes may go
         None, lambda m, x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)), out=W * W
     ),
     "concatenated ReLU": lambda: Around(None, lambda m, x: torch.cat([x, -x], 1).relu(), out=2 * W),
-}  # fmt: skip
+}
 
 
 def turned(middle: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -143,15 +167,17 @@ WHOLE = {  # (network, what is left whole and why)
     **{
         f"{kind} {depth} {both}": (
             lambda kind=kind, depth=depth, both=both: Tokens(
-                getattr(nn, kind)(W, 20, depth, bidirectional=both, batch_first=True), lambda m, x: m(x)[0],
+                getattr(nn, kind)(W, 20, depth, bidirectional=both, batch_first=True),
+                lambda m, x: m(x)[0],
                 out=40 if both else 20,
-            ), HIDDEN,
+            ),
+            HIDDEN,
         )
         for kind, depth, both in (("LSTM", 1, False), ("LSTM", 2, True), ("GRU", 2, True), ("RNN", 1, True))
     },
     "LSTMCell": (lambda: Tokens(nn.LSTMCell(W, 20), cell, out=20), HIDDEN),
     "GRUCell": (lambda: Tokens(nn.GRUCell(W, 20), cell, out=20), HIDDEN),
-}  # fmt: skip
+}
 
 
 def network(make) -> nn.Module:

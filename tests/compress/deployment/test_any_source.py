@@ -30,8 +30,9 @@ from zoo.pretrained.weights import WEIGHTS
 
 SIDE = 20
 CLASSES = ("red", "blue", "green")  # not in the order of a folder's
-PREPROCESS = Preprocess(size=(SIDE, SIDE), mode="crop", resize_to=24, interpolation="bilinear", mean=(0.5,) * 3,
-                        std=(0.25,) * 3)  # fmt: skip
+PREPROCESS = Preprocess(
+    size=(SIDE, SIDE), mode="crop", resize_to=24, interpolation="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3
+)
 
 
 def run(*argv):
@@ -61,8 +62,15 @@ def foreign():
     fc[:3] += 6 * np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]], np.float32)  # red, blue, green
     wide = np.concatenate([np.eye(8), rng.normal(0, 0.05, (248, 8))]).astype(np.float32).reshape(256, 8, 1, 1)
     back = np.concatenate([np.eye(8), np.zeros((8, 248))], axis=1).astype(np.float32).reshape(8, 256, 1, 1)
-    stored = {"w": mixed, "wide": wide, "back": back, "fc": fc, "one": np.ones(8, np.float32),
-              "half": np.full(8, 0.5, np.float32), "zero": np.zeros(8, np.float32)}  # fmt: skip
+    stored = {
+        "w": mixed,
+        "wide": wide,
+        "back": back,
+        "fc": fc,
+        "one": np.ones(8, np.float32),
+        "half": np.full(8, 0.5, np.float32),
+        "zero": np.zeros(8, np.float32),
+    }
     nodes = [
         helper.make_node("Conv", ["data", "w"], ["c"], pads=[1] * 4),
         helper.make_node("BatchNormalization", ["c", "one", "half", "zero", "one"], ["b"]),
@@ -76,10 +84,12 @@ def foreign():
         helper.make_node("Softmax", ["scores"], ["prob"], axis=1),
     ]
     graph = helper.make_graph(
-        nodes, "colours", [helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
         [helper.make_tensor_value_info("prob", TensorProto.FLOAT, [1, 3])],
         [numpy_helper.from_array(array, name) for name, array in stored.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
 
 
@@ -141,8 +151,9 @@ def test_what_became_of_the_file_is_said(place):
     assert record["parity"]["max_abs"] <= 1e-4 * record["parity"]["logits_std"]
     assert record["metrics"]["after"]["params"] == 8 * 27 + 8 + 2 * 2048 + 24
     assert record["metrics"]["after"]["macs"] == SIDE**2 * (8 * 27 + 2 * 2048) + 24
-    card = json.loads(onnxruntime.InferenceSession(place / "out/float/model.onnx").get_modelmeta()
-                      .custom_metadata_map["slimzoo"])  # fmt: skip
+    card = json.loads(
+        onnxruntime.InferenceSession(place / "out/float/model.onnx").get_modelmeta().custom_metadata_map["slimzoo"]
+    )
     assert (card["classes"], card["licence"]) == (list(CLASSES), None)
 
 
@@ -249,19 +260,22 @@ def test_what_is_missing_or_too_much_is_said(place, tmp_path):
         "export", file, "--preprocess", "lenet5_caffe", *out
     )
     for text, said in (
-        ("[1]", "holds no JSON object"), ("{", "is not JSON"), ('{"size": [20, 20]}', "does not say mode, inter"),
+        ("[1]", "holds no JSON object"),
+        ("{", "is not JSON"),
+        ('{"size": [20, 20]}', "does not say mode, inter"),
         (json.dumps({**PREPROCESS.to_dict(), "men": 1}), "unknown 'men'; did you mean 'mean'?"),
         (json.dumps({**PREPROCESS.to_dict(), "std": [0, 1, 1]}), "std above 0"),
         (json.dumps({**PREPROCESS.to_dict(), "mode": "center"}), "must be 'squash', 'crop', 'pad' or 'prepared'"),
         (json.dumps({**PREPROCESS.to_dict(), "size": "20"}), "--preprocess"),
-    ):  # fmt: skip
+    ):
         (tmp_path / "bad.json").write_text(text)
         assert said in refused("export", file, "--preprocess", tmp_path / "bad.json", *out)
     for name, text, said in (
         ("two.txt", "a\nb\n", "names 2 classes, the network answers with 3"),
         ("a.txt", "a\nb\na\n", "'a' stands there twice"),
-        ("list.json", '{"a": 1}', "wanted a JSON list"), ("list.json", '["a", "b"]', "names 2 classes"),
-    ):  # fmt: skip
+        ("list.json", '{"a": 1}', "wanted a JSON list"),
+        ("list.json", '["a", "b"]', "names 2 classes"),
+    ):
         (tmp_path / name).write_text(text)
         assert said in refused("export", file, "--preprocess", p, "--classes", tmp_path / name, *out)
     assert not (tmp_path / "x").exists()

@@ -107,10 +107,14 @@ def test_parity_and_metadata(model, network):
 def test_what_a_file_says_of_itself(model, network):
     """The hash is that of the weights as they are; nothing names a folder of this machine."""
     fit = {
-        "verb": "fit", "arguments": {"data": "/somewhere/photos"}, "seed": 3, "versions": {"torch": "2"},
-        "method": "probe", "data": {"name": "/somewhere/photos", "fingerprint": "abc"},
+        "verb": "fit",
+        "arguments": {"data": "/somewhere/photos"},
+        "seed": 3,
+        "versions": {"torch": "2"},
+        "method": "probe",
+        "data": {"name": "/somewhere/photos", "fingerprint": "abc"},
         "metrics": {"before": None, "after": {"test": {"top1": 0.9, "top1_ci": [0.8, 0.95], "n": 40, "correct": "1"}}},
-    }  # fmt: skip
+    }
     settings = replace(config(Preprocess(size=(32, 32))), architecture="tf_efficientnet_lite0", lineage=[fit])
     said = card(network, settings)
     assert said["metrics"] == {"test": {"top1": 0.9, "top1_ci": [0.8, 0.95], "n": 40}}

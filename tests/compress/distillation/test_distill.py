@@ -101,9 +101,13 @@ def test_a_student_learns_its_teachers_answers_and_both_models_stay():
     states = [{name: t.clone() for name, t in model.state_dict().items()} for model in (teacher, student)]
     recipe = Recipe(epochs=15, batch=16, lr=1e-2, backbone_lr=1e-2, freeze_statistics=False, ema=0.5)
     found = train_student(
-        student, TrainingData(pixels, None, GREY), recipe, teacher=teacher, seen_by_teacher=GREY,
+        student,
+        TrainingData(pixels, None, GREY),
+        recipe,
+        teacher=teacher,
+        seen_by_teacher=GREY,
         how=Distillation(weight=1.0, features=10.0),
-    )  # fmt: skip
+    )
     wanted, before, after = (
         TorchPredictor(model, GREY, None).logits(pixels.pixels) for model in (teacher, student, found.model)
     )

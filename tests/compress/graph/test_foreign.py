@@ -46,10 +46,11 @@ def build(
         stored |= {f"{name}{i}": rng.normal(size=width).astype(np.float32) for name in ("shift", "mean")}
         nodes += [
             helper.make_node("Conv", [x, f"w{i}"], [f"c{i}"], kernel_shape=[3, 3], pads=[1] * 4, strides=[i + 1] * 2),
-            helper.make_node("BatchNormalization", [f"c{i}", *(f"{n}{i}" for n in ("scale", "shift", "mean", "var"))],
-                             [f"b{i}"]),
+            helper.make_node(
+                "BatchNormalization", [f"c{i}", *(f"{n}{i}" for n in ("scale", "shift", "mean", "var"))], [f"b{i}"]
+            ),
             helper.make_node("Relu", [f"b{i}"], [f"r{i}"]),
-        ]  # fmt: skip
+        ]
         x, channels = f"r{i}", width
     stored |= {"fc": 4 * weight(CLASSES, 16), "bias": rng.normal(size=CLASSES).astype(np.float32)}
     nodes += [
@@ -64,9 +65,12 @@ def build(
     if stored_as_inputs:
         inputs += [value(name, array.shape) for name, array in stored.items()]
     graph = helper.make_graph(
-        nodes, "net", inputs, [value("answer" if last else "pixels", [batch, CLASSES])],
+        nodes,
+        "net",
+        inputs,
+        [value("answer" if last else "pixels", [batch, CLASSES])],
         [numpy_helper.from_array(array, name) for name, array in stored.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
 
 
@@ -98,8 +102,9 @@ def test_an_old_file_answers_the_same(images, batch, opset, ir, stored_as_inputs
         expected = run(model, images, size=batch if isinstance(batch, int) else None)[:size]
         got = run(found.network, images[:size])
         np.testing.assert_allclose(softmax(got, axis=1), expected, atol=1e-6)
-        np.testing.assert_allclose(got, run(found.original, images, size=batch if batch != "N" else None)[:size],
-                                   atol=1e-4 * got.std())  # fmt: skip
+        np.testing.assert_allclose(
+            got, run(found.original, images, size=batch if batch != "N" else None)[:size], atol=1e-4 * got.std()
+        )
     assert (found.input_size, found.outputs) == ((3, SIDE, SIDE), CLASSES)
     assert [opset.version for opset in found.network.opset_import] == [20]
     assert not kinds(found.network) & {"Constant", "BatchNormalization", "Softmax", "Identity"}
@@ -169,17 +174,27 @@ def test_quantized_and_half_precision_files_are_refused(images):
 
 def test_a_batch_that_is_part_of_the_computation_is_refused():
     """The mean over the images of a batch: with a batch of 1 nothing, with others wrong."""
-    model = build(batch=2, last=None, reshape=(2, 16), extra=[
-        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[0], keepdims=1),
-        helper.make_node("Sub", ["pixels", "mean"], ["answer"]),
-    ])  # fmt: skip
+    model = build(
+        batch=2,
+        last=None,
+        reshape=(2, 16),
+        extra=[
+            helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["pixels", "mean"], ["answer"]),
+        ],
+    )
     model.graph.output[0].name = "answer"
     with pytest.raises((UsageError, SlimzooError), match=r"net\.onnx.*images"):
         normalized(model, "net.onnx")
-    model = build(reshape=(1, 16), last=None, extra=[
-        constant("column", np.array([5, 1], np.int64)), helper.make_node("Reshape", ["pixels", "column"], ["upright"]),
-        helper.make_node("Transpose", ["upright"], ["answer"], perm=[1, 0]),
-    ])  # fmt: skip
+    model = build(
+        reshape=(1, 16),
+        last=None,
+        extra=[
+            constant("column", np.array([5, 1], np.int64)),
+            helper.make_node("Reshape", ["pixels", "column"], ["upright"]),
+            helper.make_node("Transpose", ["upright"], ["answer"], perm=[1, 0]),
+        ],
+    )
     model.graph.output[0].name = "answer"
     with pytest.raises(
         UsageError, match=r"computes its images for 1 at a time, .* export it again with a dynamic batch"
@@ -214,9 +229,15 @@ def test_a_transformer_that_torch_exported_for_one_image(tmp_path, images, dynam
         warnings.simplefilter("ignore")  # of exporters that are old, or new
         extra = {"external_data": True} if dynamo else {"do_constant_folding": False}
         torch.onnx.export(
-            model, (torch.zeros(1, 3, SIDE, SIDE),), path, dynamo=dynamo, opset_version=18 if dynamo else 14,
-            input_names=["x"], verbose=False, **extra,
-        )  # fmt: skip
+            model,
+            (torch.zeros(1, 3, SIDE, SIDE),),
+            path,
+            dynamo=dynamo,
+            opset_version=18 if dynamo else 14,
+            input_names=["x"],
+            verbose=False,
+            **extra,
+        )
     found = normalized(load_onnx(path), "vit.onnx")
     expected = model(torch.from_numpy(images)).detach().numpy()
     np.testing.assert_allclose(run(found.network, images), expected, atol=1e-4 * expected.std())

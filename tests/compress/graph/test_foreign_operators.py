@@ -38,20 +38,25 @@ def node(kind, inputs, outputs, **attributes):
 
 # a network's first layers, large enough that int8 makes the file smaller: (batch, 3, 8, 8) -> "r0" (batch, 8, 8, 8)
 STEM = [
-    node("Conv", ["x", "wa"], ["ca"], pads=[1] * 4), node("Relu", ["ca"], ["ra"]),
-    node("Conv", ["ra", "wb"], ["cb"], pads=[1] * 4), node("Relu", ["cb"], ["rb"]),
-    node("Conv", ["rb", "wc", "bc"], ["cc"], pads=[1] * 4), node("Relu", ["cc"], ["r0"]),
-]  # fmt: skip
+    node("Conv", ["x", "wa"], ["ca"], pads=[1] * 4),
+    node("Relu", ["ca"], ["ra"]),
+    node("Conv", ["ra", "wb"], ["cb"], pads=[1] * 4),
+    node("Relu", ["cb"], ["rb"]),
+    node("Conv", ["rb", "wc", "bc"], ["cc"], pads=[1] * 4),
+    node("Relu", ["cc"], ["r0"]),
+]
 STORED = {"wa": weight(32, 3, 3, 3), "wb": weight(32, 32, 3, 3), "wc": weight(8, 32, 3, 3), "bc": weight(8)}
 POOLED = [*STEM, node("GlobalAveragePool", ["r0"], ["p"]), node("Flatten", ["p"], ["f"])]  # (batch, 8)
 
 
 def model(nodes, stored, *, opset=17, domains=(), inputs=None, answer=("y", [None, CLASSES])):
     graph = helper.make_graph(
-        nodes, "net", inputs or [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        nodes,
+        "net",
+        inputs or [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
         [helper.make_tensor_value_info(answer[0], TensorProto.FLOAT, answer[1])],
         [numpy_helper.from_array(np.asarray(values), name) for name, values in stored.items()],
-    )  # fmt: skip
+    )
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(name, 1) for name in domains)]
     return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
@@ -72,8 +77,9 @@ def on_features(nodes, stored, width):
 def transposed(groups, **attributes):
     return on_images(
         [node("ConvTranspose", ["r0", "w", "b"], ["c"], group=groups, strides=[2, 2], **attributes)],
-        {"w": weight(8, 6, 3, 3), "b": weight(6 * groups)}, 6 * groups,
-    )  # fmt: skip
+        {"w": weight(8, 6, 3, 3), "b": weight(6 * groups)},
+        6 * groups,
+    )
 
 
 def along(axis):
@@ -83,37 +89,56 @@ def along(axis):
 NETWORKS = {
     "grouped": lambda: on_images([node("Conv", ["r0", "w"], ["c"], group=4)], {"w": weight(8, 2, 3, 3)}, 8),
     "dilated": lambda: on_images([node("Conv", ["r0", "w"], ["c"], dilations=[2, 3])], {"w": weight(8, 8, 3, 3)}, 8),
-    "zeros": lambda: on_images([node("Conv", ["r0", "w", "b"], ["c"])], {"w": np.zeros((8, 8, 3, 3), np.float32),
-                                                                         "b": weight(8)}, 8),
+    "zeros": lambda: on_images(
+        [node("Conv", ["r0", "w", "b"], ["c"])], {"w": np.zeros((8, 8, 3, 3), np.float32), "b": weight(8)}, 8
+    ),
     "one channel": lambda: on_images([node("Conv", ["r0", "w"], ["c"])], {"w": weight(1, 8, 3, 3)}, 1),
     "transposed": lambda: transposed(1, output_padding=[1, 1]),
     "transposed in groups": lambda: transposed(4),
     "transposed by channel": lambda: transposed(8, dilations=[2, 2]),
-    "1d": lambda: on_images([node("Reshape", ["r0", "s"], ["q"]), node("Conv", ["q", "w"], ["c"])],
-                            {**along(1), "w": weight(6, 8, 3)}, 6),
-    "3d": lambda: on_images([node("Reshape", ["r0", "s"], ["q"]), node("Conv", ["q", "w"], ["c"])],
-                            {**along(3), "w": weight(6, 8, 2, 2, 2)}, 6),
-    "factors": lambda: on_features([node("Gemm", ["f", "a", "b"], ["h"], transB=1, alpha=0.5, beta=2.0)],
-                                   {"a": weight(16, 8), "b": weight(16)}, 16),
-    "bias of a row": lambda: on_features([node("Gemm", ["f", "a", "b"], ["h"], beta=0.5)],
-                                         {"a": weight(8, 16), "b": weight(1, 16)}, 16),
-    "bias of one": lambda: on_features([node("Gemm", ["f", "a", "b"], ["h"])],
-                                       {"a": weight(8, 16), "b": np.float32(0.3)}, 16),
-    "first turned": lambda: on_features([node("Transpose", ["f"], ["t"], perm=[1, 0]),
-                                         node("Gemm", ["t", "a"], ["h"], transA=1, transB=1)],
-                                        {"a": weight(16, 8)}, 16),
-    "by a vector": lambda: on_features([node("MatMul", ["f", "a"], ["v"]), node("Unsqueeze", ["v", "ax"], ["h"])],
-                                       {"a": weight(8), "ax": np.array([1])}, 1),
+    "1d": lambda: on_images(
+        [node("Reshape", ["r0", "s"], ["q"]), node("Conv", ["q", "w"], ["c"])], {**along(1), "w": weight(6, 8, 3)}, 6
+    ),
+    "3d": lambda: on_images(
+        [node("Reshape", ["r0", "s"], ["q"]), node("Conv", ["q", "w"], ["c"])],
+        {**along(3), "w": weight(6, 8, 2, 2, 2)},
+        6,
+    ),
+    "factors": lambda: on_features(
+        [node("Gemm", ["f", "a", "b"], ["h"], transB=1, alpha=0.5, beta=2.0)], {"a": weight(16, 8), "b": weight(16)}, 16
+    ),
+    "bias of a row": lambda: on_features(
+        [node("Gemm", ["f", "a", "b"], ["h"], beta=0.5)], {"a": weight(8, 16), "b": weight(1, 16)}, 16
+    ),
+    "bias of one": lambda: on_features(
+        [node("Gemm", ["f", "a", "b"], ["h"])], {"a": weight(8, 16), "b": np.float32(0.3)}, 16
+    ),
+    "first turned": lambda: on_features(
+        [node("Transpose", ["f"], ["t"], perm=[1, 0]), node("Gemm", ["t", "a"], ["h"], transA=1, transB=1)],
+        {"a": weight(16, 8)},
+        16,
+    ),
+    "by a vector": lambda: on_features(
+        [node("MatMul", ["f", "a"], ["v"]), node("Unsqueeze", ["v", "ax"], ["h"])],
+        {"a": weight(8), "ax": np.array([1])},
+        1,
+    ),
     "by three matrices": lambda: on_features(
         [node("Unsqueeze", ["f", "ax"], ["u"]), node("MatMul", ["u", "a"], ["v"]), node("Flatten", ["v"], ["h"])],
-        {"a": weight(3, 8, 4), "ax": np.array([1, 2])}, 12),
+        {"a": weight(3, 8, 4), "ax": np.array([1, 2])},
+        12,
+    ),
     "shared both ways": lambda: on_features(
         [node("Gemm", ["f", "a"], ["g"], transB=1), node("Relu", ["g"], ["r"]), node("Gemm", ["r", "a"], ["h"])],
-        {"a": weight(16, 8)}, 8),
+        {"a": weight(16, 8)},
+        8,
+    ),
     "a mask": lambda: on_features(
         [node("Add", ["f", "m"], ["masked"]), node("Softmax", ["masked"], ["h"], axis=-1)],
-        {"m": np.array([0, -np.inf, 0, 0, 0, 0, 0, 0], np.float32)}, 8),
-}  # fmt: skip
+        {"m": np.array([0, -np.inf, 0, 0, 0, 0, 0, 0], np.float32)},
+        8,
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +201,17 @@ def test_layers_that_stay_in_float_are_not_judged(images):
     histograms = watch(network, rounded_activations(network), [images])
     assert len(blame(network, histograms, [images])) == len(macs_by_layer(network))
     recurrent = model(
-        [*STEM, node("Reshape", ["r0", "s"], ["q"]), node("Transpose", ["q"], ["t"], perm=[2, 0, 1]),
-         node("GRU", ["t", "gw", "gr"], ["all", "last"], hidden_size=6), node("Transpose", ["last"], ["l"],
-                                                                              perm=[1, 0, 2]),
-         node("Flatten", ["l"], ["f"]), node("Gemm", ["f", "k"], ["y"])],
+        [
+            *STEM,
+            node("Reshape", ["r0", "s"], ["q"]),
+            node("Transpose", ["q"], ["t"], perm=[2, 0, 1]),
+            node("GRU", ["t", "gw", "gr"], ["all", "last"], hidden_size=6),
+            node("Transpose", ["last"], ["l"], perm=[1, 0, 2]),
+            node("Flatten", ["l"], ["f"]),
+            node("Gemm", ["f", "k"], ["y"]),
+        ],
         {**STORED, "s": np.array([0, 8, 64]), "gw": weight(1, 18, 8), "gr": weight(1, 18, 6), "k": weight(6, CLASSES)},
-    )  # fmt: skip
+    )
     network = normalized(recurrent, "net.onnx").network
     histograms = watch(network, rounded_activations(network), [images])
     judged = {each.layer for each in blame(network, histograms, [images])}
@@ -217,13 +247,18 @@ def optimized():
 
 def looped():
     body = helper.make_graph(
-        [node("Conv", ["s", "lw"], ["o"], pads=[1] * 4), node("Identity", ["go"], ["on"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
-         helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("s", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
-    )  # fmt: skip
+        [node("Conv", ["s", "lw"], ["o"], pads=[1] * 4), node("Identity", ["go"], ["on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("o", TensorProto.FLOAT, None),
+        ],
+    )
     stored = {"n": np.array(2), "yes": np.array(True), "lw": weight(8, 8, 3, 3)}
     return on_images([node("Loop", ["n", "yes", "r0"], ["c"], body=body)], stored, 8)
 
@@ -233,19 +268,32 @@ REFUSED = {
     "infinite": (lambda: with_values("bc", np.inf), "1 of the 8 values of 'bc' are infinite"),
     "too large": (lambda: with_values("wa", 3e38), "NaN or infinite values, which Conv .* makes first"),
     "optimized": (optimized, "has com.microsoft's FusedConv, which onnxruntime writes"),
-    "custom": (lambda: model([*POOLED, node("Mine", ["f"], ["y"], domain="acme")], STORED, domains=["acme"]),
-               "has acme's Mine; wanted operators of ONNX itself"),
-    "scikit": (lambda: model([*POOLED, node("Normalizer", ["f"], ["y"], domain="ai.onnx.ml", norm="L2")], STORED,
-                             domains=["ai.onnx.ml"]), "has ai.onnx.ml's Normalizer"),
+    "custom": (
+        lambda: model([*POOLED, node("Mine", ["f"], ["y"], domain="acme")], STORED, domains=["acme"]),
+        "has acme's Mine; wanted operators of ONNX itself",
+    ),
+    "scikit": (
+        lambda: model(
+            [*POOLED, node("Normalizer", ["f"], ["y"], domain="ai.onnx.ml", norm="L2")], STORED, domains=["ai.onnx.ml"]
+        ),
+        "has ai.onnx.ml's Normalizer",
+    ),
     "unknown": (lambda: model([*POOLED, node("Mine", ["f"], ["y"])], STORED), "No Op registered for Mine"),
-    "drawn by lot": (lambda: on_images([node("RandomNormalLike", ["r0"], ["z"]), node("Add", ["r0", "z"], ["c"])],
-                                       {}, 8), "answers an image differently in another batch, or a second time"),
+    "drawn by lot": (
+        lambda: on_images([node("RandomNormalLike", ["r0"], ["z"]), node("Add", ["r0", "z"], ["c"])], {}, 8),
+        "answers an image differently in another batch, or a second time",
+    ),
     "loop": (looped, "has a Conv inside a Loop"),
-    "too old": (lambda: model([*POOLED, node("Gemm", ["f", "k", "b"], ["y"], broadcast=1)],
-                              {**STORED, "k": weight(8, CLASSES), "b": weight(CLASSES)}, opset=6),
-                "operators of opset 6, of which onnxruntime runs 7 and later"),
+    "too old": (
+        lambda: model(
+            [*POOLED, node("Gemm", ["f", "k", "b"], ["y"], broadcast=1)],
+            {**STORED, "k": weight(8, CLASSES), "b": weight(CLASSES)},
+            opset=6,
+        ),
+        "operators of opset 6, of which onnxruntime runs 7 and later",
+    ),
     "too new": (lambda: model(POOLED, STORED, opset=99, answer=("f", ["N", 8])), "operators of opset 99"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -169,9 +169,13 @@ def test_a_table_is_measured_once(tmp_path, monkeypatch):
     grouping = grouped(model)
     told: list[tuple[int, int]] = []
     table = latency.latency_table(
-        model, SIZE, grouping, threads=1, networks=3,
+        model,
+        SIZE,
+        grouping,
+        threads=1,
+        networks=3,
         progress=lambda title, done, total, note: told.append((done, total)),
-    )  # fmt: skip
+    )
     assert [done for done, _ in told] == list(range(1, told[-1][1] + 1)), "how long it takes is known from the start"
     assert {total for _, total in told} == {told[-1][1]}
     assert (table.ms > 0).all()

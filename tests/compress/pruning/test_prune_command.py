@@ -174,9 +174,8 @@ def test_sparse_training_comes_before_the_cut(dense, tmp_path):
     lost = []
     for epochs in (0, 3):
         cut = prune(
-            dense, data="digits", macs=0.6, criterion="l2", sparse_epochs=epochs, recover=0,
-            out=tmp_path / str(epochs),
-        )  # fmt: skip
+            dense, data="digits", macs=0.6, criterion="l2", sparse_epochs=epochs, recover=0, out=tmp_path / str(epochs)
+        )
         lost.append(sum(each.lost for each in cut.pruned.cuts))
     assert lost[1] < lost[0]
     record = read_config(tmp_path / "3").lineage[-1]

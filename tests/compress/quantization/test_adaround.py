@@ -17,11 +17,12 @@ from zoo.create import create_model
 
 def one_product(weight):
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["input", "w"], ["y"], name="product")], "one",
+        [helper.make_node("MatMul", ["input", "w"], ["y"], name="product")],
+        "one",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["b", len(weight)])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", weight.shape[1]])],
         [numpy_helper.from_array(weight, "w")],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -73,7 +74,7 @@ def test_every_weight_goes_to_a_neighbour_and_zeros_stay(product):
         nn.Conv2d(6, 8, (1, 3), dilation=2, groups=2),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_columns_times_matrix_are_the_convolution(conv):
     x = torch.randn(4, 6, 9, 11)
     network = export_network(nn.Sequential(conv), (6, 9, 11))

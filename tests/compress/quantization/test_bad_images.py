@@ -18,11 +18,12 @@ PREPROCESS = Preprocess(size=(6, 4))
 def network():
     weight = np.random.default_rng(0).normal(size=(64, 3, 3, 3)).astype(np.float32)
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["input", "w"], ["logits"], name="conv")], "net",
+        [helper.make_node("Conv", ["input", "w"], ["logits"], name="conv")],
+        "net",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 6, 4])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 64, 4, 2])],
         [numpy_helper.from_array(weight, "w")],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 

@@ -109,15 +109,18 @@ def test_a_rectified_tensor_keeps_its_zero():
 def network():
     """logits = relu(2 x) - 1"""
     nodes = [
-        helper.make_node("Mul", ["input", "two"], ["doubled"]), helper.make_node("Relu", ["doubled"], ["positive"]),
+        helper.make_node("Mul", ["input", "two"], ["doubled"]),
+        helper.make_node("Relu", ["doubled"], ["positive"]),
         helper.make_node("Sub", ["positive", "one"], ["logits"]),
-    ]  # fmt: skip
+    ]
     shape = ["batch", 1, 2, 2]
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.float32(v), name) for v, name in ((2, "two"), (1, "one"))],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -127,8 +130,11 @@ def test_a_network_is_watched_batch_by_batch(network):
     batches = [np.full((2, 1, 2, 2), value, np.float32) for value in (-1, 3)]
     found = watch(network, ["input", "doubled", "positive", "logits"], iter(batches))
     assert {name: min_max(histogram) for name, histogram in found.items()} == {
-        "input": (-1, 3), "doubled": (-2, 6), "positive": (0, 6), "logits": (-1, 5),
-    }  # fmt: skip
+        "input": (-1, 3),
+        "doubled": (-2, 6),
+        "positive": (0, 6),
+        "logits": (-1, 5),
+    }
     assert all(histogram.counts.sum() == 16 for histogram in found.values())
     assert network.graph.output[0].name == "logits"  # the caller's is left alone
 

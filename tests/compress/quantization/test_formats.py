@@ -70,8 +70,9 @@ def test_each_is_deployed(folder, tmp_path, to):
 
 def test_bench_and_report_name_the_format(folder):
     assert {variant.name: variant.precision for variant in read_variants(folder, None)} == {
-        "dense": "fp32", **{to: to for to in LAYERS}
-    }  # fmt: skip
+        "dense": "fp32",
+        **{to: to for to in LAYERS},
+    }
     models = [str(folder / to) for to in LAYERS]
     done = run(app, ["bench", *models, "--save", str(folder / "bench.json"), "--rounds", "3", "--json"])
     rows = json.loads(done.stdout)["rows"]

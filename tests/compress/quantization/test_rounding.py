@@ -57,11 +57,12 @@ def test_output_channels_are_where_the_product_has_them(kind, shape, transposed)
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     attributes = {"transB": 1} if transposed else {}
     graph = helper.make_graph(
-        [helper.make_node(kind, ["x", "w"], ["y"], name="product", **attributes)], "one",
+        [helper.make_node(kind, ["x", "w"], ["y"], name="product", **attributes)],
+        "one",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 6])],
         [numpy_helper.from_array(values, "w")],
-    )  # fmt: skip
+    )
     found = round_to_nearest(helper.make_model(graph), 8)["w"]
     outputs = values if transposed else values.T
     np.testing.assert_allclose(found.grid.scale, np.abs(outputs).max(axis=1) / 127, rtol=1e-6)

@@ -71,12 +71,27 @@ def write(out, name, lineage, *, primary="model.safetensors"):
 def row(model, rounds_ms, reason=None):
     median = None if reason else float(np.median(rounds_ms))
     return {
-        "model": model, "runtime": "onnxruntime", "device": "cpu", "precision": "int8" if model == "int8" else "fp32",
-        "batch": 1, "threads": 2, "median_ms": median, "p90_ms": None, "p99_ms": None,
-        "images_per_s": None if reason else 1000 / median, "peak_mb": None if reason else 71.5, "size_bytes": 1,
-        "reason": reason, "samples": 0 if reason else 300, "load_ms": None if reason else 48.0,
-        "first_ms": None if reason else 3.1, "rounds_ms": rounds_ms, "ratio": None, "ratio_ci": None, "verdict": None,
-    }  # fmt: skip
+        "model": model,
+        "runtime": "onnxruntime",
+        "device": "cpu",
+        "precision": "int8" if model == "int8" else "fp32",
+        "batch": 1,
+        "threads": 2,
+        "median_ms": median,
+        "p90_ms": None,
+        "p99_ms": None,
+        "images_per_s": None if reason else 1000 / median,
+        "peak_mb": None if reason else 71.5,
+        "size_bytes": 1,
+        "reason": reason,
+        "samples": 0 if reason else 300,
+        "load_ms": None if reason else 48.0,
+        "first_ms": None if reason else 3.1,
+        "rounds_ms": rounds_ms,
+        "ratio": None,
+        "ratio_ci": None,
+        "verdict": None,
+    }
 
 
 def bench_result(rounds):
@@ -86,11 +101,18 @@ def bench_result(rounds):
         "rows": [*rows, torch],
         "reference": {"model": "fit", "runtime": "onnxruntime"},
         "noise": {"ratio": 1.0, "ratio_ci": [0.98, 1.03], "floor_pct": 3.0},
-        "machine": {"processor": "A <Processor>", "flags": ["avx2"], "cores": 2, "threads": 2, "load_average": 0.1,
-                    "gpu": [], "system": "Linux"},
+        "machine": {
+            "processor": "A <Processor>",
+            "flags": ["avx2"],
+            "cores": 2,
+            "threads": 2,
+            "load_average": 0.1,
+            "gpu": [],
+            "system": "Linux",
+        },
         "versions": {"onnxruntime": "1.31.1"},
         "settings": {"batch": 1, "threads": 2, "rounds": 9, "seconds_per_round": 0.2, "inputs": "normal noise, seed 0"},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture

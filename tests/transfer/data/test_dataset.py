@@ -419,8 +419,12 @@ def test_parquet_holds_images_as_hugging_face_writes_them(pets):
     assert data.classes == ("canine", "feline")
     assert [data.classes[label] for label in data.labels] == ["feline"] * 3 + ["canine"] * 3
     assert [data.read(i)[0, 0].tolist() for i in range(6)] == [colour(i) for i in (0, 1, 2, 10, 11, 12)]
-    assert data.hashes == open_data(write_csv(pets / "d.csv", [(f"{f.parent.name}/{f.name}", "ab"[i // 3], "")
-                                                               for i, f in enumerate(files)])).hashes  # fmt: skip
+    assert (
+        data.hashes
+        == open_data(
+            write_csv(pets / "d.csv", [(f"{f.parent.name}/{f.name}", "ab"[i // 3], "") for i, f in enumerate(files)])
+        ).hashes
+    )
     plain = open_data(write_parquet(pets / "d.parquet", columns))
     assert plain.classes == ("0", "1")
     columns["image"][4] = {"bytes": None, "path": None}

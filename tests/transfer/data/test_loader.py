@@ -168,9 +168,13 @@ def test_memory_stays_flat(monkeypatch):
     grey = np.zeros((256, 256, 3), dtype=np.uint8)
     count = 800
     data = replace(
-        open_data("digits"), keys=("k",) * count, hashes=("h",) * count, labels=np.zeros(count, dtype=np.int64),
-        parts=np.full(count, "train"), read=lambda index: grey,
-    )  # fmt: skip
+        open_data("digits"),
+        keys=("k",) * count,
+        hashes=("h",) * count,
+        labels=np.zeros(count, dtype=np.int64),
+        parts=np.full(count, "train"),
+        read=lambda index: grey,
+    )
     tracemalloc.start()
     try:
         found = load_pixels(data, Preprocess(size=(256, 256)), "train")

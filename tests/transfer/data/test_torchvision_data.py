@@ -107,14 +107,48 @@ def test_download_is_announced_and_shown(monkeypatch, cache, caplog):
 def test_names_are_the_classification_datasets():
     names = {name.removeprefix("torchvision:") for name in torchvision_names()}
     assert names >= {
-        "CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EuroSAT", "FGVCAircraft", "FashionMNIST",
-        "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST", "MNIST", "OxfordIIITPet", "PCAM", "RenderedSST2",
-        "STL10", "SUN397", "SVHN", "StanfordCars", "USPS",
-    }  # fmt: skip
+        "CIFAR10",
+        "CIFAR100",
+        "Caltech101",
+        "Country211",
+        "DTD",
+        "EuroSAT",
+        "FGVCAircraft",
+        "FashionMNIST",
+        "Flowers102",
+        "Food101",
+        "GTSRB",
+        "Imagenette",
+        "KMNIST",
+        "MNIST",
+        "OxfordIIITPet",
+        "PCAM",
+        "RenderedSST2",
+        "STL10",
+        "SUN397",
+        "SVHN",
+        "StanfordCars",
+        "USPS",
+    }
     assert not names & {
-        "CelebA", "Cityscapes", "CocoDetection", "FakeData", "ImageFolder", "Kinetics", "Kitti", "LFWPairs", "LSUN",
-        "MovingMNIST", "PhotoTour", "SBU", "Sintel", "VOCDetection", "VOCSegmentation", "VisionDataset", "WIDERFace",
-    }  # fmt: skip
+        "CelebA",
+        "Cityscapes",
+        "CocoDetection",
+        "FakeData",
+        "ImageFolder",
+        "Kinetics",
+        "Kitti",
+        "LFWPairs",
+        "LSUN",
+        "MovingMNIST",
+        "PhotoTour",
+        "SBU",
+        "Sintel",
+        "VOCDetection",
+        "VOCSegmentation",
+        "VisionDataset",
+        "WIDERFace",
+    }
 
 
 @pytest.mark.parametrize(

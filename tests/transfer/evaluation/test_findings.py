@@ -93,8 +93,11 @@ def test_the_folder_holds_three_pictures_and_a_line_an_image(tmp_path, named):
     keys = tuple(f'odd, "na\udcffme"/{i}.png' for i in range(len(LABELS))) if named else ()
     write_findings(evaluated(LABELS, ANSWERS, keys=keys), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "confusion.png", "reliability.png", "mistakes.png", "predictions.csv",
-    }  # fmt: skip
+        "confusion.png",
+        "reliability.png",
+        "mistakes.png",
+        "predictions.csv",
+    }
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 100

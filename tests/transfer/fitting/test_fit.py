@@ -74,10 +74,24 @@ def test_lineage_says_what_was_done(fitted, out):
     (record,) = read_config(out).lineage
     assert {**record, "out": str(out)} == json.loads(fitted.out)
     assert record["arguments"] == {
-        "data": "digits", "model": "lenet5", "out": str(out), "method": "scratch", "epochs": 2, "size": None,
-        "batch": None, "lr": 0.01, "flip": None, "settings": {}, "val": None, "test": None, "seed": 3,
-        "layout": "auto", "taps": True, "time_s": None, "tensorboard": False,
-    }  # fmt: skip
+        "data": "digits",
+        "model": "lenet5",
+        "out": str(out),
+        "method": "scratch",
+        "epochs": 2,
+        "size": None,
+        "batch": None,
+        "lr": 0.01,
+        "flip": None,
+        "settings": {},
+        "val": None,
+        "test": None,
+        "seed": 3,
+        "layout": "auto",
+        "taps": True,
+        "time_s": None,
+        "tensorboard": False,
+    }
     assert record["seed"] == 3
     assert record["data"]["name"] == "digits"
     assert record["data"]["fingerprint"] == open_data("digits").fingerprint()
@@ -228,9 +242,17 @@ def test_pretrained_backbone_tells_red_from_blue(tmp_path, method):
     data = colour_folder(tmp_path / "data")
     colourful = {"augment.colour": 0.0, "augment.grey": 0.0}  # colour is all that they differ in
     fitted = fit(
-        data, method=method, size=32, epochs=6, batch=4, lr=1e-4, val=0, test=0.25, settings=colourful,
+        data,
+        method=method,
+        size=32,
+        epochs=6,
+        batch=4,
+        lr=1e-4,
+        val=0,
+        test=0.25,
+        settings=colourful,
         out=tmp_path / method,
-    )  # fmt: skip
+    )
     after = fitted.record["metrics"]["after"]
     assert "val" not in after
     assert after["test"]["top1"] == 1.0
@@ -366,9 +388,17 @@ def test_prototypes_of_a_network_that_ends_in_a_convolution_keep_their_negative_
     network, config = start("squeezenet1_1", data, "scratch", 64, None)
     train = load_pixels(data, config.preprocess, "train")
     task = Task(
-        network=network, config=config, pixels=Pixels(train, None, None), recipe=None, find_lr=False, deadline=None,
-        seed=0, checkpoints=tmp_path, progress=None, tell=print,
-    )  # fmt: skip
+        network=network,
+        config=config,
+        pixels=Pixels(train, None, None),
+        recipe=None,
+        find_lr=False,
+        deadline=None,
+        seed=0,
+        checkpoints=tmp_path,
+        progress=None,
+        tell=print,
+    )
     outcome = prototype(task)
     features = frozen_features(network, train, config.preprocess)
     expected = fit_prototype(features, train.labels, classes=2).logits(features)

@@ -161,8 +161,10 @@ def test_second_probe_is_the_first_and_solves_nothing(monkeypatch):
     assert second.weight.tobytes() == first.weight.tobytes()
     assert second.bias.tobytes() == first.bias.tobytes()
     assert (second.alpha, second.cross_validated_top1, second.val_top1) == (
-        first.alpha, first.cross_validated_top1, first.val_top1,
-    )  # fmt: skip
+        first.alpha,
+        first.cross_validated_top1,
+        first.val_top1,
+    )
     solved = []
     real = module.solve
     monkeypatch.setattr(module, "solve", lambda *a, **k: (solved.append(1), real(*a, **k))[1])

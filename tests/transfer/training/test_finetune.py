@@ -393,9 +393,12 @@ def test_checkpoints_every_so_many_steps_and_at_epochs_ends(tmp_path, model, dat
     monkeypatch.setattr("transfer.training.boundary.SAVING_SHARE", float("inf"))  # however long saving takes
     newest = []
     finetune(
-        model, data, RECIPE, checkpoints=tmp_path,
+        model,
+        data,
+        RECIPE,
+        checkpoints=tmp_path,
         after_step=lambda _, done: newest.append(max((p.name for p in tmp_path.glob("step-*")), default="")),
-    )  # fmt: skip
+    )
     steps = [int(name[5:]) if name else 0 for name in newest]
     assert steps == [0, 0, 0, 3, 4, 4, 6, 6, 8]
     assert max(p.name for p in tmp_path.glob("step-*")) == "step-0000009"
@@ -433,9 +436,13 @@ def test_nan_goes_back_to_the_boundary_and_on_with_half_of_the_rates(tmp_path, m
     rates, where = [], tmp_path / "checkpoints" if checkpointed else None
     recipe = replace(RECIPE, schedule="constant", warmup=0.0)
     found = finetune(
-        model, data, recipe, loss_fn=Poison(4, 10), checkpoints=where,
+        model,
+        data,
+        recipe,
+        loss_fn=Poison(4, 10),
+        checkpoints=where,
         progress=lambda title, done, total, note: rates.append((done, note.split("  ")[0])),
-    )  # fmt: skip
+    )
     assert found.halvings == 2
     # passes 0 to 3 are steps 1 to 4; pass 4 would be step 5, so back to 3; pass 10 would be step 9, so back to 6
     assert [done for done, _ in rates] == [1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 6, 7, 8, 9]

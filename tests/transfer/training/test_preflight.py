@@ -105,8 +105,12 @@ def test_it_is_told_to_people_and_to_json():
     record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert record["passed"] is False
     assert record["checks"][0] == {
-        "name": "first loss", "passed": True, "value": 2.31234, "wanted": "2.3 = ln(10), ±0.5", "cause": "",
-    }  # fmt: skip
+        "name": "first loss",
+        "passed": True,
+        "value": 2.31234,
+        "wanted": "2.3 = ln(10), ±0.5",
+        "cause": "",
+    }
     assert record["checks"][1]["value"] is None
 
 
@@ -278,8 +282,9 @@ def test_class_without_an_image_and_one_with_nearly_all():
     assert "without a training image" in causes["classes without training images"]
     labels = np.zeros(40, dtype=np.int64)
     labels[:2] = 1
-    causes = failed(preflight(fresh(), replace(data, train=replace(data.train, labels=labels)), SCRATCH,
-                              probe_initialized=False))  # fmt: skip
+    causes = failed(
+        preflight(fresh(), replace(data, train=replace(data.train, labels=labels)), SCRATCH, probe_initialized=False)
+    )
     assert "nearly all images are of one class" in causes["majority baseline"]
 
 

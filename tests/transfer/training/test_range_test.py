@@ -95,10 +95,9 @@ def test_longest_fall_against_all_subsequences():
         assert values[first] > values[last]
         inside = values[first : last + 1]
         assert any(
-            chosen[0] == values[first] and chosen[-1] == values[last]
-            and all(a > b for a, b in pairwise(chosen))
+            chosen[0] == values[first] and chosen[-1] == values[last] and all(a > b for a, b in pairwise(chosen))
             for chosen in combinations(inside, max(lengths))
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("mixing", [{}, {"mixup": 0.2, "cutmix": 1.0}])

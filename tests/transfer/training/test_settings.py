@@ -17,9 +17,18 @@ def test_fields_of_the_recipe_and_of_its_augmentation_are_set():
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [("lr=1", 1.0), ("lr=1e-3", 0.001), ("lr=1E-3", 0.001), ("lr=.5", 0.5), ("epochs=3.0", 3), ("epochs=1e1", 10),
-     ("batch=010", 10), ("seed=7", 7), ("clip_norm=inf", float("inf"))],
-)  # fmt: skip
+    [
+        ("lr=1", 1.0),
+        ("lr=1e-3", 0.001),
+        ("lr=1E-3", 0.001),
+        ("lr=.5", 0.5),
+        ("epochs=3.0", 3),
+        ("epochs=1e1", 10),
+        ("batch=010", 10),
+        ("seed=7", 7),
+        ("clip_norm=inf", float("inf")),
+    ],
+)
 def test_a_number_is_that_number_however_it_is_written(word, value):
     name = word.partition("=")[0]
     found = getattr(with_settings(Recipe(), read_settings([word])), name)

@@ -72,9 +72,11 @@ def test_cut_channels_norms_counters_and_half_precision():
 
     torch.manual_seed(0)
     config = ModelConfig(
-        architecture="resnet20", model_args={"num_classes": 3, "stages": [1, 1], "width": 16}, classes=("é", "ß", '"'),
+        architecture="resnet20",
+        model_args={"num_classes": 3, "stages": [1, 1], "width": 16},
+        classes=("é", "ß", '"'),
         preprocess=Preprocess(size=(32, 32), mode="pad", background=(1, 2, 3)),
-    )  # fmt: skip
+    )
     model = create_model(config.architecture, **config.model_args).train()
     model(torch.randn(4, 3, 32, 32))
     pruned = prune_channels(model, config.input_size, macs=0.7, round_to=1).model

@@ -362,9 +362,11 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, name, number, said):
     model = create_model("resnet20", width=4, stages=(1, 1, 1), num_classes=2)
     model.state_dict()[name].view(-1)[1] = number
     config = ModelConfig(
-        architecture="resnet20", model_args={"width": 4, "stages": [1, 1, 1], "num_classes": 2}, classes=("a", "b"),
+        architecture="resnet20",
+        model_args={"width": 4, "stages": [1, 1, 1], "num_classes": 2},
+        classes=("a", "b"),
         preprocess=Preprocess(size=(32, 32)),
-    )  # fmt: skip
+    )
     with new_directory(tmp_path / "DIR", run={}) as work:
         save_model(work, model, config)
     with pytest.raises(UsageError, match=rf"DIR.*: 1 of the [\d,]+ values of '{name}' {said}"):

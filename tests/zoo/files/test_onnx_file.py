@@ -31,11 +31,12 @@ def network(*, weight=None, nodes=None, functions=(), initializers=(), card=CARD
         helper.make_node("MatMul", ["mean", "w"], ["logits"]),
     ]
     graph = helper.make_graph(
-        nodes, "network",
+        nodes,
+        "network",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", "height", "width", 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
         [weight, numpy_helper.from_array(np.array([1, 2]), "axes"), *initializers],
-    )  # fmt: skip
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("mine", 1)]
     model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)
     if card is not None:
@@ -62,16 +63,21 @@ def in_attribute(tensor):
 def cycle():
     return [
         helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Add", ["float", "b"], ["a"]), helper.make_node("Identity", ["a"], ["b"]),
+        helper.make_node("Add", ["float", "b"], ["a"]),
+        helper.make_node("Identity", ["a"], ["b"]),
         helper.make_node("ReduceMean", ["b", "axes"], ["logits"], keepdims=0),
-    ]  # fmt: skip
+    ]
 
 
 def calling(name, other):
     return helper.make_function(
-        "mine", name, ["x"], ["y"], [helper.make_node(other, ["x"], ["y"], domain="mine")],
+        "mine",
+        name,
+        ["x"],
+        ["y"],
+        [helper.make_node(other, ["x"], ["y"], domain="mine")],
         [helper.make_opsetid("mine", 1), helper.make_opsetid("", 20)],
-    )  # fmt: skip
+    )
 
 
 def giant():
@@ -110,7 +116,7 @@ HOSTILE = {
     "metadata of another kind": network(card="[1, 2]"),
     "preprocessing of other fields": network(card={"classes": None, "preprocess": {"colour": "blue"}}),
     "no metadata": network(card=None),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -87,9 +87,13 @@ def narrower(model):
     ],
 )
 def test_what_timm_cannot_open_says_why(tmp_path, architecture, arguments, change, why):
-    place = written(tmp_path / "ours", architecture, side=28 if architecture == "lenet5" else 64, change=change, **(
-        arguments if architecture != "lenet5" else {"in_channels": 1}
-    ))  # fmt: skip
+    place = written(
+        tmp_path / "ours",
+        architecture,
+        side=28 if architecture == "lenet5" else 64,
+        change=change,
+        **(arguments if architecture != "lenet5" else {"in_channels": 1}),
+    )
     with pytest.raises(RuntimeError, match=f"Unknown model .*{why}"):
         timm.create_model(f"local-dir:{place}", pretrained=True)
     assert len(json.loads((place / "config.json").read_text(encoding="utf-8"))["slimzoo"]["timm"]) > 20

@@ -89,11 +89,15 @@ def test_the_transformer_is_torchs_encoder_layers(lengths):
             D, 3, 4 * D, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         ).double()
         names = {
-            "attn.qkv.weight": "self_attn.in_proj_weight", "attn.qkv.bias": "self_attn.in_proj_bias",
-            "attn.proj.weight": "self_attn.out_proj.weight", "attn.proj.bias": "self_attn.out_proj.bias",
-            "mlp.fc1.weight": "linear1.weight", "mlp.fc1.bias": "linear1.bias",
-            "mlp.fc2.weight": "linear2.weight", "mlp.fc2.bias": "linear2.bias",
-        }  # fmt: skip
+            "attn.qkv.weight": "self_attn.in_proj_weight",
+            "attn.qkv.bias": "self_attn.in_proj_bias",
+            "attn.proj.weight": "self_attn.out_proj.weight",
+            "attn.proj.bias": "self_attn.out_proj.bias",
+            "mlp.fc1.weight": "linear1.weight",
+            "mlp.fc1.bias": "linear1.bias",
+            "mlp.fc2.weight": "linear2.weight",
+            "mlp.fc2.bias": "linear2.bias",
+        }
         reference.load_state_dict({names.get(k, k): v for k, v in layer.state_dict().items()}, strict=True)
         y = reference(y, src_key_padding_mask=padding)
     y = F.layer_norm(y, (D,), eps=1e-5)

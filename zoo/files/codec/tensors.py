@@ -125,9 +125,11 @@ def code_symbols(
             seen = in_column[at]
             near = in_column[at - 1] + in_column[at + 1] + in_column[at - image] + in_column[at + image]
             corners = (
-                in_column[at - image - 1] + in_column[at - image + 1] + in_column[at + image - 1]
+                in_column[at - image - 1]
+                + in_column[at - image + 1]
+                + in_column[at + image - 1]
                 + in_column[at + image + 1]
-            )  # fmt: skip
+            )
             left, left2, up, right_up = alive[at - 1], alive[at - 2], alive[at - image], alive[at - image + 1]
             around = left + left2 + up + right_up + alive[at - image - 1] + alive[at - 2 * image]
             contexts = (

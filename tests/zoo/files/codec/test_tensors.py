@@ -76,9 +76,10 @@ def test_an_empty_layer_takes_a_byte():
 def test_smaller_than_lzma():
     words = sparse(np.random.default_rng(0), (80, 196))
     packed = lzma.compress(
-        np.searchsorted(np.unique(words), words).astype(np.uint8).tobytes(), format=lzma.FORMAT_RAW,
+        np.searchsorted(np.unique(words), words).astype(np.uint8).tobytes(),
+        format=lzma.FORMAT_RAW,
         filters=[{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}],
-    )  # fmt: skip
+    )
     assert size(words, 32, image=14) < 0.86 * len(packed)
 
 
