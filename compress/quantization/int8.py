@@ -89,7 +89,7 @@ class Int8:
         )
 
     def within(self, found: Nearest, ranking: Sequence[Blame], holds: Callable[[onnx.ModelProto], bool]) -> Nearest:
-        """Put as many layers in float as the accuracy needs; leave it as it is where that does not help either."""
+        """Put as many layers in float as the accuracy needs, which is too low; leave it where they do not help."""
         made: dict[tuple[str, ...], Quantized] = {}
 
         def holds_with(layers: tuple[str, ...]) -> bool:
@@ -106,9 +106,7 @@ class Int8:
             return holds(made[layers].network)
 
         order = cheapest_first(ranking)
-        if holds(found.quantized.network) or not order:
-            return found
-        layers = fewest(order, holds_with)
+        layers = fewest(order, holds_with) if order else None
         return found if layers is None else replace(found, quantized=made[layers])
 
     def record(self, found: Nearest, ranking: Sequence[Blame]) -> dict[str, Any]:

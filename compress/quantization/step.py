@@ -45,6 +45,8 @@ from zoo.run import Run
 
 CALIBRATION_IMAGES = 256
 ADVICE = "--max-drop 1 keeps the layers in float that do most harm, and --to fp16 loses next to nothing"
+# nats an image; below, layers are not ranked, which takes most of the time: each one's share in so little is chance
+BLAMED_FROM = 1e-3
 WORST = 3  # layers that are named where int8 loses too much
 
 
@@ -174,11 +176,14 @@ class _Job:
             return found, {**found.record(), "divergence": {FORMATS.name(settings.to): apart}}
         int8 = self._int8()
         nearest_ = int8.of(model, self.pixels, self.seen, self.unseen, self.checkpoints)
-        self.ranking = int8.ranking(nearest_, self.unseen)
-        val = self.pixels.val
+        holds, val = None, self.pixels.val
         if settings.max_drop is not None and val is not None:
             least = self.before[VAL]["top1"] - settings.max_drop / 100
             holds = partial(_holds, self.config, val, least)
+        loses = holds is not None and not holds(nearest_.quantized.network)
+        if loses or nearest_.divergence > BLAMED_FROM:
+            self.ranking = int8.ranking(nearest_, self.unseen)
+        if holds is not None and loses:
             nearest_ = int8.within(nearest_, self.ranking, holds)
         return nearest_, int8.record(nearest_, self.ranking)
 

@@ -18,7 +18,7 @@ from compress.graph.layers import integer_layers, macs_by_layer
 from compress.pruning import latency
 from compress.pruning.recover import recipe_after_cut
 from compress.pruning.step import prune
-from compress.quantization.step import quantize
+from compress.quantization.step import BLAMED_FROM, quantize
 from compress.recovery.recipe import mirrored_as_fitted
 from transfer.fitting.step import fit
 from zoo.errors import GateError, UsageError
@@ -74,6 +74,8 @@ def test_int8_is_near_and_a_quarter_of_the_size(folder):
     assert after["test"]["top1"] >= before["test"]["top1"] - 0.02
     assert after["size_bytes"] < 0.3 * (folder / "dense" / "model.onnx").stat().st_size
     assert record["int8_layers"] == [4, 4]
+    assert min(record["divergence"].values()) < BLAMED_FROM
+    assert record["ranking"] == []  # there is nothing to blame a layer for
 
 
 def test_of_a_pruned_model_int8_has_both_effects(folder, tmp_path):
