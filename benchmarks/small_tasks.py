@@ -35,7 +35,7 @@ TASKS = (
         name="things",
         kind="photograph",
         about="animals, food, tools and other things, cut out or before what was behind them",
-        licence="GPL-2 (Tux Paint); by photograph CC-BY, CC-BY-SA, CC0 or public domain (GCompris)",
+        licence="GPL-2 (Tux Paint); by photograph CC-BY, CC-BY-SA, GFDL, GPL-3+, CC0 or public domain (GCompris)",
         sources=("tuxpaint-stamps-default", "gcompris-qt-data"),
         pictures=photographs.things,
         train=12,
@@ -107,7 +107,7 @@ TASKS = (
         licence="BSD-3-Clause; by picture CC0-1.0, public domain or CC-BY-2.0",
         sources=("python3-skimage", "scikit-learn"),
         pictures=photographs.samples,
-        train=20,
+        train=6,
     ),
     Task(
         name="paintings",

@@ -112,6 +112,15 @@ STAMPS = {  # folder of Tux Paint's stamps: class; cartoons lie in folders of th
     "vehicles": "vehicle",
     "military/vehicles": "vehicle",
 }
+GCOMPRIS = "categorization explore_monuments explore_world_animals explore_farm_animals erase".split()  # activities
+ANIMALS = {  # class: names of photographs
+    "bird": """chicken duck gosling heron kingfisher northern_harrier owl penguin scarlet_macaw spoonbills swans
+        toucan""",
+    "insect": "bee butterfly caterpillar",
+    "mammal": """alpaca bison calf camels cat cheetah cow dog dolphin flying_fox gibbon giraffe goat gorilla hedgehog
+        horse jaguar kangaroo kitten koala lemur long_nosed_monkey macaque meerkats moose narwhal nubian_ibex panda pig
+        pika polar_bear red_panda rhinoceros sheep squirrel""",
+}
 THINGS = {"fishes": "fish", "monuments": "monument", "tools": "tool"}  # folder of GCompris: class
 # drawn, mirrored, or of no class above: a slug is no insect, and scissors are tools
 LEFT_OUT = re.compile(
@@ -128,13 +137,16 @@ def things() -> list[Picture]:
         folders = [folder for folder in STAMPS if place.startswith(folder + "/")]
         if folders and not LEFT_OUT.search(place):
             pictures.append(from_file(STAMPS[max(folders, key=len)], path))
-    for place, content in _gcompris("categorization"):
-        folder, name = place.rsplit("/", 2)[1:]
-        label = THINGS.get(folder, "")
-        if folder == "renewable":
-            label = "windmill" if name.startswith("windmill") else ""
-        if label:
-            pictures.append(Picture(label, name, partial(bytes, content)))
+    animals = {name: label for label, names in ANIMALS.items() for name in names.split()}
+    for activity in GCOMPRIS:
+        for place, content in _gcompris(activity):
+            folder, name = place.removesuffix(".webp").rsplit("/", 2)[1:]
+            if activity == "categorization":
+                label = "windmill" if name.startswith("windmill") else THINGS.get(folder)
+            else:
+                label = "monument" if activity == "explore_monuments" else animals.get(name)
+            if label:
+                pictures.append(Picture(label, f"{activity}-{name}.webp", partial(bytes, content)))
     return pictures
 
 

@@ -103,7 +103,8 @@ def unpacked(package: str) -> Path:
             raise NotHere(f"{file.name} is not the file that was recorded: its SHA-256 differs")
         fresh = Path(folder, "root")
         subprocess.run(["dpkg-deb", "-x", file, fresh], check=True)
-        fresh.rename(root)
+        if not root.is_dir():  # which another process may have made meanwhile
+            fresh.rename(root)
     return root
 
 

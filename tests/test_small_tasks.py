@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +177,27 @@ def test_a_file_other_than_the_recorded_one_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(task_sources, "_fetch", fetch)
     with pytest.raises(NotHere, match="SHA-256 differs"):
         task_sources.unpacked("unicode-data")
+
+
+def test_qt_resources_are_read(tmp_path):
+    """Laid out by hand as Qt's rcc does: a folder with a plain file and a compressed one."""
+    contents = {"plain.txt": b"as it is", "packed.webp": b"smaller " * 20}
+    names, nodes, data = b"", [], b""
+    for name, content in {"": b"", "folder": b"", **contents}.items():
+        place = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        if name in contents:
+            packed = name.startswith("packed")
+            stored = struct.pack(">I", len(content)) + zlib.compress(content) if packed else content
+            nodes.append(struct.pack(">IHHHI", place, int(packed), 0, 0, len(data)))
+            data += struct.pack(">I", len(stored)) + stored
+        else:
+            nodes.append(struct.pack(">IHII", place, 2, 2 if name else 1, len(nodes) + 1))
+    tree = b"".join(nodes)
+    file = tmp_path / "some.rcc"
+    header = struct.pack(">4sIIII", b"qres", 1, 20, 20 + len(tree), 20 + len(tree) + len(data))
+    file.write_bytes(header + tree + data + names)
+    assert dict(task_sources.qt_resources(file)) == {f"folder/{name}": content for name, content in contents.items()}
+    file.write_bytes(b"no resources, but long enough to be")
+    with pytest.raises(NotHere, match="no Qt resource file"):
+        list(task_sources.qt_resources(file))
