@@ -76,7 +76,7 @@ def _subgroups(groups: Collection[str]) -> dict[str, str]:
         if line.startswith("# group: "):
             group = line.removeprefix("# group: ")
         elif line.startswith("# subgroup: "):
-            subgroup = line.removeprefix("# subgroup: ").replace("&", "-and-")
+            subgroup = line.removeprefix("# subgroup: ").replace(" & ", "-and-")
         elif ";" in line and (group in groups or not groups):
             found[line.partition(";")[0].strip().lower().replace(" ", "-").replace("-fe0f", "")] = subgroup
     return found
