@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,28 +12,30 @@ from torch import nn
 
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.sources import Data
-from transfer.data.split import TEST, VAL
+from transfer.data.split import TEST, TRAIN, VAL
 from transfer.evaluation.measure import measure, predictor_of
 from transfer.result import ModelResult
 from zoo.files.manifest import CHECKPOINTS
 from zoo.files.model_directory import LoadedModel, ModelConfig, load_model, save_model
 from zoo.files.program import refuse_program
 from zoo.files.rehearsal import rehearse
+from zoo.files.seen import FOLD
 from zoo.progress import Progress
 from zoo.run import Run
 
 R = TypeVar("R", bound=ModelResult)
+JUDGE = "judge"  # the folder of its checkpoints
 LARGE_LOSS = 5.0  # points of accuracy that are told by themselves
 ROUNDING = 1e-9  # of shares of right answers
 
 
 def load_editable(source: str | Path | LoadedModel, verb: str) -> LoadedModel:
-    """Load a model whose layers can be changed.
+    """Load a model whose layers can be changed, and its judge.
 
     Raises:
         UsageError: it is a program; see also `load_model`.
     """
-    loaded = load_model(source)
+    loaded = load_model(source, judge=True)
     refuse_program(loaded.model, loaded.config.architecture, verb)
     return loaded
 
@@ -58,11 +60,20 @@ class Start:
 
 @dataclass(frozen=True)
 class Work:
-    """A step at work: its start, and the folder in which its checkpoints are kept."""
+    """A step at work on a model and its images.
+
+    Attributes:
+        checkpoints: the folder in which they are kept.
+        judged: what became of the model's judge before, from which decisions are taken; None where there is none, and
+            where this is the work on it. See zoo/files/judge.py.
+        read: the images, where they have been read.
+    """
 
     start: Start
-    folder: Path
+    checkpoints: Path
     progress: Progress | None
+    judged: Made | None = None
+    read: Pixels | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -72,14 +83,12 @@ class Work:
     def config(self) -> ModelConfig:
         return self.start.loaded.config
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / CHECKPOINTS
-
     @cached_property
     def pixels(self) -> Pixels | None:
         """The images at the network's size."""
         source = self.start.source
+        if self.read is not None:
+            return self.read
         return None if source is None else read_pixels(source, self.config.preprocess, self.progress)
 
     def measure(self, network: nn.Module) -> dict[str, Any]:
@@ -87,6 +96,18 @@ class Work:
         if self.pixels is None:
             return {}
         return measure(predictor_of(network, self.config), network, self.config, self.pixels, self.progress)
+
+    def on_judge(self, judge: nn.Module) -> Work:
+        """The same on the model's judge."""
+        start = replace(self.start, loaded=LoadedModel(judge, self.config))
+        return replace(self, start=start, checkpoints=self.checkpoints / JUDGE, read=self.pixels)
+
+    def on_whole(self, judged: Made) -> Work:
+        """The same on all images, as was decided."""
+        assert self.start.source is not None
+        assert self.pixels is not None
+        start = replace(self.start, source=self.start.source.whole())
+        return replace(self, start=start, judged=judged, read=self.pixels.whole())
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,8 @@ class Made:
         before, after: figures beside those that are measured of every model.
         notes: for the record.
         result: fields of the step's own result.
+        judge: what became of the model's judge.
+        decided: by the judge, for the model.
     """
 
     network: nn.Module
@@ -105,6 +128,8 @@ class Made:
     notes: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     than: tuple[Mapping[str, Any] | None, str] | None = None  # what a large loss is measured from, if not from before
+    judge: nn.Module | None = None
+    decided: Any = None
 
 
 def run_step(
@@ -128,24 +153,59 @@ def run_step(
     if start.source is not None:
         run.data = start.source.record()
     with run.directory() as folder:
-        at_work = Work(start, folder, progress)
+        judge = judge_of(start.loaded, start.source)
+        if judge is None and start.source is not None and start.source.refit:
+            start = replace(start, source=start.source.whole())  # the model has seen them all
+        at_work = Work(start, folder / CHECKPOINTS, progress)
         config, network = at_work.config, at_work.model if start.rehearsed is None else start.rehearsed
-        rehearse(folder, network, config, run.record(done=False))
+        rehearse(folder, network, config, run.record(done=False), judge=judge is not None)
         rehearse_too(folder, network)
-        pixels = at_work.pixels
-        before = at_work.measure(at_work.model) if start.measured else None
-        made = work(at_work)
-        after = at_work.measure(made.network) | dict(made.after)
-        before = None if before is None else before | dict(made.before)
+        made, before, after = _worked(at_work, work) if judge is None else _worked_twice(at_work, work, judge)
         base, than = made.than or (before, "before")
         record = run.record(
             before=before, after=after, **made.notes, large_loss=large_loss(base, after, advice, than=than)
         )
+        pixels = at_work.pixels
         seen = None if start.source is None or pixels is None else seen_in(start.source, pixels)
         config = config.with_step(record, seen)
         if run.out is not None:
-            config = save_model(folder, made.network, config)
-        return result(model=made.network, config=config, out=run.out, record=record, **made.result)
+            config = save_model(folder, made.network, config, made.judge)
+        return result(model=made.network, config=config, judge=made.judge, out=run.out, record=record, **made.result)
+
+
+def judge_of(loaded: LoadedModel, source: Data | None) -> nn.Module | None:
+    """What stands for the model before images that what is written is trained on in the end; None where nothing does.
+
+    That is its judge, or the model itself, where it has not seen them yet.
+    """
+    if source is None or not source.refit:
+        return None
+    if loaded.judge is None and loaded.config.seen is not None:
+        held_out = [source.hashes[i] for i in source.indices(VAL)]
+        if any(loaded.config.seen.part_of(digest) in (TRAIN, FOLD) for digest in held_out):
+            return None
+    return loaded.model if loaded.judge is None else loaded.judge
+
+
+Worked = tuple[Made, dict[str, Any] | None, dict[str, Any]]  # with metrics before and after
+
+
+def _worked(at: Work, work: Callable[[Work], Made]) -> Worked:
+    before = at.measure(at.model) if at.start.measured else None
+    made = work(at)
+    after = at.measure(made.network) | dict(made.after)
+    return made, None if before is None else before | dict(made.before), after
+
+
+def _worked_twice(at: Work, work: Callable[[Work], Made], judge: nn.Module) -> Worked:
+    """On the judge, whose answers to the validation images are reported, then on the model and all images."""
+    judged, before, after = _worked(at.on_judge(judge), work)
+    whole = at.on_whole(judged)
+    made, were, are = _worked(whole, work)
+    held_out = [({}, were), (after, are)] if before is None else [(before, were), (after, are)]
+    found = [None if own is None else own | {VAL: theirs[VAL]} if VAL in theirs else own for theirs, own in held_out]
+    assert found[1] is not None
+    return replace(made, judge=judged.network, than=judged.than), found[0], found[1]
 
 
 def large_loss(

@@ -89,4 +89,4 @@ class ModelResult(StepResult, LoadedModel):
     """The result of a step that makes a network: every other step takes it, as it takes a directory."""
 
     def write(self, folder: Path) -> None:
-        save_model(folder, self.model, self.config)
+        save_model(folder, self.model, self.config, self.judge)

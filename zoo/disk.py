@@ -71,11 +71,16 @@ def read_json(path: Path) -> Any:
         raise SlimzooError(f"{path} is damaged, no JSON can be read from it ({error}); make it again") from error
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file, as any other file: its own writer makes it private and hides the cause of a failure."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], said: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, as any other file: its own writer makes it private and hides the cause of a failure.
+
+    Args:
+        said: its metadata.
+    """
     from safetensors.torch import save
 
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    path.write_bytes(save(own, said))
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.clustering.cluster import Allotted, check_bits, share_weights, values_for_bits
+from compress.clustering.cluster import LADDER, Allotted, check_bits, share_weights, values_for_bits
 from compress.clustering.settings import Cluster
 from compress.clustering.shared import different_values, shareable
 from compress.deployment.coded import check_codable, encode
@@ -80,8 +80,12 @@ def cluster(directory: str | Path | LoadedModel, settings: Cluster, call: Call) 
     def work(at: Work) -> Made:
         assert at.pixels is not None
         assert at.start.source is not None
-        allotted = _allotted(network, loaded, at.pixels, settings.bits, at.progress, confirm=False)
-        values = {name: given.values for name, given in allotted.items()}
+        network = _without_dead_units(at.start.loaded)
+        if at.judged is None:
+            allotted = _allotted(network, loaded, at.pixels, settings.bits, at.progress, confirm=False)
+            values = {name: given.values for name, given in allotted.items()}
+        else:
+            values = {name: at.judged.decided.get(name, LADDER[0]) for name in shareable(network)}
         recipe = recovery_recipe(at.config, mirror=at.start.source.mirror, epochs=settings.epochs, seed=settings.seed)
         shared = share_weights(
             network,
@@ -89,14 +93,14 @@ def cluster(directory: str | Path | LoadedModel, settings: Cluster, call: Call) 
             recipe,
             values,
             bit_price=settings.bit_price,
-            loss_fn=taught_by(loaded.model),
+            loss_fn=taught_by(at.model),
             checkpoints=at.checkpoints,
             progress=at.progress,
         )
         check_zeros(shared, nonzeros(network))
-        coded = _coded_bytes(shared, loaded, directory, at.progress)
+        coded = _coded_bytes(shared, at.start.loaded, directory, at.progress)
         after = {"density": density(shared), "coded_bytes": coded}
-        return Made(shared, {"density": density(loaded.model)}, after, _notes(recipe, shared, values))
+        return Made(shared, {"density": density(at.model)}, after, _notes(recipe, shared, values), decided=values)
 
     start = Start(loaded, open_for(loaded.config, call.data), rehearsed=network)
     return run_step(run, start, work, ClusteredStep, advice=ADVICE, rehearse_too=rehearse_coded, progress=call.progress)

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 from onnx import TensorProto, numpy_helper
+from torch import nn
 
 from compress.graph.card import KEY
 from compress.graph.foreign import normalized
@@ -61,6 +62,10 @@ class FloatModel:
     loaded: LoadedModel | None = None
     notes: Mapping[str, Any] | None = None
 
+    def of_judge(self, judge: nn.Module) -> FloatModel:
+        """The same of the model's judge."""
+        return self if self.loaded is None or judge is self.loaded.model else _of(LoadedModel(judge, self.config))
+
     def metrics(self, predictor: Predictor, pixels: Pixels | None, progress: Progress | None = None) -> dict[str, Any]:
         """Costs, and what the predictor's answers to the held-out parts are worth; None where nobody has labels."""
         if pixels is None:
@@ -96,7 +101,10 @@ def open_float_model(
         directory, ours = Path(source), not is_upstream(source) and is_model_directory(Path(source))
         if ours and (config := read_config(directory)).primary == ONNX:
             return _from_ours(load_onnx(directory / ONNX), directory / ONNX, config)
-    loaded = load_model(source)
+    return _of(load_model(source, judge=True))
+
+
+def _of(loaded: LoadedModel) -> FloatModel:
     network = export_network(loaded.model, loaded.config.input_size)
     config = loaded.config
     if config.classes is None and "num_classes" not in config.model_args and is_upstream(config.architecture):

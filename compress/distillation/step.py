@@ -14,12 +14,12 @@ from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.teacher import Translation, train_student
 from compress.sparsity.lineage import is_sparse
-from compress.step import Made, Start, Work, load_editable, run_step
+from compress.step import Made, Start, Work, judge_of, load_editable, run_step
 from compress.verbs import DISTILL
 from transfer.data.fitted_data import open_for, reopen
 from transfer.data.parts import read_pixels
 from transfer.data.sources import Data
-from transfer.data.split import TRAIN
+from transfer.data.split import TRAIN, VAL
 from transfer.evaluation.measure import measure, predictor_of
 from transfer.evaluation.metrics import Metrics
 from transfer.fitting.recipe import recipe_for
@@ -68,33 +68,38 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
         SlimzooError: see `finetune`.
     """
     run, data = call.run(), call.data
-    master = load_model(settings.teacher)
+    master = load_model(settings.teacher, judge=True)
     _check_student(student, settings.size, master.config)
     source = open_for(master.config, data)
+    if judge_of(master, source) is None:
+        source = source.whole() if source.refit else source
     torch.manual_seed(settings.seed)
-    network, config, trained_before = _student(student, data, source, settings.size, call.progress)
-    Translation(config.preprocess, master.config.preprocess)
+    pupil, trained_before = _student(student, data, source, settings.size, call.progress)
+    Translation(pupil.config.preprocess, master.config.preprocess)
     fitted = _is_trained(student)
 
     def work(at: Work) -> Made:
         assert at.pixels is not None
+        assert at.start.source is not None
+        teacher = replace(master, model=judge_of(master, at.start.source) or master.model)
         recipe = recipe_for(
-            network,
+            at.model,
             at.pixels,
-            config,
+            at.config,
             "finetune" if trained_before else "scratch",
             mirror=source.mirror,
-            epochs=settings.epochs,
+            epochs=settings.epochs if at.judged is None else at.judged.notes["recipe"]["epochs"],
             seed=settings.seed,
         )
-        trained = _taught(at, replace(recipe, patience=settings.patience), master, settings)
-        alike = config.preprocess == master.config.preprocess
-        seen = at.pixels if alike else read_pixels(source, master.config.preprocess, at.progress)
-        its = measure(predictor_of(master.model, master.config), master.model, master.config, seen, at.progress)
+        trained = _taught(at, replace(recipe, patience=settings.patience), teacher, settings)
+        alike = at.config.preprocess == teacher.config.preprocess
+        seen = at.pixels if alike else read_pixels(at.start.source, teacher.config.preprocess, at.progress)
+        its = measure(predictor_of(teacher.model, teacher.config), teacher.model, teacher.config, seen, at.progress)
+        its |= {} if at.judged is None else {VAL: at.judged.notes["teacher"][VAL]}
         than = None if fitted else (its, "by its teacher")
         return Made(trained, notes={"teacher": its, "recipe": recipe.to_dict()}, than=than)
 
-    begun = Start(LoadedModel(network, config), source, measured=fitted)
+    begun = Start(pupil, source, measured=fitted)
     return run_step(run, begun, work, DistilledStep, advice=ADVICE, progress=call.progress)
 
 
@@ -151,18 +156,19 @@ def _student(
     source: Data,
     size: int | None,
     progress: Progress | None,
-) -> tuple[nn.Module, ModelConfig, bool]:
-    """The network to train, its config, and whether it has learned something already."""
+) -> tuple[LoadedModel, bool]:
+    """The model to train, and whether it has learned something already."""
     if not isinstance(student, LoadedModel) and not _is_trained(student):
-        network, config = start(str(student), source, _method(student), size, progress)
-        return network, config, _method(student) == "finetune"
+        return LoadedModel(*start(str(student), source, _method(student), size, progress)), (
+            _method(student) == "finetune"
+        )
     loaded = load_editable(student, "distill")
     if _judged_by_its_own(loaded.config, data, source):
         raise UsageError(
             f"{student} was fitted to another split of {data} than its teacher, so that images it was trained "
             "on would judge it: fit it again with the teacher's --val, --test and --seed"
         )
-    return loaded.model, loaded.config, True
+    return loaded, True
 
 
 def _judged_by_its_own(student: ModelConfig, data: str | Path | Data, source: Data) -> bool:

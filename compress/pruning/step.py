@@ -87,7 +87,7 @@ def prune(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> P
         call.progress("pruning", 0, 1, "")
     trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not call.resume)
     start = Start(loaded, None if data is None else open_for(loaded.config, data), rehearsed=trial.model)
-    rounds = _Rounds(loaded, settings, call.tell)
+    rounds = _Rounds(settings, call.tell)
     return run_step(run, start, rounds, PrunedStep, advice=ADVICE, progress=call.progress)
 
 
@@ -109,24 +109,26 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
 class _Rounds:
     """The work of `prune`: sparse training if asked for, then cut and recover, round by round."""
 
-    loaded: LoadedModel
     settings: Prune
     tell: Callable[[str], None]
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, work: Work) -> Made:
         settings, told = self.settings, set[str]()
-        cutter = Cutter(self.loaded, work.pixels, settings, seed=settings.seed, progress=work.progress)
-        network = self.loaded.model
+        loaded = work.start.loaded
+        cutter = Cutter(loaded, work.pixels, settings, seed=settings.seed, progress=work.progress)
+        network = loaded.model
         if settings.sparse_epochs and work.pixels is not None:
             network = self._shrunk(work, cutter)
-        whole_macs = None
+        whole_macs, decisions = None, [] if work.judged is None else list[Path](work.judged.decided)
         for number in range(1, settings.rounds + 1):
             stage = work.checkpoints / f"round-{number}"
-            pruned = cutter.cut(network, number, decided=stage / DECIDED)
+            decided = stage / DECIDED
+            pruned = cutter.cut(network, number, decided=decided if work.judged is None else decisions[number - 1])
+            decisions.append(decided)
             if whole_macs is None:
                 whole_macs = pruned.macs_before
-                _check_pattern(self.loaded, pruned.model)
+                _check_pattern(loaded, pruned.model)
             for line in pruned.notes:
                 if line not in told:
                     told.add(line)
@@ -135,9 +137,9 @@ class _Rounds:
         before = {"macs": whole_macs}
         after = {"macs": pruned.macs_after}
         if work.pixels is None:
-            before["params"], after["params"] = count_parameters(self.loaded.model), count_parameters(network)
+            before["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
         notes = {"whole": pruned.whole, **self.notes, **cutter.notes}
-        return Made(network, before, after, notes, {"pruned": pruned})
+        return Made(network, before, after, notes, {"pruned": pruned}, decided=decisions)
 
     def _shrunk(self, work: Work, cutter: Cutter) -> nn.Module:
         """Trained while a penalty draws unneeded channels to zero."""
@@ -179,7 +181,7 @@ class _Rounds:
         recipe = recipe_after_cut(work.config, mirror=source.mirror, epochs=epochs, seed=settings.seed)
         trained, self.notes = recover(
             network,
-            self.loaded,
+            work.start.loaded,
             pixels,
             replace(recipe, patience=settings.patience),
             how=settings,

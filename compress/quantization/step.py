@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from torch import nn
 
 from compress.deployment.export import PARITY_IMAGES, finish, in_memory
 from compress.deployment.float_model import FloatModel, open_float_model
@@ -28,7 +29,7 @@ from compress.quantization.ptq import Quantized, check_layers, without_int8
 from compress.quantization.sensitivity import Blame
 from compress.quantization.settings import AUTO, FORMATS, INT8, RANGES, Quantize
 from compress.recovery.recipe import recovery_recipe
-from compress.step import ROUNDING, large_loss
+from compress.step import JUDGE, ROUNDING, judge_of, large_loss
 from compress.verbs import QUANTIZE
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels, read_pixels, seen_in
@@ -122,18 +123,41 @@ def quantize(directory: str | Path | LoadedModel, settings: Quantize, call: Call
     )
     if settings.epochs and calibration.unmeasured is not None:
         raise UsageError(f"--epochs needs labelled images of the model's classes: {calibration.unmeasured}")
+    judge, calibration = _divided(model, calibration, trains=bool(settings.epochs))
     run.data = calibration.data.record()
     notes = {"unmeasured": calibration.unmeasured, **(model.notes or {})}
     with run.directory() as work:
+        checkpoints = work / CHECKPOINTS
         with rehearsal(work, f"the ONNX model of {model.config.architecture}") as folder:
             config = model.config.with_step(run.record(done=False, **notes))
             write_onnx(folder, finish(model.network, model.config, None), config)
         pixels = read_pixels(calibration.data, model.config.preprocess, call.progress)
-        job = _Job(model, settings, calibration, pixels, work / CHECKPOINTS, call.progress)
+        seen = seen_in(calibration.data, pixels)
+        model = replace(model, config=model.config.having_seen(seen, calibration.data.fingerprint()))
+        job = _Job(model, settings, calibration, pixels, checkpoints, call.progress)
+        if judge is not None:
+            twin = _Job(model.of_judge(judge), settings, calibration, pixels, checkpoints / JUDGE, call.progress)
+            job = twin.for_model(model, checkpoints)
         found, details = job.quantized()
         finished, record = job.finished(run, found, {**notes, **details})
-        config = write_onnx(work, finished, job.config.with_step(record))
+        config = write_onnx(work, finished, model.config.with_step(record))
     return QuantizedStep(out=run.out, config=config, record=record, onnx=finished, found=found)
+
+
+def _divided(model: FloatModel, calibration: Calibration, *, trains: bool) -> tuple[nn.Module | None, Calibration]:
+    """The model's judge, and the images as they are used: see zoo/files/judge.py.
+
+    A few images more that only calibrate change nothing: a model that has not seen any of them needs no judge.
+    """
+    data, loaded = calibration.data, model.loaded
+    if not data.refit:
+        return None, calibration
+    judge = None if loaded is None else judge_of(loaded, data)
+    if loaded is not None and judge is None:
+        return None, replace(calibration, data=data.whole())
+    if loaded is None or (judge is loaded.model and not trains):
+        return None, replace(calibration, data=replace(data, refit=False))
+    return judge, calibration
 
 
 class _Job:
@@ -142,6 +166,7 @@ class _Job:
     Attributes:
         before: metrics of the float model.
         seen, unseen: images that calibrate, and others on which answers are compared.
+        after_judge: metrics of what became of its judge, where that has been quantized before.
     """
 
     def __init__(
@@ -155,8 +180,7 @@ class _Job:
     ) -> None:
         self.model, self.settings, self.pixels, self.progress = model, settings, pixels, progress
         self.calibration, self.checkpoints = calibration, checkpoints
-        source = calibration.data
-        self.config = model.config.having_seen(seen_in(source, pixels), source.fingerprint())
+        self.config = model.config
         self.measured = pixels if calibration.unmeasured is None else None
         self.before = model.metrics(model.predictor, self.measured, progress)
         shuffled = np.random.default_rng(settings.seed).permutation(len(pixels.train))
@@ -164,6 +188,25 @@ class _Job:
         few = (chosen, others if len(others) else chosen)
         self.seen, self.unseen = (Images(pixels.train.pixels[these], self.config.preprocess) for these in few)
         self.ranking: list[Blame] = []
+        self.after_judge: dict[str, Any] | None = None
+
+    def for_model(self, model: FloatModel, checkpoints: Path) -> _Job:
+        """The same on the model and all images, as this one, on its judge, has found best.
+
+        Raises:
+            GateError: its judge loses more than it may.
+        """
+        found, _ = self.quantized()
+        after, settings = self._measured(found), self.settings
+        if isinstance(found, Nearest):
+            made = found.quantized
+            settings = settings.model_copy(update={"ranges": made.ranges, "keep": made.kept, "max_drop": None})
+        calibration = replace(self.calibration, data=self.calibration.data.whole())
+        job = _Job(model, settings, calibration, self.pixels.whole(), checkpoints, self.progress)
+        job.ranking, job.after_judge = self.ranking, after
+        if VAL in self.before:
+            job.before = {**job.before, VAL: self.before[VAL]}
+        return job
 
     def quantized(self) -> tuple[Nearest | Converted, dict[str, Any]]:
         """What the network became, and notes for the record."""
@@ -181,7 +224,7 @@ class _Job:
             least = self.before[VAL]["top1"] - settings.max_drop / 100
             holds = partial(_holds, self.config, val, least)
         loses = holds is not None and not holds(nearest_.quantized.network)
-        if loses or nearest_.divergence > BLAMED_FROM:
+        if loses or (nearest_.divergence > BLAMED_FROM and self.after_judge is None):
             self.ranking = int8.ranking(nearest_, self.unseen)
         if holds is not None and loses:
             nearest_ = int8.within(nearest_, self.ranking, holds)
@@ -210,8 +253,7 @@ class _Job:
         """
         quantized = found.quantized if isinstance(found, Nearest) else found
         unsaid = finish(quantized.network, self.config, None).SerializeToString()
-        after = self.model.metrics(OnnxPredictor(unsaid), self.measured, self.progress)
-        _check_gate(self.before, after, self.settings, self.ranking)
+        after = self._measured(found)
         held_out = self.pixels.val or self.pixels.test
         shown = self.unseen.pixels if held_out is None else held_out.pixels
         parity = {"images": "real", **compare(self.model.reference, unsaid, shown[:PARITY_IMAGES])}
@@ -221,6 +263,20 @@ class _Job:
         advice = ADVICE if self.settings.to == INT8 else "keep the float model"
         lost = large_loss(self.before, after, advice)
         return finished, run.record(before=self.before, after=after, parity=parity, **details, large_loss=lost)
+
+    def _measured(self, found: Nearest | Converted) -> dict[str, Any]:
+        """Its metrics, on validation images those of its judge.
+
+        Raises:
+            GateError: it loses more than it may.
+        """
+        quantized = found.quantized if isinstance(found, Nearest) else found
+        unsaid = finish(quantized.network, self.config, None).SerializeToString()
+        after = self.model.metrics(OnnxPredictor(unsaid), self.measured, self.progress)
+        if self.after_judge is not None and VAL in self.after_judge:
+            after[VAL] = self.after_judge[VAL]
+        _check_gate(self.before, after, self.settings, self.ranking)
+        return after
 
 
 def _holds(config: ModelConfig, val: LabelledPixels, least: float, network: onnx.ModelProto) -> bool:

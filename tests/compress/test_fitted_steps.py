@@ -25,4 +25,4 @@ def test_every_step_takes_it(three, method, tmp_path):
     dense, last = load_model(tmp_path / "dense"), load_model(tmp_path / "taught")
     size = dense.config.input_size
     assert count_macs(last.model, size) <= 0.5 * count_macs(dense.model, size)
-    assert step.record["metrics"]["after"]["test"]["n"] == dense.config.lineage[0]["metrics"]["after"]["test"]["n"]
+    assert step.record["metrics"]["after"]["val"]["n"] == dense.config.lineage[0]["metrics"]["after"]["val"]["n"]

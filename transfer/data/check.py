@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.data.contact_sheet import printable
-from transfer.data.dataset import divide, gather, groups_for, open_shares, share_of
+from transfer.data.dataset import divide, gather, groups_for, open_shares, shares_for
 from transfer.data.defects import Example, Finding, Level, Look, alike, balance, counted, handled, refusals
 from transfer.data.duplicates import Pair, duplicate_pairs, group_ids
 from transfer.data.listing import Item, Listing
@@ -207,7 +207,7 @@ def _divide(
         listing, items=tuple(listing.items[i] for i in good), problems=(), read=lambda i: listing.read(good[i])
     )
     data = index_listing(usable)
-    shares = share_of(val), share_of(test)
+    shares = shares_for(source, val, test)
     built_in = str(source) in BUILT_IN
     groups = list(data.hashes) if built_in else groups_for(data, *shares)
     wanted = 1 + sum(share > 0 for share in open_shares(data, *shares).values())

@@ -19,6 +19,10 @@ from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.lineage import BUILT_IN
 from zoo.progress import Progress
 
+VAL_SHARE = 0.2
+BUILT_IN_SHARE = 0.2  # of validation and test each
+REFIT_UP_TO = 1000  # images to train on and choose by: of more, a fifth is missed less
+
 
 def open_data(
     source: str | Path,
@@ -39,7 +43,8 @@ def open_data(
     Args:
         source: see transfer.data.sources.
         val, test: a share to split off (0.2 or "20%"; 0 for none), or another folder or file that is this part. By
-            default the parts that the source itself names, else 20% each.
+            default the parts that the source itself names; of others no test part, and 20% for validation, which of a
+            small dataset are trained on too in the end (`Data.refit`).
         seed: of the split. Built-in data ignore it: their split is fixed (seed 0, 60/20/20, equal images together).
         layout: "auto", "parts" or "classes": what the folders of an image folder are; see transfer.data.layout.
         known: the classes of a model that is to see these images.
@@ -52,13 +57,13 @@ def open_data(
     check_shares(share_of(val) or 0.0, share_of(test) or 0.0)  # as far as they are given, before anything is listed
     if str(source) in BUILT_IN:
         data = index_listing(list_source(source, layout=layout))
-        return divide(data, list(data.hashes), share_of(val), share_of(test), seed=0)
+        return divide(data, list(data.hashes), *shares_for(source, val, test), seed=0)
     data = index_listing(gather(source, val=val, test=test, layout=layout, known=known, progress=progress))
     if len(data.classes) < 2:
         raise DataError(
             f"{source}: one class, {data.classes[0]!r}; wanted at least two folders of images, one for each class"
         )
-    shares = share_of(val), share_of(test)
+    shares = shares_for(source, val, test)
     alike = groups_for(data, *shares, progress)
     return divide(data, alike, *shares, seed=seed)
 
@@ -167,6 +172,15 @@ def share_of(value: float | str | None) -> float | None:
         return None
 
 
+def shares_for(
+    source: str | Path, val: float | str | None, test: float | str | None
+) -> tuple[float | None, float | None]:
+    """The shares of --val and --test, None where nothing is said of them; of built-in data, those of their own."""
+    if str(source) in BUILT_IN:
+        val, test = (BUILT_IN_SHARE if given is None else given for given in (val, test))
+    return share_of(val), share_of(test)
+
+
 def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
     """Take these images alone, as one part."""
     chosen = indices.tolist()
@@ -185,7 +199,7 @@ def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
 def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, float]:
     """What share each part takes from the images that are free, 0 where it is there already.
 
-    Where the source says what is trained on, nothing but validation is taken from that by default.
+    Nothing but validation is taken by default.
 
     Raises:
         UsageError: a share of a part that is there already.
@@ -197,10 +211,9 @@ def open_shares(data: Data, val: float | None, test: float | None) -> dict[str, 
                 f"--{part} {share:g}: {data.name} names its {part} part itself, {int((data.parts == part).sum())} "
                 f"images; leave --{part} out, or name another folder or file that is this part"
             )
-    default_test = 0.0 if TRAIN in given else 0.2
     shares = {
-        VAL: 0.0 if VAL in given else (0.2 if val is None else val),
-        TEST: 0.0 if TEST in given else (default_test if test is None else test),
+        VAL: 0.0 if VAL in given else (VAL_SHARE if val is None else val),
+        TEST: 0.0 if TEST in given else (test or 0.0),
     }
     check_shares(shares[VAL], shares[TEST])
     return shares
@@ -243,7 +256,8 @@ def divide(data: Data, groups: Sequence[Hashable], val: float | None, test: floa
         groups=[groups[i] for i in free],
         classes=data.classes,
     )
-    return replace(data, parts=parts, groups=tuple(map(str, groups)))
+    refit = val is None and shares[VAL] > 0 and len(free) <= REFIT_UP_TO
+    return replace(data, parts=parts, groups=tuple(map(str, groups)), refit=refit)
 
 
 def renumbered(data: Data, classes: tuple[str, ...]) -> Data:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer.data.dataset import gather, open_data, renumbered, share_of
+from transfer.data.dataset import VAL_SHARE, gather, open_data, renumbered, share_of
 from transfer.data.seen import divided_as_seen
 from transfer.data.sources import Data, index_listing
 from transfer.data.split import TRAIN
@@ -70,7 +70,7 @@ def reopen_seen(config: ModelConfig, source: str | Path) -> Data | None:
     given = given_to_fit(config, source)
     known = config.classes or ()
     index = index_listing(gather(source, val=given.val, test=given.test, layout=given.layout, known=known))
-    val, test = (0.2 if value is None else share_of(value) or 0.0 for value in (given.val, given.test))
+    val, test = (VAL_SHARE if given.val is None else share_of(given.val) or 0.0), share_of(given.test) or 0.0
     data = divided_as_seen(index, config.seen, config.preprocess, val=val, test=test, seed=0)
     if data is not None and not len(data.indices(TRAIN)):
         raise DataError(

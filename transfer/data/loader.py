@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class LabelledPixels:
         keys: what names each image in messages; () where they have no names.
         digest: equal where the pixels are, without reading them; "" where nobody has computed it.
         groups: equal for images that are alike; () where nobody has looked.
+        pieces: what it was joined of, whose features may be known; () where it is one.
     """
 
     pixels: NDArray[Any]
@@ -44,6 +46,7 @@ class LabelledPixels:
     keys: tuple[str, ...] = ()
     digest: str = ""
     groups: tuple[str, ...] = ()
+    pieces: tuple[LabelledPixels, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +64,18 @@ class LabelledPixels:
         keys, groups = (tuple(names[i] for i in indices) if names else () for names in (self.keys, self.groups))
         digest = content_key(self.digest, map(str, indices.tolist())) if self.digest else ""
         return LabelledPixels(self.pixels[indices], self.labels[indices], keys, digest, groups)
+
+
+def joined(*pieces: LabelledPixels) -> LabelledPixels:
+    """The images of several parts as one, in that order."""
+    return LabelledPixels(
+        np.concatenate([piece.pixels for piece in pieces]),
+        np.concatenate([piece.labels for piece in pieces]),
+        tuple(chain.from_iterable(piece.keys for piece in pieces)),
+        content_key("joined", (piece.pixels_key() for piece in pieces)),
+        tuple(chain.from_iterable(piece.groups for piece in pieces)),
+        pieces,
+    )
 
 
 def load_pixels(data: Data, preprocess: Preprocess, part: str, progress: Progress | None = None) -> LabelledPixels:

@@ -40,8 +40,7 @@ def from_arrays(
 
     Args:
         train: the images to train on, and to split from.
-        val, test: these parts themselves, or shares to split off; by default 20% each, or of `train` nothing for a
-            test where `val` is given.
+        val, test: these parts themselves, or shares to split off; see `open_data` for what is done by default.
         classes: names of the labels 0, 1, ...; by default their numbers.
         mirror: whether a mirrored image is still of its class.
         seed: of the split.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transfer.data.loader import LabelledPixels, load_pixels
+from transfer.data.loader import LabelledPixels, joined, load_pixels
 from transfer.data.seen import pixel_hashes
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
-from zoo.files.seen import Seen
+from zoo.files.seen import FOLD, Seen
 from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
@@ -20,6 +20,10 @@ class Pixels:
     train: LabelledPixels
     val: LabelledPixels | None
     test: LabelledPixels | None
+
+    def whole(self) -> Pixels:
+        """With the validation images among those to train on; see `Data.refit`."""
+        return self if self.val is None else Pixels(joined(self.train, self.val), None, self.test)
 
     def parts(self) -> dict[str, LabelledPixels]:
         """Those that there are, by name."""
@@ -35,8 +39,8 @@ def read_pixels(data: Data, preprocess: Preprocess, progress: Progress | None) -
 
 def seen_in(data: Data, pixels: Pixels) -> Seen:
     """The images of a step, by their files' hashes and by those of their pixels as the network takes them."""
-    found = Seen.of(data.hashes, data.parts.tolist())
-    for part, images in ((TRAIN, pixels.train), (VAL, pixels.val), (TEST, pixels.test)):
-        if images is not None:
-            found |= Seen.of(pixel_hashes(images), [part] * len(images))
+    part_of = {TRAIN: TRAIN, VAL: FOLD if data.refit else VAL, TEST: TEST}
+    found = Seen.of(data.hashes, [part_of[part] for part in data.parts.tolist()])
+    for part, images in pixels.parts().items():
+        found |= Seen.of(pixel_hashes(images), [part_of[part]] * len(images))
     return found

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from transfer.data.duplicates import find_duplicates, group_ids
 from transfer.data.loader import LabelledPixels
 from transfer.data.sources import Data
-from transfer.data.split import TRAIN, count_groups, stratified_split
-from zoo.files.seen import BYTES, PARTS, Seen
+from transfer.data.split import TRAIN, VAL, count_groups, stratified_split
+from zoo.files.seen import BYTES, FOLD, PARTS, Seen
 from zoo.preprocess import Preprocess
 
 SAMPLE = 32  # images whose pixels are compared where their files are not known
@@ -48,6 +48,8 @@ def divided_as_seen(
     known = _known(data, seen, preprocess)
     if not any(known):
         return None
+    refit = FOLD in known
+    known = [VAL if part == FOLD else part for part in known]
     parts = np.array([was or given for was, given in zip(known, data.parts.tolist(), strict=True)], dtype="<U5")
     groups: list[Hashable] = list(data.hashes)
     if (parts == "").any():
@@ -59,7 +61,7 @@ def divided_as_seen(
         new = np.flatnonzero(parts == "")
         parts = parts.astype("<U5")
         parts[new] = _split(data.labels[new], [groups[i] for i in new], val=val, test=test, seed=seed)
-    return replace(data, parts=parts, groups=tuple(map(str, groups)))
+    return replace(data, parts=parts, groups=tuple(map(str, groups)), refit=refit)
 
 
 def _known(data: Data, seen: Seen, preprocess: Preprocess) -> list[str | None]:

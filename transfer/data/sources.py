@@ -48,6 +48,7 @@ class Data:
         named: the parts that the source names itself.
         ignored: what is there beside the images, and was left out.
         prepared: (N, H, W, C) float32, of images that are tensors as a network takes them; `read` then only shows them.
+        refit: whether what is written is trained on the validation images too, once all has been chosen by them.
     """
 
     name: str
@@ -63,10 +64,15 @@ class Data:
     named: tuple[str, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     prepared: NDArray[np.float32] | None = None
+    refit: bool = False
 
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""
         return np.flatnonzero(self.parts == part)
+
+    def whole(self) -> Data:
+        """Train on the validation images too."""
+        return replace(self, parts=np.where(self.parts == VAL, TRAIN, self.parts), refit=False)
 
     def sizes(self) -> dict[str, int]:
         return {part: int((self.parts == part).sum()) for part in (TRAIN, VAL, TEST)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import nn
 
 from transfer.data.loader import LabelledPixels
 from transfer.data.sources import Data
@@ -19,8 +20,19 @@ from transfer.evaluation.images import Met, measured_images
 from transfer.evaluation.statistics import mean_share, wilson
 from zoo.errors import DataError, SlimzooError, UsageError
 from zoo.files.adopt import path_of
-from zoo.files.model_directory import CODED, ELSEWHERE, ONNX, LoadedModel, ModelConfig, is_model_directory, read_config
-from zoo.files.predictor import BATCH, OnnxPredictor, Predictor, open_predictor
+from zoo.files.judge import JUDGE
+from zoo.files.model_directory import (
+    CODED,
+    ELSEWHERE,
+    ONNX,
+    LoadedModel,
+    ModelConfig,
+    is_model_directory,
+    is_own_directory,
+    load_model,
+    read_config,
+)
+from zoo.files.predictor import BATCH, OnnxPredictor, Predictor, TorchPredictor, open_predictor
 from zoo.progress import Progress
 
 TOP = 5  # the second figure that ImageNet's results are given in (Russakovsky et al. 2015, arXiv 1409.0575, sec. 4.1)
@@ -175,7 +187,7 @@ class Evaluated:
     """An evaluation and what it was made on.
 
     Attributes:
-        part: of `data`: "test", "val" or "all".
+        part: of `data`: "test", "val", "all", or "held out" of the images that were at first, by the model's judge.
         pixels: the images of that part as the network saw them.
         left_out, included: see `transfer.evaluation.images`.
     """
@@ -223,7 +235,8 @@ def evaluate(
 
     On the data that the model was fitted to, its own test part is used. Of other data, whatever file or folder holds
     them now, the images that it was trained on or chosen by are left out. Where only those remain that it was chosen
-    by, the validation images, they are used.
+    by, the validation images, they are used; where it was trained on those too in the end, its judge, which was not,
+    answers them (zoo/files/judge.py).
 
     Args:
         all: measure on every image instead.
@@ -250,12 +263,24 @@ def evaluate(
         config, data, predictor.classes, all=all, layout=layout, known_only=known_only, progress=progress
     )
     if not len(found.pixels):
-        raise DataError(
-            f"{source} was trained on all images of {data}; name others, which it has not seen, or "
-            "measure on these with --all"
-        )
-    evaluation = evaluate_pixels(predictor, found.pixels, len(predictor.classes), progress=progress)
+        judge = _judge(source)
+        if judge is None or found.held_out is None:
+            raise DataError(
+                f"{source} was trained on all images of {data}; name others, which it has not seen, or "
+                "measure on these with --all"
+            )
+        predictor = TorchPredictor(judge, config.preprocess, predictor.classes)
+        found = found.by_judge(config.preprocess, progress)
+    evaluation = evaluate_pixels(predictor, found.pixels, len(predictor.classes or ()), progress=progress)
     return Evaluated(evaluation, found.data, found.part, found.pixels, found.left_out, found.included)
+
+
+def _judge(source: str | Path | LoadedModel) -> nn.Module | None:
+    """The judge of a model directory, or of a model in memory; files have none."""
+    if isinstance(source, LoadedModel):
+        return source.judge
+    directory = isinstance(source, str | Path) and is_own_directory(Path(source))
+    return load_model(source, judge=True).judge if directory and (Path(source) / JUDGE).is_file() else None
 
 
 def _past(path: Path, predictor: Predictor) -> ModelConfig:

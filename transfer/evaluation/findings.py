@@ -13,7 +13,7 @@ from transfer.data.contact_sheet import printable
 from transfer.data.split import VAL
 from transfer.evaluation.calibration import chance_error
 from transfer.evaluation.evaluate import ClassScore, Evaluated, Evaluation, rounded
-from transfer.evaluation.images import ALL
+from transfer.evaluation.images import ALL, HELD_OUT
 from transfer.evaluation.mistakes import save_mistakes
 from transfer.evaluation.plots import save_confusion, save_reliability, short_names
 
@@ -58,6 +58,11 @@ def describe_images(evaluated: Evaluated, model: str) -> list[str]:
     left_out, included = evaluated.left_out, evaluated.included
     if left_out is None or included is None:
         return [f"which images {model} was trained on is not recorded: those of them that are here, if any, flatter it"]
+    if evaluated.part == HELD_OUT:
+        return [
+            f"{model} was trained on all {left_out.trained:,} of these images in the end; answered are those that had "
+            "been held out until then, by its judge, which was trained without them"
+        ]
     if evaluated.part == VAL:
         return [
             f"left out: {left_out.trained:,} images that it was trained on; what is left are validation images, by "

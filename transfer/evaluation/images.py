@@ -15,10 +15,11 @@ from transfer.data.seen import pixel_hashes
 from transfer.data.sources import Data
 from transfer.data.split import TEST, TRAIN, VAL
 from zoo.files.model_directory import ModelConfig
-from zoo.files.seen import Seen
+from zoo.files.seen import FOLD, Seen
+from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
-ALL = "all"
+ALL, HELD_OUT = "all", "held out"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Met:
 
     @classmethod
     def among(cls, was: Sequence[str | None]) -> Met:
-        return cls(was.count(TRAIN), was.count(VAL))
+        return cls(was.count(TRAIN) + was.count(FOLD), was.count(VAL))
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Measured:
     Attributes:
         part: "test", "val" where the model was chosen by all that are left, "all" where nothing is left out.
         left_out, included: of the images that were given, which the model had met; None where nobody knows.
+        held_out: those that were held out until the model had been chosen, and trained on then.
     """
 
     data: Data
@@ -47,6 +49,13 @@ class Measured:
     pixels: LabelledPixels
     left_out: Met | None
     included: Met | None
+    held_out: Data | None = None
+
+    def by_judge(self, preprocess: Preprocess, progress: Progress | None) -> Measured:
+        """The images that were held out, for the model's judge."""
+        assert self.held_out is not None
+        pixels = load_pixels(self.held_out, preprocess, VAL, progress)
+        return replace(self, data=self.held_out, part=HELD_OUT, pixels=pixels, included=Met(0, 0))
 
 
 def measured_images(
@@ -102,6 +111,8 @@ def _in_memory(data: Data, config: ModelConfig, *, all: bool, progress: Progress
 
 def _own(fitted: Data, config: ModelConfig, progress: Progress | None) -> Measured:
     """The test part of the fit, else its validation part, without what a later step trained on."""
+    held_out = some(fitted, fitted.indices(VAL), VAL) if fitted.refit and len(fitted.indices(VAL)) else None
+    fitted = fitted.whole() if fitted.refit else fitted
     part = next((part for part in (TEST, VAL) if len(fitted.indices(part))), TEST)
     indices, sizes = fitted.indices(part), fitted.sizes()
     was: list[str | None] = [None] * len(indices)
@@ -114,7 +125,7 @@ def _own(fitted: Data, config: ModelConfig, progress: Progress | None) -> Measur
     later = Met.among([now for now in was if now not in (None, TEST, part)])
     met = Met(sizes[TRAIN] + later.trained, (sizes[VAL] if part != VAL else 0) + later.chose)
     included = Met(0, len(kept) if part == VAL else 0)
-    return Measured(data, part, load_pixels(data, config.preprocess, part, progress), met, included)
+    return Measured(data, part, load_pixels(data, config.preprocess, part, progress), met, included, held_out)
 
 
 def _new_ones(data: Data, seen: Seen, config: ModelConfig, progress: Progress | None) -> Measured:
@@ -132,4 +143,6 @@ def _new_ones(data: Data, seen: Seen, config: ModelConfig, progress: Progress | 
         chosen = some(data, new, part)
         pixels = load_pixels(chosen, config.preprocess, part, progress)
     met, included = Met.among(was), Met(0, len(new) if part == VAL else 0)
-    return Measured(chosen, part, pixels, Met(met.trained, met.chose - included.chose), included)
+    folds = np.flatnonzero([now == FOLD for now in was])
+    held_out = some(data, folds, VAL) if len(folds) else None
+    return Measured(chosen, part, pixels, Met(met.trained, met.chose - included.chose), included, held_out)

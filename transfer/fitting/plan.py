@@ -44,6 +44,7 @@ def planned(
     deadline: float | None = None,
     find_lr: bool = False,
     probe_initialized: bool = False,
+    looked_at: tuple[nn.Module, TrainingData] | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Recipe, dict[str, Any]]:
@@ -53,6 +54,7 @@ def planned(
         checkpoints: where the plan is kept and read again; the picture of the range test goes beside that folder.
         deadline: of `time.monotonic`, for all that is still to come; None sets no limit.
         find_lr: replace the rates by those of a range test.
+        looked_at: what the preflight tries, where it is not the network itself and its data.
         tell: told the lines of the preflight.
 
     Raises:
@@ -64,7 +66,8 @@ def planned(
     if kept is None:
         epoch_s = None if deadline is None or recipe.epochs == 0 else _epoch_seconds(network, data, recipe, progress)
         _fitting(recipe, epoch_s, deadline)  # before anything else takes time
-        checked = preflight(network, data, recipe, probe_initialized=probe_initialized, progress=progress)
+        tried, seen = looked_at or (network, data)
+        checked = preflight(tried, seen, recipe, probe_initialized=probe_initialized, progress=progress)
         for line in checked.lines():
             tell(line)
         notes: dict[str, Any] = {"preflight": checked.to_dict()}

@@ -97,8 +97,8 @@ class Fit(Seeded):
     """What is fitted, by which method, how long.
 
     method: "prototype" takes class means of frozen features, "probe" trains the classifier on them, "finetune" starts
-    from the probe and trains all, "scratch" starts from random weights; "auto" finds the best of the first three by
-    validation.
+    from the probe and trains all layers, or the last ones where images are few and large, "scratch" starts from random
+    weights; "auto" finds the best of the first three by validation.
 
     epochs, batch, lr: of the recipe, which otherwise goes by the number of images (`Recipe.for_data`). `lr` is the
     classifier's peak rate, or "find" for a range test.
@@ -115,8 +115,8 @@ class Fit(Seeded):
     model: Model = option(DEFAULT_MODEL, "A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
     method: Method = option(
         "auto",
-        "auto: the best by validation of prototype (class means), probe (the classifier alone) and finetune (all "
-        "layers); scratch: from nothing.",
+        "auto: the best by held-out images of prototype (class means), probe (the classifier alone) and finetune (all "
+        "layers, or the last of them for few images); scratch: from nothing.",
     )
     time_s: Annotated[float | None, BeforeValidator(seconds)] = option(
         None, "How long auto may take: 90s, 10m, 1h.", flags=("--time",), metavar="10m"

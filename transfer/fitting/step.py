@@ -17,12 +17,14 @@ from transfer.data.dataset import open_data
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.remarks import check_readable, files_left_out, leaks_and_contradictions, where_to_look
 from transfer.data.sources import Data
+from transfer.data.split import TRAIN, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
-from transfer.evaluation.measure import evaluate_parts, metrics
+from transfer.evaluation.measure import metrics
 from transfer.fitting.auto import auto
 from transfer.fitting.methods import METHODS, Outcome, Task, Trains, tapped
 from transfer.fitting.pictures import LOGS, shown, write_curves, write_pictures
 from transfer.fitting.recipe import recipe_for
+from transfer.fitting.refit import fit_twice
 from transfer.fitting.settings import Fit
 from transfer.fitting.start import check, planned_start, start
 from transfer.result import ModelResult
@@ -47,11 +49,16 @@ from zoo.run import Run
 class Fitted(ModelResult):
     def lines(self) -> list[str]:
         size, method = self.config.preprocess.size[0], self.record["method"]
-        return [f"{self.name}: {self.record['arguments']['model']} at {size} px by {method}, {self.after}"]
+        said = [f"{self.name}: {self.record['arguments']['model']} at {size} px by {method}, {self.after}"]
+        if self.judge is not None:
+            images = self.record["notes"]["whole"]["images"]
+            said.append(f"trained on all {images} images in the end; val is of its judge, which had not seen those")
+        return said
 
     def next(self) -> list[list[str | Path]]:
         data, out = self.record["arguments"]["data"], self.name
-        held_out: list[list[str | Path]] = [["slimzoo", "eval", out, data]] if self.after.val or self.after.test else []
+        new = self.after.val or self.after.test
+        held_out: list[list[str | Path]] = [["slimzoo", "eval", out, data]] if new else []
         return [
             *held_out,
             ["slimzoo", "predict", out, "IMAGE"],
@@ -85,7 +92,7 @@ def fit(data: str | Path | Data, settings: Fit, call: Call) -> Fitted:
     fitted = None
     with _shared_directory(run) as work:
         if is_main():
-            _rehearse(work, network, config, run, settings)
+            _rehearse(work, network, config, run, settings, judge=source.refit)
         with main_first():
             pixels = read_pixels(source, config.preprocess, progress)
             if is_main():
@@ -103,8 +110,10 @@ def fit(data: str | Path | Data, settings: Fit, call: Call) -> Fitted:
             progress=progress,
             tell=tell,
             taps=settings.taps,
+            asked=settings.epochs is not None or "epochs" in settings.settings,
         )
-        outcome = auto(task) if settings.method == "auto" else METHODS[settings.method](task)
+        method = auto if settings.method == "auto" else METHODS[settings.method]
+        outcome = fit_twice(task, method) if source.refit else method(task)
         if is_main():
             fitted = _saved(work, run, outcome, task, source, tensorboard=settings.tensorboard)
     result = from_main(lambda: fitted)
@@ -222,10 +231,10 @@ def _shared_directory(run: Run) -> Iterator[Path]:
         yield partial_of(run.out)
 
 
-def _rehearse(work: Path, network: nn.Module, config: ModelConfig, run: Run, settings: Fit) -> None:
+def _rehearse(work: Path, network: nn.Module, config: ModelConfig, run: Run, settings: Fit, *, judge: bool) -> None:
     """Before anything is decoded or trained, what the fit will write: the model in the method's form, and pictures."""
     network, config = tapped(network, config, taps=settings.taps and settings.method != "scratch")
-    rehearse(work, network, config, run.record(done=False, after=metrics(network, config, {})))
+    rehearse(work, network, config, run.record(done=False, after=metrics(network, config, {})), judge=judge)
     with rehearsal(work, "pictures") as folder:
         history = [Epoch(epoch=number, train_loss=1.0 / number, val_top1=0.5, seconds=1.0) for number in (1, 2)]
         write_curves(folder, history)
@@ -238,25 +247,30 @@ def _saved(work: Path, run: Run, outcome: Outcome, task: Task, source: Data, *, 
     """The model calibrated, measured and written, and pictures of it."""
     pixels = task.pixels
     outcome = _calibrated(outcome, pixels, task.progress)
-    found = evaluate_parts(lambda images: outcome.evaluate(images, task.progress), pixels)
+    found = {
+        part: (outcome.judged if part == VAL else outcome).evaluate(images, task.progress)
+        for part, images in pixels.parts().items()
+        if part != TRAIN
+    }
     after = metrics(outcome.model, outcome.config, found)
     record = run.record(after=after, method=outcome.method, notes=outcome.notes)
     config = outcome.config.with_step(record, seen_in(source, pixels))
     if run.out is not None:
-        config = save_model(work, outcome.model, config)
+        config = save_model(work, outcome.model, config, outcome.judge)
         try:
             write_pictures(work, outcome, shown(found, pixels, source), task, tensorboard=tensorboard)
         except Exception as error:  # the packages' own kinds; the model, which is written, is worth more
             task.tell(f"not all pictures were drawn ({first_line(error)}); the model is whole")
-    return Fitted(model=outcome.model, config=config, out=run.out, record=record)
+    return Fitted(model=outcome.model, config=config, judge=outcome.judge, out=run.out, record=record)
 
 
 def _calibrated(outcome: Outcome, pixels: Pixels, progress: Progress | None) -> Outcome:
     """Its classifier divided by the temperature at which validation images are answered with the right confidence."""
     if pixels.val is None or not has_classifier(outcome.model):
         return outcome
-    before = outcome.evaluate(pixels.val, progress)
+    before = outcome.judged.evaluate(pixels.val, progress)
     temperature = fit_temperature(before.logits, before.labels)
-    fold_temperature_(outcome.model, temperature)
+    for model in {outcome.model, outcome.judge or outcome.model}:
+        fold_temperature_(model, temperature)
     calibration = {"temperature": round(temperature, 6), "val_ece_before": round(before.ece, 6)}
     return replace(outcome, notes={**outcome.notes, "calibration": calibration})

@@ -41,6 +41,8 @@ def frozen_features(
     They do not depend on the classifier, and neither does the key: two fits of one backbone share them, whatever their
     seeds and classes. Those of a user's own modules, whose code may have changed since, are not kept.
     """
+    if data.pieces:
+        return np.concatenate([frozen_features(model, each, preprocess, progress=progress) for each in data.pieces])
     shape = (len(data), classifier(model).weight.shape[1])
     if not all(type(module).__module__.split(".")[0] in KNOWN for module in model.modules()):
         return features_of(model, data.pixels, preprocess, progress=progress)

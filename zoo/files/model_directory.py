@@ -4,12 +4,14 @@ DIR/config.json         timm's keys first, then one object "slimzoo":
                         {format, primary, preprocess, surgery, lineage, seen}
 DIR/model.safetensors   weights; no pickle is ever written
 DIR/model.onnx          where exported
+DIR/judge.safetensors   of a model that was trained on every image; see zoo/files/judge.py
 DIR/model.pt2           of a user's own module: its operators, for processes that do not know it
 DIR/MANIFEST.sha256     checked at every load
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -28,7 +30,7 @@ from zoo.preprocess import Preprocess
 from zoo.pretrained.upstream import is_upstream, preprocess_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -144,8 +146,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    model: nn.Module  # in eval mode
+    """
+    Attributes:
+        model: in eval mode.
+        judge: its twin by which later steps choose, where it has one; see zoo/files/judge.py.
+    """
+
+    model: nn.Module
     config: ModelConfig
+    judge: nn.Module | None = None
 
     def __str__(self) -> str:
         """What messages and records say where a path would be."""
@@ -180,13 +189,14 @@ def read_config(directory: Path) -> ModelConfig:
     return ModelConfig.from_json(read_json(path), path)
 
 
-def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelConfig:
+def save_model(directory: Path, model: nn.Module, config: ModelConfig, judge: nn.Module | None = None) -> ModelConfig:
     """Write config.json and model.safetensors into an existing directory (see `zoo.files.directory.new_directory`).
 
     The surgery is found by comparing the model with its fresh architecture. Of a module that other processes cannot
     build by its name, the program is written too. Returns the config that was written.
     """
     from zoo.create import create_model
+    from zoo.files.judge import write_judge
     from zoo.files.program import PROGRAM, write_program
     from zoo.files.surgery import surgery_between
 
@@ -194,17 +204,22 @@ def save_model(directory: Path, model: nn.Module, config: ModelConfig) -> ModelC
     config = replace(config, primary=SAFETENSORS, surgery=surgery_between(fresh, model))
     write_json(directory / CONFIG, config.to_json())
     write_tensors(directory / SAFETENSORS, model.state_dict())
+    if judge is not None:
+        write_judge(directory, judge, model, surgery_between(fresh, judge))
     if is_users(config.architecture):
         write_program(directory / PROGRAM, model, config.input_size)
     return config
 
 
-def load_model(source: str | Path | LoadedModel) -> LoadedModel:
+def load_model(source: str | Path | LoadedModel, *, judge: bool = False) -> LoadedModel:
     """Load a model directory, ours or one of timm's, or an upstream model with its pretrained weights: build, operate,
     load. Eval mode, CPU. What is loaded already is given back.
 
     Where a user's own module was saved and this process does not know its name, its program is loaded, which can be run
     and exported and not be cut; see `zoo.files.own_module.from_module`.
+
+    Args:
+        judge: load its judge too, where it has one.
 
     Raises:
         UsageError: no such directory; its model is an ONNX file, which torch does not run; weights that are NaN.
@@ -212,10 +227,7 @@ def load_model(source: str | Path | LoadedModel) -> LoadedModel:
     """
     from safetensors.torch import load_file
 
-    from zoo.create import create_model
-    from zoo.files.program import PROGRAM, read_program
-    from zoo.files.surgery import apply_surgery_
-    from zoo.tensors import load_tensors_
+    from zoo.files.judge import read_judge
 
     if isinstance(source, LoadedModel):
         return source
@@ -237,28 +249,38 @@ def load_model(source: str | Path | LoadedModel) -> LoadedModel:
             "again; use the directory that it was made from"
         )
     tensors = load_file(directory / SAFETENSORS)
+    model = _rebuilt(directory, config, tensors, config.surgery)
+    check_finite(model, directory / SAFETENSORS)
+    twin = read_judge(directory, tensors) if judge else None
+    return LoadedModel(model, config, None if twin is None else _rebuilt(directory, config, *twin))
+
+
+def _rebuilt(
+    directory: Path, config: ModelConfig, tensors: dict[str, Tensor], surgery: list[dict[str, Any]]
+) -> nn.Module:
+    """The network of these tensors, in eval mode: of a user's own module, whose name may not be known, its program."""
+    from zoo.create import create_model
+    from zoo.files.program import PROGRAM, read_program
+    from zoo.files.surgery import apply_surgery_
+    from zoo.tensors import load_tensors_
+
     program = directory / PROGRAM
 
     def loaded(model: nn.Module) -> nn.Module:
         load_tensors_(model, tensors)
-        return model
+        return model.eval()
 
     def built() -> nn.Module:
         model = create_model(config.architecture, **config.model_args)
-        apply_surgery_(model, config.surgery, {name: tensor.shape for name, tensor in tensors.items()})
+        apply_surgery_(model, surgery, {name: tensor.shape for name, tensor in tensors.items()})
         return loaded(model)
 
     if not program.is_file():
-        model = built()
-    elif not is_users(config.architecture):
-        model = loaded(read_program(program))
-    else:
-        try:
-            model = built()
-        except (RuntimeError, KeyError, AttributeError):  # the name now means another module
-            model = loaded(read_program(program))
-    check_finite(model, directory / SAFETENSORS)
-    return LoadedModel(model.eval(), config)
+        return built()
+    if is_users(config.architecture):
+        with suppress(RuntimeError, KeyError, AttributeError):  # the name now means another module
+            return built()
+    return loaded(read_program(program))
 
 
 def _foreign_config(foreign: elsewhere.Foreign, directory: Path) -> ModelConfig:

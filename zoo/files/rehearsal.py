@@ -49,20 +49,21 @@ def rehearsal(work: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def rehearse(work: Path, model: nn.Module, config: ModelConfig, record: dict[str, Any]) -> None:
+def rehearse(work: Path, model: nn.Module, config: ModelConfig, record: dict[str, Any], *, judge: bool = False) -> None:
     """Save the model as it is, with that record, and load it back: the same classes, tensors and answers.
 
     Args:
         config: of the model.
         record: the step's for the lineage, as far as it is known yet.
+        judge: whether it will have one; see zoo/files/judge.py.
 
     Raises:
         see `rehearsal`.
     """
     with rehearsal(work, config.architecture) as folder:
-        save_model(folder, model, config.with_step(record))
+        save_model(folder, model, config.with_step(record), model if judge else None)
         write_manifest(folder)
-        loaded = load_model(folder)
+        loaded = load_model(folder, judge=judge)
         if loaded.config.classes != config.classes:
             raise ValueError("its class names come back as others")
         _check_tensors(model, loaded.model)

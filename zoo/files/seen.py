@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 BYTES = 6  # of a hash, 8 characters of base64: of 1e5 images and 1e6 others, 4e-4 pairs are equal by chance
-PARTS = ("train", "val", "test")  # the more was done with an image, the earlier
+FOLD = "fold"
+PARTS = ("train", FOLD, "val", "test")  # the more was done with an image, the earlier
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Seen:
 
     Attributes:
         train: trained or calibrated on.
+        fold: choices were made by them, with a model that had not been trained on them, and this one was in the end.
         val: choices were made by them.
         test: measured on alone.
     """
 
     train: frozenset[bytes] = frozenset()
+    fold: frozenset[bytes] = frozenset()
     val: frozenset[bytes] = frozenset()
     test: frozenset[bytes] = frozenset()
 
@@ -42,13 +45,15 @@ class Seen:
         return next((part for part in PARTS if any(member in getattr(self, part) for member in members)), None)
 
     def __or__(self, other: Seen) -> Seen:
-        train = self.train | other.train
-        val = (self.val | other.val) - train
-        return Seen(train, val, (self.test | other.test) - train - val)
+        found: dict[str, frozenset[bytes]] = {}
+        for part in PARTS:
+            found[part] = (getattr(self, part) | getattr(other, part)).difference(*found.values())
+        return Seen(**found)
 
     def to_json(self) -> dict[str, str]:
-        """Each part as base64 of its members in order."""
-        return {part: base64.b64encode(b"".join(sorted(getattr(self, part)))).decode() for part in PARTS}
+        """Each part as base64 of its members in order; without folds where there are none, as before there were any."""
+        written = [part for part in PARTS if part != FOLD or self.fold]
+        return {part: base64.b64encode(b"".join(sorted(getattr(self, part)))).decode() for part in written}
 
     @classmethod
     def from_json(cls, document: Mapping[str, str] | None) -> Seen | None:
@@ -57,7 +62,10 @@ class Seen:
         Raises:
             ValueError: it is something else.
         """
-        return None if document is None else cls(**{part: _members(document[part]) for part in PARTS})
+        if document is None:
+            return None
+        document = {FOLD: "", **document}
+        return cls(**{part: _members(document[part]) for part in PARTS})
 
 
 def short(digest: str) -> bytes:

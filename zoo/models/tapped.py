@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from zoo.classifier import classifier, classifier_name, stages
 from zoo.errors import UsageError
@@ -36,21 +37,34 @@ class Tapped(nn.Module):
         self.taps, self.channels = tuple(taps), tuple(taps.values())
         self.classifier = nn.Linear(sum(taps.values()) + own.in_features, own.out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        seen: dict[str, Tensor] = {}
-
-        def note(name: str) -> Any:
-            return lambda module, inputs, output: seen.__setitem__(name, output)
-
-        handles = [self.body.get_submodule(name).register_forward_hook(note(name)) for name in self.taps]
+    def forward(self, x: Tensor, known: Mapping[str, Tensor] | None = None) -> Tensor:
+        """
+        Args:
+            known: means of taps that are known already, where what is before them has been taken out.
+        """
+        known, seen = known or {}, dict[str, Tensor]()
+        handles = [self.note_(name, seen) for name in self.taps if name not in known]
         try:
             last = self.body(x)
         finally:
             for handle in handles:
                 handle.remove()
-        means = [_channel_means(seen[name], channels) for name, channels in zip(self.taps, self.channels, strict=True)]
-        logits: Tensor = self.classifier(torch.cat([*means, last], dim=1))
+        means = {**known, **self.means_of(seen)}
+        logits: Tensor = self.classifier(torch.cat([*(means[name] for name in self.taps), last], dim=1))
         return logits
+
+    def note_(self, name: str, seen: dict[str, Tensor]) -> RemovableHandle:
+        """Let a tap write its output into `seen` whenever it is run, until the handle is removed."""
+
+        def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            seen[name] = output
+
+        return self.body.get_submodule(name).register_forward_hook(note)
+
+    def means_of(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B, channels) of the taps that were seen; taken at the end, when activations in place have been at work."""
+        channels = dict(zip(self.taps, self.channels, strict=True))
+        return {name: _channel_means(output, channels[name]) for name, output in seen.items()}
 
 
 def tap(model: nn.Module, example: Tensor) -> dict[str, int]:

@@ -160,8 +160,8 @@ def test_what_became_of_the_file_is_said(place):
 def test_accuracy_is_measured_where_the_classes_are_the_models(place):
     record = read_config(place / "out" / "int8").lineage[-1]
     before, after = (record["metrics"][when] for when in ("before", "after"))
-    assert before["test"]["top1"] > 0.9  # so the labels are in the model's order, not the folder's
-    assert after["test"]["top1"] > 0.9
+    assert before["val"]["top1"] > 0.9  # so the labels are in the model's order, not the folder's
+    assert after["val"]["top1"] > 0.9
     assert record["unmeasured"] is None
     assert record["int8_layers"] == [4, 4]
     assert "accuracy is not measured" not in (place / "int8.said").read_text()
@@ -194,7 +194,7 @@ def test_the_float_directory_and_its_file_quantize_too(place, tmp_path):
     whole = read_config(place / "out" / "int8").lineage[-1]["metrics"]
     for source in (place / "out" / "float", place / "out" / "float" / "model.onnx"):
         step = quantize(source, data=place / "photos", out=tmp_path / source.name)
-        assert step.record["metrics"]["after"]["test"]["correct"] == whole["after"]["test"]["correct"]
+        assert step.record["metrics"]["after"]["val"]["correct"] == whole["after"]["val"]["correct"]
         assert step.config.classes == CLASSES
     told = refused("quantize", source, "--data", place / "photos", "--preprocess", place / "p.json", "--out", "x")
     assert "says that itself; leave --preprocess out" in told

@@ -50,7 +50,7 @@ def test_good_data_are_ready(good):
     check = check_data(good, seed=3)
     assert check.ok
     assert check.findings == ()
-    assert check.counts == {name: {"train": 6, "val": 2, "test": 2} for name in "abc"}
+    assert check.counts == {name: {"train": 8, "val": 2} for name in "abc"}
     assert check.pixels == dict.fromkeys(("smallest", "median", "largest"), (40, 40))
     parts = open_data(good, seed=3).parts.tolist()
     assert [item.part for item in check.items] == parts  # what is checked is what is fitted
@@ -219,7 +219,7 @@ def test_document_has_all_that_was_found(good):
 def test_check_spares_the_fit_its_search(good, monkeypatch):
     check_data(good)
     monkeypatch.setattr("transfer.data.thumbnails.thumbnail", None)  # calling it would fail
-    assert open_data(good).sizes() == {"train": 18, "val": 6, "test": 6}
+    assert open_data(good).sizes() == {"train": 24, "val": 6, "test": 0}
 
 
 def colours_of(path):

@@ -73,11 +73,8 @@ def test_digits_are_scikit_learns_images():
 def test_folder_is_indexed_by_class(pets):
     data = open_data(pets)
     assert data.classes == ("cat", "dog", "emu")
-    assert counts(data) == {
-        "train": {"cat": 6, "dog": 3, "emu": 3},
-        "val": {"cat": 2, "dog": 1, "emu": 1},
-        "test": {"cat": 2, "dog": 1, "emu": 1},
-    }
+    assert counts(data) == {"train": {"cat": 8, "dog": 4, "emu": 4}, "val": {"cat": 2, "dog": 1, "emu": 1}}
+    assert counts(data.whole()) == {"train": {"cat": 10, "dog": 5, "emu": 5}}
     for i in range(20):
         assert (data.read(i) == colour(i)).all()
         assert data.keys[i] == str(pets / data.classes[data.labels[i]] / f"{i - (0, 10, 15)[data.labels[i]]}.png")
@@ -156,7 +153,7 @@ def test_hostile_names_are_read(tmp_path):
         for k in range(3):
             save(tmp_path / name / f"{name[:200]}{k}.png", 3 * i + k)
     data = open_data(tmp_path)
-    assert data.sizes() == {"train": 4, "val": 4, "test": 4}
+    assert data.sizes() == {"train": 8, "val": 4, "test": 0}
     assert all((data.read(i) == data.read(i)[0, 0]).all() for i in range(12))
 
 
@@ -164,6 +161,16 @@ def test_shares_and_seed_are_obeyed(pets):
     assert open_data(pets, val=0, test="0.4").sizes() == {"train": 12, "val": 0, "test": 8}
     first, again, other = (open_data(pets, seed=seed).parts.tolist() for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_small_data_are_all_trained_on_in_the_end_unless_a_part_is_asked_for(pets, monkeypatch):
+    assert open_data(pets).refit
+    assert open_data(pets, test=0.2).refit
+    assert not open_data(pets, val=0.2).refit
+    assert not open_data(pets, val=0).refit
+    assert not open_data("digits").refit
+    monkeypatch.setattr("transfer.data.dataset.REFIT_UP_TO", 19)
+    assert not open_data(pets).refit  # of many, those that are missing are missed less
 
 
 def test_copies_of_an_image_stay_together(pets):
@@ -194,7 +201,7 @@ def test_like_images_are_on_one_side_of_every_split(tmp_path):
         photograph(tmp_path / "ab"[i % 2] / f"{i}-mirrored.png", i, mirrored=True)
         photograph(tmp_path / "ba"[i % 2] / f"{i}-other.jpg", i, quality=80)
     for seed in range(6):
-        data = open_data(tmp_path, seed=seed)
+        data = open_data(tmp_path, val=0.2, test=0.2, seed=seed)
         sides: dict[str, set[str]] = {}
         for key, part in zip(data.keys, data.parts.tolist(), strict=True):
             sides.setdefault(re.split(r"[-.]", Path(key).name)[0], set()).add(part)
@@ -206,7 +213,7 @@ def test_like_images_are_on_one_side_of_every_split(tmp_path):
 def test_images_without_duplicates_are_divided_as_by_content_alone(tmp_path):
     for i in range(30):
         photograph(tmp_path / "abc"[i % 3] / f"{i:02}.png", i)
-    data = open_data(tmp_path, seed=4)
+    data = open_data(tmp_path, val=0.2, test=0.2, seed=4)
     expected = stratified_split(data.labels.tolist(), val=0.2, test=0.2, seed=4)
     assert data.parts.tolist() == expected.tolist()
 
@@ -283,7 +290,7 @@ def test_csv_names_paths_beside_it(pets):
 def test_csv_without_splits_is_split(pets):
     rows = [(f"{c}/{i}.png", c) for c in ("cat", "dog") for i in range(5)]
     data = open_data(write_csv(pets / "index.csv", rows, header=("path", "label")))
-    assert data.sizes() == {"train": 6, "val": 2, "test": 2}
+    assert data.sizes() == {"train": 8, "val": 2, "test": 0}
 
 
 @pytest.mark.parametrize(
@@ -330,7 +337,7 @@ def test_npz_holds_images_and_labels(tmp_path, shape):
     np.savez(tmp_path / "d.npz", images=images, labels=np.arange(10) % 2)
     data = open_data(tmp_path / "d.npz")
     assert data.classes == ("0", "1")
-    assert data.sizes() == {"train": 6, "val": 2, "test": 2}
+    assert data.sizes() == {"train": 8, "val": 2, "test": 0}
     expected = images[3] if images.ndim == 4 else np.stack([images[3]] * 3, axis=-1)
     np.testing.assert_array_equal(data.read(3), expected)
 

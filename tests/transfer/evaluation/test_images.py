@@ -49,10 +49,11 @@ def home(tmp_path_factory):
         (home / "photos" / CLASSES[i % 3]).mkdir(parents=True, exist_ok=True)
         add(home / "photos", i, CLASSES[i % 3])
     fit = ["fit", home / "photos", "--model", "lenet5", "--method", "scratch", "--epochs", "1", "--out", home / "m"]
+    fit += ["--val", "0.2", "--test", "0.2"]
     for words in (fit, ["export", home / "m"]):
         done = slimzoo(*words)
         assert done.exit_code == 0, done.output
-    data = open_data(home / "photos")
+    data = open_data(home / "photos", val=0.2, test=0.2)
     parts = {part: {Path(data.keys[i]).name for i in data.indices(part)} for part in ("train", "val", "test")}
     assert [len(parts[part]) for part in ("train", "val", "test")] == [36, 12, 12]
     shutil.copy(home / "m" / "model.onnx", home / "elsewhere.onnx")
@@ -178,4 +179,4 @@ def test_a_step_takes_no_part_of_a_copy_for_another(home, tmp_path):
     for part in ("train", "val", "test"):
         old = {names[name] for i in data.indices(part) if (name := Path(data.keys[i]).name) in names}
         assert old == home.parts[part]
-    assert data.sizes() == {"train": 36 + 18, "val": 12 + 6, "test": 12 + 6}
+    assert data.sizes() == {"train": 36 + 24, "val": 12 + 6, "test": 12}  # of new ones none, unless asked for

@@ -15,7 +15,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from transfer.evaluation.evaluate import evaluate
-from transfer.fitting.auto import _best
 from transfer.fitting.methods import METHODS, finetune_all
 from transfer.fitting.step import fit
 from transfer.prediction import predict
@@ -25,6 +24,7 @@ from zoo.files.model_directory import load_model
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"size": 32, "batch": 16}
+DIVIDED = {"val": 0.2, "test": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -39,42 +39,28 @@ def three(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(
-    ("rights", "best"),
-    [
-        (["1100", "1100", "1100"], 2),  # nothing tells them apart: the most trained
-        (["1111", "0000", "1111"], 2),
-        (["1111", "0000", "0000"], 0),  # 4 lost, none won: a chance of 1/16
-        (["111", "000", "000"], 2),  # of 1/8
-        (["1" * 6, "111100", "0" * 5 + "1"], 1),  # 2 lost: 1/4; 5 lost: 1/32
-        (["1" * 100, "1" * 90 + "0" * 10, "1" * 95 + "0" * 5], 0),
-        (["1" * 90 + "0" * 10, "0" * 10 + "1" * 90, "0" * 100], 1),
-    ],
-)
-def test_of_what_validation_cannot_tell_apart_the_most_trained_is_kept(rights, best):
-    assert _best([np.array([c == "1" for c in right]) for right in rights]) == best
-
-
 @pytest.fixture(scope="module")
 def chosen(three, tmp_path_factory):
     told = []
     out = tmp_path_factory.mktemp("auto") / "out"
-    fitted = fit(three, epochs=2, flip=False, **SMALL, out=out, tell=told.append)
+    fitted = fit(three, epochs=2, flip=False, **SMALL, **DIVIDED, out=out, tell=told.append)
     return fitted, told
 
 
-def test_the_most_accurate_on_validation_images_is_kept(chosen, three, tmp_path, monkeypatch):
+def test_what_has_the_least_loss_on_validation_images_is_kept(chosen, three, tmp_path, monkeypatch):
     fitted, told = chosen
     notes = fitted.record["notes"]["auto"]
     assert [row["method"] for row in notes["methods"]] == ["prototype", "probe", "finetune"]
+    assert notes["chosen"] == min(notes["methods"], key=lambda row: row["val_loss"])["method"]
     assert fitted.record["method"] == notes["chosen"]
-    shown = {row["method"]: row["val_top1"] for row in notes["methods"]}[notes["chosen"]]
-    assert fitted.record["metrics"]["after"]["val"]["top1"] == shown
-    assert shown >= max(row["val_top1"] for row in notes["methods"]) - 1.645 * 15**-0.5, "of 15 images"
+    shown = {row["method"]: row for row in notes["methods"]}[notes["chosen"]]
+    val = fitted.record["metrics"]["after"]["val"]
+    assert val["top1"] == shown["val_top1"]
+    assert val["nll"] == pytest.approx(shown["val_loss"], abs=1e-5), "what is written is calibrated"
     assert any(line.startswith("ok    first loss") for line in told), "the preflight is shown"
-    assert ("too few to tell" in told[-1]) == (shown < max(row["val_top1"] for row in notes["methods"])), told[-1]
+    assert told[-1] == f"auto: {notes['chosen']} is kept, which has the least loss"
     monkeypatch.setitem(METHODS, "finetune", finetune_all)  # whose result auto compares with the probe's itself
-    alone = fit(three, method=notes["chosen"], epochs=2, flip=False, **SMALL, out=tmp_path / "alone")
+    alone = fit(three, method=notes["chosen"], epochs=2, flip=False, **SMALL, **DIVIDED, out=tmp_path / "alone")
     assert alone.record["metrics"] == fitted.record["metrics"], "auto gives what the method by itself gives"
     weights = [(place / "model.safetensors").read_bytes() for place in (fitted.out, alone.out)]
     assert weights[0] == weights[1]
@@ -89,7 +75,7 @@ def test_what_is_kept_is_a_model_directory_like_any_other(chosen):
 
 def test_time_that_is_over_leaves_the_cheap_methods(three, tmp_path):
     told = []
-    fitted = fit(three, **SMALL, time_s=0.01, out=tmp_path / "out", tell=told.append)
+    fitted = fit(three, **SMALL, **DIVIDED, time_s=0.01, out=tmp_path / "out", tell=told.append)
     rows = fitted.record["notes"]["auto"]["methods"]
     assert rows[2]["method"] == "finetune"
     assert re.fullmatch(r"no epoch of \d+ s fits into the rest of --time: .*", rows[2]["reason"])
@@ -107,15 +93,17 @@ def test_time_that_is_over_leaves_the_probe_where_nothing_can_be_compared(three,
 
 def test_a_named_method_takes_the_epochs_that_fit(three, tmp_path):
     with pytest.raises(SlimzooError, match=r"fits into the rest of time_s: give it more time, .* or take method probe"):
-        fit(three, **SMALL, method="finetune", time_s=0.01, out=tmp_path / "none")
-    fitted = fit(three, **SMALL, method="scratch", settings={"epochs": 10_000}, time_s=20, out=tmp_path / "some")
+        fit(three, **SMALL, **DIVIDED, method="finetune", time_s=0.01, out=tmp_path / "none")
+    fitted = fit(
+        three, **SMALL, **DIVIDED, method="scratch", settings={"epochs": 10_000}, time_s=20, out=tmp_path / "some"
+    )
     assert 1 <= fitted.record["notes"]["recipe"]["epochs"] < 10_000
     assert fitted.record["seconds"] < 22
 
 
 def test_training_that_fails_leaves_the_cheap_methods(three, tmp_path):
     told = []
-    fitted = fit(three, **SMALL, epochs=1, lr=1e38, out=tmp_path / "out", tell=told.append)
+    fitted = fit(three, **SMALL, **DIVIDED, epochs=1, lr=1e38, out=tmp_path / "out", tell=told.append)
     assert fitted.record["method"] in ("prototype", "probe")
     assert "became" in fitted.record["notes"]["auto"]["methods"][2]["reason"]
 
@@ -126,7 +114,7 @@ def test_nothing_is_trained_where_validation_has_no_mistake(tmp_path):
     images[:20, ..., 0] += 180
     images[20:, ..., 2] += 180
     np.savez(tmp_path / "colours.npz", images=images, labels=np.repeat(["red", "blue"], 20))
-    fitted = fit(tmp_path / "colours.npz", **SMALL, out=tmp_path / "out")
+    fitted = fit(tmp_path / "colours.npz", **SMALL, **DIVIDED, out=tmp_path / "out")
     assert fitted.record["notes"]["auto"]["methods"][2]["reason"] == "no validation image is wrong"
     assert fitted.record["metrics"]["after"]["test"]["top1"] == 1
 
@@ -153,9 +141,9 @@ def test_prototypes_are_nearest_class_means(three, tmp_path):
     from transfer.data.loader import load_pixels
     from transfer.frozen.features import frozen_features
 
-    fitted = fit(three, method="prototype", size=32, out=tmp_path / "out")
+    fitted = fit(three, method="prototype", size=32, **DIVIDED, out=tmp_path / "out")
     loaded = load_model(tmp_path / "out")
-    data = open_data(three)
+    data = open_data(three, **DIVIDED)
     train, test = (load_pixels(data, loaded.config.preprocess, part) for part in ("train", "test"))
     features, queries = (frozen_features(loaded.model, part, loaded.config.preprocess) for part in (train, test))
     widths = [*loaded.config.model_args["taps"].values()]
@@ -177,7 +165,7 @@ def test_prototypes_are_nearest_class_means(three, tmp_path):
 
 @pytest.mark.slow
 def test_a_range_test_chooses_the_rate(three, tmp_path):
-    fitted = fit(three, method="finetune", lr="find", epochs=1, flip=False, **SMALL, out=tmp_path / "out")
+    fitted = fit(three, method="finetune", lr="find", epochs=1, flip=False, **SMALL, **DIVIDED, out=tmp_path / "out")
     notes = fitted.record["notes"]
     assert notes["recipe"]["lr"] == notes["range_test"]["suggestion"]
     assert notes["recipe"]["backbone_lr"] == pytest.approx(notes["recipe"]["lr"] / 2)
@@ -185,7 +173,7 @@ def test_a_range_test_chooses_the_rate(three, tmp_path):
 
 def test_settings_reach_the_recipe(three, tmp_path):
     settings = {"optimizer": "sgd", "augment.rotate_deg": 0.0, "patience": 1}
-    fitted = fit(three, method="finetune", settings=settings, epochs=1, **SMALL, out=tmp_path / "out")
+    fitted = fit(three, method="finetune", settings=settings, epochs=1, **SMALL, **DIVIDED, out=tmp_path / "out")
     recipe = fitted.record["notes"]["recipe"]
     assert (recipe["optimizer"], recipe["augment"]["rotate_deg"], recipe["patience"]) == ("sgd", 0.0, 1)
     assert recipe["lr"] == STANDARD_RATES["sgd"].at(16).lr
@@ -233,7 +221,7 @@ DESTRUCTIVE = {"lr": 0.05, "backbone_lr": 0.05, "least_rise": 1}
 
 def test_finetuning_that_ends_below_its_probe_gives_the_probe_and_says_so(three, tmp_path):
     told = []
-    settings = {"method": "finetune", "epochs": 1, "flip": False, **SMALL}
+    settings = {"method": "finetune", "epochs": 1, "flip": False, **SMALL, **DIVIDED}
     kept = fit(three, **settings, settings=DESTRUCTIVE, out=tmp_path / "kept", tell=told.append)
     probe = fit(three, **{**settings, "method": "probe"}, out=tmp_path / "probe")
     found = kept.record["notes"]["val_top1"]

@@ -1,0 +1,134 @@
+"""Of a small dataset every image is trained on in the end, and what is said of it was answered before."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from compress import export, prune, quantize
+from transfer.data.augment import Augment
+from transfer.data.dataset import open_data
+from transfer.data.loader import LabelledPixels
+from transfer.data.parts import read_pixels
+from transfer.evaluation.evaluate import evaluate, evaluate_pixels
+from transfer.evaluation.measure import predictor_of
+from transfer.fitting.start import start
+from transfer.fitting.step import fit
+from transfer.training.finetune import TrainingData, finetune
+from transfer.training.recipe import Recipe
+from zoo.errors import DataError
+from zoo.files.manifest import CHECKPOINTS
+from zoo.files.model_directory import load_model
+
+SMALL = {"model": "lenet5", "method": "scratch", "size": 28, "batch": 8, "epochs": 3, "seed": 1}
+
+
+NAMES = ("pixels", "labels")
+
+
+def weights(model):
+    return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """40 noisy images of two kinds."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    images = rng.integers(0, 200, (40, 28, 28, 3))
+    images[labels == 1, 8:20, 8:20] += 40
+    file = tmp_path_factory.mktemp("data") / "photos.npz"
+    np.savez(file, images=images.astype(np.uint8), labels=labels)
+    return file
+
+
+@pytest.fixture(scope="module")
+def fitted(photos, tmp_path_factory):
+    return fit(photos, **SMALL, out=tmp_path_factory.mktemp("fit") / "m")
+
+
+def test_the_judge_is_what_a_validation_part_would_have_made(fitted, photos):
+    alone = fit(photos, **SMALL, val=0.2)
+    loaded = load_model(fitted.out, judge=True)
+    assert torch.equal(weights(loaded.judge), weights(alone.model))
+    assert torch.equal(weights(loaded.model), weights(fitted.model))
+    assert not torch.equal(weights(loaded.model), weights(loaded.judge))
+    assert fitted.record["metrics"]["after"]["val"] == alone.record["metrics"]["after"]["val"]
+    assert load_model(fitted.out).judge is None, "who only asks for answers does not wait for it"
+
+
+def test_what_is_written_saw_every_image(fitted, photos):
+    """The training loop by itself, on all of them and by the recipe on record, makes the same but for calibration."""
+    notes, data = fitted.record["notes"], open_data(photos, seed=1)
+    assert notes["whole"]["images"] == 40
+    assert notes["whole"]["recipe"] == notes["recipe"]
+    recipe = Recipe(**{**notes["recipe"], "augment": Augment(**notes["recipe"]["augment"])})
+    torch.manual_seed(1)
+    network, config = start("lenet5", data, "scratch", 28, None)
+    pixels = read_pixels(data, config.preprocess, None)
+    images, labels = (np.concatenate([getattr(part, name) for part in (pixels.train, pixels.val)]) for name in NAMES)
+    trained = finetune(network, TrainingData(LabelledPixels(images, labels), None, config.preprocess), recipe).model
+    own, theirs = (predictor_of(model, config).logits(images) for model in (trained, fitted.model))
+    np.testing.assert_allclose(theirs * notes["calibration"]["temperature"], own, rtol=1e-4, atol=1e-5)
+
+
+def test_eval_answers_held_out_images_by_the_judge_and_files_refuse_them(fitted, photos, tmp_path):
+    found = evaluate(fitted.out, photos)
+    assert found.part == "held out"
+    assert found.evaluation.top1 == pytest.approx(fitted.after.val.top1, abs=1e-6)
+    assert evaluate(fitted, photos).evaluation.top1 == found.evaluation.top1
+    assert evaluate(fitted.out, photos, all=True).evaluation.n == 40
+    export(fitted.out)
+    with pytest.raises(DataError, match="was trained on all images of"):
+        evaluate(fitted.out / "model.onnx", photos)
+
+
+@pytest.fixture(scope="module")
+def cut(fitted, photos, tmp_path_factory):
+    return prune(fitted.out, data=photos, macs=0.6, recover=1, round_to=1, out=tmp_path_factory.mktemp("prune") / "cut")
+
+
+def test_a_step_judges_by_the_judge_and_cuts_both_alike(fitted, cut, photos):
+    loaded = load_model(cut.out, judge=True)
+    shapes = [[tuple(t.shape) for t in model.state_dict().values()] for model in (loaded.model, loaded.judge)]
+    assert shapes[0] == shapes[1]
+    assert not torch.equal(weights(loaded.model), weights(loaded.judge))
+    data = open_data(photos, seed=1)
+    val = read_pixels(data, loaded.config.preprocess, None).val
+    for model, said in ((load_model(fitted.out, judge=True).judge, cut.before.val), (loaded.judge, cut.after.val)):
+        found = evaluate_pixels(predictor_of(model, loaded.config), val, 2)
+        assert found.top1 == pytest.approx(said.top1, abs=1e-6)
+    assert cut.after.macs <= 0.6 * cut.before.macs
+
+
+def test_int8_is_gated_by_what_the_judge_loses(cut, photos, tmp_path):
+    step = quantize(cut.out, data=photos, out=tmp_path / "int8")
+    assert step.before.val.top1 == cut.after.val.top1
+    assert step.record["metrics"]["after"]["val"]["n"] == 8
+    with pytest.raises(DataError, match="was trained on all images of"):
+        evaluate(step.out, photos)
+
+
+def test_interrupted_it_ends_with_the_same_bits(fitted, photos, tmp_path):
+    """In the second training."""
+    words = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+    out = tmp_path / "m"
+    command = [sys.executable, "-m", "transfer", "fit", str(photos), *words, "--epochs", "60", "--out", str(out)]
+    whole = fit(photos, **{**SMALL, "epochs": 60})
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    partial, until = tmp_path / "m.partial" / CHECKPOINTS / "whole", time.monotonic() + 120
+    while not (partial.is_dir() and any(partial.glob("step-*"))) and running.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 143
+    subprocess.run([sys.executable, "-m", "compress", "resume", str(out)], check=True, stderr=subprocess.DEVNULL)
+    loaded = load_model(out, judge=True)
+    assert torch.equal(weights(loaded.model), weights(whole.model))
+    assert torch.equal(weights(loaded.judge), weights(whole.judge))

@@ -1,0 +1,98 @@
+"""Fine-tuning with few images: the tail of the network alone, on views of the images that its trunk has seen once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer.data.augment import NONE
+from transfer.data.loader import LabelledPixels
+from transfer.fitting.plan import planned
+from transfer.training.distributed import copy_from_main_
+from transfer.training.finetune import Finetuned, TrainingData, finetune
+from transfer.training.recipe import Recipe
+from transfer.training.trunk import Trunk
+from zoo.preprocess import Preprocess
+from zoo.progress import Progress
+
+FEW_IMAGES = 1000  # up to which the tail alone is trained
+FEWEST_STEPS = 100
+MOST_VIEWS, VIEWS_BYTES = 8, 512 << 20
+Views = dict[tuple[str, int], np.ndarray[Any, np.dtype[np.float32]]]  # by images and the place of the first
+
+
+def passes_of(recipe: Recipe, images: int) -> Recipe:
+    """With at least FEWEST_STEPS steps, which a tail takes in no time."""
+    return replace(recipe, epochs=max(recipe.epochs, -(-FEWEST_STEPS // -(-images // recipe.batch))))
+
+
+def train_tail(
+    trunk: Trunk,
+    data: TrainingData,
+    recipe: Recipe,
+    known: Views,
+    *,
+    decided: bool,
+    progress: Progress | None = None,
+    **planning: Any,
+) -> tuple[nn.Module, Finetuned, Recipe, dict[str, Any]]:
+    """The network with a trained tail, the training, the recipe as it was run, and notes for the lineage.
+
+    Args:
+        recipe: its epochs are passes over the images, each on one of the views, which are augmented as it says.
+        known: views that have been made before, where those that are made now are kept.
+        decided: whether the recipe has been planned before.
+        planning: see `planned`.
+    """
+    count = len(data.train)
+    most = VIEWS_BYTES // (4 * count * int(np.prod(trunk.shape)))
+    views = max(1, min(MOST_VIEWS, recipe.epochs, most))
+    pixels = _rows(trunk, data.train, data.preprocess, recipe, views, known, progress)
+    train = LabelledPixels(pixels.reshape(-1, *pixels.shape[2:]), np.tile(data.train.labels, views))
+    val = None
+    if data.val is not None:
+        plain = replace(recipe, augment=NONE)
+        seen = trunk.views(data.val, data.preprocess, plain.augment, [0], progress=progress)[0]
+        val = LabelledPixels(seen, data.val.labels)
+    on_views = TrainingData(train, val, Preprocess.prepared(trunk.shape))
+    own = replace(recipe, epochs=-(-recipe.epochs // views), augment=NONE)
+    notes: dict[str, Any] = {}
+    copy_from_main_(trunk.tail)
+    if not decided:
+        whole = trunk.network, data
+        own, notes = planned(trunk.tail, on_views, own, looked_at=whole, progress=progress, **planning)
+    trained = finetune(
+        trunk.tail, on_views, own, checkpoints=planning["checkpoints"], progress=progress, title="finetune"
+    )
+    done = replace(own, epochs=own.epochs * views, augment=recipe.augment)
+    notes |= {"recipe": done.to_dict(), "tail": {"from": trunk.first.removeprefix("body."), "views": views}}
+    return trunk.join_(trained.model), trained, done, notes
+
+
+def _rows(
+    trunk: Trunk,
+    images: LabelledPixels,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    views: int,
+    known: Views,
+    progress: Progress | None,
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(views, N, H, W, C); of images that are joined of pieces those of each piece, which may be known."""
+    found, first = [], 0
+    for piece in images.pieces or (images,):
+        key = piece.pixels_key(), first
+        have = known.get(key)
+        if have is None or len(have) < views:
+            with torch.random.fork_rng(devices=[]):
+                have = trunk.views(
+                    piece, preprocess, recipe.augment, range(views), first=first, seed=recipe.seed, progress=progress
+                )
+            known[key] = have
+        found.append(have[:views])
+        first += len(piece)
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
