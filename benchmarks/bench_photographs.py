@@ -1,0 +1,261 @@
+"""What `slimzoo fit FOLDER` makes of a few hundred images, on many small tasks, against its peers.
+
+    pip install fastai                       # a peer; 2.8.12 was measured; without it its rows say so
+    python benchmarks/bench_photographs.py [--seeds 0 1 2] [--only fit|prune] [TASK...]
+    python benchmarks/bench_photographs.py --write
+
+The tasks are those of small_tasks.py: each seed divides one into what is handed over and what is kept back, which
+measures. Every method is given all that is handed over, at the network's size, with no option; `flip` alone is off
+where signs are written. One method is run after the other, caches empty, all threads.
+
+ours: `fit`, whole: reading, duplicates, all methods that `auto` tries, calibration, pictures.
+logistic: scikit-learn's LogisticRegression with its defaults on the last features of the frozen network.
+fastai: `vision_learner(...).fine_tune(8)` with `aug_transforms()` and its default of a fifth for validation.
+prune: to half and to 30% of the MACs with defaults; what it answers of the images that are kept back, and before.
+
+Rows are kept as they come in results/photographs.runs.json. Tasks in which what is kept back is of another source or
+style than what is handed over count for accuracy, and not for whether the printed one is honest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from record import Rows, write_result
+from small_tasks import make, tasks
+from task_sources import NotHere
+
+EPOCHS = 8  # fastai's
+WRITTEN = ("digits", "mnist-ten", "words", "scripts")  # mirrored they would be something else
+SHIFTED = ("emoji", "emoji-fine", "emoji-travel", "scripts")
+SHARES = (0.5, 0.3)
+PEERS = ("logistic", f"fastai fine_tune({EPOCHS})")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="TASK", help="by default all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", choices=("fit", "prune"), help="rows of this alone")
+    parser.add_argument("--write", action="store_true", help="only write the result")
+    given = parser.parse_args()
+    rows = Rows("photographs")
+    if not given.write:
+        for seed in given.seeds:
+            for name in given.names or tasks():
+                _measured(name, seed, rows, only=given.only)
+    print(write_result("photographs", figures(rows.all), "python benchmarks/bench_photographs.py"))
+    return 0
+
+
+def _measured(name: str, seed: int, rows: Rows, *, only: str | None) -> None:
+    """The rows of one task that are not there yet."""
+    wanted = [method for method in ("ours", *PEERS) if only != "prune" and not _have(rows, name, seed, method)]
+    shares = [share for share in SHARES if only != "fit" and not _have(rows, name, seed, f"prune {share}")]
+    if not wanted and not shares:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            made = make(tasks()[name], folder, seed)
+        except NotHere as error:
+            print(f"{name}: {error}", flush=True)
+            return
+        root = Path(folder, name)
+        for method in wanted:
+            os.environ["SLIMZOO_CACHE"] = str(Path(folder, f"cache-{method.split()[0]}"))
+            row = _run(method, root, seed)
+            rows.keep({"task": name, "seed": seed, "images": made.train, "method": method, **row})
+            print(name, seed, method, row.get("reason") or f"{row['top1_pct']:.1f}% {row['seconds']:.0f} s", flush=True)
+        if shares:
+            os.environ["SLIMZOO_CACHE"] = str(Path(folder, "cache-prune"))
+            for row in _pruned(root, seed, shares):
+                rows.keep({"task": name, "seed": seed, "images": made.train, **row})
+                print(name, seed, row["method"], f"{row['top1_pct']:.1f}% {row['seconds']:.0f} s", flush=True)
+
+
+def _have(rows: Rows, name: str, seed: int, method: str) -> bool:
+    return any((row["task"], row["seed"], row["method"]) == (name, seed, method) for row in rows.all)
+
+
+def _run(method: str, root: Path, seed: int) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        found = (
+            _ours(root, seed) if method == "ours" else _logistic(root) if method == "logistic" else _fastai(root, seed)
+        )
+    except ImportError as error:
+        return {"reason": f"not measured: {error}"}
+    return {**found, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _flip(root: Path) -> bool | None:
+    return False if root.name in WRITTEN else None
+
+
+def _ours(root: Path, seed: int) -> dict[str, Any]:
+    from transfer.evaluation.evaluate import evaluate
+    from transfer.fitting.step import fit
+
+    fitted = fit(root / "train", seed=seed, flip=_flip(root), out=root / "mine")
+    after, notes = fitted.record["metrics"]["after"], fitted.record["notes"]
+    return {
+        **_answers(evaluate(fitted, root / "test").evaluation.correct),
+        "chosen": fitted.record["method"],
+        "share": notes.get("share"),
+        "tail": notes.get("tail"),
+        "size": fitted.config.preprocess.size[0],
+        "val_pct": round(100 * after["val"]["top1"], 2),
+        "val_ci_pct": [round(100 * bound, 2) for bound in after["val"]["top1_ci"]],
+        "val_n": after["val"]["n"],
+    }
+
+
+def _answers(right: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "top1_pct": round(100 * float(right.mean()), 2),
+        "correct": "".join("1" if flag else "0" for flag in right.tolist()),
+    }
+
+
+def _parts(root: Path) -> tuple[Any, Any, Any, Any]:
+    """The network with ImageNet's weights, its preprocessing at the size that `fit` takes, and both parts' pixels."""
+    from transfer.data.dataset import open_data
+    from transfer.data.parts import read_pixels
+    from transfer.fitting.start import start
+
+    data = open_data(root / "train", val=0, test=str(root / "test"))
+    network, config = start("tf_efficientnet_lite0", data, "probe", None, None)
+    pixels = read_pixels(data, config.preprocess, None)
+    return network.eval(), config, pixels.train, pixels.test
+
+
+def _logistic(root: Path) -> dict[str, Any]:
+    from sklearn.linear_model import LogisticRegression
+
+    from transfer.frozen.features import features_of
+
+    network, config, train, test = _parts(root)
+    seen, asked = (features_of(network, part.pixels, config.preprocess) for part in (train, test))
+    found = LogisticRegression(max_iter=5000).fit(seen, train.labels)
+    return _answers(found.predict(asked) == test.labels)
+
+
+def _fastai(root: Path, seed: int) -> dict[str, Any]:
+    import fastai
+    import timm
+    import torch
+    from fastai.vision import all as vision
+
+    import zoo
+
+    _, config, train, test = _parts(root)
+    preprocess, classes = config.preprocess, len(config.classes)
+    images, labels = np.array(train.pixels), train.labels
+
+    def lite0(pretrained: bool = True) -> torch.nn.Module:
+        model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        model.load_state_dict(zoo.create_model("tf_efficientnet_lite0", pretrained=True).state_dict())
+        return model
+
+    vision.set_seed(seed)
+    block = vision.DataBlock(
+        blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=list(range(classes)))),
+        get_x=lambda index: images[index],
+        get_y=lambda index: int(labels[index]),
+        splitter=vision.RandomSplitter(0.2, seed=seed),
+        batch_tfms=[
+            *vision.aug_transforms(do_flip=_flip(root) is None),
+            vision.Normalize.from_stats(preprocess.mean, preprocess.std),
+        ],
+    )
+    loaders = block.dataloaders(list(range(len(images))), bs=min(32, len(images) // 2), num_workers=0)
+    learner = vision.vision_learner(loaders, lite0, metrics=vision.accuracy, normalize=False)
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(EPOCHS)
+    learner.model.eval()
+    with torch.inference_mode():
+        answers = [
+            learner.model(torch.from_numpy(preprocess.normalize(test.pixels[at : at + 64]))).argmax(dim=1).numpy()
+            for at in range(0, len(test), 64)
+        ]
+    return {**_answers(np.concatenate(answers) == test.labels), "version": fastai.__version__}
+
+
+def _pruned(root: Path, seed: int, shares: Sequence[float]) -> list[dict[str, Any]]:
+    """Our cuts of our own fit, by their accuracy on what is kept back, before and after."""
+    from compress import prune
+    from transfer.evaluation.evaluate import evaluate
+    from transfer.fitting.step import fit
+
+    began = time.monotonic()
+    if not (root / "mine").exists():
+        fit(root / "train", seed=seed, flip=_flip(root), out=root / "mine")
+    fit_s = time.monotonic() - began
+    before = evaluate(root / "mine", root / "test").evaluation.correct
+    rows = []
+    for share in shares:
+        began = time.monotonic()
+        step = prune(root / "mine", data=root / "train", macs=share, seed=seed, out=root / f"cut-{share}")
+        seconds = time.monotonic() - began
+        found = _answers(evaluate(step, root / "test").evaluation.correct)
+        own = step.record["metrics"]
+        rows.append(
+            {
+                "method": f"prune {share}",
+                **found,
+                "before_pct": round(100 * float(before.mean()), 2),
+                "seconds": round(seconds, 1),
+                "fit_s": round(fit_s, 1),
+                "said_points": round(100 * (own["before"]["val"]["top1"] - own["after"]["val"]["top1"]), 2),
+            }
+        )
+    return rows
+
+
+def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over tasks of means over seeds, against the better peer of each task, and whether what is said is so."""
+    by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        if "reason" not in row:
+            by_task.setdefault(row["task"], {}).setdefault(row["method"], []).append(row)
+
+    def mean(task: str, method: str, key: str = "top1_pct") -> float | None:
+        found = [row[key] for row in by_task[task].get(method, [])]
+        return statistics.mean(found) if found else None
+
+    table = []
+    for task in by_task:
+        ours, peers = mean(task, "ours"), {peer: mean(task, peer) for peer in PEERS}
+        known = [value for value in peers.values() if value is not None]
+        table.append({"task": task, "ours_pct": ours, "peers_pct": peers, "best_peer_pct": max(known, default=None)})
+    both = [row for row in table if row["ours_pct"] is not None and row["best_peer_pct"] is not None]
+    gains = [row["ours_pct"] - row["best_peer_pct"] for row in both]
+    same = [row for row in rows if row["method"] == "ours" and "reason" not in row and row["task"] not in SHIFTED]
+    inside = [row["val_ci_pct"][0] <= row["top1_pct"] <= row["val_ci_pct"][1] for row in same]
+    return {
+        "tasks": table,
+        "gain_points": statistics.mean(gains) if gains else None,
+        "least_gain_points": min(gains, default=None),
+        "inside_interval": statistics.mean(inside) if inside else None,
+        "said_above_kept_back_points": statistics.mean(r["val_pct"] - r["top1_pct"] for r in same) if same else None,
+        "pruned": {
+            str(share): statistics.mean(row["before_pct"] - row["top1_pct"] for row in cut)
+            for share in SHARES
+            if (cut := [row for row in rows if row["method"] == f"prune {share}"])
+        },
+        "runs": [{key: value for key, value in row.items() if key != "correct"} for row in rows],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
