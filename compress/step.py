@@ -202,10 +202,11 @@ def _worked_twice(at: Work, work: Callable[[Work], Made], judge: nn.Module) -> W
     judged, before, after = _worked(at.on_judge(judge), work)
     whole = at.on_whole(judged)
     made, were, are = _worked(whole, work)
-    held_out = [({}, were), (after, are)] if before is None else [(before, were), (after, are)]
-    found = [None if own is None else own | {VAL: theirs[VAL]} if VAL in theirs else own for theirs, own in held_out]
-    assert found[1] is not None
-    return replace(made, judge=judged.network, than=judged.than), found[0], found[1]
+    if were is not None and before is not None and VAL in before:
+        were = were | {VAL: before[VAL]}
+    if VAL in after:
+        are = are | {VAL: after[VAL]}
+    return replace(made, judge=judged.network, than=judged.than), were, are
 
 
 def large_loss(

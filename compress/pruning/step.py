@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from compress.sparsity.rank import in_pattern
 from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
+from transfer.fitting.plan import PLAN
 from transfer.result import ModelResult
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo.call import Call, takes
@@ -112,10 +114,10 @@ class _Rounds:
     settings: Prune
     tell: Callable[[str], None]
     notes: dict[str, Any] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
 
     def __call__(self, work: Work) -> Made:
-        settings, told = self.settings, set[str]()
-        loaded = work.start.loaded
+        settings, loaded = self.settings, work.start.loaded
         cutter = Cutter(loaded, work.pixels, settings, seed=settings.seed, progress=work.progress)
         network = loaded.model
         if settings.sparse_epochs and work.pixels is not None:
@@ -125,13 +127,15 @@ class _Rounds:
             stage = work.checkpoints / f"round-{number}"
             decided = stage / DECIDED
             pruned = cutter.cut(network, number, decided=decided if work.judged is None else decisions[number - 1])
+            if work.judged is not None:
+                _as_planned(decisions[number - 1].parent, stage)
             decisions.append(decided)
             if whole_macs is None:
                 whole_macs = pruned.macs_before
                 _check_pattern(loaded, pruned.model)
             for line in pruned.notes:
-                if line not in told:
-                    told.add(line)
+                if line not in self.told:
+                    self.told.add(line)
                     self.tell(line)
             network = self._recovered(work, network, pruned, number, stage)
         before = {"macs": whole_macs}
@@ -191,6 +195,13 @@ class _Rounds:
             tell=self.tell,
         )
         return trained
+
+
+def _as_planned(judge: Path, model: Path) -> None:
+    """Let the model's recovery go by the plan of its judge's, which the preflight has tried."""
+    if (judge / PLAN).is_file():
+        model.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(judge / PLAN, model / PLAN)
 
 
 def _training_data(work: Work) -> TrainingData:

@@ -91,7 +91,12 @@ def test_eval_answers_held_out_images_by_the_judge_and_files_refuse_them(fitted,
 
 @pytest.fixture(scope="module")
 def cut(fitted, photos, tmp_path_factory):
-    return prune(fitted.out, data=photos, macs=0.6, recover=1, round_to=1, out=tmp_path_factory.mktemp("prune") / "cut")
+    told = []
+    out = tmp_path_factory.mktemp("prune") / "cut"
+    step = prune(fitted.out, data=photos, macs=0.6, recover=1, round_to=1, out=out, tell=told.append)
+    assert any(line.startswith("ok    first loss") for line in told)
+    assert len(told) == len(set(told)), "of two trainings one is tried and told of"
+    return step
 
 
 def test_a_step_judges_by_the_judge_and_cuts_both_alike(fitted, cut, photos):
