@@ -14,7 +14,7 @@ from compress.graph.network import export_network
 from compress.quantization.calibrate import Images
 from compress.quantization.cpu import Scheme
 from compress.quantization.mixed import cheapest_first, fewest
-from compress.quantization.nearest import Nearest, nearest
+from compress.quantization.nearest import CHANGES, Nearest, nearest
 from compress.quantization.ptq import Quantized, quantize_static
 from compress.quantization.rounding import Roundings
 from compress.quantization.sensitivity import Blame, blame
@@ -33,6 +33,7 @@ class Int8:
 
     Attributes:
         recipe: of training with rounding; None does without.
+        changes: see `nearest`.
     """
 
     scheme: Scheme
@@ -40,6 +41,7 @@ class Int8:
     keep: tuple[str, ...]
     recipe: Recipe | None
     progress: Progress | None
+    changes: tuple[str, ...] = CHANGES
 
     def of(self, model: FloatModel, pixels: Pixels, seen: Images, unseen: Images, checkpoints: Path) -> Nearest:
         network, trained = model.network, None
@@ -53,6 +55,7 @@ class Int8:
             keep=self.keep,
             scheme=self.scheme,
             trained=trained,
+            changes=self.changes,
             progress=self.progress,
         )
 

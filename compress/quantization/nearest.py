@@ -26,6 +26,7 @@ PAYS = 0.05  # share of the divergence that a change has to take away: below, it
 TO_BLAME, WORTH_LEARNING = 0.25, 1e-3
 EQUALIZED, WITHOUT_CEILINGS = "equalized", "equalized, ReLU for ReLU6"
 ROUNDED, CORRECTED, TRAINED = "rounding learned", "biases corrected", "trained with rounding"
+CHANGES = (EQUALIZED, WITHOUT_CEILINGS, ROUNDED, CORRECTED)
 
 Batches = Iterable[NDArray[np.float32]]
 
@@ -65,6 +66,7 @@ def nearest(
     keep: Collection[str] = (),
     scheme: Scheme | None = None,
     trained: Roundings | None = None,
+    changes: Collection[str] = CHANGES,
     progress: Progress | None = None,
 ) -> Nearest:
     """Quantize by each of `ranges`; then equalize, learn the rounding and correct biases, each where it pays.
@@ -78,6 +80,7 @@ def nearest(
         ranges: names in `RANGES`, or functions.
         keep: names of layers that stay in float.
         trained: weights that training brought onto their grids; then nothing is changed, ranges alone are tried.
+        changes: those that are tried.
 
     Raises:
         see `quantize_static`.
@@ -106,12 +109,15 @@ def nearest(
         return replace(best, taken=(TRAINED,))
     for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
         equal, pairs = equalize(start) if start is not None else (network, [])
-        if pairs:
+        if pairs and name in changes:
             seen, to = watch(equal, rounded_activations(equal), calibration), rounded_weights(equal)
             best = best.or_better(attempt(name, equal, seen, to, by))
     rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
-    if divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING):
+    to_blame = divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING)
+    if to_blame and ROUNDED in changes:
         to = adaround(best.exact, best.roundings, calibration, progress=progress)
         best = best.or_better(attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
+    if CORRECTED not in changes:
+        return best
     corrected = correct_biases(best.exact, best.quantized.network, input_means(best.exact, calibration))
     return best.or_better(attempt(CORRECTED, corrected, best.histograms, best.roundings, by, *best.taken))

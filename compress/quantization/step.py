@@ -24,7 +24,7 @@ from compress.quantization.cpu import best_scheme
 from compress.quantization.data import Calibration, open_calibration
 from compress.quantization.fidelity import divergence, logits_of
 from compress.quantization.int8 import Int8
-from compress.quantization.nearest import Nearest
+from compress.quantization.nearest import CHANGES, Nearest
 from compress.quantization.ptq import Quantized, check_layers, without_int8
 from compress.quantization.sensitivity import Blame
 from compress.quantization.settings import AUTO, FORMATS, INT8, RANGES, Quantize
@@ -167,6 +167,7 @@ class _Job:
         before: metrics of the float model.
         seen, unseen: images that calibrate, and others on which answers are compared.
         after_judge: metrics of what became of its judge, where that has been quantized before.
+        changes: to a network that are tried, see `nearest`; of a model with a judge those that paid there.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class _Job:
         self.seen, self.unseen = (Images(pixels.train.pixels[these], self.config.preprocess) for these in few)
         self.ranking: list[Blame] = []
         self.after_judge: dict[str, Any] | None = None
+        self.changes: tuple[str, ...] = CHANGES
 
     def for_model(self, model: FloatModel, checkpoints: Path) -> _Job:
         """The same on the model and all images, as this one, on its judge, has found best.
@@ -204,6 +206,7 @@ class _Job:
         calibration = replace(self.calibration, data=self.calibration.data.whole())
         job = _Job(model, settings, calibration, self.pixels.whole(), checkpoints, self.progress)
         job.ranking, job.after_judge = self.ranking, after
+        job.changes = found.taken if isinstance(found, Nearest) else job.changes
         if VAL in self.before:
             job.before = {**job.before, VAL: self.before[VAL]}
         return job
@@ -241,6 +244,7 @@ class _Job:
             keep=settings.keep,
             recipe=recipe,
             progress=self.progress,
+            changes=self.changes,
         )
 
     def finished(

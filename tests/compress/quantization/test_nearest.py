@@ -52,3 +52,11 @@ def test_channels_far_apart_are_equalized(images):
     assert EQUALIZED in found.taken
     assert found.tried[EQUALIZED] < 0.5 * found.tried["minmax"]
     assert found.quantized.ranges == "minmax"
+
+
+def test_only_the_changes_asked_for_are_tried(images):
+    network = of(spread=1.5)
+    alone = nearest(network, *images, ranges=("minmax",), changes=(EQUALIZED,))
+    assert list(alone.tried) == ["minmax", EQUALIZED]
+    assert alone.taken == (EQUALIZED,)
+    assert list(nearest(network, *images, ranges=("minmax",), changes=()).tried) == ["minmax"]
