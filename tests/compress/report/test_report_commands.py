@@ -46,12 +46,18 @@ def test_fit(tmp_path):
             },
         ),
         (sparsify, {"density": 0.3, "epochs": 1, "ranking": "layer", "seed": 3}),
-        (cluster, {"bits": 3.0, "bit_price": 0.006, "epochs": 1}),
         (quantize, {"max_drop": 50.0, "ranges": "mse", "keep": ["conv2"]}),
     ],
 )
 def test_a_step(dense, tmp_path, verb, options):
     typed_again(verb(dense, data="digits", **options, out=tmp_path / "x"), tmp_path)
+
+
+def test_cluster(tmp_path):
+    fit("digits", **{**FITTED, "model": "lenet5"}, out=tmp_path / "small")  # coding takes its time
+    typed_again(
+        cluster(tmp_path / "small", data="digits", bits=3.0, bit_price=0.006, epochs=1, out=tmp_path / "x"), tmp_path
+    )
 
 
 def test_distill(dense, tmp_path):
