@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,11 @@ def nearest(
 ) -> Nearest:
     """Quantize by each of `ranges`; then equalize, learn the rounding and correct biases, each where it pays.
 
-    A change pays where the answers come nearer to the float network's. The rounding of weights, which takes longest, is
-    learned where rounded weights alone make much of the difference: with few bits, hardly ever with eight.
+    That is where answers come nearer to the float network's. The rounding of weights, which takes longest, is learned
+    where rounded weights alone make much of the difference: with few bits, hardly ever with eight.
 
     Args:
-        calibration: (B, C, H, W) batches that ranges, means and roundings are taken from; gone through several times.
+        calibration: (B, C, H, W) batches for ranges, means and roundings; gone through several times.
         unseen: others, on which the answers are compared; gone through once for each trial.
         ranges: names in `RANGES`, or functions.
         keep: names of layers that stay in float.
@@ -97,13 +98,10 @@ def nearest(
         taken = () if name == RANGES.name(by) else (*before, name)
         return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
 
-    def rounded_weights(exact: onnx.ModelProto) -> dict[str, Rounded]:
-        return without({**round_to_nearest(exact, scheme.bits), **(trained or {})}, exact, keep)
-
+    rounded_weights = partial(_rounded_weights, bits=scheme.bits, trained=trained or {}, keep=keep)
     seen, to = watch(network, rounded_activations(network), calibration), rounded_weights(network)
-    best = min(
-        (attempt(str(RANGES.name(by)), network, seen, to, by) for by in ranges), key=lambda found: found.divergence
-    )
+    by_ranges = [attempt(str(RANGES.name(by)), network, seen, to, by) for by in ranges]
+    best = min(by_ranges, key=lambda found: found.divergence)
     by = best.quantized.ranges
     if trained is not None:
         return replace(best, taken=(TRAINED,))
@@ -112,12 +110,22 @@ def nearest(
         if pairs and name in changes:
             seen, to = watch(equal, rounded_activations(equal), calibration), rounded_weights(equal)
             best = best.or_better(attempt(name, equal, seen, to, by))
-    rounded = with_weights(best.exact, {name: each.weight for name, each in best.roundings.items()})
-    to_blame = divergence(expected, logits_of(rounded, unseen)) > max(TO_BLAME * best.divergence, WORTH_LEARNING)
-    if to_blame and ROUNDED in changes:
+    if ROUNDED in changes and _by_weights(best, expected, unseen) > max(TO_BLAME * best.divergence, WORTH_LEARNING):
         to = adaround(best.exact, best.roundings, calibration, progress=progress)
         best = best.or_better(attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
-    if CORRECTED not in changes:
-        return best
-    corrected = correct_biases(best.exact, best.quantized.network, input_means(best.exact, calibration))
-    return best.or_better(attempt(CORRECTED, corrected, best.histograms, best.roundings, by, *best.taken))
+    if CORRECTED in changes:
+        corrected = correct_biases(best.exact, best.quantized.network, input_means(best.exact, calibration))
+        best = best.or_better(attempt(CORRECTED, corrected, best.histograms, best.roundings, by, *best.taken))
+    return best
+
+
+def _rounded_weights(
+    exact: onnx.ModelProto, *, bits: int, trained: Roundings, keep: Collection[str]
+) -> dict[str, Rounded]:
+    return without({**round_to_nearest(exact, bits), **trained}, exact, keep)
+
+
+def _by_weights(found: Nearest, expected: NDArray[np.float64], unseen: Batches) -> float:
+    """How far rounded weights alone take the answers."""
+    rounded = with_weights(found.exact, {name: each.weight for name, each in found.roundings.items()})
+    return divergence(expected, logits_of(rounded, unseen))
