@@ -134,8 +134,9 @@ def quantize(directory: str | Path | LoadedModel, settings: Quantize, call: Call
         pixels = read_pixels(calibration.data, model.config.preprocess, call.progress)
         seen = seen_in(calibration.data, pixels)
         model = replace(model, config=model.config.having_seen(seen, calibration.data.fingerprint()))
-        job = _Job(model, settings, calibration, pixels, checkpoints, call.progress)
-        if judge is not None:
+        if judge is None:
+            job = _Job(model, settings, calibration, pixels, checkpoints, call.progress)
+        else:
             twin = _Job(model.of_judge(judge), settings, calibration, pixels, checkpoints / JUDGE, call.progress)
             job = twin.for_model(model, checkpoints)
         found, details = job.quantized()
@@ -199,7 +200,7 @@ class _Job:
             GateError: its judge loses more than it may.
         """
         found, _ = self.quantized()
-        after, settings = self._measured(found), self.settings
+        after, settings = self._measured(self._unsaid(found)), self.settings
         if isinstance(found, Nearest):
             made = found.quantized
             settings = settings.model_copy(update={"ranges": made.ranges, "keep": made.kept, "max_drop": None})
@@ -256,8 +257,8 @@ class _Job:
             GateError: it loses more than it may.
         """
         quantized = found.quantized if isinstance(found, Nearest) else found
-        unsaid = finish(quantized.network, self.config, None).SerializeToString()
-        after = self._measured(found)
+        unsaid = self._unsaid(found)
+        after = self._measured(unsaid)
         held_out = self.pixels.val or self.pixels.test
         shown = self.unseen.pixels if held_out is None else held_out.pixels
         parity = {"images": "real", **compare(self.model.reference, unsaid, shown[:PARITY_IMAGES])}
@@ -268,14 +269,18 @@ class _Job:
         lost = large_loss(self.before, after, advice)
         return finished, run.record(before=self.before, after=after, parity=parity, **details, large_loss=lost)
 
-    def _measured(self, found: Nearest | Converted) -> dict[str, Any]:
+    def _unsaid(self, found: Nearest | Converted) -> bytes:
+        """The file as it will be written, but for what is only known of it then."""
+        quantized = found.quantized if isinstance(found, Nearest) else found
+        content: bytes = finish(quantized.network, self.config, None).SerializeToString()
+        return content
+
+    def _measured(self, unsaid: bytes) -> dict[str, Any]:
         """Its metrics, on validation images those of its judge.
 
         Raises:
             GateError: it loses more than it may.
         """
-        quantized = found.quantized if isinstance(found, Nearest) else found
-        unsaid = finish(quantized.network, self.config, None).SerializeToString()
         after = self.model.metrics(OnnxPredictor(unsaid), self.measured, self.progress)
         if self.after_judge is not None and VAL in self.after_judge:
             after[VAL] = self.after_judge[VAL]

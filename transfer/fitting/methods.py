@@ -39,8 +39,8 @@ from zoo.progress import Progress
 
 Trains = Literal["finetune", "scratch"]
 SHARES = (0.5, 0.75, 1.0)  # of the way from the probe to what was trained; validation images choose
-# Multiply-accumulates of a training of all layers, up to which few images train them all: about half a minute of two
-# cores, EfficientNet-Lite0 on 65 batches of 32 images of 144 px; forward, and twice as many back.
+# Multiply-accumulates of a training of all layers, up to which few images train them all: EfficientNet-Lite0 on
+# 65 batches of 32 images of 144 px; forward, and twice as many back.
 WHOLE_MACS, PASSES = 1e12, 3
 
 

@@ -39,6 +39,6 @@ def fit_twice(task: Task, fit: Callable[[Task], Outcome]) -> Outcome:
         outcome = AGAIN[judge.method](whole).averaged(judge.share)
     except CannotTrain as error:
         task.tell(f"not trained on the validation images: {first_line(error)}")
-        return replace(judge, judge=judge.model)
+        return replace(judge, judge=judge.model, notes={**judge.notes, WHOLE: {"reason": first_line(error)}})
     notes = {**judge.notes, WHOLE: {"images": len(every.train), **outcome.notes}}
     return replace(outcome, history=judge.history, notes=notes, judge=judge.model)

@@ -24,7 +24,7 @@ from transfer.fitting.auto import auto
 from transfer.fitting.methods import METHODS, Outcome, Task, Trains, tapped
 from transfer.fitting.pictures import LOGS, shown, write_curves, write_pictures
 from transfer.fitting.recipe import recipe_for
-from transfer.fitting.refit import fit_twice
+from transfer.fitting.refit import WHOLE, fit_twice
 from transfer.fitting.settings import Fit
 from transfer.fitting.start import check, planned_start, start
 from transfer.result import ModelResult
@@ -50,8 +50,8 @@ class Fitted(ModelResult):
     def lines(self) -> list[str]:
         size, method = self.config.preprocess.size[0], self.record["method"]
         said = [f"{self.name}: {self.record['arguments']['model']} at {size} px by {method}, {self.after}"]
-        if self.judge is not None:
-            images = self.record["notes"]["whole"]["images"]
+        if "images" in self.record["notes"].get(WHOLE, {}):
+            images = self.record["notes"][WHOLE]["images"]
             said.append(f"trained on all {images} images in the end; val is of its judge, which had not seen those")
         return said
 

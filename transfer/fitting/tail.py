@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from transfer.data.augment import NONE
@@ -26,7 +25,7 @@ Views = dict[tuple[str, int], np.ndarray[Any, np.dtype[np.float32]]]  # by image
 
 
 def passes_of(recipe: Recipe, images: int) -> Recipe:
-    """With at least FEWEST_STEPS steps, which a tail takes in no time."""
+    """The recipe with at least FEWEST_STEPS steps."""
     return replace(recipe, epochs=max(recipe.epochs, -(-FEWEST_STEPS // -(-images // recipe.batch))))
 
 
@@ -55,8 +54,7 @@ def train_tail(
     train = LabelledPixels(pixels.reshape(-1, *pixels.shape[2:]), np.tile(data.train.labels, views))
     val = None
     if data.val is not None:
-        plain = replace(recipe, augment=NONE)
-        seen = trunk.views(data.val, data.preprocess, plain.augment, [0], progress=progress)[0]
+        seen = trunk.views(data.val, data.preprocess, NONE, [0], progress=progress)[0]
         val = LabelledPixels(seen, data.val.labels)
     on_views = TrainingData(train, val, Preprocess.prepared(trunk.shape))
     own = replace(recipe, epochs=-(-recipe.epochs // views), augment=NONE)
@@ -70,7 +68,7 @@ def train_tail(
     )
     done = replace(own, epochs=own.epochs * views, augment=recipe.augment)
     notes |= {"recipe": done.to_dict(), "tail": {"from": trunk.first.removeprefix("body."), "views": views}}
-    return trunk.join_(trained.model), trained, done, notes
+    return trunk.joined(trained.model), trained, done, notes
 
 
 def _rows(
@@ -88,10 +86,9 @@ def _rows(
         key = piece.pixels_key(), first
         have = known.get(key)
         if have is None or len(have) < views:
-            with torch.random.fork_rng(devices=[]):
-                have = trunk.views(
-                    piece, preprocess, recipe.augment, range(views), first=first, seed=recipe.seed, progress=progress
-                )
+            have = trunk.views(
+                piece, preprocess, recipe.augment, range(views), first=first, seed=recipe.seed, progress=progress
+            )
             known[key] = have
         found.append(have[:views])
         first += len(piece)

@@ -1,8 +1,7 @@
 """The trunk of a network, which stays as it is and is run once for each view of an image; its tail is trained.
 
-A few hundred images cannot teach a network's early stages anything; trained with the rest they take most of the time
-and lose accuracy (Lee et al. 2023, Surgical Fine-Tuning, https://arxiv.org/abs/2210.11466, sec. 2: with few images the
-right stages alone beat all of them).
+Trained with the rest, a network's early stages take most of the time, and few images teach them little. Lee et al. 2023
+(Surgical Fine-Tuning, https://arxiv.org/abs/2210.11466) tune a part of the layers too.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ class Trunk:
         """(B, ...) inputs of the network -> (B, C, H + R, W)."""
         return _entered(self.network, self.first, self.known, inputs, self.shape[1])
 
-    def join_(self, tail: nn.Module) -> nn.Module:
+    def joined(self, tail: nn.Module) -> nn.Module:
         """A copy of the network with the weights of a trained tail."""
         joined = copy.deepcopy(self.network)
         trained = {name.removeprefix("network."): tensor for name, tensor in tail.state_dict().items()}

@@ -43,7 +43,7 @@ def test_tail_of_trunk_is_the_network(name, taps):
     with torch.no_grad():
         for parameter in trunk.tail.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
-        joined = trunk.join_(trunk.tail)
+        joined = trunk.joined(trunk.tail)
         torch.testing.assert_close(joined(images), trunk.tail(trunk.enter(images)), rtol=1e-4, atol=1e-5)
         assert not torch.allclose(joined(images), wanted)
 
