@@ -18,10 +18,12 @@ from transfer.data.loader import LabelledPixels
 from transfer.data.parts import read_pixels
 from transfer.evaluation.evaluate import evaluate, evaluate_pixels
 from transfer.evaluation.measure import predictor_of
+from transfer.fitting import refit
 from transfer.fitting.start import start
 from transfer.fitting.step import fit
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
+from transfer.training.step import CannotTrain
 from zoo.errors import DataError
 from zoo.files.manifest import CHECKPOINTS
 from zoo.files.model_directory import load_model
@@ -137,3 +139,15 @@ def test_interrupted_it_ends_with_the_same_bits(fitted, photos, tmp_path):
     loaded = load_model(out, judge=True)
     assert torch.equal(weights(loaded.model), weights(whole.model))
     assert torch.equal(weights(loaded.judge), weights(whole.judge))
+
+
+def test_where_the_second_training_fails_the_first_is_kept_and_said(photos, monkeypatch):
+    def fails(task):
+        raise CannotTrain("the memory is full")
+
+    monkeypatch.setitem(refit.AGAIN, "scratch", fails)
+    told = []
+    fitted = fit(photos, **SMALL, tell=told.append)
+    assert told[-1] == "not trained on the validation images: the memory is full"
+    assert torch.equal(weights(fitted.model), weights(fitted.judge))
+    assert len(fitted.lines()) == 1, "nothing is said of a training on all images"
