@@ -18,6 +18,7 @@ from compress.graph.free_batch import expand_stored_parts_, free_reshapes_, set_
 from compress.graph.interface import declare_, drop_idle_inputs_, flatten_, image_size_, strip_softmax_
 from compress.graph.network import BATCHES, FP32_TOLERANCE, OPSET, name_layers_
 from compress.graph.operators import check_float, check_loops, check_standard, plain_gemms_
+from compress.graph.pooling import pad_in_pooling_
 from compress.graph.run import FAILED
 from compress.graph.runnable import Prepared, Runnable
 from compress.graph.simplify import at_opset, opset_of, rename_, simplified, store_constants_
@@ -72,18 +73,20 @@ def normalized(model: onnx.ModelProto, where: str | Path, size: tuple[int, int] 
         changes.append("took the Softmax off its end: it answers with logits, and their Softmax is `probabilities`")
     images = np.random.default_rng(0).standard_normal((max(BATCHES), channels, height, width)).astype(np.float32)
     flatten_(original.graph)
+    store_constants_(original.graph)
+    pad_in_pooling_(original.graph)
     expected = _answers(original, images, where)
     if expected.ndim != 2 or expected.shape[1] < 2:
         shape = ", ".join(map(str, expected.shape[1:]))
         raise UsageError(f"{where} answers each image with a tensor of ({shape}); wanted (classes,), at least 2")
     _check_answers(original, images, expected, where)
     network = _copy(original)
-    store_constants_(network.graph)
     if (fixed := set_batch_free_(network.graph)) is not None:
         changes.append(f"made its batch of {fixed} any number")
     network, converted = at_opset(network, where)
     if converted is not None:
         changes.append(f"converted from opset {converted} to {OPSET}")
+        pad_in_pooling_(network.graph)
     unfolded = _count(network, "BatchNormalization")
     network = simplified(network, where)
     if fixed is not None:  # what was computed of it only now

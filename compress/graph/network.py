@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from compress.graph import preprocessing
+from compress.graph.pooling import pad_in_pooling_
 from zoo.errors import SlimzooError, first_line
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def export_network(model: Any, input_size: tuple[int, int, int], *, optimize: bo
         raise SlimzooError("the exported graph has a fixed batch: the model's forward uses the batch size as a number")
     for node in network.graph.node:
         del node.metadata_props[:]  # stack traces of this machine
+    pad_in_pooling_(network.graph)
     name_layers_(network)
     for value in (*network.graph.input, *network.graph.output, *network.graph.value_info):
         del value.metadata_props[:]
