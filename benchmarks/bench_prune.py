@@ -97,7 +97,7 @@ def run(rows: Rows, task: str, seed: int, folder: Path) -> None:
         seconds = round(time.monotonic() - began, 1)
         if not rows.find(**cell, method="slimzoo"):
             keep(rows, **cell, method="slimzoo", seconds=seconds, **figures_of(step.record["metrics"]["after"]))
-        recipe = recipe_after_cut(config, mirror=source.mirror, epochs=epochs, seed=seed)
+        recipe = recipe_after_cut(config, images=len(pixels.train), mirror=source.mirror, epochs=epochs, seed=seed)
         for method in methods[1:]:
             if rows.find(**cell, method=method):
                 continue

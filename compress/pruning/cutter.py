@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.dependency.groups import Grouping, find_groups
-from compress.pruning.allocate import Allocation, Scores, check_reachable, narrowed
+from compress.pruning.allocate import Allocation, Scores, allocate_by_importance, check_reachable, narrowed
 from compress.pruning.budget import Cost
 from compress.pruning.importance import Importance
 from compress.pruning.latency import latency_table, measured_ms
@@ -173,9 +174,9 @@ class Cutter:
 
     @property
     def _criterion(self) -> Any:
-        """Take the best criterion where none was asked for: Taylor's, with images."""
+        """Take the best criterion where none was asked for: Optimal Brain Surgeon, with images."""
         given = self.choice.criterion
-        return CRITERIA.value(given if given is not None else "l2" if self.pixels is None else "taylor")
+        return CRITERIA.value(given if given is not None else "l2" if self.pixels is None else "obs")
 
     def _importance(self, network: nn.Module) -> Importance:
         found: Importance = self._scene(network).prepare(self._criterion)
@@ -186,4 +187,5 @@ class Cutter:
         if given is None:
             given = "cost" if getattr(self._criterion, "comparable", False) else "isomorphic"
         found: Allocation = self._scene(network).prepare(ALLOCATIONS.value(given))
-        return found
+        power = getattr(self._criterion, "power", None)
+        return partial(found, power=power) if found is allocate_by_importance and power is not None else found

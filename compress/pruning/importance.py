@@ -2,8 +2,8 @@
 
 A criterion of your own is such a function, or a class with `prepared(scene)`, which is given the network, the images
 and the seed before the scores are asked for. `needs_images = True` refuses to work without images; `comparable = True`
-says that scores of different layers can be compared, as estimates of the loss can. To give it a name, add a line to
-CRITERIA in settings.py.
+says that scores of different layers can be compared, as estimates of the loss can, and `power` how (see
+`allocate_by_loss`). To give it a name, add a line to CRITERIA in settings.py.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class Taylor:
     """
 
     needs_images = comparable = True
+    power = 0.5  # scores are roots of losses
 
     @classmethod
     def prepared(cls, scene: Scene) -> Taylor:
@@ -137,13 +138,13 @@ class Taylor:
             loss.backward()  # type: ignore[no-untyped-call]
             for name, parameter in model.named_parameters():
                 for dim in range(min(2, parameter.dim())):
-                    gates.setdefault((name, dim), []).append(_gate_gradient(parameter, dim))
+                    gates.setdefault((name, dim), []).append(gate_gradient(parameter, dim))
         self.gates = {place: torch.stack(values) for place, values in gates.items()}  # (batches, indices)
 
     def __call__(self, model: nn.Module, group: Group) -> Tensor:
         """(width,) root mean square over batches."""
         total: Tensor | None = None
-        for s in _gated(model, group):
+        for s in gated(model, group):
             gate = self.gates[s.name, s.dim][:, torch.from_numpy(s.channels)]
             summed = torch.zeros(len(gate), group.width, dtype=torch.float64)
             summed.index_add_(1, torch.from_numpy(s.roots), gate)
@@ -152,7 +153,7 @@ class Taylor:
         return total.square().mean(dim=0).sqrt()
 
 
-def _gated(model: nn.Module, group: Group) -> list[Slice]:
+def gated(model: nn.Module, group: Group) -> list[Slice]:
     """The slices behind which a gate would stand: scale and shift of norms, else rows and biases of layers."""
     own = [s for s in group.slices if isinstance(getattr(model.get_submodule(s.module), s.tensor), nn.Parameter)]
     norms = [s for s in own if isinstance(model.get_submodule(s.module), NORMS)]
@@ -160,7 +161,7 @@ def _gated(model: nn.Module, group: Group) -> list[Slice]:
     return norms or rows or [s for s in own if s.dim < 2]
 
 
-def _gate_gradient(parameter: Tensor, dim: int) -> Tensor:
+def gate_gradient(parameter: Tensor, dim: int) -> Tensor:
     """(indices along `dim`,) sum of value times gradient."""
     if parameter.grad is None:
         return torch.zeros(parameter.shape[dim], dtype=torch.float64)

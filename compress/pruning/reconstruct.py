@@ -61,12 +61,12 @@ def reconstruct_(
         weights: whether they may change; zeros would not stay zeros.
     """
     images = _images(data, preprocess, seed)
-    kept, rows = kept_outputs(uncut, cuts), _Rows(seed)
-    owners = Counter(id(module.weight) for module in model.modules() if _is_fitted(module))
+    kept, rows = kept_outputs(uncut, cuts), Rows(seed)
+    owners = Counter(id(module.weight) for module in model.modules() if is_fitted(module))
     layers = [
         name
         for name, module in model.named_modules()
-        if weights and _is_fitted(module) and owners[id(module.weight)] == 1
+        if weights and is_fitted(module) and owners[id(module.weight)] == 1
     ]
     norms = [name for name, module in model.named_modules() if isinstance(module, NORMS) and _has_statistics(module)]
     outputs: dict[str, Tensor | None] = {}
@@ -75,7 +75,7 @@ def reconstruct_(
 
     def note_output(name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         # a layer that runs twice has two sets of outputs, and one of weights
-        outputs[name] = None if name in outputs else rows.of(name, _positions_last(layer, output))[:, kept[name]]
+        outputs[name] = None if name in outputs else rows.of(name, positions_last(layer, output))[:, kept[name]]
 
     def note_moments(name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
         moments[name] = _moments(inputs[0])
@@ -100,7 +100,7 @@ def reconstruct_(
     _run(model, images, {name: fit for name in layers}, {name: measure for name in norms})
 
 
-class _Rows:
+class Rows:
     """Which places of each layer's outputs are looked at: the same in both networks."""
 
     def __init__(self, seed: int) -> None:
@@ -118,10 +118,10 @@ class _Rows:
     def of_inputs(self, name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         """(rows, inputs of one output): of a convolution, its patches."""
         if not isinstance(layer, nn.Conv2d):
-            return self.of(name, _positions_last(layer, inputs))
+            return self.of(name, positions_last(layer, inputs))
         assert not isinstance(layer.padding, str)
         (down, right), places = layer.padding, self._places[name]
-        patches = F.pad(inputs, (right, right, down, down))
+        patches = F.pad(inputs, (right, right, down, down)) if down or right else inputs
         for dim, size, stride, dilation in zip((2, 3), layer.kernel_size, layer.stride, layer.dilation, strict=True):
             patches = patches.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
         image = torch.arange(len(places))[:, None].expand_as(places)
@@ -136,8 +136,8 @@ def _images(data: LabelledPixels, preprocess: Preprocess, seed: int) -> Tensor:
     return torch.from_numpy(preprocess.normalize(data.pixels[indices]))
 
 
-def _is_fitted(module: nn.Module) -> bool:
-    """Not subclasses, whose forward may be another."""
+def is_fitted(module: nn.Module) -> bool:
+    """Whether it is a layer whose weights are fitted. Not subclasses, whose forward may be another."""
     if type(module) is nn.Conv2d:
         plain = module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return plain and module.weight[0].numel() <= WIDEST
@@ -148,7 +148,7 @@ def _has_statistics(norm: nn.Module) -> bool:
     return norm.running_mean is not None
 
 
-def _positions_last(layer: nn.Module, values: Tensor) -> Tensor:
+def positions_last(layer: nn.Module, values: Tensor) -> Tensor:
     """(B, C, H, W) of a convolution, (B, ..., C) of a linear layer, to (B, places, C)."""
     if isinstance(layer, nn.Conv2d):
         return values.flatten(2).transpose(1, 2)

@@ -182,7 +182,9 @@ class _Rounds:
         epochs = _epochs(settings.recover, number, settings.rounds)
         if not epochs:
             return network
-        recipe = recipe_after_cut(work.config, mirror=source.mirror, epochs=epochs, seed=settings.seed)
+        recipe = recipe_after_cut(
+            work.config, images=len(pixels.train), mirror=source.mirror, epochs=epochs, seed=settings.seed
+        )
         trained, self.notes = recover(
             network,
             work.start.loaded,

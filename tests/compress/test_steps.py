@@ -213,8 +213,17 @@ def test_recovery_mirrors_as_the_fit_did(folder, given, expected):
 def test_after_a_cut_a_network_learns_three_times_as_fast_as_in_its_fit(folder, method, rate):
     fitted = read_config(folder / "dense")
     fitted.lineage[0]["method"] = method
-    recipe = recipe_after_cut(fitted, mirror=False, epochs=1, seed=0)
+    recipe = recipe_after_cut(fitted, images=1001, mirror=False, epochs=1, seed=0)
     assert (recipe.lr, recipe.backbone_lr) == pytest.approx((rate, rate))
+    assert not recipe.freeze_statistics
+
+
+def test_few_images_change_a_pretrained_network_less(folder):
+    fitted = read_config(folder / "dense")
+    fitted.lineage[0]["method"] = "finetune"
+    recipe = recipe_after_cut(fitted, images=1000, mirror=False, epochs=1, seed=0)
+    assert recipe.lr == recipe.backbone_lr < 1e-3
+    assert recipe.freeze_statistics
 
 
 def test_explain_writes_nothing(folder, tmp_path, monkeypatch):
