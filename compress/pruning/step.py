@@ -19,11 +19,12 @@ from compress.pruning.settings import Choice, Prune
 from compress.pruning.shrink import Shrink
 from compress.pruning.structured import Pruned
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
-from compress.recovery.recipe import recovery_recipe
+from compress.recovery.recipe import mirrored_as_fitted, recovery_recipe
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
 from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import PRUNE
+from transfer.data.augment import augment_for
 from transfer.data.fitted_data import open_for
 from transfer.fitting.plan import PLAN
 from transfer.result import ModelResult
@@ -177,7 +178,14 @@ class _Rounds:
             return network
         sparse = is_sparse(work.config.lineage)
         reconstruct_(
-            network, uncut, pruned.cuts, pixels.train, work.config.preprocess, weights=not sparse, seed=settings.seed
+            network,
+            uncut,
+            pruned.cuts,
+            pixels.train,
+            work.config.preprocess,
+            augment=augment_for(mirrored_as_fitted(work.config, source.mirror)),
+            weights=not sparse,
+            seed=settings.seed,
         )
         epochs = _epochs(settings.recover, number, settings.rounds)
         if not epochs:
