@@ -58,7 +58,7 @@ def milliseconds(given: object) -> object:
 class Choice(Settings):
     """What is cut.
 
-    criterion: by default "obs" where there are images, else "l2".
+    criterion: by default "obs" where there are images, "taylor" above 1,000 of them, and "l2" without.
 
     allocation: by default "cost" for scores that estimate a loss, obs and taylor; "isomorphic" for the others, which
     cannot be compared between layers of other shapes. (ResNet-20 on digits to 1/2 by L2, not recovered: cost 32%,
@@ -75,7 +75,9 @@ class Choice(Settings):
         None, "Instead: the most that an image may take in onnxruntime here: 5ms", metavar="MS"
     )
     criterion: Criterion = option(
-        None, f"{', '.join(CRITERIA)}, or module:object. Unless given, obs with --data, else l2.", metavar="NAME"
+        None,
+        f"{', '.join(CRITERIA)}, or module:object. Unless given, obs with --data, taylor above 1,000 images, else l2.",
+        metavar="NAME",
     )
     allocation: Allocation = option(
         None,
