@@ -2,7 +2,7 @@
 
 A Pad by -inf, or by the least float32, is the pooling's own padding, which is never the maximum. onnxruntime takes a
 Pad by 0 for that too (its PadFusion, seen in 1.31), so that a maximum of values below 0 comes out as that of the values
-instead of 0; a border of 1e-30 is the same in any answer, and stays.
+instead of 0; a border of 6e-8, float16's least, is the same in any answer, and stays.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from compress.graph.nodes import set_nodes_
+from compress.graph.operators import all_nodes
 
 LEAST = float(np.finfo(np.float32).min)
-NOT_QUITE_ZERO = np.array(1e-30, np.float32)
+NOT_QUITE_ZERO = np.array(2.0**-24, np.float32)
 NOT_QUITE_ZERO_NAME = "border_not_quite_zero"
 
 
@@ -43,14 +44,14 @@ def pad_in_pooling_(graph: onnx.GraphProto) -> None:
     if gone:
         set_nodes_(graph, [node for node in graph.node if node.output[0] not in gone])
     if gone or zeros:
-        left = {name for node in graph.node for name in node.input}
+        left = set(_read(graph))
         for tensor in [tensor for tensor in graph.initializer if tensor.name not in left]:
             graph.initializer.remove(tensor)
 
 
 def _before_pooling(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, list[onnx.NodeProto]]]:
     """Each Pad whose output goes to MaxPool nodes alone, and those."""
-    read = Counter(name for node in graph.node for name in node.input) | Counter(value.name for value in graph.output)
+    read = _read(graph)
     pools: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         if node.op_type == "MaxPool" and len(node.output) == 1:
@@ -59,6 +60,11 @@ def _before_pooling(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, li
         after = pools.get(node.output[0], []) if node.op_type == "Pad" else []
         if after and len(after) == read[node.output[0]]:
             yield node, after
+
+
+def _read(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each tensor is read, also by the branches and loops inside, or given out."""
+    return Counter([*(name for node in all_nodes(graph) for name in node.input), *(v.name for v in graph.output)])
 
 
 def _value(pad: onnx.NodeProto, constants: Mapping[str, NDArray[np.generic]]) -> float | None:

@@ -120,7 +120,6 @@ class Taylor:
     """
 
     needs_images = comparable = True
-    power = 0.5  # scores are roots of losses
 
     @classmethod
     def prepared(cls, scene: Scene) -> Taylor:
@@ -130,30 +129,44 @@ class Taylor:
     def __init__(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Collect gradients in eval mode over (inputs (B, C, H, W), labels (B,)) batches; the model is left alone."""
         model = copy.deepcopy(model).eval()
-        gates: dict[tuple[str, int], list[Tensor]] = {}
+        self.gates = Gates()
         for inputs, labels in batches:
             model.zero_grad(set_to_none=True)
             with CpuOperators():
                 loss = F.cross_entropy(model(inputs), labels)
             loss.backward()  # type: ignore[no-untyped-call]
-            for name, parameter in model.named_parameters():
-                for dim in range(min(2, parameter.dim())):
-                    gates.setdefault((name, dim), []).append(gate_gradient(parameter, dim))
-        self.gates = {place: torch.stack(values) for place, values in gates.items()}  # (batches, indices)
+            self.gates.note(model)
 
     def __call__(self, model: nn.Module, group: Group) -> Tensor:
         """(width,) root mean square over batches."""
+        return self.gates.of(model, group).square().mean(dim=0).sqrt()
+
+
+class Gates:
+    """What the gradients of batches say of a gate of 1 that stood behind each channel."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], list[Tensor]] = {}  # by name and dimension of a parameter: (indices,) a batch
+
+    def note(self, model: nn.Module) -> None:
+        """Read the gradients of one batch off the model's parameters."""
+        for name, parameter in model.named_parameters():
+            for dim in range(min(2, parameter.dim())):
+                self._seen.setdefault((name, dim), []).append(_gate_gradient(parameter, dim))
+
+    def of(self, model: nn.Module, group: Group) -> Tensor:
+        """(batches, width) gradients of the gates of a group's channels, which go together in all coupled layers."""
         total: Tensor | None = None
-        for s in gated(model, group):
-            gate = self.gates[s.name, s.dim][:, torch.from_numpy(s.channels)]
+        for s in _gated(model, group):
+            gate = torch.stack(self._seen[s.name, s.dim])[:, torch.from_numpy(s.channels)]
             summed = torch.zeros(len(gate), group.width, dtype=torch.float64)
             summed.index_add_(1, torch.from_numpy(s.roots), gate)
             total = summed if total is None else total + summed
         assert total is not None
-        return total.square().mean(dim=0).sqrt()
+        return total
 
 
-def gated(model: nn.Module, group: Group) -> list[Slice]:
+def _gated(model: nn.Module, group: Group) -> list[Slice]:
     """The slices behind which a gate would stand: scale and shift of norms, else rows and biases of layers."""
     own = [s for s in group.slices if isinstance(getattr(model.get_submodule(s.module), s.tensor), nn.Parameter)]
     norms = [s for s in own if isinstance(model.get_submodule(s.module), NORMS)]
@@ -161,7 +174,7 @@ def gated(model: nn.Module, group: Group) -> list[Slice]:
     return norms or rows or [s for s in own if s.dim < 2]
 
 
-def gate_gradient(parameter: Tensor, dim: int) -> Tensor:
+def _gate_gradient(parameter: Tensor, dim: int) -> Tensor:
     """(indices along `dim`,) sum of value times gradient."""
     if parameter.grad is None:
         return torch.zeros(parameter.shape[dim], dtype=torch.float64)

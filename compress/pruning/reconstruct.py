@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.pruning.structured import Cut, kept_outputs
-from transfer.data.augment import NONE, Augment, augment_batch
+from transfer.data.augment import NONE, Augment
 from transfer.data.loader import LabelledPixels, batches
-from transfer.training.batch import normalized
+from transfer.training.batch import augmented
 from zoo.preprocess import Preprocess
 
 # At most so many, fewer where they are large, and views of them where there are few. 512 small ones instead of 256 gave
@@ -145,8 +145,8 @@ def _images(data: LabelledPixels, preprocess: Preprocess, augment: Augment, seed
     found = [torch.from_numpy(preprocess.normalize(data.pixels[batches(len(data), count, seed=seed, epoch=0)[0]]))]
     for epoch in range(1, -(-count // len(data)) if augment != NONE else 1):
         place = np.arange(min(len(data), count - epoch * len(data)))
-        pixels = torch.from_numpy(np.array(data.pixels[place])).permute(0, 3, 1, 2).float()
-        found.append(normalized(augment_batch(pixels, place, augment, seed=seed, epoch=epoch), preprocess))
+        pixels = torch.from_numpy(np.array(data.pixels[place]))
+        found.append(augmented(pixels, place, preprocess, augment, seed=seed, epoch=epoch))
     return torch.cat(found).contiguous()
 
 

@@ -33,7 +33,8 @@ FASTER = 3.0
 # three times the fit's rate undo what the least-squares fit has saved. EfficientNet-Lite0 to half of the MACs by
 # Gauss-Newton's scores, images that were kept back, one seed, before and after 8 epochs, at 3e-3 with new statistics /
 # 1e-3 / 3e-4 / 1e-4 with the old ones: photographs of things (122 images) 79.2, 74.0 / 74.0 / 81.6%; emoji (180) 42.8,
-# 41.2 / - / 42.5 / 42.1%; materials (159) 66.2, 63.6 / - / 65.6%.
+# 41.2 / - / 42.5 / 42.1%; materials (159) 66.2, 63.6 / - / 65.6%. (With the old statistics, images were moved further,
+# as `augment_for` does for few; for materials the teacher had all of the loss.)
 FEW_IMAGES_LR = 3e-4
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.data.augment import augment_batch
+from transfer.data.augment import Augment, augment_batch
 from transfer.data.loader import LabelledPixels, batches
 from transfer.training import distributed
 from transfer.training.mix import mix_batch
@@ -64,9 +64,6 @@ class Batches:
 
     def __init__(self, data: TrainingData, recipe: Recipe, classes: int, device: torch.device) -> None:
         self._data, self._recipe, self._classes, self._device = data, recipe, classes, device
-        # what is prepared by somebody else has no colours that are known
-        uncoloured = replace(recipe.augment, colour=0.0, grey=0.0, hue_deg=0.0)
-        self._augment = uncoloured if data.preprocess.is_prepared else recipe.augment
         self._order: tuple[int, list[NDArray[np.intp]]] = (-1, [])
         # pixels are copied and augmented beside the step, which has the default stream
         on_gpu = device.type == "cuda"
@@ -105,16 +102,30 @@ class Batches:
 
     def _inputs(self, indices: NDArray[np.intp], epoch: int) -> Tensor:
         pixels = self._sent(torch.from_numpy(self._data.train.pixels[indices]))
-        pixels = pixels.permute(0, 3, 1, 2).float()  # a channels-last view, so no copy follows
-        if len(indices):  # of a small batch, a process may have no image
-            pixels = augment_batch(pixels, indices, self._augment, seed=self._recipe.seed, epoch=epoch)
-        return normalized(pixels, self._data.preprocess).contiguous(memory_format=torch.channels_last)
+        recipe = self._recipe
+        return augmented(pixels, indices, self._data.preprocess, recipe.augment, seed=recipe.seed, epoch=epoch)
 
     def _labels(self, indices: NDArray[np.intp]) -> Tensor:
         return self._sent(torch.from_numpy(self._data.train.labels[indices]))
 
     def _sent(self, tensor: Tensor) -> Tensor:
         return tensor if self._stream is None else tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def augmented(
+    pixels: Tensor, indices: NDArray[np.intp], preprocess: Preprocess, augment: Augment, *, seed: int, epoch: int
+) -> Tensor:
+    """(B, H, W, C) pixels, or what is prepared already, to (B, C, H, W) augmented inputs, channels-last.
+
+    Args:
+        indices: see `augment_batch`.
+    """
+    if preprocess.is_prepared:  # what is prepared by somebody else has no colours that are known
+        augment = replace(augment, colour=0.0, grey=0.0, hue_deg=0.0)
+    pixels = pixels.permute(0, 3, 1, 2).float()  # a channels-last view, so no copy follows
+    if len(indices):  # of a small batch, a process may have no image
+        pixels = augment_batch(pixels, indices, augment, seed=seed, epoch=epoch)
+    return normalized(pixels, preprocess).contiguous(memory_format=torch.channels_last)
 
 
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:

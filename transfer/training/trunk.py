@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transfer.data.augment import Augment, augment_batch
+from transfer.data.augment import Augment
 from transfer.data.loader import LabelledPixels
 from transfer.device import training_device
-from transfer.training.batch import normalized
+from transfer.training.batch import augmented
 from zoo.classifier import stages
 from zoo.cost import count_macs
 from zoo.layout import layout_of
@@ -114,9 +114,8 @@ class Trunk:
         for row, number in enumerate(numbers):
             for start in range(0, len(images), BATCH):
                 place = np.arange(start, min(start + BATCH, len(images)))
-                pixels = torch.from_numpy(np.array(images.pixels[place])).to(device).permute(0, 3, 1, 2).float()
-                pixels = augment_batch(pixels, place + first, augment, seed=seed, epoch=number)
-                inputs = normalized(pixels, preprocess).contiguous(memory_format=torch.channels_last)
+                pixels = torch.from_numpy(np.array(images.pixels[place])).to(device)
+                inputs = augmented(pixels, place + first, preprocess, augment, seed=seed, epoch=number)
                 found[row, place] = moved.enter(inputs).permute(0, 2, 3, 1).float().cpu().numpy()
                 if progress is not None:
                     done = row * len(images) + int(place[-1]) + 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -14,6 +16,8 @@ from torch.nn import functional as F
 
 from compress.graph.foreign import normalized
 from compress.graph.network import export_network
+from compress.graph.pooling import pad_in_pooling_
+from compress.quantization.half import to_float16
 from compress.quantization.ptq import quantize_static
 
 LEAST = (float("-inf"), torch.finfo(torch.float32).min)
@@ -93,3 +97,37 @@ def test_a_border_of_zeros_in_a_file_from_elsewhere():
     network = normalized(model, "elsewhere.onnx").network
     session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"input": images})[0], wanted, rtol=0, atol=1e-6)
+
+
+def test_a_border_of_zeros_stays_in_float16():
+    """The least that float16 holds is not folded either; and the weights are rounded."""
+    torch.manual_seed(0)
+    model = Pooled(0.0).eval()
+    with torch.no_grad():
+        model.conv.bias.fill_(-4.0)  # zeros are the maximum at the border
+    network = export_network(model, (3, 17, 18))
+    x = torch.randn(3, 3, 17, 18)
+    half = to_float16(network, [x.numpy()]).network
+    session = onnxruntime.InferenceSession(half.SerializeToString(), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], model(x).numpy(), rtol=0, atol=5e-3)
+
+
+def test_what_a_branch_reads_is_kept():
+    """An initializer that only the branches of an If read, beside a border that becomes the pooling's own."""
+    float_of = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    branch = helper.make_graph([helper.make_node("Identity", ["inside"], ["b"])], "b", [], [float_of("b", shape=[1])])
+    nodes = [
+        helper.make_node("Pad", ["x", "pads", "least"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["pooled"], kernel_shape=[3, 3]),
+        helper.make_node("If", ["yes"], ["added"], then_branch=branch, else_branch=branch),
+        helper.make_node("Add", ["pooled", "added"], ["y"]),
+    ]
+    stored = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "least": np.float32(-np.inf), "yes": np.array(True)}
+    stored["inside"] = np.ones(1, np.float32)
+    x, y = float_of("x", shape=[1, 2, 5, 5]), float_of("y", shape=[1, 2, 5, 5])
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    pad_in_pooling_(graph)
+    assert {tensor.name for tensor in graph.initializer} == {"yes", "inside"}
+    onnx.checker.check_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9))

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from shaken_models import tiny
 from torch import nn
 
 from compress.dependency.groups import find_groups
@@ -15,8 +16,6 @@ from compress.pruning import obs
 from compress.pruning.allocate import allocate_by_importance
 from compress.pruning.obs import OptimalBrainSurgeon
 from compress.pruning.structured import prune_channels
-from zoo.create import create_model
-from zoo.models.registry import model_entry
 
 
 class Chain(nn.Module):
@@ -104,12 +103,9 @@ def test_a_copy_of_a_channel_costs_nothing(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121", "vit_tiny"])
 def test_scores_of_every_group_are_ordered_losses(name):
-    options = dict(model_entry(name).tiny)
-    side = options.get("image_size", 32)
-    torch.manual_seed(0)
-    model = create_model(name, **options).eval()
+    model, size = tiny(name)
     before = copy.deepcopy(model.state_dict())
-    _, grouping, surgeon = looked_at(model, images=32, size=(3, side, side))
+    _, grouping, surgeon = looked_at(model, images=32, size=size)
     for group in grouping.groups:
         scores = surgeon(model, group)
         assert scores.shape == (group.width,)
@@ -118,5 +114,5 @@ def test_scores_of_every_group_are_ordered_losses(name):
         assert len(scores.unique()) > group.width // 2
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     allocation = partial(allocate_by_importance, power=surgeon.power)
-    pruned = prune_channels(model, (3, side, side), macs=0.6, importance=surgeon, allocation=allocation)
+    pruned = prune_channels(model, size, macs=0.6, importance=surgeon, allocation=allocation)
     assert pruned.macs_after <= 0.6 * pruned.macs_before

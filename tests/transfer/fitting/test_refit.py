@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from compress import export, prune, quantize
+from compress.pruning import cutter
 from transfer.data.augment import Augment
 from transfer.data.dataset import open_data
 from transfer.data.loader import LabelledPixels
@@ -95,7 +97,11 @@ def test_eval_answers_held_out_images_by_the_judge_and_files_refuse_them(fitted,
 def cut(fitted, photos, tmp_path_factory):
     told = []
     out = tmp_path_factory.mktemp("prune") / "cut"
-    step = prune(fitted.out, data=photos, macs=0.6, recover=1, round_to=1, out=out, tell=told.append)
+    with pytest.MonkeyPatch.context() as patch:
+        scored = Mock(wraps=cutter.scored)
+        patch.setattr(cutter, "scored", scored)
+        step = prune(fitted.out, data=photos, macs=0.6, recover=1, round_to=1, out=out, tell=told.append)
+    assert scored.call_count == 1, "what the judge has decided is not scored again"
     assert any(line.startswith("ok    first loss") for line in told)
     assert len(told) == len(set(told)), "of two trainings one is tried and told of"
     return step

@@ -1,5 +1,7 @@
 """The trunk and the tail of a network together are the network, and views are what training would have seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,15 @@ def test_views_are_of_the_images_as_training_augments_them():
         wanted = network(normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2).float(), PREPROCESS))
         got = trunk.tail(torch.from_numpy(plain[0]).permute(0, 3, 1, 2))
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_prepared_images_are_not_recoloured():
+    """Colours of what a caller has prepared are not known."""
+    torch.manual_seed(0)
+    network, prepared = network_of("tf_efficientnet_lite0", taps=False), Preprocess.prepared((3, 64, 64))
+    trunk = split(network, torch.zeros(1, 3, 64, 64))
+    pixels = np.random.default_rng(0).normal(size=(6, 64, 64, 3)).astype(np.float32)
+    colours = replace(NONE, colour=0.9, grey=1.0)
+    images = LabelledPixels(pixels, np.zeros(6, dtype=np.int64))
+    plain, coloured = (trunk.views(images, prepared, augment, [1]) for augment in (NONE, colours))
+    assert np.array_equal(plain, coloured)
