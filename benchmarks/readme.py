@@ -16,12 +16,14 @@ from typing import Any
 
 from record import RESULTS, ROOT
 
+from compress.verbs import STEPS
 from zoo.cards import brief, write_costs
 from zoo.models.registry import list_models
 from zoo.pretrained.origins import Own, Upstream
 from zoo.pretrained.weights import WEIGHTS
 
 Figures = dict[str, Any]
+OPTIONS = "options"  # the section that no result is in
 PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
 
 
@@ -330,6 +332,20 @@ def own_weights(f: Figures) -> str:
     return "\n".join(lines)
 
 
+def options() -> str:
+    """What each step can be told, as its settings say it."""
+    lines = ["| step | needs | gives |", "|---|---|---|"]
+    lines += [f"| `{step.name}` | {step.needs} | {step.gives} |" for step in STEPS.values()]
+    for step in STEPS.values():
+        lines += ["", f"`slimzoo {step.name}`", "", "| option | default | |", "|---|---|---|"]
+        for each in step.load_settings().options():
+            on, *off = each.flags[0].split("/")
+            default = each.default if each.kind is not bool else on if each.default else "".join(off)
+            shown = "needed" if each.required else "" if each.many or default in (None, "") else f"`{default}`"
+            lines.append(f"| `{'`, `'.join((on, *off))}` | {shown} | {each.help} |".replace("|  |", "| |"))
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo,
     "transfer": transfer,
@@ -362,6 +378,8 @@ def regenerated(text: str) -> str:
 
 
 def section(name: str) -> str:
+    if name == OPTIONS:
+        return options()
     result = RESULTS / f"{name}.json"
     if not result.exists():
         return "Not measured yet."
@@ -372,8 +390,8 @@ def main() -> int:
     write_costs()
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
     marked = [found[2] for text in texts.values() for found in SECTION.finditer(text)]
-    if sorted(marked) != sorted(SECTIONS):
-        raise SystemExit(f"wanted each of {sorted(SECTIONS)} once in the two pages, found {sorted(marked)}")
+    if sorted(marked) != sorted((OPTIONS, *SECTIONS)):
+        raise SystemExit(f"wanted each of {sorted((OPTIONS, *SECTIONS))} once in the two pages, found {sorted(marked)}")
     for page, text in texts.items():
         page.write_text(regenerated(text), encoding="utf-8")
     return 0

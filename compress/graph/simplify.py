@@ -19,7 +19,7 @@ from compress.graph.operators import STANDARD, all_nodes
 from compress.graph.preprocessing import AROUND, INPUT, PIXELS, PROBABILITIES
 from zoo.errors import SlimzooError, first_line
 
-ELSEWHERE = "network/"  # before names that mean something else here
+RENAMED = "network/"  # before names that mean something else here
 FUSED = re.compile(r"^(ConvBnFusion_(W|B|BN_B)_)+")  # what onnxruntime puts before the names of folded weights
 # it would make a Gemm between Reshapes of each product of a transformer, whose names and weights are then not its own
 UNWANTED = ("MatMulAddFusion",)
@@ -104,12 +104,12 @@ def rename_(graph: onnx.GraphProto) -> None:
     for name in sorted(tensors - new.keys()):
         plain = FUSED.sub("", name)
         wanted = plain if plain not in tensors else name
-        new[name] = _free(f"{ELSEWHERE}{wanted}" if wanted in taken or wanted.startswith(AROUND) else wanted, taken)
+        new[name] = _free(f"{RENAMED}{wanted}" if wanted in taken or wanted.startswith(AROUND) else wanted, taken)
     _rename_tensors_(graph, new)
     nodes: set[str] = set()
     for number, node in enumerate(graph.node):
         name = node.name or f"{node.op_type}_{number}"
-        node.name = _free(f"{ELSEWHERE}{name}" if name.startswith(AROUND) else name, nodes)
+        node.name = _free(f"{RENAMED}{name}" if name.startswith(AROUND) else name, nodes)
 
 
 def _rename_tensors_(graph: onnx.GraphProto, new: Mapping[str, str]) -> None:

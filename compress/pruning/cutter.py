@@ -19,8 +19,8 @@ from compress.pruning.latency import latency_table, measured_ms
 from compress.pruning.scene import Scene
 from compress.pruning.settings import ALLOCATIONS, CRITERIA, Choice
 from compress.pruning.structured import Pruned, accepted, cut_channels, scored
+from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
-from transfer.fitting.tail import FEW_IMAGES
 from zoo.disk import write_json
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import LoadedModel, ModelConfig

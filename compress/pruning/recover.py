@@ -13,9 +13,9 @@ from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import from_scratch, recovery_recipe
 from compress.recovery.teacher import train_student
+from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
 from transfer.fitting.plan import planned
-from transfer.fitting.tail import FEW_IMAGES
 from transfer.training.finetune import TrainingData
 from transfer.training.recipe import STANDARD_RATES, Recipe
 from zoo.files.model_directory import LoadedModel, ModelConfig

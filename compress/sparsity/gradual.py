@@ -9,7 +9,7 @@ from torch import nn
 
 from compress.recovery.masks import Masks, hold_, masks_of, set_masks_, zero_
 from compress.sparsity.rank import Ranking, kept_count, over_network
-from compress.sparsity.scores import Criterion, Scores, lamp
+from compress.sparsity.scores import Criterion, WeightScores, lamp
 from zoo.errors import UsageError
 
 
@@ -76,7 +76,7 @@ class Gradual:
     schedule: Cubic
     criterion: Criterion = lamp
     ranking: Ranking = over_network
-    prefer: Callable[[Scores, Masks], Scores] | None = None
+    prefer: Callable[[WeightScores, Masks], WeightScores] | None = None
     free: int = 0
     may_live: Masks = field(default_factory=dict)
 

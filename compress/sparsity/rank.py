@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.recovery.masks import sparse_layers
-from compress.sparsity.scores import Scores
+from compress.sparsity.scores import WeightScores
 from compress.sparsity.settings import check_n_of_m
 from zoo.errors import UsageError
 
-Ranking = Callable[[Scores, float], dict[str, Tensor]]  # (scores, density) -> masks
+Ranking = Callable[[WeightScores, float], dict[str, Tensor]]  # (scores, density) -> masks
 
 
-def over_network(scores: Scores, density: float) -> dict[str, Tensor]:
+def over_network(scores: WeightScores, density: float) -> dict[str, Tensor]:
     """One ranking of all weights; layers end with different densities."""
     total = sum(score.numel() for score in scores.values())
     flat = torch.cat([score.flatten() for score in scores.values()])
@@ -29,12 +29,12 @@ def over_network(scores: Scores, density: float) -> dict[str, Tensor]:
     return masks
 
 
-def by_layer(scores: Scores, density: float) -> dict[str, Tensor]:
+def by_layer(scores: WeightScores, density: float) -> dict[str, Tensor]:
     """The same density in every layer, a ranking each."""
     return {name: over_network({name: score}, density)[name] for name, score in scores.items()}
 
 
-def n_of_m(scores: Scores, n: int, m: int) -> dict[str, Tensor]:
+def n_of_m(scores: WeightScores, n: int, m: int) -> dict[str, Tensor]:
     """The best n of every m weights that follow each other along the inputs (Mishra et al. 2021, arXiv 2104.08378).
 
     2 of 4 is what NVIDIA's sparse tensor cores take: (O, I) in runs of m along I; a convolution's (O, I, kh, kw) along

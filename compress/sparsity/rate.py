@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from compress.recovery.masks import Masks
-from compress.sparsity.scores import Scores
+from compress.sparsity.scores import WeightScores
 
 VALUE_BITS = 3.0  # what one of about 8 unequally frequent values takes, besides its place
 MOST_BITS = 16.0
@@ -28,7 +28,7 @@ class PerBit:
 
     power: float = 1.0
 
-    def __call__(self, scores: Scores, living: Masks) -> Scores:
+    def __call__(self, scores: WeightScores, living: Masks) -> WeightScores:
         return {name: score / self._bits(living[name]) ** self.power for name, score in scores.items()}
 
     def _bits(self, mask: torch.Tensor) -> torch.Tensor:

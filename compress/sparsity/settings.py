@@ -16,18 +16,18 @@ from zoo.errors import UsageError
 from zoo.settings import MOST_EPOCHS, Seeded, option
 
 DENSITY = 0.1
-CRITERIA = Choices(
+WEIGHT_CRITERIA = Choices(
     "criterion",
     {
         "lamp": "compress.sparsity.scores:lamp",
         "magnitude": "compress.sparsity.scores:magnitude",
-        "taylor": "compress.sparsity.scores:Taylor",
+        "taylor": "compress.sparsity.scores:WeightTaylor",
     },
 )
 RANKINGS = Choices(
     "ranking", {"network": "compress.sparsity.rank:over_network", "layer": "compress.sparsity.rank:by_layer"}
 )
-Criterion = Annotated[Any, BeforeValidator(CRITERIA.checked), PlainSerializer(CRITERIA.name)]
+Criterion = Annotated[Any, BeforeValidator(WEIGHT_CRITERIA.checked), PlainSerializer(WEIGHT_CRITERIA.name)]
 Ranking = Annotated[Any, BeforeValidator(RANKINGS.checked), PlainSerializer(RANKINGS.name)]
 
 
@@ -40,7 +40,9 @@ class Sparsify(Seeded):
 
     density: float | None = option(None, f"Share of the weights that stay, in (0, 1]; {DENSITY} unless given.")
     pattern: str | None = option(None, "Instead: N of every M weights stay, by magnitude: 2:4.", metavar="N:M")
-    criterion: Criterion = option(None, f"{', '.join(CRITERIA)}, or module:object; lamp unless given.", metavar="NAME")
+    criterion: Criterion = option(
+        None, f"{', '.join(WEIGHT_CRITERIA)}, or module:object; lamp unless given.", metavar="NAME"
+    )
     ranking: Ranking = option(
         None,
         "network: one for all layers, unless given; layer: the same density in each; or module:object.",

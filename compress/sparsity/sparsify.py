@@ -21,7 +21,7 @@ from compress.recovery.masks import (
 from compress.sparsity.gradual import Cubic, Gradual, check_density
 from compress.sparsity.rank import Ranking, kept_count, n_of_m, over_network
 from compress.sparsity.rate import PerBit
-from compress.sparsity.scores import Criterion, Scores, lamp, magnitude
+from compress.sparsity.scores import Criterion, WeightScores, lamp, magnitude
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from transfer.training.recipe import Recipe
 from transfer.training.step import LossFn
@@ -136,7 +136,7 @@ def check_reachable(model: nn.Module, pattern: Pattern) -> None:
             raise UsageError(f"density={pattern.density} makes no weight zero: the model's is {now:.4g}; ask for less")
 
 
-def cut_at_once(model: nn.Module, pattern: Pattern) -> tuple[Scores, dict[str, Tensor]]:
+def cut_at_once(model: nn.Module, pattern: Pattern) -> tuple[WeightScores, dict[str, Tensor]]:
     """Each weight's score, and the masks of a cut that is neither gradual nor trained.
 
     Raises:

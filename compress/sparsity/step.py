@@ -11,7 +11,7 @@ from compress.recovery.masks import density, nonzeros
 from compress.recovery.recipe import recovery_recipe
 from compress.recovery.teacher import taught_by
 from compress.sparsity.scores import Criterion, magnitude
-from compress.sparsity.settings import CRITERIA, DENSITY, RANKINGS, Sparsify, parse_pattern
+from compress.sparsity.settings import DENSITY, RANKINGS, WEIGHT_CRITERIA, Sparsify, parse_pattern
 from compress.sparsity.sparsify import NOfM, Pattern, Unstructured, check_reachable, cut_at_once, sparsify_weights
 from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import SPARSIFY
@@ -141,7 +141,7 @@ def explain(directory: str | Path | LoadedModel, settings: Sparsify, call: Call)
 
 def _criterion(settings: Sparsify, train: LabelledPixels, config: ModelConfig) -> Criterion:
     """One that needs gradients is given batches of training images."""
-    found = CRITERIA.value(settings.criterion or "lamp")
+    found = WEIGHT_CRITERIA.value(settings.criterion or "lamp")
     on_batches = getattr(found, "on_batches", None)
     if on_batches is not None:
         found = on_batches(gradient_batches(train, config.preprocess, settings.seed))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer.data.dataset import FEW_IMAGES
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels
 from transfer.evaluation.calibration import fit_temperature, negative_log_likelihood
@@ -22,7 +23,7 @@ from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
 from transfer.evaluation.measure import predictor_of
 from transfer.fitting.plan import planned
 from transfer.fitting.settings import Method
-from transfer.fitting.tail import FEW_IMAGES, Views, passes_of, train_tail
+from transfer.fitting.tail import Views, passes_of, train_tail
 from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype

@@ -18,7 +18,6 @@ from transfer.training.trunk import Trunk
 from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
-FEW_IMAGES = 1000  # up to which the tail alone is trained
 FEWEST_STEPS = 100
 MOST_VIEWS, VIEWS_BYTES = 8, 512 << 20
 Views = dict[tuple[str, int], np.ndarray[Any, np.dtype[np.float32]]]  # by images and the place of the first

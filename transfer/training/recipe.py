@@ -97,7 +97,7 @@ SMALL_BATCH = 32  # in smaller ones BatchNorm's own statistics cost accuracy: Wu
 # trained by its batches' statistics and answers by a mixture: of the 12 shapes above, in batches of 64, 2 epochs of 2
 # steps make 94% of the probe's 99% of the test images, 98% with statistics that stay.
 STATISTICS_STEPS = 44
-FEW_IMAGES = 500  # from here down, colours and places are moved further: there is more to make up for
+MOVED_FURTHER_UP_TO = 500  # from here down, colours and places are moved further: there is more to make up for
 SMALL_SIDE = 48  # px; tiny images are shifted by 4 of 32 pixels (He et al. 2016, arXiv 1512.03385, sec. 4.2)
 
 LARGEST_BATCH = 65_536  # beyond it is a slip of the finger
@@ -235,7 +235,7 @@ class Recipe:
             weight_decay=standard.weight_decay,
             freeze_statistics=not fresh and (batch <= SMALL_BATCH or short),
             mixup=MIXUP_ALPHA if images >= MIXUP_FROM else 0.0,
-            augment=augment_for(mirror, few=images <= FEW_IMAGES, tiny=size <= SMALL_SIDE),
+            augment=augment_for(mirror, few=images <= MOVED_FURTHER_UP_TO, tiny=size <= SMALL_SIDE),
             seed=seed,
         )
 

@@ -10,7 +10,7 @@ from compress.recovery.masks import attach_masks_, density, nonzeros
 from compress.sparsity.gradual import Cubic, Gradual
 from compress.sparsity.rank import by_layer, n_of_m, over_network
 from compress.sparsity.rate import PerBit
-from compress.sparsity.scores import Taylor, lamp, magnitude
+from compress.sparsity.scores import WeightTaylor, lamp, magnitude
 from zoo.errors import UsageError
 
 
@@ -43,7 +43,7 @@ def test_taylor_is_what_the_loss_does_to_first_order():
     """(w dL/dw)^2 against the difference of the loss when one weight is scaled by 1 - h."""
     model = network().double().eval()
     inputs, labels = torch.randn(8, 2, 4, 4, dtype=torch.float64), torch.randint(3, (8,))
-    scores = Taylor([(inputs, labels)])(model)["3"]
+    scores = WeightTaylor([(inputs, labels)])(model)["3"]
     with torch.no_grad():
         for index in ((0, 0), (1, 7), (2, 15)):
             weight, losses = float(model[3].weight[index]), []

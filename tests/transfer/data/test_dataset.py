@@ -169,7 +169,7 @@ def test_small_data_are_all_trained_on_in_the_end_unless_a_part_is_asked_for(pet
     assert not open_data(pets, val=0.2).refit
     assert not open_data(pets, val=0).refit
     assert not open_data("digits").refit
-    monkeypatch.setattr("transfer.data.dataset.REFIT_UP_TO", 19)
+    monkeypatch.setattr("transfer.data.dataset.FEW_IMAGES", 19)
     assert not open_data(pets).refit  # of many, those that are missing are missed less
 
 
