@@ -5,6 +5,7 @@ SLIMZOO_TEST_BLOCK=1 runs the suite without the modules that only POSIX has, see
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
@@ -27,6 +28,8 @@ def quiet_machine(tmp_path_factory):
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # torch's exporter makes objects by the million, and few circles of them
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIMZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))  # what was downloaded before is not there

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ from compress.dependency.groups import find_groups
 from compress.dependency.mask import mask_
 from compress.pruning.budget import Cost
 from zoo.cost import count_macs
+from zoo.models.registry import register_model
+from zoo.models.resnet import BasicBlock, ResNet
+
+register_model(
+    "resnet8", partial(ResNet, BasicBlock, stages=(1, 1, 1), width=8, small_images=True), input_size=(3, 32, 32)
+)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,11 @@ def images():
     return [[rng.normal(size=(48, *SIZE)).astype(np.float32)] for _ in range(2)]
 
 
+@pytest.fixture(scope="module")
+def far_apart():
+    return of(spread=1.5)
+
+
 def of(*, spread):
     """A MobileNetV2 with ReLU, whose hidden channels are scaled up to that far apart and back."""
     torch.manual_seed(0)
@@ -45,18 +50,16 @@ def test_what_it_gives_is_the_least_of_what_it_tried(images):
     assert set(found.taken) <= {EQUALIZED, CORRECTED}
 
 
-def test_channels_far_apart_are_equalized(images):
+def test_channels_far_apart_are_equalized(images, far_apart):
     """One scale for all activations of a tensor: without equalization most channels have few steps left."""
-    network = of(spread=1.5)
-    found = nearest(network, *images, ranges=("minmax",))
+    found = nearest(far_apart, *images, ranges=("minmax",))
     assert EQUALIZED in found.taken
     assert found.tried[EQUALIZED] < 0.5 * found.tried["minmax"]
     assert found.quantized.ranges == "minmax"
 
 
-def test_only_the_changes_asked_for_are_tried(images):
-    network = of(spread=1.5)
-    alone = nearest(network, *images, ranges=("minmax",), changes=(EQUALIZED,))
+def test_only_the_changes_asked_for_are_tried(images, far_apart):
+    alone = nearest(far_apart, *images, ranges=("minmax",), changes=(EQUALIZED,))
     assert list(alone.tried) == ["minmax", EQUALIZED]
     assert alone.taken == (EQUALIZED,)
-    assert list(nearest(network, *images, ranges=("minmax",), changes=()).tried) == ["minmax"]
+    assert list(nearest(far_apart, *images, ranges=("minmax",), changes=()).tried) == ["minmax"]

@@ -12,6 +12,7 @@ from compress.graph.network import export_network
 from compress.quantization.ptq import quantize_static
 from compress.quantization.times import layer_ms
 from zoo.create import create_model
+from zoo.models.registry import model_entry
 
 SIZE = (3, 64, 64)
 
@@ -19,7 +20,7 @@ SIZE = (3, 64, 64)
 @pytest.mark.parametrize("name", ["mobilenet_v2", "googlenet", "densenet121", "mobilenet_v3_small"])
 def test_every_layer_of_both_networks_has_its_time(name):
     """Activation functions and sums are fused into layers, whose kernels then have other names."""
-    network = export_network(create_model(name, num_classes=3).eval(), SIZE)
+    network = export_network(create_model(name, **model_entry(name).tiny).eval(), SIZE)
     images = [np.random.default_rng(0).normal(size=(2, *SIZE)).astype(np.float32)]
     macs = macs_by_layer(network)
     for found in layer_ms(network, quantize_static(network, images).network):
