@@ -113,7 +113,7 @@ class OptimalBrainSurgeon:
     def _note(self, rows: Rows, name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         with torch.no_grad():
             rows.of(name, positions_last(layer, output))
-            seen = rows.of_inputs(name, layer, inputs[0], output)
+            seen = rows.of_inputs(name, layer, inputs[0], output.shape[-1])
             if name not in self.layers:
                 width, outputs = seen.shape[1], positions_last(layer, output).shape[2]
                 zeros = partial(torch.zeros, dtype=torch.float64)

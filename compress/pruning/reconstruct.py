@@ -6,6 +6,13 @@ squares, along the network, against the uncut network's outputs). Validation ima
 ResNet-20 on digits, cut to 1/4 and 1/8 of the MACs, 37 and 98.9%, 12 and 86%; EfficientNet-Lite0 on emoji, to 1/2 and
 1/8, 75 and 81%, 14 and 62% (one seed).
 
+Sums: a layer whose outputs are added to something that is there before it runs, as the last one of a residual branch,
+is fitted to the sum of the uncut network, less what it will be added to now (sec. 3.3): so each block makes up for the
+blocks before. Kullback-Leibler divergence to the uncut network's answers, on images that were kept back,
+EfficientNet-Lite0 by `OptimalBrainSurgeon`, without and with it: photographs of things to 1/2 0.171, 0.158, to 0.3
+0.464, 0.412; emoji 0.119, 0.111 and 0.281, 0.266; garments 0.017, 0.016 and 0.058, 0.058 (one seed). Fitting depthwise
+layers too, or letting BatchNorm's means take up what is left, brought nothing.
+
 BatchNorm: after a cut the running statistics are those of a network that no longer exists. Where the layer before was
 fitted, its outputs are again those that the statistics are of. Elsewhere they are measured. Li et al. 2020, EagleEye
 (arXiv 2007.02491), sec. 3.2, measure them afresh; that is right for a network that normalizes by its own statistics,
@@ -16,10 +23,10 @@ network's statistics are its own, this is EagleEye's rule.
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.pruning.structured import Cut, kept_outputs
+from compress.pruning.sums import LEAST, Calls, Sums
 from transfer.data.augment import NONE, Augment
 from transfer.data.loader import LabelledPixels, batches
 from transfer.training.batch import augmented
@@ -70,7 +78,6 @@ def reconstruct_(
         weights: whether they may change; zeros would not stay zeros.
     """
     images = _images(data, preprocess, augment, seed)
-    kept, rows = kept_outputs(uncut, cuts), Rows(seed)
     owners = Counter(id(module.weight) for module in model.modules() if is_fitted(module))
     layers = [
         name
@@ -78,35 +85,96 @@ def reconstruct_(
         if weights and is_fitted(module) and owners[id(module.weight)] == 1
     ]
     norms = [name for name, module in model.named_modules() if isinstance(module, NORMS) and _has_statistics(module)]
-    outputs: dict[str, Tensor | None] = {}
-    moments: dict[str, tuple[Tensor, Tensor]] = {}
-    fitted: weakref.ref[Tensor] | None = None
+    was = Uncut(uncut, kept_outputs(uncut, cuts), Rows(seed))
+    _run(
+        uncut,
+        images,
+        Sums(was.note_sum),
+        before=dict.fromkeys(norms, was.note_moments),
+        after=dict.fromkeys(layers, was.note_output),
+    )
+    calls = Calls(each.call for each in was.added.values())
+    fit, measure = partial(_fit_to, was, calls), partial(_measure, was)
+    _run(model, images, calls, before=dict.fromkeys(layers, fit) | dict.fromkeys(norms, measure))
 
-    def note_output(name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        # a layer that runs twice has two sets of outputs, and one of weights
-        outputs[name] = None if name in outputs else rows.of(name, positions_last(layer, output))[:, kept[name]]
 
-    def note_moments(name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        moments[name] = _moments(inputs[0])
+@dataclass(frozen=True)
+class Added:
+    """What a layer's outputs are added to in the uncut network.
 
-    def fit(name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        nonlocal fitted
-        wanted = outputs.get(name)
-        if wanted is None:
-            return None
-        seen = rows.of_inputs(name, layer, inputs[0], output)
-        if len(seen) != len(wanted) or not _fit_(layer, seen, wanted):
-            return None
-        corrected = _forward(layer, inputs[0])
-        fitted = weakref.ref(corrected)
-        return corrected
+    Attributes:
+        call: that made it.
+        inverse: (C,) by which it is multiplied to be in the units of the layer's outputs.
+        values: (rows, C), of the channels that are kept.
+        places: of a feature map.
+    """
 
-    def measure(name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        if fitted is None or inputs[0] is not fitted():
-            _keep_moments_(norm, inputs[0], [moment[kept[name]] for moment in moments[name]])
+    call: int
+    inverse: Tensor
+    values: Tensor
+    places: int
 
-    _run(uncut, images, {name: note_output for name in layers}, {name: note_moments for name in norms})
-    _run(model, images, {name: fit for name in layers}, {name: measure for name in norms})
+
+@dataclass(frozen=True)
+class Uncut:
+    """What is noted of the uncut network.
+
+    Attributes:
+        kept: the outputs that are left, see `kept_outputs`.
+        outputs: of layers, (rows, C) of the channels that are kept; None of one that runs twice, which has two sets of
+            them, and one of weights.
+        widths: of the layers' feature maps.
+        added: what each is added to, where that is there before.
+        moments: of what comes into norms, but for those behind a layer that is fitted.
+    """
+
+    network: nn.Module
+    kept: dict[str, Tensor]
+    rows: Rows
+    outputs: dict[str, Tensor | None] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    added: dict[str, Added] = field(default_factory=dict)
+    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def note_output(self, name: str, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if name in self.outputs:
+            self.outputs[name] = None
+            return
+        self.outputs[name] = self.rows.of(name, positions_last(layer, output))[:, self.kept[name]]
+        self.widths[name] = output.shape[-1]
+        Sums.mark(output, name)
+
+    def note_sum(self, name: str, scale: Tensor, call: int, other: Tensor) -> None:
+        reaches = scale.abs() >= LEAST * scale.abs().max()
+        inverse = torch.where(reaches, scale, 1).reciprocal().where(reaches, 0)
+        values, kept = positions_last(self.network.get_submodule(name), other), self.kept[name]
+        inverse = inverse.expand(values.shape[2])[kept]
+        self.added[name] = Added(call, inverse, self.rows.of(name, values)[:, kept], values.shape[1])
+
+    def note_moments(self, name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        if not Sums.is_marked(inputs[0]):
+            self.moments[name] = _moments(inputs[0])
+
+
+def _fit_to(was: Uncut, calls: Calls, name: str, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Before a layer of the cut network runs."""
+    wanted, rows, added = was.outputs.get(name), was.rows, was.added.get(name)
+    if wanted is None:
+        return
+    other = None if added is None else calls.kept.pop(added.call, None)
+    if added is not None and other is not None:
+        now = positions_last(layer, other)
+        if now.shape[1:] == (added.places, len(added.inverse)):
+            wanted = wanted + (added.values - rows.of(name, now)) * added.inverse
+    seen = rows.of_inputs(name, layer, inputs[0], was.widths[name])
+    if len(seen) == len(wanted):
+        _fit_(layer, seen, wanted)
+
+
+def _measure(was: Uncut, name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Before a norm of the cut network runs."""
+    if name in was.moments:
+        _keep_moments_(norm, inputs[0], [moment[was.kept[name]] for moment in was.moments[name]])
 
 
 class Rows:
@@ -124,8 +192,8 @@ class Rows:
         chosen = self._places[name][..., None].expand(-1, -1, values.shape[2])
         return values.gather(1, chosen).flatten(0, 1)
 
-    def of_inputs(self, name: str, layer: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
-        """(rows, inputs of one output): of a convolution, its patches."""
+    def of_inputs(self, name: str, layer: nn.Module, inputs: Tensor, width: int) -> Tensor:
+        """(rows, inputs of one output): of a convolution, whose feature map is so wide, its patches."""
         if not isinstance(layer, nn.Conv2d):
             return self.of(name, positions_last(layer, inputs))
         assert not isinstance(layer.padding, str)
@@ -134,7 +202,6 @@ class Rows:
         for dim, size, stride, dilation in zip((2, 3), layer.kernel_size, layer.stride, layer.dilation, strict=True):
             patches = patches.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
         image = torch.arange(len(places))[:, None].expand_as(places)
-        width = output.shape[3]
         return patches[image, :, places // width, places % width].flatten(0, 1).flatten(1)
 
 
@@ -153,8 +220,8 @@ def _images(data: LabelledPixels, preprocess: Preprocess, augment: Augment, seed
 def is_fitted(module: nn.Module) -> bool:
     """Whether it is a layer whose weights are fitted. Not subclasses, whose forward may be another."""
     if type(module) is nn.Conv2d:
-        plain = module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        return plain and module.weight[0].numel() <= WIDEST
+        plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return plain and module.groups == 1 and module.weight[0].numel() <= WIDEST
     return type(module) is nn.Linear and module.in_features <= WIDEST
 
 
@@ -169,15 +236,8 @@ def positions_last(layer: nn.Module, values: Tensor) -> Tensor:
     return values.reshape(len(values), -1, values.shape[-1])
 
 
-def _forward(layer: nn.Module, inputs: Tensor) -> Tensor:
-    if isinstance(layer, nn.Conv2d):
-        return F.conv2d(inputs, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation)
-    assert isinstance(layer, nn.Linear)
-    return F.linear(inputs, layer.weight, layer.bias)
-
-
-def _fit_(layer: nn.Module, seen: Tensor, wanted: Tensor) -> bool:
-    """W + D and the bias for the least squared error plus RIDGE * power * |D|^2; False where nothing is missing."""
+def _fit_(layer: nn.Module, seen: Tensor, wanted: Tensor) -> None:
+    """W + D and the bias for the least squared error plus RIDGE * power * |D|^2."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     weight = layer.weight.flatten(1)
     if layer.bias is not None:
@@ -185,17 +245,16 @@ def _fit_(layer: nn.Module, seen: Tensor, wanted: Tensor) -> bool:
         seen, wanted = seen - mean_seen, wanted - mean_wanted
     missing = wanted - seen @ weight.T
     if missing.square().sum() <= EXACT * wanted.square().sum():
-        return False
+        return
     gram = (seen.T @ seen).double()
     power = gram.diagonal().mean()
     if power == 0:  # nothing comes in
-        return False
+        return
     gram.diagonal().add_(RIDGE * power)
     change = torch.linalg.solve(gram, (seen.T @ missing).double()).T.float()
     layer.weight.add_(change.view_as(layer.weight))
     if layer.bias is not None:
         layer.bias.copy_(mean_wanted - layer.weight.flatten(1) @ mean_seen)
-    return True
 
 
 def _moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,12 +276,25 @@ def _keep_moments_(norm: Any, inputs: Tensor, before: Iterable[Tensor]) -> None:
 
 
 def _run(
-    model: nn.Module, images: Tensor, after: dict[str, Callable[..., Any]], before: dict[str, Callable[..., Any]]
+    model: nn.Module,
+    images: Tensor,
+    calls: Calls,
+    *,
+    before: dict[str, Callable[..., Any]],
+    after: dict[str, Callable[..., Any]] | None = None,
 ) -> None:
-    """One forward pass in eval mode; each hook is called with its module's name first."""
+    """One forward pass in eval mode, its calls watched; each hook is called with its module's name first."""
+
+    def unwatched(hook: Callable[..., Any], *given: Any) -> None:
+        with calls.silent():
+            hook(*given)
+
     with ExitStack() as stack, torch.no_grad():
-        for name, hook in after.items():
-            stack.callback(model.get_submodule(name).register_forward_hook(partial(hook, name)).remove)
         for name, hook in before.items():
-            stack.callback(model.get_submodule(name).register_forward_pre_hook(partial(hook, name)).remove)
+            hooked = partial(unwatched, hook, name)
+            stack.callback(model.get_submodule(name).register_forward_pre_hook(hooked).remove)
+        for name, hook in (after or {}).items():
+            hooked = partial(unwatched, hook, name)
+            stack.callback(model.get_submodule(name).register_forward_hook(hooked).remove)
+        stack.enter_context(calls)
         model.eval()(images)
