@@ -16,10 +16,11 @@ from compress.quantization.bias import correct_biases, input_means
 from compress.quantization.calibrate import Histogram, watch
 from compress.quantization.cpu import Scheme, best_scheme
 from compress.quantization.equalize import equalize, without_ceilings
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.ptq import Quantized, quantize_static, rounded_activations
 from compress.quantization.rounding import Rounded, Roundings, round_to_nearest, with_weights, without
 from compress.quantization.settings import RANGES
+from transfer.evaluation.divergence import divergence
 from zoo.progress import Progress
 
 PAYS = 0.05  # share of the divergence that a change has to take away: below, it is as likely chance

@@ -21,10 +21,11 @@ from compress.graph.nodes import set_nodes_
 from compress.graph.run import tensors_of
 from compress.quantization.calibrate import Histogram
 from compress.quantization.cpu import Scheme
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.ptq import part_from_integers_, quantize_static
 from compress.quantization.rounding import Roundings
 from compress.quantization.times import layer_ms
+from transfer.evaluation.divergence import divergence
 from zoo.progress import Progress
 
 

@@ -22,7 +22,7 @@ from compress.quantization.calibrate import Images
 from compress.quantization.converted import Converted
 from compress.quantization.cpu import best_scheme
 from compress.quantization.data import Calibration, open_calibration
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.int8 import Int8
 from compress.quantization.nearest import CHANGES, Nearest
 from compress.quantization.ptq import Quantized, check_layers, without_int8
@@ -34,6 +34,7 @@ from compress.verbs import QUANTIZE
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels, read_pixels, seen_in
 from transfer.data.split import TEST, VAL
+from transfer.evaluation.divergence import divergence
 from zoo.call import Call, takes
 from zoo.errors import GateError, UsageError
 from zoo.files.manifest import CHECKPOINTS

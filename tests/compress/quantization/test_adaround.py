@@ -10,8 +10,9 @@ from torch import nn
 
 from compress.graph.network import export_network
 from compress.quantization.adaround import adaround, as_matrix, columns_of, few_of, layers_of
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.rounding import round_to_nearest, with_weights
+from transfer.evaluation.divergence import divergence
 from zoo.create import create_model
 
 

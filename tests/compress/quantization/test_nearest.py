@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from compress.graph.network import export_network
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.nearest import CORRECTED, EQUALIZED, nearest
 from compress.quantization.settings import RANGES
+from transfer.evaluation.divergence import divergence
 from zoo.create import create_model
 
 SIZE = (3, 32, 32)

@@ -12,8 +12,9 @@ from compress.graph.layers import integer_layers
 from compress.graph.network import export_network
 from compress.quantization.calibrate import Images, watch
 from compress.quantization.cpu import U8S8, U8S8_7BIT
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.ptq import activations, quantize_static
+from transfer.evaluation.divergence import divergence
 from zoo.create import create_model
 from zoo.errors import SlimzooError, UsageError
 from zoo.preprocess import Preprocess

@@ -10,10 +10,11 @@ from torch import nn
 
 from compress.graph.network import export_network
 from compress.quantization.calibrate import watch
-from compress.quantization.fidelity import divergence, logits_of
+from compress.quantization.fidelity import logits_of
 from compress.quantization.ptq import activations, quantize_static
 from compress.quantization.rounding import with_weights
 from compress.quantization.sensitivity import blame, output_sqnrs, sqnr_db
+from transfer.evaluation.divergence import divergence
 from zoo.cost import count_macs
 
 SIZE = (3, 16, 16)

@@ -1,0 +1,22 @@
+"""How far a model's answers are from another's: without labels, on any images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def divergence(expected: NDArray[np.floating], got: NDArray[np.floating]) -> float:
+    """Mean KL divergence of the answers `got` from the `expected`, in nats an image.
+
+    Args:
+        expected, got: (N, K) logits of the same images.
+    """
+    first, second = _log_softmax(expected), _log_softmax(got)
+    return max(0.0, float((np.exp(first) * (first - second)).sum(axis=1).mean()))  # rounding goes below
+
+
+def _log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    shifted = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
