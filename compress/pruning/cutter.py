@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.dependency.group import Indices
 from compress.dependency.groups import Grouping, find_groups
+from compress.dependency.verify import UnequalCutError
 from compress.pruning.allocate import POWER, Allocation, Scores, allocate_by_importance, check_reachable, narrowed
 from compress.pruning.budget import Cost
+from compress.pruning.depth import SHARES, Depth, HeldOut, find_depth
 from compress.pruning.importance import Importance
 from compress.pruning.latency import latency_table, measured_ms
+from compress.pruning.reconstruct import reconstruct_
 from compress.pruning.scene import Scene
 from compress.pruning.settings import ALLOCATIONS, CRITERIA, Choice
 from compress.pruning.structured import Pruned, accepted, cut_channels, scored
+from compress.recovery.recipe import mirrored_as_fitted
+from compress.sparsity.lineage import is_sparse
+from transfer.data.augment import augment_for
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
 from zoo.disk import write_json
@@ -28,6 +36,9 @@ from zoo.progress import Progress
 
 LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
 LATENCY_MARGIN = 0.98
+HALF = 0.5  # of the MACs are kept where no held-out images say more
+FEW_SHARES = (0.9, 0.7, 0.5)  # to say where a cut that is lost should have ended
+DEPTH = "depth"  # in the notes
 
 
 def grouping_of(network: nn.Module, config: ModelConfig, choice: Choice) -> Grouping:
@@ -37,8 +48,12 @@ def grouping_of(network: nn.Module, config: ModelConfig, choice: Choice) -> Grou
 class Cutter:
     """Finds what to cut of a model, and how much of it, by a `Choice`.
 
+    Args:
+        mirror: whether mirrored images may be learned from.
+
     Attributes:
-        notes: of the last cut, for the lineage: what was predicted and measured of a latency.
+        notes: of the last cut, for the lineage: what was predicted and measured of a latency, and how the share of the
+            MACs was found.
     """
 
     def __init__(
@@ -48,12 +63,20 @@ class Cutter:
         choice: Choice,
         *,
         seed: int = 0,
+        mirror: bool = False,
         progress: Progress | None = None,
     ) -> None:
         choice.check_images(pixels is not None)
         self.config, self.pixels, self.choice, self.seed, self.progress = loaded.config, pixels, choice, seed, progress
+        self._views = augment_for(mirrored_as_fitted(loaded.config, mirror))
         self.notes: dict[str, Any] = {}
+        self._scored: tuple[Grouping, Scores] | None = None  # for the last cut
         self._whole: float | None = None  # what the model cost before the first cut
+
+    @property
+    def said(self) -> list[str]:
+        """What a person should know of the cuts."""
+        return [self.notes[DEPTH]["said"]] if DEPTH in self.notes else []
 
     def grouping_of(self, network: nn.Module) -> Grouping:
         return grouping_of(network, self.config, self.choice)
@@ -74,17 +97,17 @@ class Cutter:
                 scores = [np.array(score) for score in kept["scores"]]
             else:  # a run that an earlier version began
                 scores = scored(network, grouping, self._importance(network))
+            self._scored = grouping, scores
             return cut_channels(network, self.config.input_size, grouping, keeps, scores)
         scores = scored(network, grouping, self._importance(network))
         done = number / self.choice.rounds
         by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
         pruned = accepted(lambda grouping, scores: by(network, grouping, scores, done), grouping, scores)
         unequal = {name: why for name, why in pruned.whole.items() if name not in grouping.whole}
+        scores = [score for score, g in zip(scores, grouping.groups, strict=True) if g.name not in unequal]
+        self._scored = pruned.grouping, scores
         if decided is not None:
             decided.parent.mkdir(parents=True, exist_ok=True)
-            scores_ = [
-                score.tolist() for score, g in zip(scores, grouping.groups, strict=True) if g.name not in unequal
-            ]
             write_json(
                 decided,
                 {
@@ -92,23 +115,88 @@ class Cutter:
                     "notes": self.notes,
                     "unequal": unequal,
                     "keeps": [cut.keep.tolist() for cut in pruned.cuts],
-                    "scores": scores_,
+                    "scores": [score.tolist() for score in scores],
                 },
             )
         return pruned
 
-    def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
-        choice = self.choice
+    def make_up_(self, pruned: Pruned, uncut: nn.Module) -> None:
+        """Fit what is left to what went, see compress/pruning/reconstruct.py; without images nothing can be fitted."""
+        if self.pixels is None:
+            return
+        reconstruct_(
+            pruned.model,
+            uncut,
+            pruned.cuts,
+            self.pixels.train,
+            self.config.preprocess,
+            augment=self._views,
+            weights=not is_sparse(self.config.lineage),
+            seed=self.seed,
+        )
+
+    def held_out(self, network: nn.Module) -> HeldOut | None:
+        """The network's answers to validation images, where there are some."""
+        val = None if self.pixels is None else self.pixels.val
+        return None if val is None else HeldOut(network, val, self.config, seed=self.seed)
+
+    def depth(
+        self, network: nn.Module, grouping: Grouping, scores: Scores, held: HeldOut, shares: Sequence[float] = SHARES
+    ) -> Depth:
+        """Which of the shares of the MACs the held-out images allow."""
         cost = Cost.macs(grouping)
-        wanted = 0.5 if choice.macs is None else choice.macs
+        least = cost.after(self._narrowest(grouping, rounds=1)) / cost.total
+
+        def divergence_at(share: float) -> float:
+            keeps = self._allocated(network, grouping, scores, share, cost)
+            pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
+            self.make_up_(pruned, network)
+            return held.divergence_of(pruned.model)
+
+        return find_depth(divergence_at, held.images, [each for each in shares if each >= least] or shares[:1])
+
+    def shallower(self, network: nn.Module, share: float) -> Depth | None:
+        """Of the same scores: to what more than `share` of the MACs the network could be cut."""
+        held, shares = self.held_out(network), [each for each in FEW_SHARES if each > share]
+        if held is None or not shares or self._scored is None:
+            return None
+        return self.depth(network, *self._scored, held, shares)
+
+    def _allocated(
+        self, network: nn.Module, grouping: Grouping, scores: Scores, share: float, cost: Cost
+    ) -> Sequence[Indices]:
+        choice = self.choice
+        return self._allocation(network)(
+            grouping, scores, share=min(1.0, share), cost=cost, round_to=choice.round_to, floor=choice.floor
+        )
+
+    def _wanted(self, network: nn.Module, grouping: Grouping, scores: Scores) -> float:
+        """The share of the MACs to keep: what was asked for, or what held-out images allow."""
+        if self.choice.macs is not None:
+            return self.choice.macs
+        if DEPTH not in self.notes:
+            held = self.held_out(network)
+            if held is None:
+                return HALF
+            found = self.depth(network, grouping, scores, held)
+            self.notes[DEPTH] = {**found.note(), "said": str(found)}
+        share: float = self.notes[DEPTH]["share"]
+        return share
+
+    def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
+        cost = Cost.macs(grouping)
+        wanted = self._wanted(network, grouping, scores)
         if self._whole is None:
             self._whole = cost.total
             self._check_reachable(grouping, cost, wanted)
         share = wanted**done * self._whole / cost.total
-        keeps = self._allocation(network)(
-            grouping, scores, share=min(1.0, share), cost=cost, round_to=choice.round_to, floor=choice.floor
-        )
-        pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
+        keeps = self._allocated(network, grouping, scores, share, cost)
+        try:
+            pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
+        except UnequalCutError:
+            if done == 1 / self.choice.rounds:
+                self.notes.pop(DEPTH, None)  # it is found again, of the groups that are left
+            raise
         if pruned.macs_after > share * pruned.macs_before * (1 + 1e-9):
             raise SlimzooError(f"wanted {share:.2%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
         if done == 1 and pruned.macs_after == self._whole:
@@ -117,9 +205,11 @@ class Cutter:
 
     def _check_reachable(self, grouping: Grouping, cost: Cost, share: float) -> None:
         """Check the budget of all rounds together, before the first: each has its floor."""
-        floor = self.choice.floor**self.choice.rounds
-        narrowest = narrowed(grouping, np.zeros(len(grouping.groups)), round_to=self.choice.round_to, floor=floor)
-        check_reachable(cost, narrowest, share)
+        check_reachable(cost, self._narrowest(grouping, rounds=self.choice.rounds), share)
+
+    def _narrowest(self, grouping: Grouping, *, rounds: int) -> list[Indices]:
+        floor = self.choice.floor**rounds
+        return narrowed(grouping, np.zeros(len(grouping.groups)), round_to=self.choice.round_to, floor=floor)
 
     def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
         """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
@@ -160,7 +250,7 @@ class Cutter:
             predicted = table.cost.after(keeps)
             whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
             ms = found / whole * float(table.ms[0])  # beside the whole one, which may run faster now than it did then
-            self.notes = {
+            self.notes |= {
                 "latency": {
                     "runtime": "onnxruntime",
                     "wanted_ms": wanted,

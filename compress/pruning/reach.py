@@ -10,6 +10,7 @@ from compress.dependency.group import Grouping, Indices
 from compress.pruning import latency as timing
 from compress.pruning.allocate import Scores, check_reachable, narrowed, uniformly
 from compress.pruning.budget import Cost
+from compress.pruning.depth import SHARES
 from compress.pruning.importance import l2_norm
 from compress.pruning.settings import Choice
 from compress.pruning.structured import Pruned, accepted, cut_channels, scored
@@ -28,13 +29,13 @@ def trial_cut(
         UsageError: a budget that no cut reaches, or that the model meets already.
         SlimzooError: the cut model does not run.
     """
-    share = 0.5 if choice.macs is None else choice.macs
     latency, rounds, round_to, floor = choice.latency, choice.rounds, choice.round_to, choice.floor
     if latency is not None and measures:
         _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, choice.threads)
 
     def cut(grouping: Grouping, scores: Scores) -> Pruned:
         cost = Cost.macs(grouping)
+        share = SHARES[0] if choice.macs is None else choice.macs
         if latency is None:
             narrowest = _narrowest(grouping, round_to, floor**rounds)
             check_reachable(cost, narrowest, share, round_to=round_to, floor=floor**rounds)

@@ -12,19 +12,18 @@ from torch import nn
 
 from compress.dependency.group import Grouping
 from compress.pruning.cutter import Cutter, grouping_of
+from compress.pruning.depth import KEEPS
 from compress.pruning.reach import trial_cut
-from compress.pruning.reconstruct import reconstruct_
 from compress.pruning.recover import recipe_after_cut, recover
 from compress.pruning.settings import Choice, Prune
 from compress.pruning.shrink import Shrink
 from compress.pruning.structured import Pruned
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
-from compress.recovery.recipe import mirrored_as_fitted, recovery_recipe
+from compress.recovery.recipe import recovery_recipe
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
 from compress.step import Made, Start, Work, load_editable, run_step
 from compress.verbs import PRUNE
-from transfer.data.augment import augment_for
 from transfer.data.fitted_data import open_for
 from transfer.fitting.plan import PLAN
 from transfer.result import ModelResult
@@ -36,6 +35,7 @@ from zoo.files.model_directory import LoadedModel
 from zoo.ghost import copy_of
 
 DECIDED = "cut.json"
+DIVERGED, FAR = "diverged", 2  # in the notes; times what a cut may differ untrained, and is said to be lost
 ADVICE = "more epochs with --recover, or a larger --macs or --latency"
 
 
@@ -55,6 +55,8 @@ class PrunedStep(ModelResult):
                 f"latency: {latency['before_ms']:.2f} -> {latency['measured_ms']:.2f} ms in onnxruntime, "
                 f"{latency['predicted_ms']:.2f} predicted"
             )
+        if nearer := self.record.get(DIVERGED, {}).get("nearer"):
+            found.append(f"the cut was not brought back; by the same scores, untrained: {nearer['said']}")
         before, after = (self.record["metrics"][when] for when in ("before", "after"))
         shares = [after[key] / before[key] for key in ("macs", "params")]
         return [*found, f"{self.name}: {shares[0]:.1%} of the MACs, {shares[1]:.1%} of the parameters"]
@@ -119,7 +121,8 @@ class _Rounds:
 
     def __call__(self, work: Work) -> Made:
         settings, loaded = self.settings, work.start.loaded
-        cutter = Cutter(loaded, work.pixels, settings, seed=settings.seed, progress=work.progress)
+        mirror = work.start.source is not None and work.start.source.mirror
+        cutter = Cutter(loaded, work.pixels, settings, seed=settings.seed, mirror=mirror, progress=work.progress)
         network = loaded.model
         if settings.sparse_epochs and work.pixels is not None:
             network = self._shrunk(work, cutter)
@@ -134,17 +137,32 @@ class _Rounds:
             if whole_macs is None:
                 whole_macs = pruned.macs_before
                 _check_pattern(loaded, pruned.model)
-            for line in pruned.notes:
+            for line in [*pruned.notes, *cutter.said]:
                 if line not in self.told:
                     self.told.add(line)
                     self.tell(line)
-            network = self._recovered(work, network, pruned, number, stage)
+            cutter.make_up_(pruned, network)
+            network = self._recovered(work, pruned.model, number, stage)
         before = {"macs": whole_macs}
         after = {"macs": pruned.macs_after}
         if work.pixels is None:
             before["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
-        notes = {"whole": pruned.whole, **self.notes, **cutter.notes}
+        notes = {"whole": pruned.whole, **self.notes, **cutter.notes, **self._lost(work, cutter, network)}
         return Made(network, before, after, notes, {"pruned": pruned}, decided=decisions)
+
+    def _lost(self, work: Work, cutter: Cutter, network: nn.Module) -> dict[str, Any]:
+        """How far the answers still are from the uncut network's, and, where that is far, which cut would be nearer."""
+        if work.judged is not None:
+            return {key: value for key, value in work.judged.notes.items() if key == DIVERGED}
+        settings, held = self.settings, cutter.held_out(work.model)
+        if held is None:
+            return {}
+        found: dict[str, Any] = {"nats": round(held.divergence_of(network), 6), "images": held.images}
+        share = None if settings.rounds > 1 or settings.sparse_epochs else settings.macs
+        if share is not None and found["nats"] > FAR * KEEPS:
+            nearer = cutter.shallower(work.model, share)
+            found["nearer"] = None if nearer is None else {**nearer.note(), "said": str(nearer)}
+        return {DIVERGED: found}
 
     def _shrunk(self, work: Work, cutter: Cutter) -> nn.Module:
         """Trained while a penalty draws unneeded channels to zero."""
@@ -171,24 +189,11 @@ class _Rounds:
         detach_masks_(network)
         return network
 
-    def _recovered(self, work: Work, uncut: nn.Module, pruned: Pruned, number: int, stage: Path) -> nn.Module:
-        """The cut network with what is left fitted to what went, and trained again."""
-        network, pixels, source, settings = pruned.model, work.pixels, work.start.source, self.settings
-        if pixels is None or source is None:
-            return network
-        sparse = is_sparse(work.config.lineage)
-        reconstruct_(
-            network,
-            uncut,
-            pruned.cuts,
-            pixels.train,
-            work.config.preprocess,
-            augment=augment_for(mirrored_as_fitted(work.config, source.mirror)),
-            weights=not sparse,
-            seed=settings.seed,
-        )
+    def _recovered(self, work: Work, network: nn.Module, number: int, stage: Path) -> nn.Module:
+        """The network that was cut and made up for it, trained again."""
+        pixels, source, settings = work.pixels, work.start.source, self.settings
         epochs = _epochs(settings.recover, number, settings.rounds)
-        if not epochs:
+        if pixels is None or source is None or not epochs:
             return network
         recipe = recipe_after_cut(
             work.config, images=len(pixels.train), mirror=source.mirror, epochs=epochs, seed=settings.seed
@@ -199,7 +204,7 @@ class _Rounds:
             pixels,
             replace(recipe, patience=settings.patience),
             how=settings,
-            sparse=sparse,
+            sparse=is_sparse(work.config.lineage),
             checkpoints=stage,
             progress=work.progress,
             tell=self.tell,

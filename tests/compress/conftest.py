@@ -15,12 +15,17 @@ from compress.dependency.groups import find_groups
 from compress.dependency.mask import mask_
 from compress.pruning.budget import Cost
 from zoo.cost import count_macs
-from zoo.models.registry import register_model
+from zoo.models import registry
 from zoo.models.resnet import BasicBlock, ResNet
 
-register_model(
-    "resnet8", partial(ResNet, BasicBlock, stages=(1, 1, 1), width=8, small_images=True), input_size=(3, 32, 32)
-)
+
+@pytest.fixture(scope="module")
+def resnet8():
+    """The name of a small ResNet, for as long as a module's tests run."""
+    build = partial(ResNet, BasicBlock, stages=(1, 1, 1), width=8, small_images=True)
+    registry.register_model("resnet8", build, input_size=(3, 32, 32))
+    yield "resnet8"
+    del registry._ENTRIES["resnet8"]
 
 
 @pytest.fixture(scope="session")

@@ -34,10 +34,10 @@ SIZE = (3, 32, 32)
 
 
 @pytest.fixture(scope="module")
-def dense(three, tmp_path_factory):
+def dense(three, resnet8, tmp_path_factory):
     """A ResNet that tells 3 colours."""
     out = tmp_path_factory.mktemp("qat") / "dense"
-    fit(three, model="resnet8", method="scratch", size=32, epochs=4, val=0.2, test=0.2, out=out)
+    fit(three, model=resnet8, method="scratch", size=32, epochs=4, val=0.2, test=0.2, out=out)
     return out
 
 

@@ -53,8 +53,8 @@ def test_a_step(dense, tmp_path, verb, options):
     typed_again(verb(dense, data="digits", **options, out=tmp_path / "x"), tmp_path)
 
 
-def test_cluster(tmp_path):
-    fit("digits", **{**FITTED, "model": "resnet8"}, out=tmp_path / "small")  # coding takes its time
+def test_cluster(resnet8, tmp_path):
+    fit("digits", **{**FITTED, "model": resnet8}, out=tmp_path / "small")  # coding takes its time
     typed_again(
         cluster(tmp_path / "small", data="digits", bits=3.0, bit_price=0.006, epochs=1, out=tmp_path / "x"), tmp_path
     )
