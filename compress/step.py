@@ -50,12 +50,14 @@ class Start:
         rehearsed: the network that is saved once before any training, to see that it can be; that of `loaded`, unless
             another is nearer to what the step will make.
         measured: whether the model's accuracy is worth knowing before.
+        more: what joins others to the images to train on.
     """
 
     loaded: LoadedModel
     source: Data | None
     rehearsed: nn.Module | None = None
     measured: bool = True
+    more: Callable[[Pixels], Pixels] = lambda pixels: pixels
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Work:
         source = self.start.source
         if self.read is not None:
             return self.read
-        return None if source is None else read_pixels(source, self.config.preprocess, self.progress)
+        return None if source is None else self.start.more(read_pixels(source, self.config.preprocess, self.progress))
 
     def measure(self, network: nn.Module) -> dict[str, Any]:
         """Costs, and accuracies on the held-out parts; empty without images."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from compress.recovery.distillation import Distillation
-from compress.recovery.settings import Patient
+from compress.recovery.settings import Patient, Unlabeled
 from transfer.fitting.settings import Model
 from zoo.settings import MOST_EPOCHS, Seeded, option
 
 
-class Distill(Seeded, Patient, Distillation):
+class Distill(Seeded, Unlabeled, Patient, Distillation):
     """The teacher, and how a student learns from it.
 
     epochs: by default those of the recipe for so many images. size: by default as `fit` chooses it.

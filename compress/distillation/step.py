@@ -13,6 +13,7 @@ from compress.distillation.settings import Distill
 from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.teacher import Translation, train_student
+from compress.recovery.unlabeled import joining
 from compress.sparsity.lineage import is_sparse
 from compress.step import Made, Start, Work, judge_of, load_editable, run_step
 from compress.verbs import DISTILL
@@ -100,6 +101,11 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
         return Made(trained, notes={"teacher": its, "recipe": recipe.to_dict()}, than=than)
 
     begun = Start(pupil, source, measured=fitted)
+    if settings.unlabeled is not None:
+        labels = replace(master, model=judge_of(master, source) or master.model)
+        own = pupil.config.preprocess
+        more = joining(settings.unlabeled, source, labels, own, seed=settings.seed, progress=call.progress)
+        begun = replace(begun, more=more)
     return run_step(run, begun, work, DistilledStep, advice=ADVICE, progress=call.progress)
 
 

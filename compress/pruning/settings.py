@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from compress.recovery.distillation import Distillation
-from compress.recovery.settings import Patient
+from compress.recovery.settings import Patient, Unlabeled
 from zoo.choices import Choices
 from zoo.errors import UsageError, argument
 from zoo.settings import MOST_EPOCHS, Seeded, Settings, option
@@ -118,7 +118,7 @@ class Choice(Settings):
                 raise UsageError(f"{what} needs images: name the model's with {argument('data')}")
 
 
-class Prune(Seeded, Patient, Distillation, Choice):
+class Prune(Seeded, Unlabeled, Patient, Distillation, Choice):
     """Recovery learns from the labels and from what the unpruned model answers, as far as `Distillation` says."""
 
     recover: int = option(8, "Epochs of training after the cut, of all rounds together.", ge=0, le=MOST_EPOCHS)
@@ -145,6 +145,10 @@ class Prune(Seeded, Patient, Distillation, Choice):
             raise UsageError(
                 f"recovery needs images: name the model's with {argument('data')}, or skip it with "
                 f"{argument('recover', 0)}"
+            )
+        if not images and self.unlabeled is not None:
+            raise UsageError(
+                f"{argument('unlabeled')} adds to the images of the model: name those with {argument('data')}"
             )
         if not images and self.sparse_epochs:
             raise UsageError(f"sparse training needs images: name the model's with {argument('data')}")

@@ -20,9 +20,10 @@ from compress.pruning.shrink import Shrink
 from compress.pruning.structured import Pruned
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import recovery_recipe
+from compress.recovery.unlabeled import joining
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
-from compress.step import Made, Start, Work, load_editable, run_step
+from compress.step import Made, Start, Work, judge_of, load_editable, run_step
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.fitting.plan import PLAN
@@ -92,6 +93,11 @@ def prune(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> P
         call.progress("pruning", 0, 1, "")
     trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not call.resume)
     start = Start(loaded, None if data is None else open_for(loaded.config, data), rehearsed=trial.model)
+    if settings.unlabeled is not None and start.source is not None:
+        teacher = replace(loaded, model=judge_of(loaded, start.source) or loaded.model)
+        own = loaded.config.preprocess
+        more = joining(settings.unlabeled, start.source, teacher, own, seed=settings.seed, progress=call.progress)
+        start = replace(start, more=more)
     rounds = _Rounds(settings, call.tell)
     return run_step(run, start, rounds, PrunedStep, advice=ADVICE, progress=call.progress)
 

@@ -67,13 +67,14 @@ class LabelledPixels:
 
 
 def joined(*pieces: LabelledPixels) -> LabelledPixels:
-    """The images of several parts as one, in that order."""
+    """The images of several parts as one, in that order; names and groups where all of them have some."""
+    keys, groups = ([piece.keys for piece in pieces], [piece.groups for piece in pieces])
     return LabelledPixels(
         np.concatenate([piece.pixels for piece in pieces]),
         np.concatenate([piece.labels for piece in pieces]),
-        tuple(chain.from_iterable(piece.keys for piece in pieces)),
+        tuple(chain.from_iterable(keys)) if all(keys) else (),
         content_key("joined", (piece.pixels_key() for piece in pieces)),
-        tuple(chain.from_iterable(piece.groups for piece in pieces)),
+        tuple(chain.from_iterable(groups)) if all(groups) else (),
         pieces,
     )
 

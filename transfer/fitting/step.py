@@ -62,7 +62,7 @@ class Fitted(ModelResult):
         return [
             *held_out,
             ["slimzoo", "predict", out, "IMAGE"],
-            ["slimzoo", "prune", out, "--data", data, "--macs", "0.5", "--out", f"{out}-pruned"],
+            ["slimzoo", "prune", out, "--data", data, "--out", f"{out}-pruned"],
             ["slimzoo", "export", out],
         ]
 
