@@ -26,7 +26,7 @@ from compress.pruning.settings import ALLOCATIONS, CRITERIA, Choice
 from compress.pruning.structured import Pruned, accepted, cut_channels, scored
 from compress.recovery.recipe import mirrored_as_fitted
 from compress.sparsity.lineage import is_sparse
-from transfer.data.augment import augment_for
+from transfer.data.augment import NONE, augment_for
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
 from zoo.disk import write_json
@@ -120,8 +120,12 @@ class Cutter:
             )
         return pruned
 
-    def make_up_(self, pruned: Pruned, uncut: nn.Module) -> None:
-        """Fit what is left to what went, see compress/pruning/reconstruct.py; without images nothing can be fitted."""
+    def make_up_(self, pruned: Pruned, uncut: nn.Module, *, views: bool = True) -> None:
+        """Fit what is left to what went, see compress/pruning/reconstruct.py; without images nothing can be fitted.
+
+        Args:
+            views: whether few images are looked at in several ways, which takes as many times as long.
+        """
         if self.pixels is None:
             return
         reconstruct_(
@@ -130,7 +134,7 @@ class Cutter:
             pruned.cuts,
             self.pixels.train,
             self.config.preprocess,
-            augment=self._views,
+            augment=self._views if views else NONE,
             weights=not is_sparse(self.config.lineage),
             seed=self.seed,
         )
@@ -150,17 +154,20 @@ class Cutter:
         def divergence_at(share: float) -> float:
             keeps = self._allocated(network, grouping, scores, share, cost)
             pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
-            self.make_up_(pruned, network)
+            self.make_up_(pruned, network, views=False)
             return held.divergence_of(pruned.model)
 
         return find_depth(divergence_at, held.images, [each for each in shares if each >= least] or shares[:1])
 
     def shallower(self, network: nn.Module, share: float) -> Depth | None:
-        """Of the same scores: to what more than `share` of the MACs the network could be cut."""
+        """By the same scores, to what more than `share` of the MACs the network could be cut; None where none can."""
         held, shares = self.held_out(network), [each for each in FEW_SHARES if each > share]
         if held is None or not shares or self._scored is None:
             return None
-        return self.depth(network, *self._scored, held, shares)
+        try:
+            return self.depth(network, *self._scored, held, shares)
+        except SlimzooError:  # such as of a cut that does not compute what its mask does: the one that was made stays
+            return None
 
     def _allocated(
         self, network: nn.Module, grouping: Grouping, scores: Scores, share: float, cost: Cost
@@ -234,18 +241,10 @@ class Cutter:
             self._check_reachable(grouping, table.cost, choice.latency / table.cost.total)
         wanted = self._whole * (choice.latency / self._whole) ** done
         target, least = LATENCY_MARGIN * wanted, float("inf")
-        narrowest = table.cost.after(
-            narrowed(grouping, np.zeros(len(grouping.groups)), round_to=choice.round_to, floor=choice.floor)
-        )
+        narrowest = table.cost.after(self._narrowest(grouping, rounds=1))
         for _ in range(LATENCY_TRIES):
-            keeps = self._allocation(network)(
-                grouping,
-                scores,
-                share=min(1.0, max(target, narrowest * (1 + 1e-9)) / table.cost.total),
-                cost=table.cost,
-                round_to=choice.round_to,
-                floor=choice.floor,
-            )
+            share = max(target, narrowest * (1 + 1e-9)) / table.cost.total
+            keeps = self._allocated(network, grouping, scores, share, table.cost)
             pruned = cut_channels(network, size, grouping, keeps, scores)
             predicted = table.cost.after(keeps)
             whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
