@@ -189,6 +189,11 @@ def judge_of(loaded: LoadedModel, source: Data | None) -> nn.Module | None:
     return loaded.model if loaded.judge is None else loaded.judge
 
 
+def as_judged(loaded: LoadedModel, source: Data) -> LoadedModel:
+    """The model with its judge's weights, where it has one for these images."""
+    return replace(loaded, model=judge_of(loaded, source) or loaded.model)
+
+
 Worked = tuple[Made, dict[str, Any] | None, dict[str, Any]]  # with metrics before and after
 
 

@@ -15,7 +15,7 @@ from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.teacher import Translation, train_student
 from compress.recovery.unlabeled import joining
 from compress.sparsity.lineage import is_sparse
-from compress.step import Made, Start, Work, judge_of, load_editable, run_step
+from compress.step import Made, Start, Work, as_judged, judge_of, load_editable, run_step
 from compress.verbs import DISTILL
 from transfer.data.fitted_data import open_for, reopen
 from transfer.data.parts import read_pixels
@@ -82,7 +82,7 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
     def work(at: Work) -> Made:
         assert at.pixels is not None
         assert at.start.source is not None
-        teacher = replace(master, model=judge_of(master, at.start.source) or master.model)
+        teacher = as_judged(master, at.start.source)
         recipe = recipe_for(
             at.model,
             at.pixels,
@@ -102,9 +102,8 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
 
     begun = Start(pupil, source, measured=fitted)
     if settings.unlabeled is not None:
-        labels = replace(master, model=judge_of(master, source) or master.model)
-        own = pupil.config.preprocess
-        more = joining(settings.unlabeled, source, labels, own, seed=settings.seed, progress=call.progress)
+        teacher, own = as_judged(master, source), pupil.config.preprocess
+        more = joining(settings.unlabeled, source, teacher, own, seed=settings.seed, progress=call.progress)
         begun = replace(begun, more=more)
     return run_step(run, begun, work, DistilledStep, advice=ADVICE, progress=call.progress)
 

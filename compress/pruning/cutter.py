@@ -159,10 +159,10 @@ class Cutter:
 
         return find_depth(divergence_at, held.images, [each for each in shares if each >= least] or shares[:1])
 
-    def shallower(self, network: nn.Module, share: float) -> Depth | None:
+    def shallower(self, network: nn.Module, share: float, held: HeldOut) -> Depth | None:
         """By the same scores, to what more than `share` of the MACs the network could be cut; None where none can."""
-        held, shares = self.held_out(network), [each for each in FEW_SHARES if each > share]
-        if held is None or not shares or self._scored is None:
+        shares = [each for each in FEW_SHARES if each > share]
+        if not shares or self._scored is None:
             return None
         try:
             return self.depth(network, *self._scored, held, shares)

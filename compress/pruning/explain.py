@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from compress.pruning.latency import latency_table
 from compress.pruning.settings import Prune
 from compress.pruning.step import trial_of
 from compress.pruning.structured import Pruned
-from compress.step import judge_of, load_editable
+from compress.step import as_judged, load_editable
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.data.parts import read_pixels
@@ -100,8 +100,7 @@ def explain(directory: str | Path | LoadedModel, settings: Prune, call: Call) ->
     if call.data is not None:
         source = open_for(loaded.config, call.data)
         pixels, mirror = read_pixels(source, loaded.config.preprocess, call.progress), source.mirror
-        judge = judge_of(loaded, source)  # by which `prune` decides
-        loaded = loaded if judge is None else replace(loaded, model=judge)
+        loaded = as_judged(loaded, source)  # by which `prune` decides
     cutter = Cutter(loaded, pixels, settings, seed=settings.seed, mirror=mirror, progress=call.progress)
     pruned = cutter.cut(loaded.model)
     for line in [*pruned.notes, *cutter.said]:

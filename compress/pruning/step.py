@@ -23,7 +23,7 @@ from compress.recovery.recipe import recovery_recipe
 from compress.recovery.unlabeled import joining
 from compress.sparsity.lineage import is_sparse, pattern_of
 from compress.sparsity.rank import in_pattern
-from compress.step import Made, Start, Work, judge_of, load_editable, run_step
+from compress.step import Made, Start, Work, as_judged, load_editable, run_step
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.fitting.plan import PLAN
@@ -94,8 +94,7 @@ def prune(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> P
     trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not call.resume)
     start = Start(loaded, None if data is None else open_for(loaded.config, data), rehearsed=trial.model)
     if settings.unlabeled is not None and start.source is not None:
-        teacher = replace(loaded, model=judge_of(loaded, start.source) or loaded.model)
-        own = loaded.config.preprocess
+        teacher, own = as_judged(loaded, start.source), loaded.config.preprocess
         more = joining(settings.unlabeled, start.source, teacher, own, seed=settings.seed, progress=call.progress)
         start = replace(start, more=more)
     rounds = _Rounds(settings, call.tell)
@@ -166,7 +165,7 @@ class _Rounds:
         found: dict[str, Any] = {"nats": round(held.divergence_of(network), 6), "images": held.images}
         share = None if settings.rounds > 1 or settings.sparse_epochs else settings.macs
         if share is not None and found["nats"] > FAR * KEEPS:
-            nearer = cutter.shallower(work.model, share)
+            nearer = cutter.shallower(work.model, share, held)
             found["nearer"] = None if nearer is None else {**nearer.note(), "said": str(nearer)}
         return {DIVERGED: found}
 
