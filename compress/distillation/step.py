@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from compress.distillation.settings import Distill
 from compress.recovery.distillation import Distillation
@@ -27,7 +26,7 @@ from transfer.fitting.recipe import recipe_for
 from transfer.fitting.settings import Method
 from transfer.fitting.start import check, start
 from transfer.result import ModelResult
-from transfer.training.finetune import TrainingData
+from transfer.training.finetune import Finetuned, TrainingData
 from transfer.training.recipe import Recipe
 from zoo.call import Call, takes
 from zoo.errors import UsageError
@@ -89,7 +88,7 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
             at.config,
             "finetune" if trained_before else "scratch",
             mirror=source.mirror,
-            epochs=settings.epochs if at.judged is None else at.judged.notes["recipe"]["epochs"],
+            epochs=settings.epochs if at.judged is None else at.judged.decided,
             seed=settings.seed,
         )
         trained = _taught(at, replace(recipe, patience=settings.patience), teacher, settings)
@@ -98,7 +97,9 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
         its = measure(predictor_of(teacher.model, teacher.config), teacher.model, teacher.config, seen, at.progress)
         its |= {} if at.judged is None else {VAL: at.judged.notes["teacher"][VAL]}
         than = None if fitted else (its, "by its teacher")
-        return Made(trained, notes={"teacher": its, "recipe": recipe.to_dict()}, than=than)
+        return Made(
+            trained.model, notes={"teacher": its, "recipe": recipe.to_dict()}, than=than, decided=trained.epochs
+        )
 
     begun = Start(pupil, source, measured=fitted)
     if settings.unlabeled is not None:
@@ -108,8 +109,8 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
     return run_step(run, begun, work, DistilledStep, advice=ADVICE, progress=call.progress)
 
 
-def _taught(at: Work, recipe: Recipe, master: LoadedModel, how: Distillation) -> nn.Module:
-    """A trained copy of the student, whose zeros stay zeros."""
+def _taught(at: Work, recipe: Recipe, master: LoadedModel, how: Distillation) -> Finetuned:
+    """The training of a copy of the student, whose zeros stay zeros."""
     assert at.pixels is not None
     sparse = is_sparse(at.config.lineage)
     if sparse:
@@ -124,8 +125,8 @@ def _taught(at: Work, recipe: Recipe, master: LoadedModel, how: Distillation) ->
         after_step=hold_zeros if sparse else None,
         checkpoints=at.checkpoints,
         progress=at.progress,
-    ).model
-    detach_masks_(trained)
+    )
+    detach_masks_(trained.model)
     return trained
 
 

@@ -16,7 +16,7 @@ from compress.recovery.teacher import train_student
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
 from transfer.fitting.plan import planned
-from transfer.training.finetune import TrainingData
+from transfer.training.finetune import Finetuned, TrainingData
 from transfer.training.recipe import STANDARD_RATES, Recipe
 from zoo.files.model_directory import LoadedModel, ModelConfig
 from zoo.progress import Progress
@@ -59,8 +59,8 @@ def recover(
     checkpoints: Path,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
-) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained copy of `network`, and notes for the lineage: the recipe and what the preflight found.
+) -> tuple[Finetuned, dict[str, Any]]:
+    """The training of a copy of `network`, and notes for the lineage: the recipe and what the preflight found.
 
     Args:
         taught_by: the model before it was cut.
@@ -85,6 +85,6 @@ def recover(
         checkpoints=checkpoints,
         progress=progress,
         title="recovery",
-    ).model
-    detach_masks_(trained)
+    )
+    detach_masks_(trained.model)
     return trained, {"recipe": recipe.to_dict(), **notes}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from compress.sparsity.rank import in_pattern
 from compress.step import Made, Start, Work, as_judged, load_editable, run_step
 from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
-from transfer.fitting.plan import PLAN
+from transfer.fitting.plan import follow_plan
 from transfer.result import ModelResult
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo.call import Call, takes
@@ -115,6 +114,14 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
     return trial
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Where it keeps what was decided, and in how many epochs the network has learned its answers back."""
+
+    stage: Path
+    epochs: int
+
+
 @dataclass
 class _Rounds:
     """The work of `prune`: sparse training if asked for, then cut and recover, round by round."""
@@ -131,14 +138,14 @@ class _Rounds:
         network = loaded.model
         if settings.sparse_epochs and work.pixels is not None:
             network = self._shrunk(work, cutter)
-        whole_macs, decisions = None, [] if work.judged is None else list[Path](work.judged.decided)
+        whole_macs, judged = None, None if work.judged is None else list[_Round](work.judged.decided)
+        rounds: list[_Round] = []
         for number in range(1, settings.rounds + 1):
             stage = work.checkpoints / f"round-{number}"
-            decided = stage / DECIDED
-            pruned = cutter.cut(network, number, decided=decided if work.judged is None else decisions[number - 1])
-            if work.judged is not None:
-                _as_planned(decisions[number - 1].parent, stage)
-            decisions.append(decided)
+            decided = stage if judged is None else judged[number - 1].stage
+            pruned = cutter.cut(network, number, decided=decided / DECIDED)
+            if judged is not None:
+                follow_plan(stage, decided, epochs=judged[number - 1].epochs)
             if whole_macs is None:
                 whole_macs = pruned.macs_before
                 _check_pattern(loaded, pruned.model)
@@ -147,13 +154,14 @@ class _Rounds:
                     self.told.add(line)
                     self.tell(line)
             cutter.make_up_(pruned, network)
-            network = self._recovered(work, pruned.model, number, stage)
+            network, epochs = self._recovered(work, pruned.model, number, stage)
+            rounds.append(_Round(stage, epochs))
         before = {"macs": whole_macs}
         after = {"macs": pruned.macs_after}
         if work.pixels is None:
             before["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
         notes = {"whole": pruned.whole, **self.notes, **cutter.notes, **self._lost(work, cutter, network)}
-        return Made(network, before, after, notes, {"pruned": pruned}, decided=decisions)
+        return Made(network, before, after, notes, {"pruned": pruned}, decided=rounds)
 
     def _lost(self, work: Work, cutter: Cutter, network: nn.Module) -> dict[str, Any]:
         """How far the answers still are from the uncut network's, and, where that is far, which cut would be nearer."""
@@ -194,12 +202,12 @@ class _Rounds:
         detach_masks_(network)
         return network
 
-    def _recovered(self, work: Work, network: nn.Module, number: int, stage: Path) -> nn.Module:
-        """The network that was cut and made up for it, trained again."""
+    def _recovered(self, work: Work, network: nn.Module, number: int, stage: Path) -> tuple[nn.Module, int]:
+        """The network that was cut and made up for it, trained again, and in how many epochs."""
         pixels, source, settings = work.pixels, work.start.source, self.settings
         epochs = _epochs(settings.recover, number, settings.rounds)
         if pixels is None or source is None or not epochs:
-            return network
+            return network, 0
         recipe = recipe_after_cut(
             work.config, images=len(pixels.train), mirror=source.mirror, epochs=epochs, seed=settings.seed
         )
@@ -214,14 +222,7 @@ class _Rounds:
             progress=work.progress,
             tell=self.tell,
         )
-        return trained
-
-
-def _as_planned(judge: Path, model: Path) -> None:
-    """Let the model's recovery go by the plan of its judge's, which the preflight has tried."""
-    if (judge / PLAN).is_file():
-        model.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(judge / PLAN, model / PLAN)
+        return trained.model, trained.epochs
 
 
 def _training_data(work: Work) -> TrainingData:

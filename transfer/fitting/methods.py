@@ -98,7 +98,7 @@ class Outcome:
         config: of that model, which may differ from the task's: prototypes see more of the network.
         history: of the epochs, where there were any.
         notes: for the lineage record.
-        recipe: of the training, where there was any.
+        recipe: of the training, where there was any; its epochs are those in which the model has learned.
         start: what a fine-tuning began with, the probe's model.
         share: how far this is on the way from there to what was trained; see `averaged`.
         judge: the same without the validation images, where this was trained on them; see `transfer.fitting.refit`.
@@ -267,7 +267,12 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
     trained = finetune(network, data, recipe, checkpoints=task.checkpoints, progress=task.progress, title=method)
     notes |= {"recipe": recipe.to_dict()}
     return Outcome(
-        method=method, model=trained.model, config=task.config, history=trained.history, notes=notes, recipe=recipe
+        method=method,
+        model=trained.model,
+        config=task.config,
+        history=trained.history,
+        notes=notes,
+        recipe=replace(recipe, epochs=trained.epochs),
     )
 
 

@@ -44,7 +44,7 @@ def planned(
     deadline: float | None = None,
     find_lr: bool = False,
     probe_initialized: bool = False,
-    looked_at: tuple[nn.Module, TrainingData] | None = None,
+    whole: tuple[nn.Module, TrainingData] | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Recipe, dict[str, Any]]:
@@ -54,7 +54,7 @@ def planned(
         checkpoints: where the plan is kept and read again; the picture of the range test goes beside that folder.
         deadline: of `time.monotonic`, for all that is still to come; None sets no limit.
         find_lr: replace the rates by those of a range test.
-        looked_at: what the preflight tries, where it is not the network itself and its data.
+        whole: the network, where what is trained is a part of it, and its data.
         tell: told the lines of the preflight.
 
     Raises:
@@ -66,8 +66,13 @@ def planned(
     if kept is None:
         epoch_s = None if deadline is None or recipe.epochs == 0 else _epoch_seconds(network, data, recipe, progress)
         _fitting(recipe, epoch_s, deadline)  # before anything else takes time
-        tried, seen = looked_at or (network, data)
-        checked = preflight(tried, seen, recipe, probe_initialized=probe_initialized, progress=progress)
+        checked = preflight(
+            *(whole or (network, data)),
+            recipe,
+            probe_initialized=probe_initialized,
+            part=None if whole is None else (network, data),
+            progress=progress,
+        )
         for line in checked.lines():
             tell(line)
         notes: dict[str, Any] = {"preflight": checked.to_dict()}
@@ -83,6 +88,19 @@ def planned(
             checkpoints.mkdir(parents=True, exist_ok=True)
             write_json(path, kept)
     return replace(recipe, **kept["recipe"]), kept["notes"]
+
+
+def follow_plan(checkpoints: Path, judge: Path, *, epochs: int) -> None:
+    """Let a training go by the plan of its judge's, which the preflight has tried, for so many epochs.
+
+    Args:
+        checkpoints, judge: where the plans of both are kept.
+    """
+    if not (judge / PLAN).is_file():
+        return
+    plan = json.loads((judge / PLAN).read_text(encoding="utf-8"))
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    write_json(checkpoints / PLAN, {**plan, "recipe": {**plan["recipe"], "epochs": epochs}})
 
 
 def _epoch_seconds(network: nn.Module, data: TrainingData, recipe: Recipe, progress: Progress | None) -> float:

@@ -38,7 +38,7 @@ def train_tail(
     progress: Progress | None = None,
     **planning: Any,
 ) -> tuple[nn.Module, Finetuned, Recipe, dict[str, Any]]:
-    """The network with a trained tail, the training, the recipe as it was run, and notes for the lineage.
+    """The network with a trained tail, the training, the recipe by which it has learned, and notes for the lineage.
 
     Args:
         recipe: its epochs are passes over the images, each on one of the views, which are augmented as it says.
@@ -61,13 +61,13 @@ def train_tail(
     copy_from_main_(trunk.tail)
     if not decided:
         whole = trunk.network, data
-        own, notes = planned(trunk.tail, on_views, own, looked_at=whole, progress=progress, **planning)
+        own, notes = planned(trunk.tail, on_views, own, whole=whole, progress=progress, **planning)
     trained = finetune(
         trunk.tail, on_views, own, checkpoints=planning["checkpoints"], progress=progress, title="finetune"
     )
     done = replace(own, epochs=own.epochs * views, augment=recipe.augment)
     notes |= {"recipe": done.to_dict(), "tail": {"from": trunk.first.removeprefix("body."), "views": views}}
-    return trunk.joined(trained.model), trained, done, notes
+    return trunk.joined(trained.model), trained, replace(done, epochs=trained.epochs * views), notes
 
 
 def _rows(

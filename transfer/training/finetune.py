@@ -46,12 +46,14 @@ class Finetuned:
             it has patience.
         micro_batch: how many images a process ran at once in the end; fewer than its part if memory was short.
         halvings: how often the rates were halved because something became infinite.
+        epochs: how many the model has learned in: all, with patience those up to the best.
     """
 
     model: nn.Module
     history: list[Epoch]
     micro_batch: int
     halvings: int
+    epochs: int
 
 
 def finetune(
@@ -96,7 +98,7 @@ def finetune(
     trained = training.result().cpu().to(memory_format=torch.contiguous_format).eval()
     for parameter, original in zip(trained.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(original.requires_grad)
-    return Finetuned(trained, state.history, state.stepper.micro_batch, state.halvings)
+    return Finetuned(trained, state.history, state.stepper.micro_batch, state.halvings, training.learned_in())
 
 
 class _Training:
@@ -153,6 +155,10 @@ class _Training:
         if self.state.best is not None:
             load_tensors_(evaluated, self.state.best)
         return evaluated
+
+    def learned_in(self) -> int:
+        """How many epochs that model has learned in."""
+        return len(self.state.history) if self.state.best is None else _best(self.state.history) + 1
 
     def _go_on(self, signals: EndOfStep) -> None:
         state = self.state
@@ -227,9 +233,7 @@ class _Training:
         history, patience = self.state.history, self.recipe.patience
         if self.state.step >= self.batches.steps:
             return True
-        accuracies = [line.val_top1 for line in history if line.val_top1 is not None]
-        # the first of equals is the best one
-        return bool(patience and accuracies) and len(accuracies) - 1 - accuracies.index(max(accuracies)) >= patience
+        return bool(patience) and self.state.best is not None and len(history) - 1 - _best(history) >= patience
 
     def _evaluated(self) -> nn.Module:
         """The model as it is evaluated and returned."""
@@ -255,6 +259,11 @@ class _Training:
             history = self.state.history
             val = f"  val {history[-1].val_top1:.1%}" if history and history[-1].val_top1 is not None else ""
             self.progress(self.title, self.state.step, self.batches.steps, note + val)
+
+
+def _best(history: list[Epoch]) -> int:
+    """The epoch, from 0, of the highest validation accuracy; the first of equals."""
+    return max(range(len(history)), key=lambda epoch: -1.0 if (top1 := history[epoch].val_top1) is None else top1)
 
 
 __all__ = [

@@ -82,7 +82,13 @@ class Preflight:
 
 
 def preflight(
-    model: nn.Module, data: TrainingData, recipe: Recipe, *, probe_initialized: bool, progress: Progress | None = None
+    model: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    probe_initialized: bool,
+    part: tuple[nn.Module, TrainingData] | None = None,
+    progress: Progress | None = None,
 ) -> Preflight:
     """Try the model on a few images before it is trained; training is tried from a fresh classifier, probe or not.
 
@@ -91,6 +97,7 @@ def preflight(
 
     Args:
         probe_initialized: the classifier was fitted on these images; otherwise it is fresh, with small weights.
+        part: what is trained of the model, where that is not all, on what enters it; training is tried on that.
 
     Raises:
         DataError: labels that the classifier has no output for.
@@ -106,7 +113,9 @@ def preflight(
         said("first loss")
         checks.append(_check_majority(tried, data, probe_initialized))
         said("majority")
-        inputs, labels = _images(data, SMALL_BATCH)
+    trained, entering = part or (model, data)
+    with on_a_copy(trained, recipe) as tried:
+        inputs, labels = _images(entering, SMALL_BATCH)
         if probe_initialized:  # a probe may know the batch already: no loss could fall
             reset_classifier_(tried, classes, torch.Generator().manual_seed(recipe.seed))
         start = {name: tensor.clone() for name, tensor in tried.state_dict().items()}

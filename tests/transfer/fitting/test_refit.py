@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import export, prune, quantize
+from compress import distill, export, prune, quantize
 from compress.pruning import cutter
 from transfer.data.augment import Augment
 from transfer.data.dataset import open_data
@@ -145,6 +145,33 @@ def test_interrupted_it_ends_with_the_same_bits(fitted, photos, tmp_path):
     loaded = load_model(out, judge=True)
     assert torch.equal(weights(loaded.model), weights(whole.model))
     assert torch.equal(weights(loaded.judge), weights(whole.judge))
+
+
+def patient_fit(fitted, photos, progress):
+    fit(photos, **{**SMALL, "epochs": 30}, settings={"patience": 2}, progress=progress)
+
+
+def patient_prune(fitted, photos, progress):
+    prune(fitted.out, data=photos, macs=0.6, recover=30, patience=2, round_to=1, progress=progress)
+
+
+def patient_distill(fitted, photos, progress):
+    distill("lenet5", teacher=fitted.out, data=photos, epochs=30, patience=2, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("step", "title"), [(patient_fit, "scratch"), (patient_prune, "recovery"), (patient_distill, "distillation")]
+)
+def test_patience_of_the_judge_ends_both_trainings(fitted, photos, step, title):
+    """The second has no validation images: it takes as many epochs as the judge was best after."""
+    seen = []  # (steps done, of how many) of the two trainings
+    step(fitted, photos, lambda what, done, steps, note: seen.append((done, steps)) if what == title else None)
+    again = next(place for place, (done, _) in enumerate(seen) if place and done < seen[place - 1][0])
+    (stopped, planned), (ended, asked) = seen[again - 1], seen[-1]
+    epochs = stopped // (planned // 30)
+    assert 2 < epochs < 30, "patience has ended it"
+    assert ended == asked == (epochs - 2) * (asked // (epochs - 2))
+    assert asked // (epochs - 2) in (2, 5), "steps of 40 images in batches of 32 or 8"
 
 
 def test_where_the_second_training_fails_the_first_is_kept_and_said(photos, monkeypatch):

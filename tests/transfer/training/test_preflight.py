@@ -219,6 +219,14 @@ def test_detached_layers():
     assert causes["parameters without gradient"].startswith("conv.weight, conv.bias: cut off from the loss")
 
 
+def test_of_a_network_trained_in_part_that_part_is_tried():
+    part = Detached(), data_for(GREY)
+    causes = failed(preflight(fresh(), data_for(GREY), SCRATCH, probe_initialized=False, part=part))
+    assert set(causes) == {"parameters without gradient"}
+    swapped = preflight(Detached(), data_for(GREY), SCRATCH, probe_initialized=False, part=(fresh(), data_for(GREY)))
+    assert "parameters without gradient" not in failed(swapped)
+
+
 def test_gradients_of_frozen_stages_are_not_asked_for():
     model = Detached()
     found = preflight(model, data_for(GREY), replace(SCRATCH, frozen_stages=1), probe_initialized=False)
