@@ -2,10 +2,11 @@
 
     python benchmarks/bench_loader.py
 
-tf_efficientnet_lite0, batch 32, at 96 and 160 px, all layers trained, standard augmentation. Each way is measured in
+tf_efficientnet_lite0, batch 32, at 96 and 224 px, all layers trained, standard augmentation. Each way is measured in
 processes of its own, in turns: "inline" is what `finetune` does on a CPU, each batch made when it is needed; "ahead"
 makes two ahead in a thread, as on a GPU; "freed" returns freed memory to the system, as glibc does by default;
-"plain" has no other ways for small maps.
+"plain" has no other ways for small maps. "frozen" keeps BatchNorm's statistics, as few images do, and computes the
+norms inside the convolutions before them; "apart" keeps them too, and computes the norms as they stand.
 
 The machine must be quiet. The threads of GNU's OpenMP wait for each other by spinning, at the cost of whoever they wait
 for if somebody else has a core, unless there are more of them than cores (a thread that works ahead has its own team):
@@ -25,8 +26,9 @@ import time
 
 from record import write_result
 
-WAYS = ("inline", "ahead", "freed", "plain")
-SIDES, ROUNDS, STEPS = (96, 160), 3, 10
+WAYS = ("inline", "ahead", "freed", "plain", "frozen", "apart")
+COMPARED = (("ahead", "inline"), ("freed", "inline"), ("plain", "inline"), ("apart", "frozen"))
+SIDES, ROUNDS, STEPS = (96, 224), 3, 10
 MOST_WAITING = 0.05
 
 
@@ -46,6 +48,8 @@ def one(side: int, way: str) -> dict[str, float]:
         loop.keep_freed_memory = lambda: None
     if way == "plain":
         stepping.CpuOperators = contextlib.nullcontext
+    if way == "apart":
+        stepping.frozen_norms = lambda model, images: contextlib.nullcontext()
     rng = np.random.default_rng(0)
     pixels = LabelledPixels(rng.integers(0, 256, (32 * STEPS, side, side, 3), np.uint8), rng.integers(0, 9, 32 * STEPS))
     preprocess = Preprocess(size=(side, side), mean=(0.498,) * 3, std=(0.502,) * 3)
@@ -56,9 +60,8 @@ def one(side: int, way: str) -> dict[str, float]:
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
     model = create_model("tf_efficientnet_lite0", num_classes=9)
-    found = loop.finetune(
-        model, loop.TrainingData(pixels, None, preprocess), Recipe(epochs=1, batch=32), after_step=after_step
-    )
+    recipe = Recipe(epochs=1, batch=32, freeze_statistics=way in ("frozen", "apart"))
+    found = loop.finetune(model, loop.TrainingData(pixels, None, preprocess), recipe, after_step=after_step)
     steps = [after - before for before, after in itertools.pairwise(times[1:])]
     return {
         "step_ms": 1000 * statistics.median(steps),
@@ -77,10 +80,10 @@ def main() -> int:
                 runs[way].append(json.loads(said.stdout))
                 print(side, way, runs[way][-1], flush=True)
         ratios = {
-            way: [
-                round(run["step_ms"] / base["step_ms"], 3) for run, base in zip(runs[way], runs["inline"], strict=True)
+            (way, base): [
+                round(run["step_ms"] / own["step_ms"], 3) for run, own in zip(runs[way], runs[base], strict=True)
             ]
-            for way in WAYS[1:]
+            for way, base in COMPARED
         }
         names = runs["inline"][0]
         medians = {
@@ -88,7 +91,12 @@ def main() -> int:
         }
         figures[f"{side}_px"] = {
             **medians,
-            "step_time_over_inline": {way: {"median": statistics.median(r), "runs": r} for way, r in ratios.items()},
+            **{
+                f"step_time_over_{base}": {
+                    way: {"median": statistics.median(r), "runs": r} for (way, b), r in ratios.items() if b == base
+                }
+                for base in ("inline", "frozen")
+            },
             "waiting_pct_runs": [round(run["waiting_pct"], 2) for run in runs["inline"]],
         }
     print(write_result("loader", figures, "python benchmarks/bench_loader.py"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,21 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
     Which convolution that is, a pass over `images` shows. It can be one whose output goes elsewhere too, so the answers
     are compared, and where they differ the model is given back as it was.
     """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+    pairs = [pair for pair in normalized_convolutions(model, images) if type(pair[1]) is nn.BatchNorm2d]
+    if not pairs:  # a subclass may do more
         return model
+    names = {module: name for name, module in model.named_modules()}
+    folded = copy.deepcopy(model)
+    for conv, norm in pairs:
+        folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
+        folded.set_submodule(names[norm], nn.Identity())
+    return folded if answer_alike(folded, model, images) else model
+
+
+def normalized_convolutions(model: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """The convolutions of a model in eval mode whose outputs a BatchNorm takes; others may take them too."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return []
     outputs: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -37,22 +51,30 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             handles.append(module.register_forward_hook(after))
-        elif type(module) is nn.BatchNorm2d:  # a subclass may do more
+        elif isinstance(module, nn.BatchNorm2d):
             handles.append(module.register_forward_pre_hook(before))
     try:
         with torch.no_grad():  # inference mode counts no versions
-            expected = _answers(model, images)
+            _answers(model, images)
     finally:
         for handle in handles:
             handle.remove()
-    names = {module: name for name, module in model.named_modules()}
-    folded = copy.deepcopy(model)
-    for conv, norm in pairs:
-        folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
-        folded.set_submodule(names[norm], nn.Identity())
-    with torch.no_grad():
+    return pairs
+
+
+@torch.no_grad()
+def answer_alike(
+    folded: nn.Module, model: nn.Module, images: Tensor, within: AbstractContextManager[object] | None = None
+) -> bool:
+    """Whether the one answers as the other does, to rounding.
+
+    Args:
+        within: where the first of them answers.
+    """
+    expected = _answers(model, images)
+    with within or nullcontext():
         difference = (_answers(folded, images) - expected).abs().max()
-    return folded if difference <= FOLDED_TOLERANCE * expected.abs().max() else model
+    return bool(difference <= FOLDED_TOLERANCE * expected.abs().max())
 
 
 def _answers(model: nn.Module, images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from transfer.training.recipe import Recipe
 from transfer.training.step import LossFn, smoothed_cross_entropy
 from zoo.classifier import classifier
 from zoo.errors import UsageError
+from zoo.folding import folded
 from zoo.layout import layout_of
 from zoo.preprocess import Preprocess
 from zoo.progress import Progress
@@ -67,16 +68,15 @@ def _distilling(
     student: nn.Module, teacher: nn.Module, how: Distillation, label_smoothing: float, translate: Translation
 ) -> Iterator[tuple[LossFn, int]]:
     """The loss, and the number of the hook that the student's classifier has within."""
-    master = _ready(teacher)
+    master = _Answers(teacher)
     on_labels = smoothed_cross_entropy(label_smoothing)
     students, teachers = _Watch(), _Watch()
     handle = classifier(student).register_forward_pre_hook(students)
-    classifier(master).register_forward_pre_hook(teachers)
+    classifier(master.model).register_forward_pre_hook(teachers)
 
     def loss_fn(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
         features = students.seen
-        with torch.no_grad():
-            wanted = master(translate(inputs)).float()
+        wanted = master(translate(inputs))
         loss = _mixed(on_labels(logits, targets, inputs), logits, wanted, how)
         if how.features:
             assert features is not None
@@ -96,12 +96,10 @@ def taught_by(teacher: nn.Module, how: Distillation | None = None) -> LossFn:
 
     The teacher is copied, and sees the very inputs that the student sees; labels are not smoothed.
     """
-    master, how = _ready(teacher), how or Distillation()
+    master, how = _Answers(teacher), how or Distillation()
 
     def loss_fn(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = master(inputs).float()
-        return _mixed(F.cross_entropy(logits, targets), logits, wanted, how)
+        return _mixed(F.cross_entropy(logits, targets), logits, master(inputs), how)
 
     return loss_fn
 
@@ -110,9 +108,19 @@ def _mixed(on_labels: Tensor, logits: Tensor, wanted: Tensor, how: Distillation)
     return (1 - how.weight) * on_labels + how.weight * softened_divergence(logits, wanted, how.temperature)
 
 
-def _ready(teacher: nn.Module) -> nn.Module:
-    """A copy in eval mode, on the device of training."""
-    return copy.deepcopy(teacher).to(training_device()).to(memory_format=layout_of(teacher)).eval()
+class _Answers:
+    """Those of a copy in eval mode, on the device of training; a CPU has BatchNorm folded from the first images on."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        self.model = copy.deepcopy(teacher).to(training_device()).to(memory_format=layout_of(teacher)).eval()
+        self._folded = False
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if not self._folded and inputs.device.type == "cpu":
+            self.model, self._folded = folded(self.model, inputs[:2]), True
+        logits: Tensor = self.model(inputs)
+        return logits.float()
 
 
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

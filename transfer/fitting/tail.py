@@ -47,8 +47,9 @@ def train_tail(
         planning: see `planned`.
     """
     count = len(data.train)
-    most = VIEWS_BYTES // (4 * count * int(np.prod(trunk.shape)))
-    views = max(1, min(MOST_VIEWS, recipe.epochs, most))
+    most = min(MOST_VIEWS, VIEWS_BYTES // (4 * count * int(np.prod(trunk.shape))))
+    times = -(-recipe.epochs // max(1, most))  # that each view is seen
+    views = max(1, -(-recipe.epochs // max(1, times)))
     pixels = _rows(trunk, data.train, data.preprocess, recipe, views, known, progress)
     train = LabelledPixels(pixels.reshape(-1, *pixels.shape[2:]), np.tile(data.train.labels, views))
     val = None
@@ -56,7 +57,7 @@ def train_tail(
         seen = trunk.views(data.val, data.preprocess, NONE, [0], progress=progress)[0]
         val = LabelledPixels(seen, data.val.labels)
     on_views = TrainingData(train, val, Preprocess.prepared(trunk.shape))
-    own = replace(recipe, epochs=-(-recipe.epochs // views), augment=NONE)
+    own = replace(recipe, epochs=times, augment=NONE)
     notes: dict[str, Any] = {}
     copy_from_main_(trunk.tail)
     if not decided:

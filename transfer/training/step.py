@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from transfer.device import autocast, loss_scaler
 from transfer.training import distributed
 from transfer.training.batch import Batch
 from transfer.training.cpu_operators import CpuOperators
+from transfer.training.frozen_norms import frozen_norms
 from transfer.training.recipe import Recipe
 from zoo.errors import SlimzooError
 
@@ -49,6 +51,7 @@ class Stepper:
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._still = [m for m in norms if recipe.freeze_statistics or _is_frozen(m)]
         self._statistics = [b for m in norms if m not in self._still for b in m.buffers()]
+        self._inside: AbstractContextManager[object] | None = None  # of `frozen_norms`
         self.micro_batch = -(-recipe.batch // distributed.world_size())
         self.scaler = loss_scaler(self._device)
 
@@ -112,7 +115,9 @@ class Stepper:
         start = batch.start
         for inputs, targets in zip(*(_split(t, parts) for t in (batch.inputs, batch.targets)), strict=True):
             _seed(self._device, dropout_seed(self._recipe.seed, step, start))
-            with autocast(self._device), CpuOperators():
+            if self._inside is None:
+                self._inside = frozen_norms(self._model, inputs[:2])
+            with autocast(self._device), CpuOperators(), self._inside:
                 main, *auxiliary = _logits(self._model(inputs))
                 part_loss = self._loss_fn(main.float(), targets, inputs)
                 for logits in auxiliary:

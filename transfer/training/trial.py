@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transfer.device import training_device
 from transfer.training.batch import TrainingData, normalized
 from transfer.training.cpu_operators import CpuOperators
+from transfer.training.frozen_norms import frozen_norms
 from transfer.training.optim import build_optimizer, freeze_stages_, set_rates_
 from transfer.training.recipe import Recipe
 from transfer.training.step import AUXILIARY_WEIGHT
@@ -88,10 +89,11 @@ def overfit(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     reached, moved = set[str](), set[str]()
     (first, _), norm = _evaluated(model, recipe, inputs, labels), math.inf
+    set_mode_(model, recipe, training=True)
+    norms = frozen_norms(model, inputs[:2])
     for step in range(STEPS):
-        set_mode_(model, recipe, training=True)
         set_rates_(optimizer, (step + 1) / STEPS)
-        with CpuOperators():
+        with CpuOperators(), norms:
             loss = loss_of(model, inputs, labels)
         if not loss.requires_grad:
             raise SlimzooError("no gradient reaches any parameter: the model's output is detached from its weights")
