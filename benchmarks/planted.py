@@ -92,7 +92,7 @@ def find(originals: Sequence[bytes], copies: Sequence[Copy]) -> Outcome:
     """Look for duplicates among all of them as `data check` and the split of `fit` do."""
     files = [*originals, *(copy.content for copy in copies)]
     hashes = [hashlib.sha256(content).hexdigest() for content in files]
-    pairs = duplicate_pairs(hashes, thumbnails(hashes, lambda index: load_image(files[index])))
+    pairs = duplicate_pairs(hashes, thumbnails(hashes, lambda index, least=None: load_image(files[index], least=least)))
     groups = group_ids(len(files), pairs)
     first = len(originals)
     hits = [groups[first + i] == groups[copy.original] for i, copy in enumerate(copies)]

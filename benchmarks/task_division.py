@@ -93,7 +93,7 @@ def _groups(task: Task, pictures: Sequence[Picture]) -> list[int]:
     pairs = [
         (pair.first, pair.second)
         for pair in find_duplicates(
-            [hashlib.sha256(content).hexdigest() for content in contents], lambda i: load_image(contents[i])
+            [hashlib.sha256(content).hexdigest() for content in contents], lambda i, least=None: load_image(contents[i])
         )
     ]
     first: dict[str, int] = {}

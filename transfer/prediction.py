@@ -54,7 +54,7 @@ def predictions(predictor: Predictor, images: Iterable[str | Path], *, top: int)
     preprocess = predictor.preprocess
     for path in images:
         try:
-            pixels = load_image(path, background=preprocess.background)
+            pixels = load_image(path, background=preprocess.background, least=preprocess.least)
         except ImageError as error:
             yield Unread(str(path), error)
             continue

@@ -40,6 +40,7 @@ HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"
 # samples that a photometric interpretation gives a meaning to (TIFF 6.0, tag 262)
 TIFF_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3}
 PHOTOMETRIC, BITS, SAMPLES, EXTRA, SAMPLE_FORMAT = 262, 258, 277, 338, 339
+ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)  # Exif 2.3, tag 274: those whose rows are the picture's columns
 ASSOCIATED, UNASSOCIATED = 1, 2  # opacity, by TIFF 6.0, tag 338; 0 is unspecified
 
 
@@ -49,12 +50,22 @@ class ImageError(ValueError):
     exit_code = 3
 
 
-def load_image(source: str | Path | bytes, *, background: tuple[int, int, int] = (255, 255, 255)) -> NDArray[np.uint8]:
+def load_image(
+    source: str | Path | bytes,
+    *,
+    background: tuple[int, int, int] = (255, 255, 255),
+    least: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
     """Decode an image to (H, W, 3) uint8 RGB as a person would see it.
 
     EXIF orientation is applied, 16-bit grey is scaled to 8 bits, transparency is laid over `background`, palettes and
     CMYK are converted, and of an animation the first frame is taken. A TIFF's band beyond its colours is opacity only
     where the file says so and the values bear it out: GIS tools mark a near infrared band as opacity too.
+
+    Args:
+        least: (height, width) that are enough: a JPEG is decoded at an eighth, a quarter or a half of its size where it
+            stays as high and as wide, in a fraction of the time and memory (`Preprocess.least` says what a network
+            needs).
 
     Raises:
         ImageError: not an image, truncated, larger than MAX_PIXELS, 32-bit or float pixels, whose range no one has
@@ -71,6 +82,8 @@ def load_image(source: str | Path | bytes, *, background: tuple[int, int, int] =
                 raise ImageError(
                     f"{name}: {megapixels:.0f} megapixels, more than {MAX_PIXELS / 1e6:.0f}; scale it down"
                 )
+            if least is not None:
+                _decode_reduced(image, least)
             _load(image, name)
             upright = ImageOps.exif_transpose(image)
             return _rgb(upright, background, name)
@@ -113,6 +126,12 @@ def _formats() -> tuple[str, ...]:
 
     pillow_heif.register_heif_opener()
     return (*FORMATS, "HEIF")
+
+
+def _decode_reduced(image: Image.Image, least: tuple[int, int]) -> None:
+    """Let the decoder of a JPEG leave out the finest detail of each of its blocks; others know no such way."""
+    height, width = reversed(least) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else least
+    image.draft(None, (width, height))
 
 
 def _load(image: Image.Image, name: str) -> None:

@@ -232,7 +232,7 @@ def parity_images(config: ModelConfig) -> tuple[NDArray[Any], list[NDArray[np.ui
     if data is not None:
         part = next(part for part in (TEST, VAL, TRAIN) if len(data.indices(part)))
         chosen = data.indices(part)[:: max(1, len(data.indices(part)) // PARITY_IMAGES)][:PARITY_IMAGES]
-        raw = [data.read(int(i)) for i in chosen]
+        raw = [data.read(int(i), config.preprocess.least) for i in chosen]
         return np.stack([config.preprocess.resize(image) for image in raw]), raw[:8], "real"
     rng = np.random.default_rng(0)
     if config.preprocess.is_prepared:

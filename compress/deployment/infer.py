@@ -27,7 +27,9 @@ class Classifier:
 
     def __call__(self, image: str | Path | bytes) -> list[tuple[str, float]]:
         """Classes with their probabilities, the likeliest first."""
-        pixels = load_image(image, background=tuple(self.card["preprocess"]["background"]))
+        rule = self.card["preprocess"]
+        height, width = (2 * (rule["resize_to"] or side) for side in rule["size"])  # as the training images
+        pixels = load_image(image, background=tuple(rule["background"]), least=(height, width))
         probabilities = self.session.run(["probabilities"], {"pixels": pixels[None]})[0][0]
         classes = self.card["classes"] or [f"class {i}" for i in range(len(probabilities))]
         return [(classes[i], float(probabilities[i])) for i in np.argsort(-probabilities)]

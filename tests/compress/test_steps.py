@@ -112,8 +112,8 @@ def test_export_answers_as_the_directory_does(folder, tmp_path):
 def test_the_deployed_folder_runs_by_itself(folder, tmp_path, name):
     """On another machine there is nothing but this folder, onnxruntime, NumPy and Pillow."""
     shutil.copytree(folder / name / "deploy", tmp_path / "there")
-    picture = tmp_path / "picture.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 31, 3), dtype=np.uint8)).save(picture)
+    picture = tmp_path / "picture.jpg"  # which is decoded at a quarter of its size, here and there
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 310, 3), dtype=np.uint8)).save(picture)
     (tmp_path / "odd.png").write_bytes(b"not an image")
     command = [sys.executable, "-X", "importtime", str(tmp_path / "there" / "infer.py"), "odd.png", str(picture)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

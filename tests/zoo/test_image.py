@@ -247,6 +247,55 @@ def test_animation_gives_its_first_frame():
     assert (load_image(content) == RED).all()
 
 
+@pytest.mark.parametrize(
+    ("least", "shape"),
+    [
+        (None, (400, 640)),
+        ((201, 320), (400, 640)),
+        ((200, 320), (200, 320)),
+        ((2, 161), (200, 320)),
+        ((100, 160), (100, 160)),
+        ((50, 80), (50, 80)),
+        ((1, 1), (50, 80)),  # an eighth is the least that a decoder gives
+        ((9000, 1), (400, 640)),
+    ],
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_decoded_at_the_least_size_that_is_enough(least, shape, progressive):
+    """At which it is the mean of what is left out, as a person would see it from further away."""
+    seen = np.random.default_rng(0).integers(40, 216, (25, 40, 3)).astype(np.uint8)
+    stored = Image.fromarray(seen).resize((640, 400), Image.Resampling.BICUBIC)
+    content = encoded(stored, "JPEG", quality=95, progressive=progressive)
+    found = load_image(content, least=least)
+    assert found.shape[:2] == shape
+    blocks = load_image(content).reshape(shape[0], 400 // shape[0], shape[1], 640 // shape[1], 3).mean((1, 3))
+    assert np.abs(found - blocks).mean() < 1.5
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_enough_is_meant_of_the_picture_as_it_is_seen(orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    content = encoded(Image.fromarray(rgb(160, 640)), "JPEG", exif=exif)
+    across, along = load_image(content, least=(40, 160)).shape[:2], load_image(content, least=(160, 40)).shape[:2]
+    assert (across, along) == (((40, 160), (160, 640)) if orientation < 5 else ((640, 160), (160, 40)))
+
+
+def test_other_formats_have_no_lesser_size(tmp_path):
+    pixels = rgb(400, 300)
+    for fmt in ("PNG", "BMP", "TIFF"):
+        np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels), fmt), least=(8, 8)), pixels)
+    assert load_image(encoded(Image.fromarray(pixels), "WEBP"), least=(8, 8)).shape == (400, 300, 3)
+    grey, cmyk = (encoded(Image.fromarray(pixels).convert(mode), "JPEG") for mode in ("L", "CMYK"))
+    assert load_image(grey, least=(50, 37)).shape == load_image(cmyk, least=(50, 37)).shape == (50, 38, 3)
+
+
+def test_a_damaged_jpeg_is_so_at_any_size(tmp_path):
+    content = encoded(Image.fromarray(rgb(640, 640)), "JPEG")
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        load_image(content[: len(content) // 2], least=(80, 80))
+
+
 def test_truncated_jpeg_is_named(tmp_path):
     path = tmp_path / "half.jpg"
     content = encoded(Image.fromarray(rgb(64, 64)), "JPEG")

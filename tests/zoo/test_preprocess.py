@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.image import load_image
 from zoo.preprocess import Preprocess, scaled
 
 MODES = [{"mode": "squash"}, {"mode": "crop", "resize_to": 20}, {"mode": "pad", "background": (10, 200, 30)}]
@@ -155,3 +157,26 @@ def test_whole_numbers_are_numbers_in_json(text, expected):
 def test_what_is_no_number_is_refused(record, said):
     with pytest.raises(ValueError, match=said):
         Preprocess.from_dict(record)
+
+
+@pytest.mark.parametrize("arguments", [*MODES[::2], {"mode": "crop", "resize_to": 73}])
+@pytest.mark.parametrize("shape", [(800, 600), (600, 800), (120, 110), (320, 1504)])
+def test_what_is_decoded_at_least_is_enough(arguments, shape):
+    """Of a photograph, whose neighbouring pixels are alike, twice the size is as good as all of it.
+
+    A length that the part does not divide is rounded up, and the picture stretched by less than one of those pixels.
+    """
+    height, width = shape
+    rough = Image.fromarray(picture(1 + height // 16, 1 + width // 16) // 2 + 64)
+    file = io.BytesIO()
+    rough.resize((width, height), BICUBIC).save(file, "JPEG", quality=95)
+    preprocess = Preprocess(size=(64, 64), **arguments)
+    less, full = load_image(file.getvalue(), least=preprocess.least), load_image(file.getvalue())
+    assert (less.shape != full.shape) == (shape != (120, 110))
+    found, expected = (preprocess.resize(image).astype(int) for image in (less, full))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 2
+
+
+def test_what_is_prepared_is_not_decoded():
+    assert Preprocess.prepared((3, 8, 8)).least is None

@@ -166,7 +166,7 @@ def _list_arrays(
     parts: Sequence[str] | None = None,
     mirror: bool = True,
 ) -> Listing:
-    def read(index: int) -> NDArray[np.uint8]:
+    def read(index: int, least: object = None) -> NDArray[np.uint8]:
         image = images[index]
         return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 

@@ -204,7 +204,10 @@ def _divide(
     if not good:
         return {}, []
     usable = replace(
-        listing, items=tuple(listing.items[i] for i in good), problems=(), read=lambda i: listing.read(good[i])
+        listing,
+        items=tuple(listing.items[i] for i in good),
+        problems=(),
+        read=lambda i, least=None: listing.read(good[i], least),
     )
     data = index_listing(usable)
     shares = shares_for(source, val, test)

@@ -131,7 +131,7 @@ def _without(listing: Listing, strange: Counter[str]) -> Listing:
     return replace(
         listing,
         items=tuple(listing.items[i] for i in kept),
-        read=lambda index: listing.read(kept[index]),
+        read=lambda index, least=None: listing.read(kept[index], least),
         content=lambda index: listing.content(kept[index]),
         notes=(*listing.notes, left),
     )
@@ -190,7 +190,7 @@ def some(data: Data, indices: NDArray[np.intp], part: str) -> Data:
         labels=data.labels[indices],
         hashes=tuple(data.hashes[i] for i in chosen),
         parts=np.full(len(chosen), part, dtype="<U5"),
-        read=lambda index: data.read(chosen[index]),
+        read=lambda index, least=None: data.read(chosen[index], least),
         groups=tuple(data.groups[i] for i in chosen) if data.groups else (),
         prepared=None if data.prepared is None else data.prepared[indices],
     )
@@ -231,7 +231,9 @@ def groups_for(
     if not any(open_shares(data, val, test).values()):
         return data.hashes
     free = free_images(data)
-    pairs = find_duplicates([data.hashes[i] for i in free], lambda i: data.read(int(free[i])), progress=progress)
+    pairs = find_duplicates(
+        [data.hashes[i] for i in free], lambda i, least=None: data.read(int(free[i]), least), progress=progress
+    )
     groups: list[Hashable] = list(range(len(data.keys)))
     for position, first in zip(free.tolist(), group_ids(len(free), pairs), strict=True):
         groups[position] = int(free[first])

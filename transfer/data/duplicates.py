@@ -16,13 +16,14 @@ little to tell: of them only equal files are found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.data.listing import Read
 from transfer.data.thumbnails import SIDE, thumbnails
 from zoo.progress import Progress
 
@@ -46,9 +47,7 @@ class Pair:
     kind: Kind
 
 
-def find_duplicates(
-    hashes: Sequence[str], read: Callable[[int], NDArray[np.uint8]], *, progress: Progress | None = None
-) -> list[Pair]:
+def find_duplicates(hashes: Sequence[str], read: Read, *, progress: Progress | None = None) -> list[Pair]:
     """Pairs that are alike, as few as link all images of a group: n images in one group make n - 1 pairs.
 
     Args:

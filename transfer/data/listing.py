@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,11 @@ class Ignored:
     why: str
 
 
+class Read(Protocol):
+    def __call__(self, index: int, least: tuple[int, int] | None = None, /) -> NDArray[np.uint8]:
+        """(h, w, 3) RGB of the image at that place; of one that can be decoded to less, `least` is (h, w) enough."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """All images of a source, and all that is wrong with it.
@@ -67,7 +73,7 @@ class Listing:
     Attributes:
         name: what the user called it.
         items: the images.
-        read: index -> (h, w, 3) uint8 RGB; raises zoo.image.ImageError.
+        read: of images; raises zoo.image.ImageError.
         content: index -> the file or the bytes behind it.
         problems: in the order of the source.
         ignored: what is there and was left out; hidden files are left out without a word.
@@ -77,7 +83,7 @@ class Listing:
 
     name: str
     items: tuple[Item, ...]
-    read: Callable[[int], NDArray[np.uint8]]
+    read: Read
     content: Callable[[int], Content]
     problems: tuple[Problem, ...] = ()
     ignored: tuple[Ignored, ...] = ()
@@ -90,7 +96,9 @@ class Listing:
         return replace(
             self,
             items=self.items + tuple(replace(item, part=part) for item in other.items),
-            read=lambda index: first.read(index) if index < size else second.read(index - size),
+            read=lambda index, least=None: (
+                first.read(index, least) if index < size else second.read(index - size, least)
+            ),
             content=lambda index: first.content(index) if index < size else second.content(index - size),
             problems=self.problems + other.problems,
             ignored=self.ignored + other.ignored,
@@ -122,7 +130,7 @@ def list_files(
     return Listing(
         name=name,
         items=tuple(items),
-        read=lambda index: load_image(paths[index]),
+        read=lambda index, least=None: load_image(paths[index], least=least),
         content=lambda index: paths[index],
         problems=(*problems, *missing),
         ignored=tuple(ignored),

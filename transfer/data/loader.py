@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from zoo.errors import UsageError
 from zoo.preprocess import NO_PICTURES, Preprocess
 from zoo.progress import Progress  # also for those who import it from here
 
-# Of the rule that makes pixels from a file's bytes: zoo/image.py, Preprocess.resize and the `read` of each source. Who
+# Of the rule that makes pixels from a file's bytes: zoo/image.py, `Preprocess` and the `read` of each source. Who
 # changes what they answer counts this up, and pixels kept by the old rule are never seen again.
-PIXELS_VERSION = 2
+PIXELS_VERSION = 3
 BLOCK_BYTES = 32 << 20  # decoded at a time: what memory holds of a dataset of any size
 
 
@@ -129,14 +129,11 @@ def _decode(
     shape = (*preprocess.size, preprocess.channels)
     block = max(16, BLOCK_BYTES // int(np.prod(shape)))
 
-    def load(index: int) -> NDArray[np.uint8]:
-        return preprocess.resize(data.read(index))
-
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(indices), block):
             chosen = indices[start : start + block].tolist()
             pixels = np.empty((len(chosen), *shape), dtype=np.uint8)
-            for row, image in enumerate(pool.map(load, chosen)):
+            for row, image in enumerate(pool.map(data.resized, chosen, repeat(preprocess))):
                 pixels[row] = image
                 done = start + row + 1
                 if progress is not None and (done % 16 == 0 or done == len(indices)):

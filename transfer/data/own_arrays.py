@@ -71,7 +71,7 @@ def from_arrays(
         labels=labels,
         hashes=tuple(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images),
         parts=parts,
-        read=lambda index: _shown(images[index]),
+        read=lambda index, least=None: _shown(images[index]),
         mirror=mirror,
         named=tuple(sorted(set(read) - {""})),
         prepared=prepared,

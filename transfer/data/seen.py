@@ -70,7 +70,7 @@ def _known(data: Data, seen: Seen, preprocess: Preprocess) -> list[str | None]:
     others = [i for i, part in enumerate(known) if part is None]
     few = np.random.default_rng(0).permutation(others)[:SAMPLE].tolist()
     for chosen in (few, others):
-        resized = (preprocess.resize(data.read(i)) for i in chosen)
+        resized = (data.resized(i, preprocess) for i in chosen)
         parts = [seen.part_of(digest) for digest in _hashes(resized)]
         if not any(parts):
             break

@@ -8,7 +8,7 @@ Parquet file with the columns `path,label[,split]`, a Parquet file with the imag
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from transfer.data.arrays import list_digits, list_npz
 from transfer.data.folder import list_folder
 from transfer.data.layout import checked_layout
-from transfer.data.listing import Ignored, Listing
+from transfer.data.listing import Ignored, Listing, Read
 from transfer.data.options import LayoutName
 from transfer.data.split import TEST, TRAIN, VAL
 from transfer.data.tables import list_csv, list_parquet
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.lineage import BUILT_IN, IN_MEMORY
+from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
 READERS = {".csv": list_csv, ".tsv": list_csv, ".txt": list_csv, ".parquet": list_parquet, ".npz": list_npz}
@@ -41,7 +42,7 @@ class Data:
         labels: (N,) class indices.
         hashes: SHA-256 of each file's bytes or of its pixels.
         parts: (N,) "train", "val" or "test".
-        read: index -> (h, w, 3) uint8 RGB.
+        read: of images.
         mirror: whether a mirrored image is still of its class (False for digits).
         groups: equal for images that are alike, which are never divided; () where nobody has looked.
         notes: lines for a person on how the source was read.
@@ -57,7 +58,7 @@ class Data:
     labels: NDArray[np.int64]
     hashes: tuple[str, ...]
     parts: NDArray[np.str_]
-    read: Callable[[int], NDArray[np.uint8]]
+    read: Read
     mirror: bool = True
     groups: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -69,6 +70,10 @@ class Data:
     def indices(self, part: str) -> NDArray[np.intp]:
         """Positions of the items of one part."""
         return np.flatnonzero(self.parts == part)
+
+    def resized(self, index: int, preprocess: Preprocess) -> NDArray[np.uint8]:
+        """(H, W, C) of one image, as a network takes it."""
+        return preprocess.resize(self.read(index, preprocess.least))
 
     def whole(self) -> Data:
         """Train on the validation images too."""

@@ -157,10 +157,10 @@ def _list_images(path: Path, table: Any, column: int, columns: Columns, rows: Se
     def content_of(index: int) -> Content:
         return _image_bytes(images, kept[index])
 
-    def read(index: int) -> Any:
+    def read(index: int, least: tuple[int, int] | None = None) -> Any:
         content = _image_bytes(images, kept[index])
         assert content is not None
-        return load_image(content)
+        return load_image(content, least=least)
 
     notes = (columns.note,) if columns.note else ()
     return Listing(

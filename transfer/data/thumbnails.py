@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from os import cpu_count
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from transfer.data.listing import Read
 from zoo.disk import cache_directory
 from zoo.image import ImageError
 from zoo.progress import Progress
 
 SIDE = 16
 MIN_SIDE = SIDE  # of an image, in pixels: of smaller ones nothing would be taken away
-VERSION = 2  # of the rule below, and of zoo/image.py; counted up when one changes
+VERSION = 3  # of the rule below, and of zoo/image.py; counted up when one changes
 LOOK_UP = 500  # names in one question to the cache; SQLite allows 999
 
 
@@ -35,9 +36,7 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def thumbnails(
-    hashes: Sequence[str], read: Callable[[int], NDArray[np.uint8]], *, progress: Progress | None = None
-) -> dict[str, NDArray[np.uint8]]:
+def thumbnails(hashes: Sequence[str], read: Read, *, progress: Progress | None = None) -> dict[str, NDArray[np.uint8]]:
     """{hash: thumbnail} of all images but the tiny and the unreadable ones.
 
     Args:
@@ -49,7 +48,7 @@ def thumbnails(
 
     def make(digest: str) -> NDArray[np.uint8] | None:
         try:
-            return thumbnail(read(position[digest]))
+            return thumbnail(read(position[digest], (2 * SIDE, 2 * SIDE)))
         except ImageError:  # who needs this image will say so
             return None
 

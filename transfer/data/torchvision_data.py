@@ -171,8 +171,8 @@ def _list(source: str, part: str, dataset: Any) -> Listing:
     def pixels(index: int) -> NDArray[np.uint8]:
         return np.array(dataset[index][0].convert("RGB"))
 
-    def read(index: int) -> NDArray[np.uint8]:
-        return load_image(files[index][0]) if files else pixels(index)
+    def read(index: int, least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        return load_image(files[index][0], least=least) if files else pixels(index)
 
     def digest(index: int) -> str:
         if files:

@@ -182,7 +182,7 @@ def _start_from(
 def default_size(data: Data, pretrained_size: int) -> int:
     """1.5 times the median side of up to 32 images, in multiples of 32, at least 64, at most the pretrained size."""
     chosen = np.linspace(0, len(data.keys) - 1, num=min(32, len(data.keys))).astype(int)
-    side = float(np.median([max(data.read(int(i)).shape[:2]) for i in chosen]))
+    side = float(np.median([max(data.read(int(i), (pretrained_size, pretrained_size)).shape[:2]) for i in chosen]))
     return min(pretrained_size, max(64, 32 * round(1.5 * side / 32)))
 
 

@@ -49,7 +49,7 @@ def whole(folder):
 def unread(data):
     """The same data, of which nothing may be decoded any more."""
 
-    def read(index):
+    def read(index, least=None):
         raise AssertionError(f"{data.keys[index]} was decoded again")
 
     return replace(data, read=read)
@@ -173,7 +173,7 @@ def test_memory_stays_flat(monkeypatch):
         hashes=("h",) * count,
         labels=np.zeros(count, dtype=np.int64),
         parts=np.full(count, "train"),
-        read=lambda index: grey,
+        read=lambda index, least=None: grey,
     )
     tracemalloc.start()
     try:
