@@ -27,7 +27,7 @@ import time
 from record import write_result
 
 WAYS = ("inline", "ahead", "freed", "plain", "frozen", "apart")
-COMPARED = (("ahead", "inline"), ("freed", "inline"), ("plain", "inline"), ("apart", "frozen"))
+COMPARED = {"inline": ("ahead", "freed", "plain"), "frozen": ("apart",)}
 SIDES, ROUNDS, STEPS = (96, 224), 3, 10
 MOST_WAITING = 0.05
 
@@ -70,6 +70,11 @@ def one(side: int, way: str) -> dict[str, float]:
     }
 
 
+def _ratio(runs: list[dict[str, float]], base: list[dict[str, float]]) -> dict[str, object]:
+    ratios = [round(run["step_ms"] / own["step_ms"], 3) for run, own in zip(runs, base, strict=True)]
+    return {"median": statistics.median(ratios), "runs": ratios}
+
+
 def main() -> int:
     figures: dict[str, dict[str, object]] = {}
     for side in SIDES:
@@ -79,12 +84,6 @@ def main() -> int:
                 said = subprocess.run([sys.executable, __file__, str(side), way], capture_output=True, check=True)
                 runs[way].append(json.loads(said.stdout))
                 print(side, way, runs[way][-1], flush=True)
-        ratios = {
-            (way, base): [
-                round(run["step_ms"] / own["step_ms"], 3) for run, own in zip(runs[way], runs[base], strict=True)
-            ]
-            for way, base in COMPARED
-        }
         names = runs["inline"][0]
         medians = {
             way: {name: round(statistics.median(r[name] for r in runs[way]), 1) for name in names} for way in WAYS
@@ -92,10 +91,8 @@ def main() -> int:
         figures[f"{side}_px"] = {
             **medians,
             **{
-                f"step_time_over_{base}": {
-                    way: {"median": statistics.median(r), "runs": r} for (way, b), r in ratios.items() if b == base
-                }
-                for base in ("inline", "frozen")
+                f"step_time_over_{base}": {way: _ratio(runs[way], runs[base]) for way in ways}
+                for base, ways in COMPARED.items()
             },
             "waiting_pct_runs": [round(run["waiting_pct"], 2) for run in runs["inline"]],
         }

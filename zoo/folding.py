@@ -21,8 +21,9 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
     Which convolution that is, a pass over `images` shows. It can be one whose output goes elsewhere too, so the answers
     are compared, and where they differ the model is given back as it was.
     """
-    pairs = [pair for pair in normalized_convolutions(model, images) if type(pair[1]) is nn.BatchNorm2d]
-    if not pairs:  # a subclass may do more
+    found = normalized_convolutions(model, images)
+    pairs = [(conv, norm) for conv, norm in found if type(norm) is nn.BatchNorm2d]  # a subclass may do more
+    if not pairs:
         return model
     names = {module: name for name, module in model.named_modules()}
     folded = copy.deepcopy(model)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.errors import UsageError
+from zoo.image import least_of
 
 NO_PICTURES = (
     "this model takes tensors that its maker prepares, and how pictures become such tensors is not known: give it "
     "floats by slimzoo.from_arrays, or name preprocess=slimzoo.Preprocess(...) in slimzoo.from_module"
 )
-REDUCED_TO = 2  # times the size wanted, at least, of a JPEG that is decoded at a part of its own
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -96,15 +96,8 @@ class Preprocess:
 
     @property
     def least(self) -> tuple[int, int] | None:
-        """(height, width) at which an image may be decoded: twice what it is scaled to; see `zoo.image.load_image`.
-
-        25 photographs of 2 to 18 megapixels at 224 px: pixels differ by 0.3 levels of 255 in the mean (1.0 in the worst
-        of them, of 1.5 megapixels), and decoding and resizing take a third of the time (median).
-        """
-        if self.is_prepared:
-            return None
-        height, width = self.size if self.resize_to is None else (self.resize_to, self.resize_to)
-        return REDUCED_TO * height, REDUCED_TO * width
+        """(height, width) at which an image may be decoded, see `zoo.image.least_of`; None of what is prepared."""
+        return None if self.is_prepared else least_of(self.size, self.resize_to)
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(h, w, 3) uint8 RGB of any size to (H, W, C) uint8 of this Preprocess's size and channels.

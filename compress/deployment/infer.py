@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from image import ImageError, load_image
+from image import ImageError, least_of, load_image
 
 MODEL = Path(__file__).resolve().with_name("model.onnx")
 TOP = 3
@@ -28,8 +28,8 @@ class Classifier:
     def __call__(self, image: str | Path | bytes) -> list[tuple[str, float]]:
         """Classes with their probabilities, the likeliest first."""
         rule = self.card["preprocess"]
-        height, width = (2 * (rule["resize_to"] or side) for side in rule["size"])  # as the training images
-        pixels = load_image(image, background=tuple(rule["background"]), least=(height, width))
+        least = least_of(rule["size"], rule["resize_to"])
+        pixels = load_image(image, background=tuple(rule["background"]), least=least)
         probabilities = self.session.run(["probabilities"], {"pixels": pixels[None]})[0][0]
         classes = self.card["classes"] or [f"class {i}" for i in range(len(probabilities))]
         return [(classes[i], float(probabilities[i])) for i in np.argsort(-probabilities)]
