@@ -18,7 +18,7 @@ from typing import Any
 
 from record import write_result
 
-from compress.report.statistics import ratio_interval
+from compress.report.statistics import TooBusy, speed_up
 from transfer.evaluation.statistics import paired_drop
 
 BARS = {
@@ -37,8 +37,8 @@ def last_metrics(directory: Path) -> dict[str, Any]:
     return next(step["metrics"]["after"] for step in reversed(steps) if "test" in (step["metrics"]["after"] or {}))
 
 
-def rounds_ms(bench: dict[str, Any], model: str) -> list[float]:
-    return next(r["rounds_ms"] for r in bench["rows"] if r["model"] == model and r["runtime"] == "onnxruntime")
+def in_onnxruntime(bench: dict[str, Any], model: str) -> dict[str, Any]:
+    return next(r for r in bench["rows"] if r["model"] == model and r["runtime"] == "onnxruntime")
 
 
 def main() -> int:
@@ -53,7 +53,10 @@ def main() -> int:
         verdict = (out / "report.md").read_text().split("\n\n")[1]
         dense, chosen = models["finetuned"], models["pruned-int8"]
         drop = paired_drop(dense["test"]["correct"], chosen["test"]["correct"])
-        speed = ratio_interval(rounds_ms(bench, "finetuned"), rounds_ms(bench, "pruned-int8"))
+        rows = [in_onnxruntime(bench, name) for name in ("finetuned", "pruned-int8")]
+        speed = speed_up(*rows, asked=bench["settings"]["rounds"])
+        if speed is None or isinstance(speed, TooBusy):
+            sys.exit(f"no result: {speed or 'not measured in pairs'}")
     figures = {
         "seconds": round(seconds, 1),
         "finetuned_top1_pct": round(100 * dense["test"]["top1"], 2),
@@ -65,7 +68,7 @@ def main() -> int:
         "macs_share": round(chosen["macs"] / dense["macs"], 4),
         "bytes_share": round(sizes["pruned-int8"] / sizes["finetuned"], 4),
         "onnx_bytes": sizes,
-        "speedup": round(speed.median, 3),
+        "speedup": round(speed.value, 3),
         "speedup_ci_low": round(speed.lo, 3),
         "speedup_ci": [round(speed.lo, 3), round(speed.hi, 3)],
         "batch": bench["rows"][0]["batch"],

@@ -72,6 +72,8 @@ def main(seeds: list[int]) -> int:
             for directory in (by, out):
                 export(directory)
             found = bench([by, out], runtimes=["onnxruntime"])
+            if found["rows"][1]["ratio"] is None:
+                sys.exit(f"no result: {'; '.join(found['diagnoses'])}")
             row["side_by_side"] = {
                 "latency_ms": found["rows"][0]["median_ms"],
                 "uniform_ms": found["rows"][1]["median_ms"],

@@ -95,8 +95,8 @@ def speed(name: str) -> dict[str, Any]:
         race_(rounds["copies"], training_step(twin, x), training_step(theirs, x), draw)
     row: dict[str, Any] = {"peer": type(theirs).__module__.partition(".")[0], "pixels": side, "batch": batch}
     for kind, (a, b) in rounds.items():
-        ratio = ratio_interval(b, a)
-        row[kind] = {"ratio": round(ratio.median, 4), "lo": round(ratio.lo, 4), "hi": round(ratio.hi, 4)}
+        ratio = ratio_interval(np.array(b) / a)
+        row[kind] = {"ratio": round(ratio.value, 4), "lo": round(ratio.lo, 4), "hi": round(ratio.hi, 4)}
         row[kind]["median_ms"] = round(1e3 * float(np.median(a)), 2)
     print(f"{name:24} {row}", flush=True)
     return row

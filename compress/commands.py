@@ -15,7 +15,7 @@ def bench(
     save: Annotated[Path | None, typer.Option(help="Write all rounds and settings to this JSON file.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each runtime.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
-    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 15,
+    rounds: Annotated[int, typer.Option(min=3, help="Undisturbed rounds, two to a process.")] = 16,
     runtime: Annotated[
         list[str] | None,
         typer.Option(

@@ -24,7 +24,8 @@ class Benchmark(dict[str, Any]):
 
 
 def format_rows(result: dict[str, Any]) -> str:
-    """The rows as a table for a terminal, the rows without numbers under it, the noise of the machine last."""
+    """The rows as a table for a terminal, the rows without numbers under it, then the noise of the
+    machine and what disturbed it."""
     head = [
         "model",
         "runtime",
@@ -47,10 +48,16 @@ def format_rows(result: dict[str, Any]) -> str:
         if row["verdict"] != "reference" and row["ratio"] is not None:
             lo, hi = row["ratio_ci"]
             speed_up = f"{row['ratio']:.2f}x ({lo:.2f} to {hi:.2f})"
+        elif row["ratio_range"] is not None:
+            lo, hi = row["ratio_range"]
+            speed_up = f"{lo:.2g} to {hi:.2g} times"
         size_mb = None if row["size_bytes"] is None else row["size_bytes"] / 1e6
         numbers = [row["median_ms"], row["p90_ms"], row["p99_ms"], row["images_per_s"], row["peak_mb"], size_mb]
         cells = ["" if number is None else f"{number:.4g}" for number in numbers]
-        table.append([row["model"], row["runtime"], row["precision"], *cells, speed_up, row["verdict"] or ""])
+        verdict = row["verdict"] or ""
+        if row["disturbed"] and verdict == "reference":
+            verdict += ", disturbed"
+        table.append([row["model"], row["runtime"], row["precision"], *cells, speed_up, verdict])
     lines = []
     if len(table) > 1:
         widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
@@ -66,4 +73,5 @@ def format_rows(result: dict[str, Any]) -> str:
             f"Two copies of one model differ by {lo:.2f} to {hi:.2f} here: "
             f"a difference within {noise['floor_pct']:.1f}% is called a tie."
         )
+    lines += [f"{text[0].upper()}{text[1:]}." for text in result["diagnoses"]]
     return "\n".join(lines)

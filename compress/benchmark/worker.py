@@ -6,7 +6,8 @@ stdin does:
     {"do": "open", "runtime", "path", "threads", "batch", "precision", "inputs"} ->
         {"device", "precision", "input_shape", "cpus", "load_ms", "first_ms"}; loading includes importing the runtime
     {"do": "warm_up", "seconds"} -> {"run_ms"}              one run by the end of it
-    {"do": "measure", "runs"}    -> {"ms", "peak_bytes"}    each run's duration; the process's peak memory so far
+    {"do": "measure", "runs"}    -> {"ms", "taken", "peak_bytes"}   each run's duration; the share of the processors'
+        time that other work took meanwhile; the process's peak memory so far
     anything that fails          -> {"error"}               one line
 
 Between requests it blocks on stdin, and it answers only when its threads have gone quiet: onnxruntime's spin on for
@@ -30,12 +31,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.benchmark.disturbance import look, taken
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.runtimes import RUNTIMES, Runtime
 from zoo.errors import SlimzooError, UsageError, first_line
 
 BATCHES = 4  # different inputs, in turn: a runtime that is given one buffer again and again could keep it in its cache
-UNMEASURED = 2  # runs before each measurement: what ran meanwhile has emptied the caches
+UNMEASURED = 3  # runs before each measurement: what ran meanwhile has emptied the caches
 STEADY = 0.05  # warm-up ends when the median of 5 runs is within this share of that of the 5 before
 WARM_UP_AT_MOST = 20.0  # times the seconds asked for
 QUIET_STEP_S, QUIET_SHARE, QUIET_WITHIN_S = 0.02, 0.1, 2.0
@@ -43,6 +45,8 @@ QUIET_STEP_S, QUIET_SHARE, QUIET_WITHIN_S = 0.02, 0.1, 2.0
 
 class Worker:
     runtime: Runtime
+    threads: int
+    cpus: list[int] | None
     batches: Iterator[NDArray[np.float32]]
 
     def open(
@@ -55,7 +59,7 @@ class Worker:
         precision: str | None = None,
         inputs: str | None = None,
     ) -> dict[str, Any]:
-        cpus = _pin(threads)
+        self.threads, self.cpus = threads, _pin(threads)
         started = time.perf_counter_ns()
         self.runtime = RUNTIMES[runtime](path, threads=threads, precision=precision)
         load_ms = (time.perf_counter_ns() - started) / 1e6
@@ -64,7 +68,7 @@ class Worker:
             "device": self.runtime.device,
             "precision": self.runtime.precision,
             "input_shape": self.runtime.input_shape,
-            "cpus": cpus,
+            "cpus": self.cpus,
             "load_ms": load_ms,
             "first_ms": self._run(),
         }
@@ -81,7 +85,10 @@ class Worker:
     def measure(self, *, runs: int) -> dict[str, Any]:
         for _ in range(UNMEASURED):
             self._run()
-        return {"ms": [self._run() for _ in range(runs)], "peak_bytes": peak_bytes()}
+        before = look(self.cpus)
+        ms = [self._run() for _ in range(runs)]
+        share = taken(before, look(self.cpus), self.threads)
+        return {"ms": ms, "taken": round(share, 4), "peak_bytes": peak_bytes()}
 
     def _run(self) -> float:
         """The milliseconds that one run took."""

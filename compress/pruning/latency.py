@@ -172,12 +172,18 @@ def measured_ms(
             runtimes=["onnxruntime"],
             threads=threads,
             rounds=ROUNDS,
+            launches=1,
             seconds_per_round=SECONDS_PER_ROUND,
             progress=lambda *_: tick(),
         )
     failed = [row["reason"] for row in found["rows"] if row["reason"] is not None]
     if failed:
         raise SlimzooError(f"a network of other widths cannot be measured: {failed[0]}")
+    if any(row["disturbed"] for row in found["rows"]):
+        raise SlimzooError(
+            f"this machine is too busy to cut by its time: {'; '.join(found['diagnoses'])}; end what runs beside it, "
+            "or cut by --macs"
+        )
     return np.array([row["median_ms"] for row in found["rows"]])
 
 

@@ -11,6 +11,7 @@ from compress.report import sections
 from compress.report.charts import Point, accuracy_chart, to_png, to_svg
 from compress.report.figures import Cell
 from compress.report.sections import Section, Table
+from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -53,7 +54,7 @@ def build_report(out: str | Path, *, max_drop: float = 1.0) -> Report:
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
     The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
-    validation accuracy; the smallest, where `out` has no bench.json.
+    validation accuracy; the smallest, where `out` has no bench.json or one of a machine that was too busy.
 
     Raises:
         UsageError: `out` holds no models.
@@ -61,9 +62,8 @@ def build_report(out: str | Path, *, max_drop: float = 1.0) -> Report:
     """
     out = Path(out)
     bench = read_bench(out)
-    floor_pct = bench["noise"]["floor_pct"] if bench is not None and bench["noise"] is not None else None
     baseline, *others = variants = read_variants(out, bench)
-    compared = [compare(variant, baseline, floor_pct) for variant in others]
+    compared = [compare(variant, baseline, bench) for variant in others]
     chosen = choose(others, compared, max_drop)
     pairs = list(zip(others, compared, strict=True))
     verdict = sections.verdict(baseline, chosen, pairs, max_drop)
@@ -157,8 +157,8 @@ def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
             record[f"{split}_drop_points"] = points
         for split, paired in compared.paired.items():
             record |= {f"{split}_drop_ci_points": paired.ci_points, f"{split}_mcnemar_p": paired.mcnemar_p}
-        ratio = compared.speed_up
-        record |= {"ratio": ratio and ratio.median, "ratio_ci": ratio and (ratio.lo, ratio.hi)}
+        ratio = compared.speed_up if isinstance(compared.speed_up, Ratio) else None
+        record |= {"ratio": ratio and ratio.value, "ratio_ci": ratio and (ratio.lo, ratio.hi)}
         record["verdict"] = compared.speed_verdict
     return record
 

@@ -23,6 +23,7 @@ from compress.report.figures import (
     three,
     times,
 )
+from compress.report.statistics import TooBusy
 from compress.report.variants import Comparison, Variant
 from compress.verbs import STEPS
 
@@ -76,7 +77,9 @@ def verdict(
         parts.append(megabytes(chosen.size_bytes) + smaller)
     sentence = f"Use {quoted(chosen.name)}: {', '.join(filter(None, parts))}."
     within = [c for variant, c in pairs if drops.get(variant.name, max_drop + 1) <= max_drop]
-    if compared.speed_verdict in ("slower", "tie") and not any(c.speed_verdict == "faster" for c in within):
+    if chosen.disturbed:
+        sentence += " It is the smallest of those within the budget: the machine was too busy to choose by time."
+    elif compared.speed_verdict in ("slower", "tie") and not any(c.speed_verdict == "faster" for c in within):
         sentence += f" No compressed model within {budget} is faster than {quoted(baseline.name)} on this machine."
     return sentence
 
@@ -93,11 +96,13 @@ def _accuracy_part(chosen: Variant, compared: Comparison) -> str:
 def _speed_part(chosen: Variant, compared: Comparison) -> str:
     if chosen.latency_ms is None:
         return ""
-    text, ratio = milliseconds(chosen.latency_ms), compared.speed_up
-    if ratio is None:
+    text, found = milliseconds(chosen.latency_ms), compared.speed_up
+    if found is None:
         return text
-    how = {"faster": " faster", "slower": ", slower", "tie": ", a tie", None: " the speed"}[compared.speed_verdict]
-    return f"{text} ({ratio.median:.2f}x{how}, {interval(ratio)})"
+    if isinstance(found, TooBusy):
+        return f"{text} (how much faster: {found})"
+    how = {"faster": " faster", "slower": ", slower", "tie": ", a tie"}.get(compared.speed_verdict or "", " the speed")
+    return f"{text} ({found.value:.2f}x{how}, {interval(found)})"
 
 
 def comparison_table(
@@ -116,8 +121,10 @@ def comparison_table(
         if compared is not None:
             ratio = compared.speed_up
             speed = Cell(MISSING)
-            if ratio is not None:
-                speed = Cell(f"{ratio.median:.2f}x", [interval(ratio), compared.speed_verdict or ""])
+            if isinstance(ratio, TooBusy):
+                speed = Cell(MISSING, [f"{ratio.lo:.2g} to {ratio.hi:.2g} times", "too busy to say"])
+            elif ratio is not None:
+                speed = Cell(f"{ratio.value:.2f}x", [interval(ratio), compared.speed_verdict or ""])
         rows.append(
             [
                 Cell(quoted(variant.name), [role]),
@@ -283,11 +290,14 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
         return [*text, "Latency was not measured here: there is no bench.json."]
     settings, noise = bench["settings"], bench["noise"]
     text.append(
-        "Latency is that of the network from prepared tensors to logits: each model and runtime in a process of its "
-        f"own, threads {settings['threads']}, batch {settings['batch']}, {settings['rounds']} rounds interleaved and "
-        f"reversed every second time, {settings['seconds_per_round']:g} s each; inputs: {settings['inputs']}. The "
-        "speed-up is the median of the rounds' ratios to the baseline with its bootstrap 95% interval. Percentiles are "
-        "left out where there are too few samples to bound them; no sample is dropped."
+        "Latency is that of the network from prepared tensors to logits: each model and runtime in processes of its "
+        f"own ({settings.get('launches', 1)}, one after the other), threads {settings['threads']}, batch "
+        f"{settings['batch']}, {settings['rounds']} rounds interleaved and reversed every second time, "
+        f"{settings['seconds_per_round']:g} s each; inputs: {settings['inputs']}. The "
+        "speed-up is the geometric mean, over the processes, of the rounds' ratios to the baseline, with its 95% "
+        "interval by Student's t. Rounds in which other work took more than a twentieth of the processors were "
+        "measured again and count for nothing; no other sample is dropped. Percentiles are left out where there are "
+        "too few samples to bound them."
     )
     if noise is not None:
         lo, hi = noise["ratio_ci"]
@@ -295,7 +305,7 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
             f"Noise of the machine: two copies of one model differ by {lo:.2f}x to {hi:.2f}x, so a difference within "
             f"{noise['floor_pct']:.1f}% is called a tie."
         )
-    return text
+    return text + [f"{said[0].upper()}{said[1:]}." for said in bench.get("diagnoses", [])]
 
 
 def machine_table(variants: Sequence[Variant], bench: dict[str, Any] | None) -> Table:

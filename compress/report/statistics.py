@@ -1,28 +1,33 @@
-"""How sure a difference in latency is. NumPy only."""
+"""How sure a difference in latency is."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
-RESAMPLES = 10_000
+CONFIDENCE = 0.95
 # A quantile's 99%-confidence bound is the largest of n samples at best, which needs 1 - q^n >= 0.99 with q^n the chance
 # that all lie below it: n >= 44 for p90 and 459 for p99. One exceedance is allowed for, as MLPerf's LoadGen does
 # (its min_query_count for p99 is 662).
 SAMPLES_FOR_P90, SAMPLES_FOR_P99 = 64, 662
 
-Verdict = Literal["faster", "slower", "tie"]
+DISTURBED = 0.05  # of the processors' time: a round of which other work took more counts for nothing
+LEAST_ROUNDS = 8  # undisturbed ones, or as many as were asked for: all on one side of the truth 1 time in 128
+
+Verdict = Literal["faster", "slower", "tie", "too busy to say"]
 
 
 @dataclass(frozen=True)
 class Ratio:
     """A speed-up: 2.0 is twice as fast. `lo` and `hi` are its 95% interval."""
 
-    median: float
+    value: float
     lo: float
     hi: float
 
@@ -33,26 +38,77 @@ class Ratio:
 
     def verdict(self, floor_pct: float) -> Verdict:
         """A tie where the interval holds 1, or where the difference is within what the machine makes out of nothing."""
-        if self.lo <= 1 <= self.hi or abs(math.log(self.median)) <= math.log1p(floor_pct / 100):
+        if self.lo <= 1 <= self.hi or abs(math.log(self.value)) <= math.log1p(floor_pct / 100):
             return "tie"
-        return "faster" if self.median > 1 else "slower"
+        return "faster" if self.value > 1 else "slower"
 
 
-def ratio_interval(a_rounds: ArrayLike, b_rounds: ArrayLike, *, seed: int = 0) -> Ratio:
-    """The speed-up of b over a, time of a / time of b: the median of the rounds' ratios and its bootstrap 95% interval.
+@dataclass(frozen=True)
+class TooBusy:
+    """A speed-up that cannot be said, because other work disturbed the rounds; what was seen lies in `lo` to `hi`."""
 
-    Rounds are pairs: a and b were measured one right after the other, so that what slows the machine for seconds (a
-    neighbour, a clock) slows both and leaves their ratio alone.
+    disturbed: float  # the share of the rounds
+    lo: float
+    hi: float
+
+    def verdict(self, floor_pct: float) -> Verdict:
+        return "too busy to say"
+
+    def __str__(self) -> str:
+        return (
+            f"too busy to say: {self.disturbed:.0%} of the rounds were disturbed, "
+            f"between {self.lo:.2f} and {self.hi:.2f} times"
+        )
+
+
+def undisturbed(*taken: Sequence[float]) -> list[int]:
+    """The rounds in which none was disturbed.
 
     Args:
-        a_rounds, b_rounds: (rounds,) times in any one unit.
+        taken: of each, (rounds,) the shares of the processors' time that other work took.
     """
-    a, b = np.asarray(a_rounds, dtype=float), np.asarray(b_rounds, dtype=float)
-    if a.ndim != 1 or a.shape != b.shape or a.size == 0:
-        raise ValueError(f"rounds of shapes {a.shape} and {b.shape}: wanted (rounds,) twice, measured in pairs")
-    if not (a > 0).all() or not (b > 0).all():
-        raise ValueError("a round of no duration: times must be positive")
+    return [number for number, shares in enumerate(zip(*taken, strict=True)) if max(shares) <= DISTURBED]
+
+
+def enough(clean: Sequence[int], asked: int) -> bool:
+    """Whether so many undisturbed rounds of those asked for say anything."""
+    return len(clean) >= min(LEAST_ROUNDS, asked)
+
+
+def speed_up(old: Mapping[str, Any], new: Mapping[str, Any], asked: int) -> Ratio | TooBusy | None:
+    """The speed-up of a benchmark's row over another one by their undisturbed rounds; None where they are no pairs.
+
+    Args:
+        old, new: of each, `rounds_ms`, and (absent in older benchmarks) `taken`, see `undisturbed`, and `launches`, of
+            each round the number of its process.
+        asked: rounds that the benchmark was to have.
+    """
+    a, b = np.asarray(old["rounds_ms"], dtype=float), np.asarray(new["rounds_ms"], dtype=float)
+    if len(a) != len(b) or len(a) == 0:
+        return None
+    clean = undisturbed(*(row.get("taken") or [0.0] * len(a) for row in (old, new)))
     ratios = a / b
-    drawn = np.random.default_rng(seed).integers(a.size, size=(RESAMPLES, a.size))
-    lo, hi = np.quantile(np.median(ratios[drawn], axis=1), (0.025, 0.975))
-    return Ratio(float(np.median(ratios)), float(lo), float(hi))
+    if not enough(clean, asked):
+        return TooBusy(1 - len(clean) / len(a), float(ratios.min()), float(ratios.max()))
+    launches = np.asarray(new.get("launches") or np.zeros(len(a), dtype=int))[clean]
+    found = [np.exp(np.log(ratios[clean][launches == one]).mean()) for one in np.unique(launches)]
+    return ratio_interval(found if len(found) > 1 else ratios[clean])
+
+
+def ratio_interval(ratios: ArrayLike) -> Ratio:
+    """The geometric mean of ratios measured independently, with its 95% interval by Student's t of their logarithms.
+
+    Args:
+        ratios: (n,) times of a over times of b. Those of a pair were measured one right after the other, so that what
+            slows the machine for seconds (a neighbour, a clock) slows both and leaves their ratio alone. Of one ratio
+            nothing can be said: its interval is everything.
+    """
+    found = np.asarray(ratios, dtype=float)
+    if found.ndim != 1 or found.size == 0 or not (found > 0).all():
+        raise ValueError(f"ratios {found}: wanted some, greater than 0")
+    logs = np.log(found)
+    middle = float(logs.mean())
+    if found.size == 1:
+        return Ratio(math.exp(middle), 0.0, math.inf)
+    half = float(stdtrit(found.size - 1, 0.5 + CONFIDENCE / 2) * logs.std(ddof=1) / math.sqrt(found.size))
+    return Ratio(math.exp(middle), math.exp(middle - half), math.exp(middle + half))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.report.statistics import Ratio, Verdict, ratio_interval
+from compress.report.statistics import Ratio, TooBusy, Verdict, speed_up
 from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
 from zoo.disk import read_json
 from zoo.errors import SlimzooError, UsageError
@@ -71,6 +71,11 @@ class Variant:
         return None if self.onnx_row is None else float(self.onnx_row["median_ms"])
 
     @property
+    def disturbed(self) -> bool:
+        """Whether the machine was too busy when this one was timed."""
+        return self.onnx_row is not None and bool(self.onnx_row.get("disturbed"))
+
+    @property
     def precision(self) -> str:
         if self.onnx_row is not None and self.onnx_row["precision"]:
             return str(self.onnx_row["precision"])
@@ -89,7 +94,7 @@ class Comparison:
 
     points: dict[str, float]
     paired: dict[str, PairedDrop]
-    speed_up: Ratio | None
+    speed_up: Ratio | TooBusy | None
     speed_verdict: Verdict | None
     times_smaller: float | None
 
@@ -175,7 +180,7 @@ def current_metrics(lineage: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {}
 
 
-def compare(variant: Variant, baseline: Variant, floor_pct: float | None) -> Comparison:
+def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -> Comparison:
     points, paired = {}, {}
     for split in SPLITS:
         before, after = baseline.accuracy.get(split), variant.accuracy.get(split)
@@ -185,23 +190,26 @@ def compare(variant: Variant, baseline: Variant, floor_pct: float | None) -> Com
         if before.correct and after.correct and len(before.correct) == len(after.correct):
             paired[split] = paired_drop(before.correct, after.correct)
             points[split] = paired[split].points
-    speed_up, old, new = None, baseline.onnx_row, variant.onnx_row
-    if old is not None and new is not None and len(old["rounds_ms"]) == len(new["rounds_ms"]) > 0:
-        speed_up = ratio_interval(old["rounds_ms"], new["rounds_ms"])
+    old, new = baseline.onnx_row, variant.onnx_row
+    found = verdict = None
+    if bench is not None and old is not None and new is not None:
+        found = speed_up(old, new, bench["settings"]["rounds"])
+        floor_pct = 0.0 if isinstance(found, TooBusy) else bench["noise"] and bench["noise"]["floor_pct"]
+        verdict = None if found is None or floor_pct is None else found.verdict(floor_pct)
     return Comparison(
         points=points,
         paired=paired,
-        speed_up=speed_up,
-        speed_verdict=None if speed_up is None or floor_pct is None else speed_up.verdict(floor_pct),
+        speed_up=found,
+        speed_verdict=verdict,
         times_smaller=baseline.size_bytes / variant.size_bytes if baseline.size_bytes and variant.size_bytes else None,
     )
 
 
 def choose(variants: Sequence[Variant], comparisons: Sequence[Comparison], max_drop: float) -> Variant | None:
     """The fastest in onnxruntime of those whose validation drop is at most `max_drop` points; the smallest, where no
-    latency was measured. The test set has no say."""
+    latency was measured or other work disturbed one. The test set has no say."""
     within = [v for v, c in zip(variants, comparisons, strict=True) if c.points.get("val", np.inf) <= max_drop + 1e-9]
     timed = [variant for variant in within if variant.latency_ms is not None]
-    if timed:
+    if timed and not any(variant.disturbed for variant in timed):
         return min(timed, key=lambda variant: variant.latency_ms or np.inf)
     return min(within, key=lambda variant: variant.size_bytes or np.inf, default=None)

@@ -1,0 +1,91 @@
+"""What came out of a benchmark: its rows as JSON, how noisy the machine was, and what disturbed it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from compress.benchmark.diagnosis import diagnoses
+from compress.benchmark.machine import cpus_for
+from compress.benchmark.rows import Row
+from compress.report.statistics import (
+    DISTURBED,
+    SAMPLES_FOR_P90,
+    SAMPLES_FOR_P99,
+    Ratio,
+    TooBusy,
+    enough,
+    speed_up,
+    undisturbed,
+)
+
+
+def outcome(
+    rows: Sequence[Row], reference: Row | None, twin: Row | None, batch: int, threads: int, asked: int
+) -> dict[str, Any]:
+    """`rows`, `reference`, `noise`, `disturbed_share` and `diagnoses` of `bench`, which see."""
+    base = reference if reference is not None and reference.rounds else None
+    found = _compared(base, twin, asked) if base is not None and twin is not None else None
+    noise = found if isinstance(found, Ratio) else None
+    measured = [row for row in [*rows, *([twin] if twin is not None else [])] if row.rounds]
+    shares = np.array([share for row in measured for share in row.taken])
+    quiet = [] if base is None else [base.rounds_ms[number] for number in undisturbed(base.taken)]
+    return {
+        "rows": [_record(row, base, noise, batch, threads, asked) for row in rows],
+        "reference": None if base is None else {"model": base.model, "runtime": base.runtime},
+        "noise": noise and {"ratio": noise.value, "ratio_ci": [noise.lo, noise.hi], "floor_pct": noise.floor_pct},
+        "disturbed_share": round(float((shares > DISTURBED).mean()), 4) if shares.size else None,
+        "diagnoses": diagnoses([row.taken for row in measured], quiet, threads, len(cpus_for(10**6))),
+    }
+
+
+def _compared(base: Row, row: Row, asked: int) -> Ratio | TooBusy | None:
+    old, new = ({"rounds_ms": one.rounds_ms, "taken": one.taken, "launches": one.launches} for one in (base, row))
+    return speed_up(old, new, asked)
+
+
+def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads: int, asked: int) -> dict[str, Any]:
+    """One row of the result; see `bench`."""
+    clean = undisturbed(row.taken)
+    quiet = enough(clean, asked)
+    ms = np.array([run for number in (clean if quiet else range(len(row.rounds))) for run in row.rounds[number]])
+    first = row.opened[0] if row.opened else {}
+    n, median = ms.size, float(np.median(ms)) if ms.size else None
+    found = _compared(base, row, asked) if base is not None else None
+    ratio = found if isinstance(found, Ratio) else None
+    floor_pct = noise.floor_pct if noise else None if isinstance(found, Ratio) else 0.0
+    verdict = found.verdict(floor_pct) if found is not None and floor_pct is not None else None
+    return {
+        "model": row.model,
+        "runtime": row.runtime,
+        "device": first.get("device", "cuda" if row.runtime == "torch-cuda" else "cpu"),
+        "precision": first.get("precision", row.precision),
+        "batch": batch,
+        "threads": threads,
+        "median_ms": median,
+        "p90_ms": float(np.quantile(ms, 0.9)) if n >= SAMPLES_FOR_P90 else None,
+        "p99_ms": float(np.quantile(ms, 0.99)) if n >= SAMPLES_FOR_P99 else None,
+        "images_per_s": 1000 * batch / median if median else None,
+        "peak_mb": row.peak_bytes / 1e6 if row.peak_bytes and n else None,
+        "size_bytes": row.file.stat().st_size if row.file and row.file.is_file() else None,
+        "reason": None if row.reason is None else f"not measured: {row.reason}",
+        "samples": n,
+        "disturbed": bool(n) and not quiet,
+        "load_ms": _median(row, "load_ms"),
+        "first_ms": _median(row, "first_ms"),
+        "cpus": first.get("cpus"),
+        "rounds_ms": row.rounds_ms,
+        "taken": row.taken,
+        "launches": row.launches,
+        "ratio": ratio and ratio.value,
+        "ratio_ci": ratio and [ratio.lo, ratio.hi],
+        "ratio_range": [found.lo, found.hi] if isinstance(found, TooBusy) else None,
+        "verdict": "reference" if row is base and n else verdict,
+    }
+
+
+def _median(row: Row, key: str) -> float | None:
+    return statistics.median(opened[key] for opened in row.opened) if row.opened else None
