@@ -31,6 +31,7 @@ class WorkerProcess:
         run_ms: how long one run takes, as the warm-up saw it.
     """
 
+    module = "compress.benchmark.worker"  # what the process runs
     run_ms = 0.0
 
     def __init__(self, threads: int) -> None:
@@ -38,7 +39,7 @@ class WorkerProcess:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "compress.benchmark.worker"],
+            [sys.executable, "-P", "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -56,8 +56,8 @@ class TooBusy:
 
     def __str__(self) -> str:
         return (
-            f"too busy to say: {self.disturbed:.0%} of the rounds were disturbed, "
-            f"between {self.lo:.2f} and {self.hi:.2f} times"
+            f"too busy to say: {self.disturbed:.0%} of the rounds were disturbed, which said "
+            f"{self.lo:.2f} to {self.hi:.2f} times"
         )
 
 

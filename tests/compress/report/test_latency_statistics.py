@@ -67,7 +67,7 @@ def test_disturbed_rounds_have_no_say():
     busy = speed_up(old | {"taken": [0.5] * 10 + [0.0] * 5}, new, asked=15)
     assert busy == TooBusy(pytest.approx(2 / 3), 2.0, 20.0)
     assert busy.verdict(1.0) == "too busy to say"
-    assert str(busy) == "too busy to say: 67% of the rounds were disturbed, between 2.00 and 20.00 times"
+    assert str(busy) == "too busy to say: 67% of the rounds were disturbed, which said 2.00 to 20.00 times"
 
 
 @pytest.mark.parametrize(
