@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from record import Rows, write_result
 
@@ -197,6 +199,13 @@ def in_a_process(name: str, limit_s: float) -> dict[str, Any]:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
         except subprocess.TimeoutExpired:
             return {"model": name, "stages": {}, "reason": f"not measured: took more than {limit_s:.0f} s"}
+        if done.returncode == -signal.SIGKILL:
+            has = psutil.virtual_memory().total / 1e9
+            return {
+                "model": name,
+                "stages": {},
+                "reason": f"not measured: killed, its {has:.0f} GB being too few for it",
+            }
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no word"])[-1]
             return {"model": name, "stages": {}, "reason": f"exit code {done.returncode}: {last}"}
