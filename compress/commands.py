@@ -24,13 +24,21 @@ def bench(
             "can be given again. [default: what the model is meant for]",
         ),
     ] = None,
+    photo: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Time the whole way from this photo to its answer; can be given again. [default: made ones of three "
+            "sizes, and the median one of the model's data]",
+        ),
+    ] = None,
     arch: Arch = None,
     preprocess: PreprocessOption = None,
     classes: ClassesOption = None,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved."""
+    """Measure latency, throughput, memory and size, and the way from a photo to its answer; all interleaved."""
     from compress.benchmark.harness import bench as run
     from zoo.errors import SlimzooError, UsageError
     from zoo.files.adopt import adopt_all
@@ -44,7 +52,14 @@ def bench(
     with Console(as_json=json) as console:
         models = adopt_all(models, arch=arch, preprocess=preprocess, classes=classes)
         result = run(
-            models, runtimes=runtime, threads=threads, batch=batch, rounds=rounds, save=save, progress=console.progress
+            models,
+            runtimes=runtime,
+            threads=threads,
+            batch=batch,
+            rounds=rounds,
+            photos=photo,
+            save=save,
+            progress=console.progress,
         )
         console.say(str(result))
         console.document(result)
@@ -59,13 +74,19 @@ def report(
     max_drop: Annotated[
         float, typer.Option(min=0, help="Points of validation accuracy that the chosen model may lose.")
     ] = 1.0,
+    elsewhere: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with", metavar="FILE", help="What another machine measured with deploy/bench.py or bench --save."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write OUT/report.md and OUT/report.html from the models' records and OUT/bench.json."""
     from compress.report.report import build_report
 
     with Console(as_json=json) as console:
-        built = build_report(out, max_drop=max_drop)
+        built = build_report(out, max_drop=max_drop, elsewhere=elsewhere or ())
         console.say(f"{out / 'report.html'}\n{out / 'report.md'}")
         console.document({"out": str(out), "baseline": built.baseline, "chosen": built.chosen})
 

@@ -11,20 +11,19 @@ processors is measured again; it stays on record, and what is said rests on the 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.benchmark.answer import given_photos, make_photos, median_photo, takes_photos
 from compress.benchmark.diagnosis import Throttling
 from compress.benchmark.machine import default_threads, describe_machine
 from compress.benchmark.outcome import outcome
 from compress.benchmark.process import WorkerProcess
 from compress.benchmark.rows import Row, names_of, rows_of
-from compress.benchmark.runtimes import RUNTIMES, bare_network
+from compress.benchmark.runtimes import ONNX_FILE, RUNTIMES, bare_network
 from compress.benchmark.table import Benchmark
 from compress.benchmark.written import written
 from compress.report.statistics import undisturbed
@@ -33,7 +32,7 @@ from zoo import lineage
 from zoo.disk import check_file
 from zoo.errors import SlimzooError, UsageError, did_you_mean, first_line
 from zoo.files.manifest import verify_manifest
-from zoo.files.model_directory import LoadedModel, is_model_directory
+from zoo.files.model_directory import LoadedModel, is_model_directory, read_config
 from zoo.files.onnx_session import ONNX_RUNTIMES
 from zoo.pretrained.upstream import is_upstream
 from zoo.progress import Progress
@@ -63,6 +62,7 @@ def bench(
     launches: int | None = None,
     seconds_per_round: float = 0.2,
     inputs: str | Path | None = None,
+    photos: Sequence[str | Path] | None = None,
     save: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
@@ -81,6 +81,9 @@ def bench(
             a process's memory does to its speed.
         seconds_per_round: how long a row runs in each round, about.
         inputs: a .npy file of prepared images (N, C, H, W); None is normal noise.
+        photos: of which the way to the answer is measured, of models that take pictures: decoding, preparing, network.
+            None is made ones of three sizes, and the median one of the images that the first model was fitted to, if
+            they are where they were.
         save: where to write the result as JSON.
         progress: see `Progress`.
 
@@ -94,27 +97,29 @@ def bench(
     Raises:
         SlimzooError: a model directory is not what its manifest says.
     """
-    save = None if save is None else Path(save)
     if isinstance(models, str | Path | LoadedModel | StepResult):
         models = [models]
     _check(models, runtimes, save)
     launches = max(1, rounds // 2) if launches is None else min(launches, rounds)
     if batch < 1 or rounds < 2 or launches < 1 or seconds_per_round <= 0:
         raise UsageError("wanted batch >= 1, rounds >= 2, launches >= 1 and seconds_per_round > 0")
+    shown = None if photos is None else given_photos(photos)
     given = None if inputs is None else str(inputs)
     settings = Settings(batch, threads or default_threads(), rounds, launches, seconds_per_round, given)
     with tempfile.TemporaryDirectory() as folder:
         places = [written(model, Path(folder, str(number))) for number, model in enumerate(models)]
-        result = _bench(places, runtimes, settings, progress)
+        result = Benchmark(_bench(places, runtimes, settings, shown, progress))
     if save is not None:
-        partial = save.with_name(save.name + ".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, save)
-    return Benchmark(result)
+        result.write(Path(save))
+    return result
 
 
 def _bench(
-    models: Sequence[str | Path], runtimes: Sequence[str] | None, settings: Settings, progress: Progress | None
+    models: Sequence[str | Path],
+    runtimes: Sequence[str] | None,
+    settings: Settings,
+    photos: dict[str, Path] | None,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     for model in models:
         if not is_upstream(model) and is_model_directory(Path(model)):
@@ -122,14 +127,21 @@ def _bench(
     machine = describe_machine()  # before the measurement, for the load average
     rows = [row for model, name in zip(models, names_of(models), strict=True) for row in rows_of(model, name, runtimes)]
     throttling = Throttling()
-    reference, twin = _measure(rows, settings, progress)
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows:
+            with _reason_for(row):
+                _take_out(row, Path(folder))
+        takers = [row for row in rows if row.deployed is not None]
+        if takers and photos is None:
+            photos = make_photos(Path(folder)) | _own_photo(takers[0])
+        reference, twin = _measure(rows, settings, photos or {}, progress)
     result = outcome(rows, reference, twin, settings.batch, settings.threads, settings.rounds)
     result["diagnoses"] += throttling.said()
     recorded = asdict(settings) | {"inputs": settings.inputs or "normal noise, seed 0"}
     return {**result, "machine": machine, "versions": lineage.versions(), "settings": recorded}
 
 
-def _check(models: Sequence[object], runtimes: Sequence[str] | None, save: Path | None) -> None:
+def _check(models: Sequence[object], runtimes: Sequence[str] | None, save: str | Path | None) -> None:
     known = "known: " + ", ".join(RUNTIMES)
     for name in runtimes or ():
         if name not in RUNTIMES:
@@ -137,41 +149,50 @@ def _check(models: Sequence[object], runtimes: Sequence[str] | None, save: Path 
     if not models:
         raise UsageError("wanted at least one model")
     if save is not None:
-        check_file(save, "--save")
+        check_file(Path(save), "--save")
 
 
-def _measure(rows: Sequence[Row], settings: Settings, progress: Progress | None) -> tuple[Row | None, Row | None]:
+def _own_photo(row: Row) -> dict[str, Path]:
+    """The image of median size of those that a model directory's was fitted to, where they still are."""
+    if not is_model_directory(Path(row.path)):
+        return {}
+    names = [(step.get("data") or {}).get("name") for step in read_config(Path(row.path)).lineage]
+    folders = [Path(name) for name in names if name and Path(name).is_dir()]
+    return median_photo(folders[0]) if folders else {}
+
+
+def _measure(
+    rows: Sequence[Row], settings: Settings, photos: dict[str, Path], progress: Progress | None
+) -> tuple[Row | None, Row | None]:
     """Fill the rows with rounds; the reference among them, and its twin, which says how noisy the machine is."""
     say = progress or (lambda what, done, total, note: None)
     reference: Row | None = None
     everyone, measured = list(rows), 0
-    with tempfile.TemporaryDirectory() as folder:
-        for row in rows:
-            with _reason_for(row):
-                _take_out(row, Path(folder))
-        for launch, more in enumerate(_dealt(settings.rounds, settings.launches)):
-            with contextlib.ExitStack() as stack:
-                workers: list[tuple[Row, WorkerProcess]] = []
-                for row in reversed(everyone) if launch % 2 else everyone:
-                    if launch == 0:
-                        say("opening", len(workers), len(rows), f"{row.model} in {row.runtime}")
-                    _start(row, settings, stack, workers)
-                if launch == 0 and (reference := _reference(rows)) is not None:
-                    everyone.append(twin := reference.twin())
-                    _start(twin, settings, stack, workers)
-                wanted = measured + more
-                for number in _rounds(more, reference, workers):
-                    say(
-                        "measuring",
-                        measured,
-                        settings.rounds,
-                        "rounds" if number < more else "rounds, after a disturbed one",
-                    )
-                    for row, worker in reversed(workers) if number % 2 else workers:
-                        _one_round(row, worker, launch, settings.seconds_per_round)
-                    measured = min(measured + 1, wanted)
-            if _hopeless(reference, everyone, settings.rounds):
-                break
+    for launch, more in enumerate(_dealt(settings.rounds, settings.launches)):
+        with contextlib.ExitStack() as stack:
+            workers: list[tuple[Row, WorkerProcess]] = []
+            for row in reversed(everyone) if launch % 2 else everyone:
+                if launch == 0:
+                    say("opening", len(workers), len(rows), f"{row.model} in {row.runtime}")
+                _start(row, settings, stack, workers)
+            if launch == 0 and (reference := _reference(rows)) is not None:
+                everyone.append(twin := reference.twin())
+                _start(twin, settings, stack, workers)
+            wanted = measured + more
+            for number in _rounds(more, reference, workers):
+                say(
+                    "measuring",
+                    measured,
+                    settings.rounds,
+                    "rounds" if number < more else "rounds, after a disturbed one",
+                )
+                for row, worker in reversed(workers) if number % 2 else workers:
+                    _one_round(row, worker, launch, settings.seconds_per_round)
+                measured = min(measured + 1, wanted)
+            for row, worker in workers:
+                _answer(row, worker, photos)
+        if _hopeless(reference, everyone, settings.rounds):
+            break
     say("measuring", settings.rounds, settings.rounds, "rounds")
     return reference, everyone[-1] if reference is not None else None
 
@@ -242,6 +263,8 @@ def _take_out(row: Row, folder: Path) -> None:
         network = folder / f"{sum(1 for _ in folder.iterdir())}.onnx"
         row.precision = bare_network(Path(row.path), network)
         row.taken_out = str(network)
+        file = Path(row.path, ONNX_FILE) if Path(row.path).is_dir() else Path(row.path)
+        row.deployed = str(file) if row.runtime == "onnxruntime" and takes_photos(file) else None
 
 
 def _one_round(row: Row, worker: WorkerProcess, launch: int, seconds: float) -> None:
@@ -252,3 +275,13 @@ def _one_round(row: Row, worker: WorkerProcess, launch: int, seconds: float) -> 
             row.taken.append(answer["taken"])
             row.launches.append(launch)
             row.peak_bytes = max(row.peak_bytes or 0, answer["peak_bytes"])
+
+
+def _answer(row: Row, worker: WorkerProcess, photos: dict[str, Path]) -> None:
+    """Take the way from each photo to its answer, by the exported file of a row that has one."""
+    if row.reason is None and row.deployed is not None and photos:
+        with _reason_for(row):
+            found = worker.ask("answer", path=row.deployed, photos={name: str(file) for name, file in photos.items()})
+            for name, parts in found["photos"].items():
+                row.answers.setdefault(name, []).append(parts)
+            row.answer_bytes = max(row.answer_bytes or 0, found["peak_bytes"])

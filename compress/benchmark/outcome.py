@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from compress.benchmark.answer import PARTS
 from compress.benchmark.diagnosis import diagnoses
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.rows import Row
@@ -72,6 +74,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "peak_mb": row.peak_bytes / 1e6 if row.peak_bytes and n else None,
         "size_bytes": row.file.stat().st_size if row.file and row.file.is_file() else None,
         "reason": None if row.reason is None else f"not measured: {row.reason}",
+        "sha256": hashlib.sha256(row.file.read_bytes()).hexdigest() if row.file and row.file.is_file() else None,
         "samples": n,
         "disturbed": bool(n) and not quiet,
         "load_ms": _median(row, "load_ms"),
@@ -80,10 +83,32 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "rounds_ms": row.rounds_ms,
         "taken": row.taken,
         "launches": row.launches,
+        "answers": {name: _answer(name, row, base, noise) for name in row.answers} or None,
+        "answer_mb": row.answer_bytes / 1e6 if row.answer_bytes else None,
         "ratio": ratio and ratio.value,
         "ratio_ci": ratio and [ratio.lo, ratio.hi],
         "ratio_range": [found.lo, found.hi] if isinstance(found, TooBusy) else None,
         "verdict": "reference" if row is base and n else verdict,
+    }
+
+
+def _answer(name: str, row: Row, base: Row | None, noise: Ratio | None) -> dict[str, Any]:
+    """Of one photo, its parts and how much sooner the whole of them is there than the reference's."""
+    found = row.answers[name]
+    clean = [found[number] for number in undisturbed([one["taken"] for one in found])] or found
+    old, new = (
+        {"rounds_ms": [one["whole_ms"] for one in answers], "taken": [one["taken"] for one in answers]}
+        for answers in (base.answers.get(name, []) if base is not None else [], found)
+    )
+    said = speed_up(old, new, len(found)) if row is not base else None
+    ratio = said if isinstance(said, Ratio) else None
+    return {
+        **{part: statistics.median(one[part] for one in clean) for part in PARTS},
+        "ratio": ratio and ratio.value,
+        "ratio_ci": ratio and [ratio.lo, ratio.hi],
+        "verdict": said.verdict(noise.floor_pct if noise else 0.0) if said is not None else None,
+        "launches_ms": new["rounds_ms"],
+        "taken": new["taken"],
     }
 
 

@@ -27,10 +27,13 @@ class Row:
         precision: None is the runtime's own.
         reason: why it was not measured.
         taken_out: the network alone, where it stands in a file of its own.
+        deployed: the file that it was taken out of, where that takes photos.
         opened: of each launch, what its process said when it had opened the model.
         rounds: of each round, the milliseconds of each run.
         taken: of each round, the share of the processors' time that other work took.
         launches: of each round, in which of the processes it was measured.
+        answers: of each photo, what each process took from it to its answer, see answer.py.
+        peak_bytes: the most that a process has held, of the network alone; `answer_bytes` of the whole way.
     """
 
     model: str
@@ -40,11 +43,14 @@ class Row:
     precision: str | None = None
     reason: str | None = None
     taken_out: str | None = None
+    deployed: str | None = None
     opened: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[list[float]] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
     launches: list[int] = field(default_factory=list)
+    answers: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     peak_bytes: int | None = None
+    answer_bytes: int | None = None
 
     @property
     def rounds_ms(self) -> list[float]:
@@ -52,7 +58,7 @@ class Row:
 
     def twin(self) -> Row:
         """The same once more, not measured yet."""
-        return replace(self, reason=None, opened=[], rounds=[], taken=[], launches=[], peak_bytes=None)
+        return replace(self, reason=None, deployed=None, opened=[], rounds=[], taken=[], launches=[], peak_bytes=None)
 
 
 def names_of(models: Sequence[str | Path]) -> list[str]:

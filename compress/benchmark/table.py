@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from compress.benchmark.answer import PARTS
 
 
 class Benchmark(dict[str, Any]):
@@ -14,6 +20,12 @@ class Benchmark(dict[str, Any]):
         """One for each model and runtime, in the order of the models."""
         found: list[dict[str, Any]] = self["rows"]
         return found
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        partial = file.with_name(file.name + ".partial")
+        partial.write_text(json.dumps(self, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, file)
 
     def __str__(self) -> str:
         return format_rows(self)
@@ -58,15 +70,9 @@ def format_rows(result: dict[str, Any]) -> str:
         if row["disturbed"] and verdict == "reference":
             verdict += ", disturbed"
         table.append([row["model"], row["runtime"], row["precision"], *cells, speed_up, verdict])
-    lines = []
-    if len(table) > 1:
-        widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-        for cells in table:
-            aligned = (
-                c.rjust(w) if 3 <= i < 9 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-            )
-            lines.append("  ".join(aligned).rstrip())
+    lines = _aligned(table, words=(0, 1, 2, 9, 10)) if len(table) > 1 else []
     lines += unmeasured
+    lines += _answers(result["rows"])
     if (noise := result["noise"]) is not None:
         lo, hi = noise["ratio_ci"]
         lines.append(
@@ -75,3 +81,35 @@ def format_rows(result: dict[str, Any]) -> str:
         )
     lines += [f"{text[0].upper()}{text[1:]}." for text in result["diagnoses"]]
     return "\n".join(lines)
+
+
+def _answers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """From photo to answer, for each model and photo, and what a faster network is worth there."""
+    table, worth = [["model", "photo", "decode ms", "prepare", "network", "whole", "speed-up", ""]], []
+    for row in rows:
+        for photo, found in (row["answers"] or {}).items():
+            speed = ""
+            if found["ratio"] is not None:
+                lo, hi = found["ratio_ci"]
+                speed = f"{found['ratio']:.2f}x ({lo:.2f} to {hi:.2f})"
+                if row["ratio"] is not None:
+                    worth.append(
+                        f"{row['model']}: the network is {row['ratio']:.2f}x as fast, the answer to {photo} "
+                        f"{found['ratio']:.2f}x; the network is {found['network_ms'] / found['whole_ms']:.0%} of it."
+                    )
+            table.append(
+                [row["model"], photo, *(f"{found[part]:.4g}" for part in PARTS), speed, found["verdict"] or ""]
+            )
+    if len(table) == 1:
+        return []
+    return ["", "From photo to answer:", *_aligned(table, words=(0, 1, 6, 7)), *worth, ""]
+
+
+def _aligned(table: Sequence[Sequence[str]], words: Sequence[int]) -> list[str]:
+    """Lines of a table, the columns of words to the left and those of numbers to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    lines = []
+    for cells in table:
+        pairs = enumerate(zip(cells, widths, strict=True))
+        lines.append("  ".join(c.ljust(w) if i in words else c.rjust(w) for i, (c, w) in pairs).rstrip())
+    return lines

@@ -8,6 +8,7 @@ stdin does:
     {"do": "warm_up", "seconds"} -> {"run_ms"}              one run by the end of it
     {"do": "measure", "runs"}    -> {"ms", "taken", "peak_bytes"}   each run's duration; the share of the processors'
         time that other work took meanwhile; the process's peak memory so far
+    {"do": "answer", "path", "photos"} -> {"photos", "peak_bytes"}  of each photo what `Answering.measure` gives
     anything that fails          -> {"error"}               one line
 
 Between requests it blocks on stdin, and it answers only when its threads have gone quiet: onnxruntime's spin on for
@@ -31,6 +32,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.benchmark.answer import Answering
 from compress.benchmark.disturbance import look, taken
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.runtimes import RUNTIMES, Runtime
@@ -89,6 +91,13 @@ class Worker:
         ms = [self._run() for _ in range(runs)]
         share = taken(before, look(self.cpus), self.threads)
         return {"ms": ms, "taken": round(share, 4), "peak_bytes": peak_bytes()}
+
+    def answer(self, *, path: str, photos: dict[str, str]) -> dict[str, Any]:
+        """The last request of a process: two sessions would spin on each other's processors."""
+        del self.runtime
+        answering = Answering(path, self.threads)
+        found = {name: answering.measure(photo, self.threads, self.cpus) for name, photo in photos.items()}
+        return {"photos": found, "peak_bytes": peak_bytes()}
 
     def _run(self) -> float:
         """The milliseconds that one run took."""
@@ -159,7 +168,7 @@ def _wait_until_quiet() -> None:
 
 def _answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
     do: dict[str, Callable[..., dict[str, Any]]]
-    do = {"open": worker.open, "warm_up": worker.warm_up, "measure": worker.measure}
+    do = {"open": worker.open, "warm_up": worker.warm_up, "measure": worker.measure, "answer": worker.answer}
     try:
         return do[request.pop("do")](**request)
     except Exception as error:  # whatever a runtime raises is this row's reason

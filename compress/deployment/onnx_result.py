@@ -14,7 +14,7 @@ from zoo.disk import write_json
 from zoo.files.model_directory import CONFIG, ONNX, ModelConfig
 from zoo.files.predictor import OnnxPredictor
 
-DEPLOY, INFER = "deploy", "infer.py"
+DEPLOY, INFER, BENCH = "deploy", "infer.py", "bench.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,12 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def files_of(model: bytes, config: ModelConfig) -> dict[str, bytes]:
-    """The file, and what runs it without slimzoo on onnxruntime, NumPy and Pillow alone, by name.
+    """The file, and what runs and times it without slimzoo on onnxruntime, NumPy and Pillow alone, by name.
 
     A model that takes tensors as somebody else prepares them has no such script.
     """
     if config.preprocess.is_prepared:
         return {ONNX: model}
-    script, image = Path(__file__).with_name(INFER), Path(zoo.image.__file__)
-    parts = {ONNX: model, INFER: script.read_bytes(), image.name: image.read_bytes()}
+    sources = [Path(__file__).with_name(INFER), Path(__file__).with_name(BENCH), Path(zoo.image.__file__)]
+    parts = {ONNX: model, **{source.name: source.read_bytes() for source in sources}}
     return {ONNX: model, **{f"{DEPLOY}/{name}": part for name, part in parts.items()}}

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.report import sections
+from compress.report import sections, timing
 from compress.report.charts import Point, accuracy_chart, to_png, to_svg
 from compress.report.figures import Cell
+from compress.report.machines import machines_table, read_elsewhere
 from compress.report.sections import Section, Table
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
@@ -48,13 +49,23 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
+ANSWERS = (
+    "What the user of a model waits for, by the exported file as deploy/infer.py runs it: a JPEG is decoded at the "
+    "part of its size that the network needs, resized and normalized in the file. The network's time is what the file "
+    "takes of pixels of the network's own size after the same decoding."
+)
 
 
-def build_report(out: str | Path, *, max_drop: float = 1.0) -> Report:
+def build_report(out: str | Path, *, max_drop: float = 1.0, elsewhere: Sequence[str | Path] = ()) -> Report:
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
     The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
     validation accuracy; the smallest, where `out` has no bench.json or one of a machine that was too busy.
+
+    Args:
+        out: a directory of model directories, and of bench.json where they were timed.
+        max_drop: percentage points.
+        elsewhere: what other machines measured of the same models: files of deploy/bench.py and `slimzoo bench --save`.
 
     Raises:
         UsageError: `out` holds no models.
@@ -63,6 +74,7 @@ def build_report(out: str | Path, *, max_drop: float = 1.0) -> Report:
     out = Path(out)
     bench = read_bench(out)
     baseline, *others = variants = read_variants(out, bench)
+    others_say = [read_elsewhere(file, variants) for file in elsewhere]
     compared = [compare(variant, baseline, bench) for variant in others]
     chosen = choose(others, compared, max_drop)
     pairs = list(zip(others, compared, strict=True))
@@ -71,6 +83,8 @@ def build_report(out: str | Path, *, max_drop: float = 1.0) -> Report:
 
     chart = _chart(variants, chosen, split)
     parts = _sections(variants, chosen, pairs, split, bench, str(out), has_chart=chart is not None)
+    if others_say:
+        parts.insert(-2, Section("Other machines", table=machines_table(others_say)))
     title = f"Compression report: {out.resolve().name}"
     report = Report(
         baseline=baseline.name,
@@ -119,7 +133,9 @@ def _sections(
         Section("The same again", code=sections.commands(variants, bench, out)),
     ]
     if bench is not None:
-        parts.insert(2, Section("Latency by runtime", table=sections.bench_table(bench["rows"])))
+        parts.insert(2, Section("Latency by runtime", table=timing.bench_table(bench["rows"])))
+        answers = timing.answers_table(bench["rows"])
+        parts.insert(3, Section("From photo to answer", [ANSWERS] if answers.rows else [], answers))
     return [part for part in parts if part.text or part.code or (part.table and part.table.rows)]
 
 

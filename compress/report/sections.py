@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,39 +151,6 @@ def comparison_table(
 def _smaller(compared: Comparison | None) -> str:
     factor = None if compared is None else compared.times_smaller
     return f"{times(factor)} smaller" if factor is not None and factor > 1 else ""
-
-
-def bench_table(rows: Iterable[dict[str, Any]]) -> Table:
-    head = [
-        "model",
-        "runtime",
-        "device",
-        "precision",
-        "median",
-        "p90",
-        "p99",
-        "images/s",
-        "memory",
-        "loading",
-        "first run",
-    ]
-    body = []
-    for row in rows:
-        name = [
-            Cell(quoted(row["model"])),
-            Cell(row["runtime"]),
-            Cell(row["device"] or ""),
-            Cell(row["precision"] or ""),
-        ]
-        if row["reason"] is not None:
-            body.append([*name, Cell(row["reason"], columns=len(head) - len(name))])
-            continue
-        times_ms = [row[key] for key in ("median_ms", "p90_ms", "p99_ms")]
-        peak_bytes = None if row["peak_mb"] is None else 1e6 * row["peak_mb"]
-        rest = [three(row["images_per_s"]), megabytes(peak_bytes)]
-        rest += [milliseconds(row.get(key)) for key in ("load_ms", "first_ms")]
-        body.append([*name, *(Cell(milliseconds(ms)) for ms in times_ms), *map(Cell, rest)])
-    return Table(head, body, words=4)
 
 
 def new_steps(variant: Variant, baseline: Variant) -> list[dict[str, Any]]:

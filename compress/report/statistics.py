@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 # A quantile's 99%-confidence bound is the largest of n samples at best, which needs 1 - q^n >= 0.99 with q^n the chance
@@ -103,6 +102,8 @@ def ratio_interval(ratios: ArrayLike) -> Ratio:
             slows the machine for seconds (a neighbour, a clock) slows both and leaves their ratio alone. Of one ratio
             nothing can be said: its interval is everything.
     """
+    from scipy.special import stdtrit  # here, for what times a network imports this file and not SciPy
+
     found = np.asarray(ratios, dtype=float)
     if found.ndim != 1 or found.size == 0 or not (found > 0).all():
         raise ValueError(f"ratios {found}: wanted some, greater than 0")
