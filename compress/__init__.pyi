@@ -156,6 +156,7 @@ def quantize(
     data: str | Path | Data,
     seed: int = 0,
     to: Any = 'int8',
+    machine: Literal['this', 'any', 'x86', 'x86-vnni', 'arm'] = 'this',
     max_drop: float | None = None,
     ranges: Any = 'auto',
     bits: int = 8,

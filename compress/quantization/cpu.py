@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.benchmark.machine import describe_machine
+from zoo.errors import UsageError
 
 INPUTS = 64
 
@@ -37,12 +38,38 @@ U8S8_7BIT = Scheme("uint8", "int8", bits=7)
 SCHEMES = (U8S8, S8S8, U8U8, U8S8_7BIT)
 X86 = (U8S8, U8S8_7BIT, U8U8)  # the fastest first; U8U8 is slower than float, and always exact
 ARM = (S8S8, U8S8, U8S8_7BIT, U8U8)
+THIS = "this"
+MACHINES = {"any": U8S8_7BIT, "x86": U8S8_7BIT, "x86-vnni": U8S8, "arm": S8S8}
 
 
 @functools.cache
 def best_scheme() -> Scheme:
     """The fastest of the schemes whose sums are exact here."""
     return decide({"asimd"} & set(describe_machine()["flags"]) != set(), is_exact)
+
+
+def scheme_for(machine: str) -> Scheme:
+    """The scheme for one of MACHINES, or for THIS.
+
+    Raises:
+        UsageError: this processor does not give its sums, so that what it costs could not be measured.
+    """
+    if machine == THIS:
+        return best_scheme()
+    scheme = MACHINES[machine]
+    if not is_exact(scheme):
+        raise UsageError(
+            f"int8 for {machine} ({scheme}) has other sums on this processor, which cannot measure its accuracy: take "
+            "--for any, which is right everywhere, or quantize on such a machine"
+        )
+    return scheme
+
+
+def is_here(machine: str) -> bool:
+    """Whether this processor is one of those."""
+    flags = describe_machine()["flags"]
+    arm, vnni = "asimd" in flags, any("vnni" in flag or flag.startswith("amx") for flag in flags)
+    return {"arm": arm, "x86": not arm and bool(flags), "x86-vnni": not arm and vnni}.get(machine, True)
 
 
 def decide(arm: bool, exact: Callable[[Scheme], bool]) -> Scheme:

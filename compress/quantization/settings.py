@@ -7,7 +7,7 @@ Hand them over as they are, or as "module:object" on the command line. To give o
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, model_validator
 
@@ -45,7 +45,7 @@ class Quantize(Seeded):
 
     bits: 4 and fewer take half the bytes in the file, and no less time; activations have 8.
 
-    ranges, bits, epochs, keep: for int8 alone.
+    ranges, bits, epochs, keep, machine: for int8 alone.
 
     Raises:
         UsageError: there is no such format, or it has no such option; a value out of its range.
@@ -56,6 +56,12 @@ class Quantize(Seeded):
         "int8; int8-dynamic, for matrix products and LSTMs, ranges found at run time; fp16; bf16, stored in half the "
         "bytes and computed in float; or module:object.",
         metavar="FORMAT",
+    )
+    machine: Literal["this", "any", "x86", "x86-vnni", "arm"] = option(
+        "this",
+        "The processor that will run int8: this one, any (7-bit weights, right everywhere), x86 without VNNI, x86-vnni "
+        "or arm.",
+        flags=("--for",),
     )
     max_drop: float | None = option(
         None, "Points of validation accuracy that may be lost; float layers see to it.", ge=0
@@ -78,6 +84,7 @@ class Quantize(Seeded):
             "--bits": self.bits != 8,
             "--epochs": self.epochs > 0,
             "--keep": bool(self.keep),
+            "--for": self.machine != "this",
         }
         others = [option for option, is_given in given.items() if is_given]
         if self.to != INT8 and others:

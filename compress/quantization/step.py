@@ -20,7 +20,7 @@ from compress.deployment.onnx_result import OnnxResult, run_without_slimzoo, wri
 from compress.deployment.parity import compare
 from compress.quantization.calibrate import Images
 from compress.quantization.converted import Converted
-from compress.quantization.cpu import best_scheme
+from compress.quantization.cpu import THIS, is_here, scheme_for
 from compress.quantization.data import Calibration, open_calibration
 from compress.quantization.fidelity import logits_of
 from compress.quantization.int8 import Int8
@@ -71,7 +71,7 @@ class QuantizedStep(OnnxResult):
         said += super().lines()
         if self.quantized.kept:
             said.append(f"in float: {', '.join(self.quantized.kept)}")
-        became = _said_of_int8(found, record["arguments"]["bits"]) if isinstance(found, Nearest) else str(found)
+        became = _said_of_int8(found, record) if isinstance(found, Nearest) else str(found)
         said.append(f"{self.name}: {became}; {record['metrics']['after']['size_bytes'] / 1e6:.2f} MB")
         if isinstance(found, Nearest) and (floats := without_int8(found.exact)):
             said.append(floats)
@@ -86,9 +86,11 @@ class QuantizedStep(OnnxResult):
         return [["slimzoo", "bench", source, self.name], *run_without_slimzoo(self.name, self.config)]
 
 
-def _said_of_int8(found: Nearest, bits: int) -> str:
-    made = found.quantized
-    why = ", since this processor saturates on 8" if made.scheme.bits < bits else ""
+def _said_of_int8(found: Nearest, record: dict[str, Any]) -> str:
+    made, machine = found.quantized, record["made_for"]
+    why = ", since this processor saturates on 8" if made.scheme.bits < record["arguments"]["bits"] else ""
+    if machine != THIS:
+        why = f", for {machine}" + ("" if record["tried_there"] else ", and not tried there")
     changes = "".join(f", {change}" for change in found.taken)
     share = f"{made.int8_layers} of {made.layers} layers, {made.int8_macs:.1%} of the MACs, run in int8"
     return f"{share}; {made.scheme}{why}; {RANGES.name(made.ranges)} ranges{changes}"
@@ -115,6 +117,7 @@ def quantize(directory: str | Path | LoadedModel, settings: Quantize, call: Call
         SlimzooError: the format was asked for and had no effect.
     """
     run = call.run()
+    scheme_for(settings.machine)
     model = open_float_model(directory, preprocess=call.preprocess, classes=call.classes)
     check_layers(model.network, settings.keep)
     if settings.epochs:
@@ -233,10 +236,12 @@ class _Job:
             self.ranking = int8.ranking(nearest_, self.unseen)
         if holds is not None and loses:
             nearest_ = int8.within(nearest_, self.ranking, holds)
-        return nearest_, int8.record(nearest_, self.ranking)
+        machine = self.settings.machine
+        made_for = {"made_for": machine, "tried_there": is_here(machine)}
+        return nearest_, int8.record(nearest_, self.ranking) | made_for
 
     def _int8(self) -> Int8:
-        settings, scheme, recipe = self.settings, best_scheme(), None
+        settings, scheme, recipe = self.settings, scheme_for(self.settings.machine), None
         if settings.epochs:
             mirror = self.calibration.data.mirror
             recipe = recovery_recipe(self.config, mirror=mirror, epochs=settings.epochs, seed=settings.seed)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from compress.benchmark.machine import describe_machine
+from compress.quantization import cpu
 from compress.quantization.cpu import (
     INPUTS,
+    MACHINES,
     S8S8,
     SCHEMES,
     U8S8,
@@ -17,7 +19,10 @@ from compress.quantization.cpu import (
     decide,
     exact_at_full_scale,
     is_exact,
+    is_here,
+    scheme_for,
 )
+from zoo.errors import UsageError
 
 DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimd"}  # of bytes, summed in 32 bits
 
@@ -66,3 +71,33 @@ def test_seven_bits_fit_a_pair_into_16_bits_and_eight_do_not():
 )
 def test_the_decision_goes_by_what_is_exact(arm, right, expected):
     assert decide(arm, right.__contains__) == expected
+
+
+def test_what_is_for_any_processor_is_exact_here():
+    assert scheme_for("any") == scheme_for("x86") == U8S8_7BIT
+    assert scheme_for("this") in SCHEMES
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_cannot_be_measured_here_is_refused(machine, monkeypatch):
+    monkeypatch.setattr(cpu, "is_exact", {U8U8, U8S8_7BIT}.__contains__)  # x86 without VNNI
+    if MACHINES[machine].bits == 7:
+        assert scheme_for(machine) == U8S8_7BIT
+    else:
+        with pytest.raises(UsageError, match=f"^int8 for {machine} .* take for any, which is right everywhere"):
+            scheme_for(machine)
+
+
+@pytest.mark.parametrize(
+    ("flags", "here"),
+    [
+        (["avx2"], {"this", "any", "x86"}),
+        (["avx2", "avx512_vnni"], {"this", "any", "x86", "x86-vnni"}),
+        (["avx2", "amx_int8"], {"this", "any", "x86", "x86-vnni"}),
+        (["asimd", "asimddp"], {"this", "any", "arm"}),
+        ([], {"this", "any"}),
+    ],
+)
+def test_which_machines_this_one_is(flags, here, monkeypatch):
+    monkeypatch.setattr(cpu, "describe_machine", lambda: {"flags": flags})
+    assert {machine for machine in ("this", *MACHINES) if is_here(machine)} == here

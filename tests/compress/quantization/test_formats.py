@@ -68,6 +68,21 @@ def test_each_is_deployed(folder, tmp_path, to):
     assert done.stdout == f"{picture}:{said}\n"
 
 
+def test_int8_for_another_machine(folder, tmp_path):
+    """7-bit weights, whatever this processor gets right; the record and the last lines say for what they are."""
+    argv = ["quantize", folder / "dense", "--data", "digits", "--for", "any", "--out", tmp_path / "any"]
+    done = run(app, [str(word) for word in argv])
+    assert done.exit_code == 0, done.output
+    assert "7-bit int8 weights, for any;" in done.stdout
+    record = read_config(tmp_path / "any").lineage[-1]
+    assert record["scheme"] == {"activations": "uint8", "weights": "int8", "bits": 7}
+    assert (record["made_for"], record["tried_there"]) == ("any", True)
+    network = onnx.load(tmp_path / "any" / "model.onnx")
+    weights = [onnx.numpy_helper.to_array(t) for t in network.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert max(abs(w.astype(int)).max() for w in weights if w.ndim > 1) <= 64
+    assert record["metrics"]["after"]["val"]["top1"] >= record["metrics"]["before"]["val"]["top1"] - 0.01
+
+
 def test_bench_and_report_name_the_format(folder):
     assert {variant.name: variant.precision for variant in read_variants(folder, None)} == {
         "dense": "fp32",
