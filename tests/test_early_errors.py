@@ -89,7 +89,7 @@ def lenet(tmp_path_factory):
         (A_QUANTIZE, {"to": "int9"}, "int9"),
         (A_QUANTIZE, {"max_drop": -1.0}, "max_drop=-1"),
         (A_QUANTIZE, {"machine": "riscv"}, "unknown machine 'riscv'"),
-        (A_QUANTIZE, {"machine": "arm", "to": "fp16"}, "fp16 takes no for"),
+        (A_QUANTIZE, {"machine": "arm", "to": "fp16"}, "fp16 takes no machine"),
         (A_QUANTIZE, {"ranges": "mean"}, "mean"),
         (A_QUANTIZE, {"epochs": -1}, "epochs"),
     ],

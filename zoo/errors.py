@@ -49,7 +49,7 @@ def argument(name: str, value: object = None, *, flag: str | None = None) -> str
     return f"{_START}{python}{_OR}{command_line}{_END}"
 
 
-KEYWORDS = {"time": "time_s", "set": "settings", "overwrite": "overwrite=True", "runtime": "runtimes"}
+KEYWORDS = {"for": "machine", "time": "time_s", "set": "settings", "overwrite": "overwrite=True", "runtime": "runtimes"}
 _OPTION = re.compile(r"(?<![\w`-])--([a-z][a-z-]*)")
 _START, _OR, _END = "\ue000", "\ue001", "\ue002"  # that no text has
 _ARGUMENT = re.compile(f"{_START}(?P<python>[^{_OR}]*){_OR}(?P<command_line>[^{_END}]*){_END}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PACKAGES = ("slimzoo", "torch", "torchvision", "timm", "torch-pruning", "onnx", "onnxruntime", "numpy", "Pillow")
 IN_MEMORY = "in memory: "  # before the name of a model or of data that are in no file
 BUILT_IN = ("digits",)  # data that are meant by the name, also where there is a file of it
 LARGEST_SEED = 2**63 - 1  # which PyTorch takes
+SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
 
 
 def versions() -> dict[str, str]:
@@ -46,6 +48,20 @@ def step(
         "metrics": {"before": before, "after": after},
         **more,
     }
+
+
+def current_metrics(lineage: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What holds of the model now: after its last step, or before that if it only wrote the model in another form.
+
+    A step that changed the weights without measuring them leaves nothing: older figures are of another model. An export
+    that is the first step made the directory, and says what there is to say.
+    """
+    for record in reversed(lineage):
+        after: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
+        first = record is lineage[0]
+        if record.get("verb") not in SAME_WEIGHTS or first or any(after.get(part) for part in ("val", "test")):
+            return after
+    return {}
 
 
 def located(source: Any) -> Any:

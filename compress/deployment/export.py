@@ -18,7 +18,7 @@ from compress.deployment.onnx_result import files_of, run_without_slimzoo, write
 from compress.deployment.parity import compare
 from compress.deployment.settings import Export
 from compress.graph import preprocessing
-from compress.graph.card import KEY, card
+from compress.graph.card import KEY, card, for_others
 from compress.graph.network import FP32_TOLERANCE
 from compress.verbs import EXPORT
 from transfer.data.fitted_data import reopen
@@ -26,21 +26,21 @@ from transfer.data.split import TEST, TRAIN, VAL
 from transfer.result import StepResult
 from zoo import lineage
 from zoo.call import Call, takes
-from zoo.disk import json_bytes, write_json
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.adopt import is_adopted
 from zoo.files.directory import check_addable, check_free, new_directory
 from zoo.files.manifest import replace_files
 from zoo.files.model_directory import (
     CODED,
-    CONFIG,
     ONNX,
     LoadedModel,
     ModelConfig,
+    config_files,
     is_model_directory,
     is_own_directory,
     read_config,
     save_model,
+    write_config,
 )
 from zoo.files.onnx_file import load_onnx
 from zoo.files.predictor import OnnxPredictor
@@ -61,7 +61,7 @@ def finish(
     model = preprocessing.with_probabilities(preprocessing.with_preprocessing(network, config.preprocess))
     said = card(network, config, parity=parity, metrics=metrics)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {KEY: json.dumps(said)})
+    onnx.helper.set_model_props(model, {KEY: json.dumps(said), **for_others(config)})
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -158,7 +158,7 @@ def export(directory: str | Path | LoadedModel, settings: Export, call: Call) ->
             _write(work, model.loaded, config, files)
     elif not isinstance(directory, LoadedModel):
         out = directory
-        replace_files(Path(directory), {CONFIG: json_bytes(config.to_json()), **files})
+        replace_files(Path(directory), {**config_files(config), **files})
     place = None if out is None else Path(out)
     return ExportedStep(out=place, config=config, record=record, content=content, loaded=model.loaded)
 
@@ -185,7 +185,7 @@ def _check_place(directory: str | Path | LoadedModel, call: Call) -> None:
 
 def _write(work: Path, loaded: LoadedModel | None, config: ModelConfig, files: dict[str, bytes]) -> None:
     if loaded is None:
-        write_json(work / CONFIG, config.to_json())
+        write_config(work, config)
     else:
         save_model(work, loaded.model, config)
     write_files(work, files)

@@ -10,8 +10,7 @@ import onnx
 
 import zoo.image
 from transfer.result import StepResult
-from zoo.disk import write_json
-from zoo.files.model_directory import CONFIG, ONNX, ModelConfig
+from zoo.files.model_directory import ONNX, ModelConfig, write_config
 from zoo.files.predictor import OnnxPredictor
 
 DEPLOY, INFER, BENCH = "deploy", "infer.py", "bench.py"
@@ -40,7 +39,7 @@ def write_onnx(folder: Path, model: onnx.ModelProto, config: ModelConfig) -> Mod
     write_files(folder, files_of(model.SerializeToString(), config))
     OnnxPredictor(folder / ONNX)  # what was written opens
     config = replace(config, primary=ONNX, surgery=[])
-    write_json(folder / CONFIG, config.to_json())
+    write_config(folder, config)
     return config
 
 

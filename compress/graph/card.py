@@ -9,11 +9,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compress.report.variants import current_metrics
 from zoo import lineage
+from zoo.files.model_card import licence
 from zoo.files.model_directory import ModelConfig
-from zoo.pretrained.upstream import is_upstream, upstream_weights
-from zoo.pretrained.weights import WEIGHTS
 
 KEY = "slimzoo"
 
@@ -40,8 +38,8 @@ def card(
         "architecture": config.architecture,
         "classes": None if config.classes is None else list(config.classes),
         "preprocess": config.preprocess.to_dict(),
-        "licence": licence(config),
-        "metrics": _accuracy(metrics or current_metrics(config.lineage)),
+        "licence": licence(config.architecture, config.lineage),
+        "metrics": _accuracy(metrics or lineage.current_metrics(config.lineage)),
         "lineage": [_short(step) for step in config.lineage],
         "seen": None if config.seen is None else config.seen.to_json(),
         "weights_sha256": weights_sha256(network),
@@ -50,19 +48,14 @@ def card(
     }
 
 
-def licence(config: ModelConfig) -> str | None:
-    """Name the licence of the weights that the model was fitted from; None where it began with random ones.
-
-    Of a model that was a file of ours, what the file said.
-    """
-    if said := next((step["of"] for step in config.lineage if step.get("of")), None):
-        return None if said["licence"] is None else str(said["licence"])
-    fits = [step for step in config.lineage if step["verb"] == "fit"]
-    if any(step.get("method") == "scratch" for step in fits):
-        return None
-    name = config.architecture
-    record = upstream_weights(name) if is_upstream(name) else WEIGHTS.get(name)
-    return record.licence if record else None
+def for_others(config: ModelConfig) -> dict[str, str]:
+    """What other tools look for under keys of their own: those of Ultralytics' exporter, which many players read."""
+    found = {"task": "classify", "imgsz": str(list(config.preprocess.size))}
+    if config.classes is not None:
+        found["names"] = str(dict(enumerate(config.classes)))
+    if said := licence(config.architecture, config.lineage):
+        found["license"] = said
+    return found
 
 
 def weights_sha256(network: onnx.ModelProto) -> str:

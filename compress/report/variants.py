@@ -18,11 +18,11 @@ from zoo.disk import read_json
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.manifest import MANIFEST, verify_manifest
 from zoo.files.model_directory import CONFIG
+from zoo.lineage import SAME_WEIGHTS, current_metrics
 
 SPLITS = ("val", "test")
 BENCH = {"rows", "noise", "settings", "machine"}  # of bench.json, what the report is made of
 BENCH_ROW = set("model runtime device precision reason rounds_ms median_ms p90_ms p99_ms images_per_s peak_mb".split())
-SAME_WEIGHTS = ("export",)  # steps that change nothing a metric sees
 
 
 @dataclass(frozen=True)
@@ -164,20 +164,6 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
         size_bytes=size_bytes,
         rows=rows,
     )
-
-
-def current_metrics(lineage: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What holds of the model now: after its last step, or before that if it only wrote the model in another form.
-
-    A step that changed the weights without measuring them leaves nothing: older figures are of another model. An export
-    that is the first step made the directory, and says what there is to say.
-    """
-    for record in reversed(lineage):
-        after: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
-        first = record is lineage[0]
-        if record.get("verb") not in SAME_WEIGHTS or first or any(after.get(split) for split in SPLITS):
-            return after
-    return {}
 
 
 def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -> Comparison:

@@ -130,7 +130,13 @@ def test_the_deployed_folder_runs_by_itself(folder, tmp_path, name):
 
 def test_inputs_are_left_alone(folder):
     """Only export adds to a directory, and it keeps the manifest true."""
-    assert {p.name for p in (folder / "int8").iterdir()} == {"config.json", "model.onnx", "MANIFEST.sha256", "deploy"}
+    assert {p.name for p in (folder / "int8").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.onnx",
+        "MANIFEST.sha256",
+        "deploy",
+    }
     assert not list(folder.glob("*.partial"))
     for name in ("dense", "pruned", "int8"):
         read_config(folder / name)  # verifies every hash

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zoo.class_name import as_class_name
-from zoo.disk import read_json, write_json, write_tensors
+from zoo.disk import json_bytes, read_json, write_json, write_tensors
 from zoo.errors import SlimzooError, UsageError
 from zoo.files import elsewhere
 from zoo.files.manifest import MANIFEST, verify_manifest
+from zoo.files.model_card import CARD, model_card
 from zoo.files.seen import Seen
 from zoo.files.timm_form import record_of_network, timm_form
 from zoo.finite import check_finite
@@ -189,6 +190,21 @@ def read_config(directory: Path) -> ModelConfig:
     return ModelConfig.from_json(read_json(path), path)
 
 
+def write_config(directory: Path, config: ModelConfig) -> None:
+    """Write config.json, and the card that says it to people and to the hub."""
+    write_json(directory / CONFIG, config.to_json())
+    (directory / CARD).write_bytes(_card(config))
+
+
+def config_files(config: ModelConfig) -> dict[str, bytes]:
+    """What `write_config` writes, by name."""
+    return {CONFIG: json_bytes(config.to_json()), CARD: _card(config)}
+
+
+def _card(config: ModelConfig) -> bytes:
+    return model_card(config.to_json()).encode("utf-8", "backslashreplace")
+
+
 def save_model(directory: Path, model: nn.Module, config: ModelConfig, judge: nn.Module | None = None) -> ModelConfig:
     """Write config.json and model.safetensors into an existing directory (see `zoo.files.directory.new_directory`).
 
@@ -202,7 +218,7 @@ def save_model(directory: Path, model: nn.Module, config: ModelConfig, judge: nn
 
     fresh = create_model(config.architecture, **config.model_args)
     config = replace(config, primary=SAFETENSORS, surgery=surgery_between(fresh, model))
-    write_json(directory / CONFIG, config.to_json())
+    write_config(directory, config)
     write_tensors(directory / SAFETENSORS, model.state_dict())
     if judge is not None:
         write_judge(directory, judge, model, surgery_between(fresh, judge))

@@ -84,7 +84,7 @@ def test_what_cannot_be_measured_here_is_refused(machine, monkeypatch):
     if MACHINES[machine].bits == 7:
         assert scheme_for(machine) == U8S8_7BIT
     else:
-        with pytest.raises(UsageError, match=f"^int8 for {machine} .* take for any, which is right everywhere"):
+        with pytest.raises(UsageError, match=f"^int8 for {machine} .* take machine any, which is right everywhere"):
             scheme_for(machine)
 
 

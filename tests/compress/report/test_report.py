@@ -14,10 +14,10 @@ from compress.report.figures import MINUS, MISSING, count, megabytes, millisecon
 from compress.report.report import build_report
 from compress.report.sections import command
 from compress.report.statistics import ratio_interval
-from compress.report.variants import current_metrics
 from transfer.evaluation.statistics import paired_drop, wilson
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.manifest import write_manifest
+from zoo.lineage import current_metrics
 
 N = 360
 

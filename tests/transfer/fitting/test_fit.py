@@ -118,7 +118,7 @@ def test_recorded_accuracy_is_the_models(fitted, out):
 
 
 def test_directory_holds_what_the_contract_lists(fitted, out):
-    names = {"MANIFEST.sha256", "config.json", "model.safetensors", "history.csv", "predictions.csv"}
+    names = {"MANIFEST.sha256", "README.md", "config.json", "model.safetensors", "history.csv", "predictions.csv"}
     names |= {f"{picture}.png" for picture in ("confusion", "curves", "inputs", "mistakes", "reliability")}
     assert {p.name for p in out.iterdir()} == names
     assert not out.with_name("digits.partial").exists()
