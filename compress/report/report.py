@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compress.report import sections, timing
+from compress.report.answer_chart import answer_chart
 from compress.report.charts import Point, accuracy_chart, to_png, to_svg
 from compress.report.figures import Cell
 from compress.report.machines import machines_table, read_elsewhere
-from compress.report.sections import Section, Table
+from compress.report.sections import Picture, Section, Table
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
 
@@ -49,6 +50,7 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
+PICTURE = "report.png"
 ANSWERS = (
     "What the user of a model waits for, by the exported file as deploy/infer.py runs it: a JPEG is decoded at the "
     "part of its size that the network needs, resized and normalized in the file. The network's time is what the file "
@@ -82,7 +84,7 @@ def build_report(out: str | Path, *, max_drop: float = 1.0, elsewhere: Sequence[
     split = "test" if all("test" in variant.accuracy for variant in variants) else "val"
 
     chart = _chart(variants, chosen, split)
-    parts = _sections(variants, chosen, pairs, split, bench, str(out), has_chart=chart is not None)
+    parts = _sections(variants, chosen, pairs, split, bench, str(out), chart)
     if others_say:
         parts.insert(-2, Section("Other machines", table=machines_table(others_say)))
     title = f"Compression report: {out.resolve().name}"
@@ -95,16 +97,13 @@ def build_report(out: str | Path, *, max_drop: float = 1.0, elsewhere: Sequence[
         verdict=verdict,
         markdown=out / "report.md",
         html=out / "report.html",
-        picture=None if chart is None else out / "report.png",
+        picture=None if chart is None else out / PICTURE,
     )
-    if report.picture is not None:
-        report.picture.write_bytes(to_png(chart))
+    for part in parts:
+        if part.picture is not None:
+            (out / part.picture.file).write_bytes(to_png(part.picture.chart))
     report.markdown.write_text(_markdown(title, verdict, parts), encoding="utf-8", errors="backslashreplace")
-    report.html.write_text(
-        _html(title, verdict, parts, "" if chart is None else to_svg(chart)),
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
+    report.html.write_text(_html(title, verdict, parts), encoding="utf-8", errors="backslashreplace")
     return report
 
 
@@ -115,16 +114,15 @@ def _sections(
     split: str,
     bench: dict[str, Any] | None,
     out: str,
-    *,
-    has_chart: bool,
+    chart: Any,
 ) -> list[Section]:
     blamed = sections.blame_table(variants)
     parts = [
         Section("Models", table=sections.comparison_table(variants[0], chosen, pairs, split)),
         Section(
             "Accuracy and cost",
-            ["The area of a circle is the size of the file."] if has_chart else [],
-            picture=has_chart,
+            ["The area of a circle is the size of the file."] if chart is not None else [],
+            picture=None if chart is None else Picture(chart, PICTURE),
         ),
         Section("Which layers int8 costs most", [BLAMED] if blamed.rows else [], blamed),
         Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
@@ -134,8 +132,9 @@ def _sections(
     ]
     if bench is not None:
         parts.insert(2, Section("Latency by runtime", table=timing.bench_table(bench["rows"])))
-        answers = timing.answers_table(bench["rows"])
-        parts.insert(3, Section("From photo to answer", [ANSWERS] if answers.rows else [], answers))
+        if (bars := answer_chart(bench["rows"])) is not None:
+            parts.insert(2, Section("From photo to answer", [ANSWERS], picture=Picture(bars, "report-answer.png")))
+            parts.insert(4, Section("From photo to answer, part by part", table=timing.answers_table(bench["rows"])))
     return [part for part in parts if part.text or part.code or (part.table and part.table.rows)]
 
 
@@ -182,7 +181,7 @@ def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
 # --- setting it -------------------------------------------------------------------------------------------------------
 
 
-def _html(title: str, verdict: str, parts: Sequence[Section], svg: str) -> str:
+def _html(title: str, verdict: str, parts: Sequence[Section]) -> str:
     import jinja2
     import markupsafe
 
@@ -198,8 +197,10 @@ def _html(title: str, verdict: str, parts: Sequence[Section], svg: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["code"] = code
+    environment.filters["svg"] = lambda picture: markupsafe.Markup(to_svg(picture.chart))
+    halves = sum(part.picture is not None for part in parts) > 1  # side by side, where there is room
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title, verdict=verdict, sections=parts, svg=markupsafe.Markup(svg))
+    return template.render(title=title, verdict=verdict, sections=parts, halves=halves)
 
 
 def _markdown(title: str, verdict: str, parts: Sequence[Section]) -> str:
@@ -207,7 +208,7 @@ def _markdown(title: str, verdict: str, parts: Sequence[Section]) -> str:
     for part in parts:
         lines += [f"## {part.title}", ""]
         if part.picture:
-            lines += [f"![{part.title}](report.png)", ""]
+            lines += [f"![{part.title}]({part.picture.file})", ""]
         for paragraph in filter(None, part.text):
             lines += [_plain(paragraph), ""]
         if part.table is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from compress.report.figures import (
@@ -40,12 +40,18 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    chart: Any  # Altair's
+    file: str  # of the PNG, beside the report
+
+
+@dataclass(frozen=True)
 class Section:
     title: str
     text: Sequence[str] = ()
     table: Table | None = None
     code: Sequence[str] = ()
-    picture: bool = field(default=False)  # the chart goes here
+    picture: Picture | None = None
 
 
 def quoted(name: str) -> str:
