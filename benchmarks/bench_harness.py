@@ -26,7 +26,8 @@ import onnx
 from record import Rows, write_result
 from slowed_worker import MARK
 
-from compress.benchmark import harness
+from compress.benchmark import measuring
+from compress.benchmark.harness import bench
 from compress.benchmark.process import WorkerProcess
 from compress.graph.network import export_network
 from zoo.create import create_model
@@ -48,7 +49,7 @@ def main() -> int:
     given = parser.parse_args()
     rows = Rows("harness")
     if not given.write:
-        harness.WorkerProcess = SlowedProcess  # type: ignore[misc]
+        measuring.WorkerProcess = SlowedProcess  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             files = networks(Path(folder))
             half = given.repeats // 2
@@ -83,7 +84,7 @@ def one(files: Sequence[Path], loops: int, number: int, rows: Rows) -> None:
     began = time.monotonic()
     beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
-        result = harness.bench(files)
+        result = bench(files)
     finally:
         for loop in beside:
             loop.kill()

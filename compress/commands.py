@@ -14,7 +14,9 @@ def bench(
     models: Annotated[list[str], typer.Argument(metavar="DIR_OR_ONNX...", help="Model directories or .onnx files.")],
     save: Annotated[Path | None, typer.Option(help="Write all rounds and settings to this JSON file.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each runtime.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    batch: Annotated[
+        list[int], typer.Option(min=1, help="Images at a time; given again, CPU and GPU are compared over it.")
+    ] = [1],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=3, help="Undisturbed rounds, two to a process.")] = 16,
     runtime: Annotated[
         list[str] | None,
@@ -80,13 +82,19 @@ def report(
             "--with", metavar="FILE", help="What another machine measured with deploy/bench.py or bench --save."
         ),
     ] = None,
+    price_cpu: Annotated[
+        float | None, typer.Option(min=0, help="Of an hour of this machine without its GPU, in any currency.")
+    ] = None,
+    price_gpu: Annotated[float | None, typer.Option(min=0, help="Of an hour of this machine with its GPU.")] = None,
     json: Json = False,
 ) -> None:
     """Write OUT/report.md and OUT/report.html from the models' records and OUT/bench.json."""
     from compress.report.report import build_report
 
     with Console(as_json=json) as console:
-        built = build_report(out, max_drop=max_drop, elsewhere=elsewhere or ())
+        built = build_report(
+            out, max_drop=max_drop, elsewhere=elsewhere or (), price_cpu=price_cpu, price_gpu=price_gpu
+        )
         console.say(f"{out / 'report.html'}\n{out / 'report.md'}")
         console.document({"out": str(out), "baseline": built.baseline, "chosen": built.chosen})
 

@@ -20,6 +20,7 @@ from compress.report.statistics import (
     Ratio,
     TooBusy,
     enough,
+    median_interval,
     speed_up,
     undisturbed,
 )
@@ -53,8 +54,10 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     """One row of the result; see `bench`."""
     clean = undisturbed(row.taken)
     quiet = enough(clean, asked)
-    ms = np.array([run for number in (clean if quiet else range(len(row.rounds))) for run in row.rounds[number]])
     first = row.opened[0] if row.opened else {}
+    counted = clean if quiet else range(len(row.rounds))
+    interval = median_interval([row.rounds_ms[i] for i in counted], [row.launches[i] for i in counted])
+    ms = np.array([run for number in counted for run in row.rounds[number]])
     n, median = ms.size, float(np.median(ms)) if ms.size else None
     found = _compared(base, row, asked) if base is not None else None
     ratio = found if isinstance(found, Ratio) else None
@@ -76,6 +79,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "reason": None if row.reason is None else f"not measured: {row.reason}",
         "sha256": hashlib.sha256(row.file.read_bytes()).hexdigest() if row.file and row.file.is_file() else None,
         "samples": n,
+        "median_ci_ms": interval and list(interval),
         "disturbed": bool(n) and not quiet,
         "load_ms": _median(row, "load_ms"),
         "first_ms": _median(row, "first_ms"),

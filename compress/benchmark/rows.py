@@ -58,7 +58,9 @@ class Row:
 
     def twin(self) -> Row:
         """The same once more, not measured yet."""
-        return replace(self, reason=None, deployed=None, opened=[], rounds=[], taken=[], launches=[], peak_bytes=None)
+        return replace(
+            self, reason=None, deployed=None, opened=[], rounds=[], taken=[], launches=[], answers={}, peak_bytes=None
+        )
 
 
 def names_of(models: Sequence[str | Path]) -> list[str]:

@@ -51,6 +51,7 @@ def format_rows(result: dict[str, Any]) -> str:
         "speed-up",
         "",
     ]
+    several = len({row["batch"] for row in result["rows"]}) > 1
     table, unmeasured = [head], []
     for row in result["rows"]:
         if row["reason"] is not None:
@@ -69,9 +70,11 @@ def format_rows(result: dict[str, Any]) -> str:
         verdict = row["verdict"] or ""
         if row["disturbed"] and verdict == "reference":
             verdict += ", disturbed"
-        table.append([row["model"], row["runtime"], row["precision"], *cells, speed_up, verdict])
+        precision = f"{row['precision']}, batch {row['batch']}" if several else row["precision"]
+        table.append([row["model"], row["runtime"], precision, *cells, speed_up, verdict])
     lines = _aligned(table, words=(0, 1, 2, 9, 10)) if len(table) > 1 else []
     lines += unmeasured
+    lines += [f"{found['model']}: {found['verdict']}." for found in result["crossovers"]]
     lines += _answers(result["rows"])
     if (noise := result["noise"]) is not None:
         lo, hi = noise["ratio_ci"]

@@ -58,7 +58,14 @@ ANSWERS = (
 )
 
 
-def build_report(out: str | Path, *, max_drop: float = 1.0, elsewhere: Sequence[str | Path] = ()) -> Report:
+def build_report(
+    out: str | Path,
+    *,
+    max_drop: float = 1.0,
+    elsewhere: Sequence[str | Path] = (),
+    price_cpu: float | None = None,
+    price_gpu: float | None = None,
+) -> Report:
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
     The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
@@ -68,6 +75,7 @@ def build_report(out: str | Path, *, max_drop: float = 1.0, elsewhere: Sequence[
         out: a directory of model directories, and of bench.json where they were timed.
         max_drop: percentage points.
         elsewhere: what other machines measured of the same models: files of deploy/bench.py and `slimzoo bench --save`.
+        price_cpu, price_gpu: of an hour of this machine without, and with its GPU, in any one currency.
 
     Raises:
         UsageError: `out` holds no models.
@@ -85,6 +93,9 @@ def build_report(out: str | Path, *, max_drop: float = 1.0, elsewhere: Sequence[
 
     chart = _chart(variants, chosen, split)
     parts = _sections(variants, chosen, pairs, split, bench, str(out), chart)
+    table = timing.crossover_table(bench["rows"] if bench is not None else [], price_cpu, price_gpu)
+    if table.rows:
+        parts.insert(-3, Section("CPU against GPU", table=table))
     if others_say:
         parts.insert(-2, Section("Other machines", table=machines_table(others_say)))
     title = f"Compression report: {out.resolve().name}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-CONFIDENCE = 0.95
+CONFIDENCE, RESAMPLES = 0.95, 4000
 # A quantile's 99%-confidence bound is the largest of n samples at best, which needs 1 - q^n >= 0.99 with q^n the chance
 # that all lie below it: n >= 44 for p90 and 459 for p99. One exceedance is allowed for, as MLPerf's LoadGen does
 # (its min_query_count for p99 is 662).
@@ -92,6 +92,22 @@ def speed_up(old: Mapping[str, Any], new: Mapping[str, Any], asked: int) -> Rati
     launches = np.asarray(new.get("launches") or np.zeros(len(a), dtype=int))[clean]
     found = [np.exp(np.log(ratios[clean][launches == one]).mean()) for one in np.unique(launches)]
     return ratio_interval(found if len(found) > 1 else ratios[clean])
+
+
+def median_interval(rounds_ms: Sequence[float], launches: Sequence[int]) -> tuple[float, float] | None:
+    """The 95% interval of a median latency, by the bootstrap over processes (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        rounds_ms: medians of rounds.
+        launches: of each, the number of its process; rounds of one are no new evidence. None is said of one process.
+    """
+    ms, of = np.asarray(rounds_ms, dtype=float), np.asarray(launches)
+    medians = np.array([np.median(ms[of == launch]) for launch in np.unique(of)])
+    if len(medians) < 2:
+        return None
+    drawn = np.random.default_rng(0).integers(len(medians), size=(RESAMPLES, len(medians)))
+    lo, hi = np.quantile(np.median(medians[drawn], axis=1), ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(lo), float(hi)
 
 
 def ratio_interval(ratios: ArrayLike) -> Ratio:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from compress.report.crossover import crossovers
 from compress.report.figures import Cell, megabytes, milliseconds, three
 from compress.report.sections import Table, quoted
 
@@ -31,7 +32,7 @@ def bench_table(rows: Iterable[dict[str, Any]]) -> Table:
             Cell(quoted(row["model"])),
             Cell(row["runtime"]),
             Cell(row["device"] or ""),
-            Cell(row["precision"] or ""),
+            Cell(row["precision"] or "", [f"batch {row['batch']}"] if row.get("batch", 1) > 1 else []),
         ]
         if row["reason"] is not None:
             body.append([*name, Cell(row["reason"], columns=len(head) - len(name))])
@@ -40,8 +41,28 @@ def bench_table(rows: Iterable[dict[str, Any]]) -> Table:
         peak_bytes = None if row["peak_mb"] is None else 1e6 * row["peak_mb"]
         rest = [three(row["images_per_s"]), megabytes(peak_bytes)]
         rest += [milliseconds(row.get(key)) for key in ("load_ms", "first_ms")]
-        body.append([*name, *(Cell(milliseconds(ms)) for ms in times_ms), *map(Cell, rest)])
+        between = row.get("median_ci_ms")
+        notes = [f"{three(between[0])} to {three(between[1])}"] if between else []
+        body.append([*name, Cell(milliseconds(times_ms[0]), notes), *(Cell(milliseconds(ms)) for ms in times_ms[1:])])
+        body[-1] += map(Cell, rest)
     return Table(head, body, words=4)
+
+
+def crossover_table(rows: Sequence[dict[str, Any]], price_cpu: float | None, price_gpu: float | None) -> Table:
+    """CPU against GPU at each batch size, the fastest row of either, and what a million images cost there."""
+    head = ["model", "batch", "CPU", "images/s", "GPU", "images/s"]
+    priced = price_cpu is not None or price_gpu is not None
+    head += ["a million on the CPU", "on the GPU"] if priced else []
+    body = []
+    for found in crossovers(rows, price_cpu=price_cpu, price_gpu=price_gpu):
+        for one in found["batches"]:
+            cells = [Cell(quoted(found["model"])), Cell(str(one["batch"]))]
+            for side in (one["cpu"], one["gpu"]):
+                cells += [Cell(side["runtime"], [side["precision"] or ""]), Cell(three(side["images_per_s"]))]
+            cells += [Cell(three(one[device]["million"])) for device in ("cpu", "gpu") if priced]
+            body.append(cells)
+        body.append([Cell(f"{found['verdict']}.", columns=len(head))])
+    return Table(head, body, words=1)
 
 
 def answers_table(rows: Iterable[dict[str, Any]]) -> Table:

@@ -16,8 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from compress.benchmark import harness as benchmark
-from compress.benchmark import machine
+from compress.benchmark import machine, measuring
 from compress.benchmark import rows as benchmark_rows
 from compress.benchmark import worker as benchmark_worker
 from compress.benchmark.harness import bench
@@ -211,7 +210,7 @@ class Recorded(WorkerProcess):
 @pytest.fixture
 def recorded(monkeypatch):
     kind = type("Recorded", (Recorded,), {"pids": []})
-    monkeypatch.setattr(benchmark, "WorkerProcess", kind)
+    monkeypatch.setattr(measuring, "WorkerProcess", kind)
     return kind
 
 

@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pytest
 
-from compress.benchmark import diagnosis, disturbance
-from compress.benchmark import harness as benchmark
+from compress.benchmark import diagnosis, disturbance, measuring
 from compress.benchmark.diagnosis import Throttling, diagnoses
 from compress.benchmark.disturbance import Look, look, taken
-from compress.benchmark.harness import AT_MOST, bench
+from compress.benchmark.harness import bench
+from compress.benchmark.measuring import AT_MOST
 from compress.pruning import latency
 from compress.report.report import build_report
 from zoo.errors import SlimzooError
@@ -55,8 +55,10 @@ def measured(monkeypatch, tmp_path):
 
     def run(shares, **given):
         kind = type("Told", (Told,), {"taken": list(shares), "launched": 0})
-        monkeypatch.setattr(benchmark, "WorkerProcess", kind)
-        monkeypatch.setattr(benchmark, "_take_out", lambda row, folder: setattr(row, "taken_out", row.model))
+        monkeypatch.setattr(measuring, "WorkerProcess", kind)
+        monkeypatch.setattr(
+            "compress.benchmark.harness.take_out", lambda row, folder: setattr(row, "taken_out", row.model)
+        )
         for name in ("slow", "fast"):
             (tmp_path / name).write_bytes(b"")
         result = bench([tmp_path / "slow", tmp_path / "fast"], runtimes=["onnxruntime"], threads=1, **given)

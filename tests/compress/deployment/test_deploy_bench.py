@@ -132,7 +132,7 @@ def test_bench_measures_the_same_way(out, photo, measured):
 
 
 def test_photos_that_cannot_be_read_are_told_at_once(out, monkeypatch):
-    monkeypatch.setattr("compress.benchmark.harness.WorkerProcess", None)
+    monkeypatch.setattr("compress.benchmark.measuring.WorkerProcess", None)
     with pytest.raises(ImageError, match=r"bench\.py: not an image"):
         bench([out[0] / "lenet"], photos=[SCRIPT])
 

@@ -38,7 +38,7 @@ def row(model, ms, answer_ms):
     parts = {"decode_ms": 1.0, "prepare_ms": 0.5, "network_ms": answer_ms - 1.5, "whole_ms": answer_ms}
     return {
         **dict.fromkeys(("p90_ms", "p99_ms", "reason", "ratio", "ratio_ci"), None),
-        **{"model": model, "runtime": "onnxruntime", "device": "cpu", "precision": "fp32", "median_ms": ms},
+        **{"model": model, "runtime": "onnxruntime", "device": "cpu", "precision": "fp32", "median_ms": ms, "batch": 1},
         **{"images_per_s": 1000 / ms, "peak_mb": 80.0, "rounds_ms": [ms * f for f in (1, 1.01, 0.99)], "verdict": None},
         "answers": {"640x480 <b>": parts | {"ratio": 1.5, "ratio_ci": [1.4, 1.6], "verdict": "faster"}},
     }

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.report.statistics import SAMPLES_FOR_P90, SAMPLES_FOR_P99, Ratio, TooBusy, ratio_interval, speed_up
+from compress.report.statistics import (
+    SAMPLES_FOR_P90,
+    SAMPLES_FOR_P99,
+    Ratio,
+    TooBusy,
+    median_interval,
+    ratio_interval,
+    speed_up,
+)
 
 
 def rows(a, b, **more):
@@ -57,6 +65,18 @@ def test_interval_covers_what_a_process_does_to_its_speed():
         pooled += one.lo <= np.exp(0.7) <= one.hi
     assert 0.92 <= hits / 400 <= 0.98
     assert pooled / 400 < 0.9  # rounds of one process are no new evidence
+
+
+def test_interval_of_a_median_goes_by_processes():
+    rng = np.random.default_rng(3)
+    launches = np.repeat(np.arange(8), 2)
+    hits = 0
+    for _ in range(200):
+        ms = 2 * np.exp(np.repeat(rng.normal(0, 0.03, 8), 2) + rng.normal(0, 0.003, 16))
+        lo, hi = median_interval(ms, launches)
+        hits += lo <= 2 <= hi
+    assert 0.88 <= hits / 200 <= 0.99
+    assert median_interval([1.0, 2.0], [0, 0]) is None
 
 
 def test_disturbed_rounds_have_no_say():
