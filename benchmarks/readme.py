@@ -108,6 +108,26 @@ def loader(f: Figures) -> str:
     )
 
 
+def harness(f: Figures) -> str:
+    same, beside = f["a_against_a"], f["beside"]
+    lines = ["| beside it | repeats | speed-up stated | its interval holds the quiet one | called faster, falsely |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    for loops, row in beside.items():
+        lines.append(
+            f"| {loops} busy loops | {row['repeats']} | {row['stated']} | {row['interval_holds_the_truth']} "
+            f"| {row['contradicted']} |"
+        )
+    verdicts = {name: ", ".join(f"{v} {n} times" for v, n in f[name].items()) for name in f if name.startswith("slow")}
+    text = (
+        f"A against A, {f['repeats']} times on the machine as it was: stated {same['stated']} times, the interval held 1 "
+        f"(or nothing was said) {same['interval_holds_1']} times, and the two differed by at most "
+        f"{same['largest_difference_pct']:.1f}%. "
+        + " ".join(f"A model {name.replace('_', ' ')}: {said}." for name, said in verdicts.items())
+        + f" One such run of four models takes {f['quiet_seconds']:.0f} s."
+    )
+    return "\n".join([text, "", *lines])
+
+
 def distributed(f: Figures) -> str:
     apart, killed = max(f["largest_difference_to_one_process"].values()), f["killed"]
     same = "the same to the bit" if f["second_run_has_the_same_bits"] else "NOT the same"
@@ -352,6 +372,7 @@ SECTIONS: dict[str, Callable[[Figures], str]] = {
     "data": data,
     "probe": probe,
     "loader": loader,
+    "harness": harness,
     "distributed": distributed,
     "prune": prune,
     "prune_speed": prune_speed,
