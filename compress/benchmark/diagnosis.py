@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from compress.report.statistics import DISTURBED
 
+MOSTLY = 0.5  # of the measurements: from here on fewer threads are worth a word
 UNSTEADY = 1.2  # the slowest tenth of the undisturbed rounds over the fastest: more is a clock that changes
 _CGROUP = Path("/sys/fs/cgroup/cpu.stat")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -44,9 +46,12 @@ def diagnoses(taken: Sequence[Sequence[float]], reference_ms: Sequence[float], t
     if threads > usable:
         found.append(f"thread contention: {threads} threads on {usable} processors; take --threads {usable}")
     elif busy.any():
+        share = float(shares[busy].mean())
+        left = usable - math.ceil(share * threads)
+        room = f"; --threads {left} would leave it room" if busy.mean() > MOSTLY and 0 < left < threads else ""
         found.append(
             f"a busy neighbour: {busy.mean():.0%} of the measurements were disturbed, in which other work took "
-            f"{shares[busy].mean():.0%} of the processors' time"
+            f"{share:.0%} of the processors' time{room}"
         )
     if len(reference_ms) >= 5:
         slow, fast = np.quantile(reference_ms, 0.9), np.quantile(reference_ms, 0.1)

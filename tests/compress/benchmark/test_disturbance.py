@@ -191,6 +191,14 @@ def test_contention_and_an_unsteady_clock_are_named():
     assert said == "an unsteady clock: undisturbed rounds of one model took 1.05 to 1.45 ms"
 
 
+def test_fewer_threads_are_named_where_they_leave_room():
+    calm = np.linspace(1.0, 1.1, 16).tolist()
+    (said,) = diagnoses([[0.4] * 16], calm, 2, 2)
+    assert said.endswith("took 40% of the processors' time; --threads 1 would leave it room")
+    for shares, threads in (([0.9] * 16, 2), ([0.4] * 16, 1), ([0.4] * 4 + [0.0] * 12, 2)):
+        assert "room" not in diagnoses([shares], calm, threads, 2)[0]
+
+
 def test_throttling_is_named(monkeypatch):
     counts = iter([(1.0, 2), (1.5, 5)])
     monkeypatch.setattr(diagnosis, "_throttled", lambda: next(counts))
