@@ -88,14 +88,14 @@ def report(
     price_gpu: Annotated[float | None, typer.Option(min=0, help="Of an hour of this machine with its GPU.")] = None,
     json: Json = False,
 ) -> None:
-    """Write OUT/report.md and OUT/report.html from the models' records and OUT/bench.json."""
+    """Write OUT/report.html, report.md and report.json from the models' records and OUT/bench.json."""
     from compress.report.report import build_report
 
     with Console(as_json=json) as console:
         built = build_report(
             out, max_drop=max_drop, elsewhere=elsewhere or (), price_cpu=price_cpu, price_gpu=price_gpu
         )
-        console.say(f"{out / 'report.html'}\n{out / 'report.md'}")
+        console.say(f"{built.html}\n{built.markdown}\n{built.json}")
         console.document({"out": str(out), "baseline": built.baseline, "chosen": built.chosen})
 
 

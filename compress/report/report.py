@@ -10,11 +10,13 @@ from typing import Any, Literal
 from compress.report import sections, timing
 from compress.report.answer_chart import answer_chart
 from compress.report.charts import Point, accuracy_chart, to_png, to_svg
+from compress.report.document import document, located
 from compress.report.figures import Cell
 from compress.report.machines import machines_table, read_elsewhere
 from compress.report.sections import Picture, Section, Table
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
+from zoo.disk import json_bytes
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -40,6 +42,7 @@ class Report:
     verdict: str
     markdown: Path
     html: Path
+    json: Path
     picture: Path | None
 
     def to_json(self) -> dict[str, Any]:
@@ -92,13 +95,12 @@ def build_report(
     split = "test" if all("test" in variant.accuracy for variant in variants) else "val"
 
     chart = _chart(variants, chosen, split)
-    parts = _sections(variants, chosen, pairs, split, bench, str(out), chart)
+    parts = _sections(variants, chosen, pairs, split, bench, str(out.resolve()), chart)
     table = timing.crossover_table(bench["rows"] if bench is not None else [], price_cpu, price_gpu)
     if table.rows:
         parts.insert(-3, Section("CPU against GPU", table=table))
     if others_say:
         parts.insert(-2, Section("Other machines", table=machines_table(others_say)))
-    title = f"Compression report: {out.resolve().name}"
     report = Report(
         baseline=baseline.name,
         chosen=None if chosen is None else chosen.name,
@@ -108,14 +110,21 @@ def build_report(
         verdict=verdict,
         markdown=out / "report.md",
         html=out / "report.html",
+        json=out / "report.json",
         picture=None if chart is None else out / PICTURE,
     )
+    _write(report, located(parts, out), out)
+    return report
+
+
+def _write(report: Report, parts: Sequence[Section], out: Path) -> None:
+    title = f"Compression report: {out.resolve().name}"
     for part in parts:
         if part.picture is not None:
             (out / part.picture.file).write_bytes(to_png(part.picture.chart))
-    report.markdown.write_text(_markdown(title, verdict, parts), encoding="utf-8", errors="backslashreplace")
-    report.html.write_text(_html(title, verdict, parts), encoding="utf-8", errors="backslashreplace")
-    return report
+    report.json.write_bytes(json_bytes(document(report.to_json(), parts)))
+    report.markdown.write_text(_markdown(title, report.verdict, parts), encoding="utf-8", errors="backslashreplace")
+    report.html.write_text(_html(title, report.verdict, parts), encoding="utf-8", errors="backslashreplace")
 
 
 def _sections(
@@ -139,7 +148,11 @@ def _sections(
         Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
         Section("How it was measured", sections.method_text(bench)),
         Section("Machine and versions", table=sections.machine_table(variants, bench)),
-        Section("The same again", code=sections.commands(variants, bench, out)),
+        Section(
+            "The same again",
+            [f"In the folder that holds {sections.quoted(Path(out).name)}:"],
+            code=sections.commands(variants, bench, out),
+        ),
     ]
     if bench is not None:
         parts.insert(2, Section("Latency by runtime", table=timing.bench_table(bench["rows"])))

@@ -363,3 +363,20 @@ def test_truncated_png_header_is_an_image_error():
     header[11] = 5  # the length of IHDR, which is 13 in every PNG (RFC 2083, 4.1.1)
     with pytest.raises(ImageError, match=r"image of \d+ bytes"):
         load_image(bytes(header))
+
+
+@pytest.mark.parametrize("least", [None, (60, 60)])
+@pytest.mark.parametrize(("height", "width"), [(3000, 400), (300, 4000), (30, 40), (60000, 60000), (0, 0)])
+def test_a_jpeg_whose_header_lies_about_its_size(height, width, least):
+    """It is what it says, as every viewer shows it, at its own size or a part; or refused before it is decoded."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(pixels), "JPEG")
+    at = content.index(b"\xff\xc0") + 5  # the frame's header: precision, then height and width
+    lying = content[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[at + 4 :]
+    if height * width in (0, 60000**2):
+        with pytest.raises(ImageError):
+            load_image(lying, least=least)
+    else:
+        found = load_image(lying, least=least).shape
+        assert found[0] * width == pytest.approx(found[1] * height, rel=0.1)
+        assert found[:2] == (height, width) if least is None else found[0] <= height
