@@ -133,7 +133,7 @@ def reason_for(row: Row) -> Iterator[None]:
     except Exception as error:
         known = isinstance(error, SlimzooError)
         row.reason = first_line(error) if known else f"{type(error).__name__}: {error}"
-        row.opened, row.rounds, row.taken, row.launches = [], [], [], []
+        row.opened, row.rounds, row.taken, row.launches, row.answers = [], [], [], [], {}
 
 
 def take_out(row: Row, folder: Path) -> None:
