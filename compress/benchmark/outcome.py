@@ -58,6 +58,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     counted = clean if quiet else range(len(row.rounds))
     interval = median_interval([row.rounds_ms[i] for i in counted], [row.launches[i] for i in counted])
     ms = np.array([run for number in counted for run in row.rounds[number]])
+    joules = [each for number in clean if (each := row.joules[number]) is not None] if quiet else []
     n, median = ms.size, float(np.median(ms)) if ms.size else None
     found = _compared(base, row, asked) if base is not None else None
     ratio = found if isinstance(found, Ratio) else None
@@ -81,6 +82,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "samples": n,
         "median_ci_ms": interval and list(interval),
         "disturbed": bool(n) and not quiet,
+        "joules_per_image": statistics.median(joules) / batch if joules else None,
         "load_ms": _median(row, "load_ms"),
         "first_ms": _median(row, "first_ms"),
         "cpus": first.get("cpus"),

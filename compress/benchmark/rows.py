@@ -31,6 +31,7 @@ class Row:
         opened: of each launch, what its process said when it had opened the model.
         rounds: of each round, the milliseconds of each run.
         taken: of each round, the share of the processors' time that other work took.
+        joules: of each round, the energy of a run; None where the machine does not tell it.
         launches: of each round, in which of the processes it was measured.
         answers: of each photo, what each process took from it to its answer, see answer.py.
         peak_bytes: the most that a process has held, of the network alone; `answer_bytes` of the whole way.
@@ -47,6 +48,7 @@ class Row:
     opened: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[list[float]] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
+    joules: list[float | None] = field(default_factory=list)
     launches: list[int] = field(default_factory=list)
     answers: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     peak_bytes: int | None = None
@@ -59,7 +61,16 @@ class Row:
     def twin(self) -> Row:
         """The same once more, not measured yet."""
         return replace(
-            self, reason=None, deployed=None, opened=[], rounds=[], taken=[], launches=[], answers={}, peak_bytes=None
+            self,
+            reason=None,
+            deployed=None,
+            opened=[],
+            rounds=[],
+            taken=[],
+            joules=[],
+            launches=[],
+            answers={},
+            peak_bytes=None,
         )
 
 

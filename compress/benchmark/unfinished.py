@@ -14,7 +14,7 @@ from compress.benchmark.rows import Row
 from zoo.disk import read_json
 from zoo.errors import Interrupted, SlimzooError
 
-MEASURED = ("opened", "rounds", "taken", "launches", "answers", "peak_bytes", "answer_bytes", "reason")
+MEASURED = ("opened", "rounds", "taken", "joules", "launches", "answers", "peak_bytes", "answer_bytes", "reason")
 
 
 class Unfinished:

@@ -6,8 +6,8 @@ stdin does:
     {"do": "open", "runtime", "path", "threads", "batch", "precision", "inputs"} ->
         {"device", "precision", "input_shape", "cpus", "load_ms", "first_ms"}; loading includes importing the runtime
     {"do": "warm_up", "seconds"} -> {"run_ms"}              one run by the end of it
-    {"do": "measure", "runs"}    -> {"ms", "taken", "peak_bytes"}   each run's duration; the share of the processors'
-        time that other work took meanwhile; the process's peak memory so far
+    {"do": "measure", "runs"}    -> {"ms", "taken", "joules", "peak_bytes"}   each run's duration; the share of the
+        processors' time that other work took meanwhile; their energy, or null; the process's peak memory so far
     {"do": "answer", "path", "photos"} -> {"photos", "peak_bytes"}  of each photo what `Answering.measure` gives
     anything that fails          -> {"error"}               one line
 
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from compress.benchmark.answer import Answering
 from compress.benchmark.disturbance import look, taken
+from compress.benchmark.energy import energy_uj, joules
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.runtimes import RUNTIMES, Runtime
 from zoo.errors import SlimzooError, UsageError, first_line
@@ -87,10 +88,10 @@ class Worker:
     def measure(self, *, runs: int) -> dict[str, Any]:
         for _ in range(UNMEASURED):
             self._run()
-        before = look(self.cpus)
+        before, energy = look(self.cpus), energy_uj()
         ms = [self._run() for _ in range(runs)]
-        share = taken(before, look(self.cpus), self.threads)
-        return {"ms": ms, "taken": round(share, 4), "peak_bytes": peak_bytes()}
+        used, share = joules(energy, energy_uj()), taken(before, look(self.cpus), self.threads)
+        return {"ms": ms, "taken": round(share, 4), "joules": used, "peak_bytes": peak_bytes()}
 
     def answer(self, *, path: str, photos: dict[str, str]) -> dict[str, Any]:
         """The last request of a process: two sessions would spin on each other's processors."""

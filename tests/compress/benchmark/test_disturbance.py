@@ -46,7 +46,7 @@ class Told:
             return {"run_ms": 1.0}
         share = self.taken.pop(0) if len(self.taken) > 1 else self.taken[0]
         ms = self.ms[self.name] * (1 + 9 * share * (self.name == "slow"))
-        return {"ms": [ms] * 100, "taken": share, "peak_bytes": 10**6}
+        return {"ms": [ms] * 100, "taken": share, "joules": share + 0.5, "peak_bytes": 10**6}
 
 
 @pytest.fixture
@@ -119,6 +119,7 @@ def test_disturbed_rounds_are_measured_again(measured):
     assert len(fast["rounds_ms"]) == 19
     assert result["disturbed_share"] == pytest.approx(9 / (3 * 19), abs=1e-4)
     assert fast["launches"] == [0] * 11 + [1] * 8
+    assert fast["joules_per_image"] == pytest.approx(0.5 / 100)  # of undisturbed rounds, 100 runs each
     assert told.launched == 6
     assert result["diagnoses"][0].startswith("a busy neighbour: 16% of the measurements were disturbed")
 
