@@ -18,6 +18,7 @@ SAMPLES_FOR_P90, SAMPLES_FOR_P99 = 64, 662
 
 DISTURBED = 0.05  # of the processors' time: a round of which other work took more counts for nothing
 LEAST_ROUNDS = 8  # undisturbed ones, or as many as were asked for: all on one side of the truth 1 time in 128
+LEAST_LAUNCHES = 3  # with undisturbed rounds in them, of several
 
 Verdict = Literal["faster", "slower", "tie", "too busy to say"]
 
@@ -87,10 +88,11 @@ def speed_up(old: Mapping[str, Any], new: Mapping[str, Any], asked: int) -> Rati
         return None
     clean = undisturbed(*(row.get("taken") or [0.0] * len(a) for row in (old, new)))
     ratios = a / b
-    if not enough(clean, asked):
+    launches = np.asarray(new.get("launches") or np.zeros(len(a), dtype=int))
+    left = np.unique(launches[clean])
+    if not enough(clean, asked) or len(left) < min(LEAST_LAUNCHES, len(np.unique(launches))):
         return TooBusy(1 - len(clean) / len(a), float(ratios.min()), float(ratios.max()))
-    launches = np.asarray(new.get("launches") or np.zeros(len(a), dtype=int))[clean]
-    found = [np.exp(np.log(ratios[clean][launches == one]).mean()) for one in np.unique(launches)]
+    found = [np.exp(np.log(ratios[clean][launches[clean] == one]).mean()) for one in left]
     return ratio_interval(found if len(found) > 1 else ratios[clean])
 
 

@@ -67,6 +67,16 @@ def test_interval_covers_what_a_process_does_to_its_speed():
     assert pooled / 400 < 0.9  # rounds of one process are no new evidence
 
 
+def test_one_process_that_was_left_alone_is_no_evidence():
+    a, b, launches = [4.0] * 16, [2.0] * 16, np.repeat(np.arange(2), 8).tolist()
+    launches4 = np.repeat(np.arange(4), 4).tolist()
+    calm, one, two = [0.0] * 16, [0.0] * 8 + [0.5] * 8, [0.0] * 4 + [0.5] * 4 + [0.0] * 4 + [0.5] * 4
+    assert isinstance(speed_up(*rows(a, b, taken=one, launches=launches), asked=16), TooBusy)
+    assert isinstance(speed_up(*rows(a, b, taken=two, launches=launches4), asked=16), TooBusy)
+    assert speed_up(*rows(a, b, taken=calm, launches=launches4), asked=16).value == pytest.approx(2.0)
+    assert speed_up(*rows(a, b, taken=one), asked=16).value == pytest.approx(2.0)  # of a file without processes
+
+
 def test_interval_of_a_median_goes_by_processes():
     rng = np.random.default_rng(3)
     launches = np.repeat(np.arange(8), 2)
