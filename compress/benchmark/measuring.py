@@ -53,13 +53,15 @@ def measure(
                 continue
             with contextlib.ExitStack() as stack:
                 workers: list[tuple[Row, WorkerProcess]] = []
-                for row in reversed(everyone) if launch % 2 else everyone:
-                    if launch == 0:
+                if launch == 0:  # one after the other: how long a cold start takes is measured too
+                    for row in rows:
                         say("opening", len(workers), len(rows), f"{row.model} in {row.runtime}")
-                    _start(row, settings, stack, workers)
-                if launch == 0 and (reference := reference_of(rows)) is not None:
-                    everyone.append(reference.twin())
-                    _start(everyone[-1], settings, stack, workers)
+                        _start([row], settings, stack, workers)
+                    if (reference := reference_of(rows)) is not None:
+                        everyone.append(reference.twin())
+                        _start(everyone[-1:], settings, stack, workers)
+                else:
+                    _start(everyone[::-1] if launch % 2 else everyone, settings, stack, workers)
                 for number in _rounds(wanted, reference, workers):
                     before = sum(_dealt(settings.rounds, settings.launches)[:launch])
                     note = "rounds" if number < wanted else "rounds, after a disturbed one"
@@ -80,17 +82,30 @@ def _dealt(rounds: int, launches: int) -> list[int]:
     return [rounds // launches + (launch < rounds % launches) for launch in range(launches)]
 
 
-def _start(row: Row, settings: Settings, stack: contextlib.ExitStack, workers: list[tuple[Row, WorkerProcess]]) -> None:
-    """Open a row's model in a process of its own, and add it to the workers; what fails is the row's reason."""
-    if row.reason is not None:
-        return
-    with reason_for(row):
-        worker = stack.enter_context(WorkerProcess(settings.threads))
-        given = {"runtime": row.runtime, "path": row.taken_out or row.path, "precision": row.precision}
-        opened = worker.ask("open", **given, threads=settings.threads, batch=settings.batch, inputs=settings.inputs)
-        worker.run_ms = worker.ask("warm_up", seconds=settings.seconds_per_round)["run_ms"]
-        row.opened.append(opened)
-        workers.append((row, worker))
+def _start(
+    rows: Sequence[Row], settings: Settings, stack: contextlib.ExitStack, workers: list[tuple[Row, WorkerProcess]]
+) -> None:
+    """Open rows' models side by side, each in a process of its own; then warm them up in turn, and add the workers.
+
+    What fails is the row's reason.
+    """
+    begun: list[tuple[Row, WorkerProcess]] = []
+    for row in rows:
+        if row.reason is None:
+            with reason_for(row):
+                worker = stack.enter_context(WorkerProcess(settings.threads))
+                given = {"runtime": row.runtime, "path": row.taken_out or row.path, "precision": row.precision}
+                worker.send("open", **given, threads=settings.threads, batch=settings.batch, inputs=settings.inputs)
+                begun.append((row, worker))
+    for row, worker in begun:
+        with reason_for(row):
+            opened = worker.answer("open")
+            row.opened = row.opened or opened
+    for row, worker in begun:
+        if row.reason is None:
+            with reason_for(row):
+                worker.run_ms = worker.ask("warm_up", seconds=settings.seconds_per_round)["run_ms"]
+                workers.append((row, worker))
 
 
 def _rounds(wanted: int, reference: Row | None, workers: Sequence[tuple[Row, WorkerProcess]]) -> Iterator[int]:
@@ -133,7 +148,7 @@ def reason_for(row: Row) -> Iterator[None]:
     except Exception as error:
         known = isinstance(error, SlimzooError)
         row.reason = first_line(error) if known else f"{type(error).__name__}: {error}"
-        row.opened, row.rounds, row.taken, row.joules, row.launches, row.answers = [], [], [], [], [], {}
+        row.opened, row.rounds, row.taken, row.joules, row.launches, row.answers = {}, [], [], [], [], {}
 
 
 def take_out(row: Row, folder: Path) -> None:

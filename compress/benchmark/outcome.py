@@ -54,7 +54,6 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     """One row of the result; see `bench`."""
     clean = undisturbed(row.taken)
     quiet = enough(clean, asked)
-    first = row.opened[0] if row.opened else {}
     counted = clean if quiet else range(len(row.rounds))
     interval = median_interval([row.rounds_ms[i] for i in counted], [row.launches[i] for i in counted])
     ms = np.array([run for number in counted for run in row.rounds[number]])
@@ -67,8 +66,8 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     return {
         "model": row.model,
         "runtime": row.runtime,
-        "device": first.get("device", "cuda" if row.runtime == "torch-cuda" else "cpu"),
-        "precision": first.get("precision", row.precision),
+        "device": row.opened.get("device", "cuda" if row.runtime == "torch-cuda" else "cpu"),
+        "precision": row.opened.get("precision", row.precision),
         "batch": batch,
         "threads": threads,
         "median_ms": median,
@@ -83,9 +82,9 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "median_ci_ms": interval and list(interval),
         "disturbed": bool(n) and not quiet,
         "joules_per_image": statistics.median(joules) / batch if joules else None,
-        "load_ms": _median(row, "load_ms"),
-        "first_ms": _median(row, "first_ms"),
-        "cpus": first.get("cpus"),
+        "load_ms": row.opened.get("load_ms"),
+        "first_ms": row.opened.get("first_ms"),
+        "cpus": row.opened.get("cpus"),
         "rounds_ms": row.rounds_ms,
         "taken": row.taken,
         "launches": row.launches,
@@ -116,7 +115,3 @@ def _answer(name: str, row: Row, base: Row | None, noise: Ratio | None) -> dict[
         "launches_ms": new["rounds_ms"],
         "taken": new["taken"],
     }
-
-
-def _median(row: Row, key: str) -> float | None:
-    return statistics.median(opened[key] for opened in row.opened) if row.opened else None

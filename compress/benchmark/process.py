@@ -70,10 +70,15 @@ class WorkerProcess:
                 stream.close()
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """One request, one answer.
+        """One request, one answer; see `send` and `answer`."""
+        self.send(do, **request)
+        return self.answer(do)
+
+    def send(self, do: str, **request: Any) -> None:
+        """Request without waiting for the answer.
 
         Raises:
-            NotMeasuredError: the worker says why not, or is dead, or hangs.
+            NotMeasuredError: the worker is dead.
         """
         assert self._process.stdin is not None
         try:
@@ -81,6 +86,13 @@ class WorkerProcess:
             self._process.stdin.flush()
         except OSError:  # it reads no more: BrokenPipeError, on Windows any other
             raise NotMeasuredError(self._epitaph()) from None
+
+    def answer(self, do: str) -> dict[str, Any]:
+        """Wait for the answer to a request.
+
+        Raises:
+            NotMeasuredError: the worker says why not, or is dead, or hangs.
+        """
         try:
             line = self._answers.get(timeout=ANSWER_WITHIN_S)
         except queue.Empty:

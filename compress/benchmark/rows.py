@@ -28,7 +28,7 @@ class Row:
         reason: why it was not measured.
         taken_out: the network alone, where it stands in a file of its own.
         deployed: the file that it was taken out of, where that takes photos.
-        opened: of each launch, what its process said when it had opened the model.
+        opened: what its first process said when it had opened the model.
         rounds: of each round, the milliseconds of each run.
         taken: of each round, the share of the processors' time that other work took.
         joules: of each round, the energy of a run; None where the machine does not tell it.
@@ -45,7 +45,7 @@ class Row:
     reason: str | None = None
     taken_out: str | None = None
     deployed: str | None = None
-    opened: list[dict[str, Any]] = field(default_factory=list)
+    opened: dict[str, Any] = field(default_factory=dict)
     rounds: list[list[float]] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
     joules: list[float | None] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Row:
             self,
             reason=None,
             deployed=None,
-            opened=[],
+            opened={},
             rounds=[],
             taken=[],
             joules=[],

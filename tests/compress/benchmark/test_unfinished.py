@@ -72,7 +72,7 @@ def test_it_goes_on_where_it_was(models, opened, tmp_path):
     assert "goes on where it was" in str(error)
     document = json.loads(kept.read_text())
     assert document["launches"] == 2
-    assert len(opened) == 9  # a, b and a's twin, in the third of the launches
+    assert len(opened) == 9  # a, b and a's twin, three times
     result = bench(models, **QUICK, save=tmp_path / "bench.json")
     assert len(opened) == 12
     assert not kept.exists()
