@@ -17,7 +17,9 @@ def energy_uj() -> dict[str, tuple[int, int]]:
     for zone in sorted(ZONES.glob("intel-rapl:[0-9]*")):
         if zone.name.count(":") == 1:  # a package, of which others are parts; AMD's counters have the same name
             try:
-                counts = [int((zone / name).read_text("ascii")) for name in ("energy_uj", "max_energy_range_uj")]
+                counts = [
+                    int((zone / name).read_text(encoding="ascii")) for name in ("energy_uj", "max_energy_range_uj")
+                ]
             except (OSError, ValueError):
                 continue
             found[zone.name] = (counts[0], counts[1])

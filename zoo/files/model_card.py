@@ -24,7 +24,7 @@ def model_card(document: Mapping[str, Any]) -> str:
     """The card of a config.json. It names data by their folder alone, and nothing of the machine that made it."""
     ours = document["slimzoo"]
     lineage, name = ours["lineage"], str(document["architecture"])
-    title = "-".join([name.rpartition(":")[2], *(step["verb"] for step in lineage if step["verb"] != "export")])
+    title = "-".join([name.rpartition(":")[2], *(verb for verb in _verbs(lineage) if verb != "export")])
     said, results = licence(name, lineage), list(_results(title, lineage))
     licensed = (said or "").lower() in HUB_LICENCES
     metadata = {
@@ -49,10 +49,14 @@ def licence(architecture: str, lineage: Sequence[Mapping[str, Any]]) -> str | No
     """
     if of := next((step["of"] for step in lineage if step.get("of")), None):
         return None if of["licence"] is None else str(of["licence"])
-    if any(step["verb"] == "fit" and step.get("method") == "scratch" for step in lineage):
+    if any(step.get("verb") == "fit" and step.get("method") == "scratch" for step in lineage):
         return None
     record = upstream_weights(architecture) if is_upstream(architecture) else WEIGHTS.get(architecture)
     return record.licence if record else None
+
+
+def _verbs(lineage: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(step["verb"]) for step in lineage if "verb" in step]
 
 
 def _data(step: Mapping[str, Any]) -> str | None:
@@ -98,7 +102,8 @@ def _text(title: str, document: Mapping[str, Any], said: str | None) -> Iterator
             yield f"| {words[key]} | {metrics[key] / scale:.3g} {unit} |"
     yield f"| licence of the weights that it began with | {said or 'none: it began with random ones'} |"
     yield ""
-    yield "Made by: " + ", then ".join(f"`{step['verb']}`" for step in ours["lineage"]) + "." if ours["lineage"] else ""
+    if verbs := _verbs(ours["lineage"]):
+        yield "Made by: " + ", then ".join(f"`{verb}`" for verb in verbs) + "."
 
 
 def _plain(name: str) -> str:

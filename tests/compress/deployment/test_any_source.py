@@ -207,7 +207,7 @@ def test_report_and_bench(place):
     (baseline,) = [line for line in table.splitlines() if line.startswith("| `float`")][:1]
     assert "fp32" in baseline
     assert "4.34 k" in baseline
-    assert f"slimzoo quantize {place / 'colours.onnx'}" in table
+    assert "slimzoo quantize colours.onnx" in table  # from the folder that holds the report
     (place / "out" / "bench.json").unlink()
     done("report", place / "out")
     assert "| `float` (baseline) | fp32 |" in (place / "out" / "report.md").read_text()
