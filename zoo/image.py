@@ -86,8 +86,8 @@ def load_image(
             if least is not None:
                 _decode_reduced(image, least)
             _load(image, name)
-            upright = ImageOps.exif_transpose(image)
-            return _rgb(upright, background, name)
+            ImageOps.exif_transpose(image, in_place=True)  # which copies only what has to be turned
+            return _rgb(image, background, name)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -223,4 +223,4 @@ def _rgb(image: Image.Image, background: tuple[int, int, int], name: str) -> NDA
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
