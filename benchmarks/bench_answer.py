@@ -1,12 +1,12 @@
 """From a photo to its answer: what is waited for, against ten lines of Pillow and onnxruntime, and as it was before.
 
-    python benchmarks/bench_answer.py [--before FILE.onnx]
+    python benchmarks/bench_answer.py [--before DEPLOY]
 
 EfficientNet-Lite0 at 96 px, random weights, one thread, JPEGs of 640 x 480, 1920 x 1080 and 4000 x 3000 pixels.
 
 ours: `load_image` at the part of its size that the network needs, then the exported file, as deploy/infer.py does.
 ten lines: Pillow's `draft`, `convert`, `resize`, NumPy, and a bare onnxruntime session of the network alone.
-before: `load_image` at full size, then FILE, as a version exported it that resized floats; without FILE, today's file.
+before: the deploy/ of a version that decoded at full size and resized floats: its image.py, then its model.onnx.
 
 Each way is measured in processes of its own, in turns; a ratio is of the medians of processes, with Student's interval.
 The difference of pixels is between both sizes of decoding, at the network's size, in levels of 255.
@@ -45,10 +45,17 @@ def one(way: str, photo: str, whole: str, network: str) -> dict[str, float]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(network if way == "ten lines" else whole, options)
-    least = least_of((SIDE, SIDE), None) if way == "ours" else None
+    least = least_of((SIDE, SIDE), None)
 
     def by_file() -> Any:
         return session.run(None, {"pixels": load_image(photo, least=least)[None]})
+
+    def by_old_file() -> Any:
+        return session.run(None, {"pixels": old_image.load_image(photo)[None]})
+
+    if way == "before":
+        sys.path.insert(0, str(Path(whole).parent))
+        import image as old_image
 
     def by_hand() -> Any:
         image = Image.open(photo)
@@ -57,7 +64,7 @@ def one(way: str, photo: str, whole: str, network: str) -> dict[str, float]:
         pixels = (np.asarray(image, dtype=np.float32) / 255 - 0.5) / 0.5
         return session.run(None, {"input": np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]})
 
-    answer: Callable[[], Any] = by_hand if way == "ten lines" else by_file
+    answer: Callable[[], Any] = {"ours": by_file, "ten lines": by_hand, "before": by_old_file}[way]
     answer()
     times = []
     for _ in range(RUNS):
@@ -69,7 +76,7 @@ def one(way: str, photo: str, whole: str, network: str) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", help="a file exported by an older version")
+    parser.add_argument("--before", type=Path, help="the deploy/ of an older version")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -82,23 +89,24 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         whole, network = export_both(Path(folder))
         for name, photo in make_photos(Path(folder)).items():
-            runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+            ways = WAYS if given.before else WAYS[:-1]
+            runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
             for launch in range(LAUNCHES):
-                for way in reversed(WAYS) if launch % 2 else WAYS:
-                    file = given.before if way == "before" and given.before else whole
+                for way in reversed(ways) if launch % 2 else ways:
+                    file = given.before / "model.onnx" if way == "before" else whole
                     command = [sys.executable, __file__, "--one", way, str(photo), str(file), str(network)]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     runs[way].append(json.loads(done.stdout.splitlines()[-1]))
-            ms = {way: np.array([run["ms"] for run in runs[way]]) for way in WAYS}
-            figures[name] = {way: {"ms": round(float(np.median(ms[way])), 2)} for way in WAYS}
-            for way in WAYS:
+            ms = {way: np.array([run["ms"] for run in runs[way]]) for way in ways}
+            figures[name] = {way: {"ms": round(float(np.median(ms[way])), 2)} for way in ways}
+            for way in ways:
                 figures[name][way]["peak_mb"] = round(max(run["peak_mb"] for run in runs[way]), 1)
-            for way in WAYS[1:]:
+            for way in ways[1:]:
                 ratio = ratio_interval(ms[way] / ms["ours"])
                 figures[name][way]["times_ours"] = [round(v, 3) for v in (ratio.value, ratio.lo, ratio.hi)]
             figures[name]["levels_apart"] = levels_apart(photo)
             print(name, figures[name], flush=True)
-    print(write_result("answer", figures, "python benchmarks/bench_answer.py --before FILE.onnx"))
+    print(write_result("answer", figures, "python benchmarks/bench_answer.py --before DEPLOY"))
     return 0
 
 
