@@ -107,6 +107,19 @@ def write_flushed(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a file anew, whole or not at all: it is on the disk under another name before it takes this one."""
+    new = path.with_name(path.name + ".new")
+    try:
+        new.write_text(text, encoding="utf-8", newline="\n")
+        fsync(new)
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
 def fsync(path: Path) -> None:
     """Flush a file's content, or, where there is a way (not on Windows), a directory's entries, to the disk."""
     windows = os.name == "nt"

@@ -43,12 +43,12 @@ def measure(
     say = progress or (lambda what, done, total, note: None)
     done, kept = unfinished.restore(rows)
     reference = reference_of(rows)
-    everyone = list(rows)
+    everyone, dealt = list(rows), _dealt(settings.rounds, settings.launches)
     if reference is not None and kept is not None:
         everyone.append(reference.twin())
         fill(everyone[-1], kept)
     with unfinished.kept():
-        for launch, wanted in enumerate(_dealt(settings.rounds, settings.launches)):
+        for launch, wanted in enumerate(dealt):
             if launch < done:
                 continue
             with contextlib.ExitStack() as stack:
@@ -63,9 +63,8 @@ def measure(
                 else:
                     _start(everyone[::-1] if launch % 2 else everyone, settings, stack, workers)
                 for number in _rounds(wanted, reference, workers):
-                    before = sum(_dealt(settings.rounds, settings.launches)[:launch])
                     note = "rounds" if number < wanted else "rounds, after a disturbed one"
-                    say("measuring", before + min(number, wanted), settings.rounds, note)
+                    say("measuring", sum(dealt[:launch]) + min(number, wanted), settings.rounds, note)
                     for row, worker in reversed(workers) if number % 2 else workers:
                         _one_round(row, worker, launch, settings.seconds_per_round)
                 for row, worker in workers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +22,9 @@ from compress.report.statistics import (
     median_interval,
     speed_up,
     undisturbed,
+    verdict_of,
 )
+from zoo.disk import sha256
 
 
 def outcome(
@@ -61,8 +62,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     n, median = ms.size, float(np.median(ms)) if ms.size else None
     found = _compared(base, row, asked) if base is not None else None
     ratio = found if isinstance(found, Ratio) else None
-    floor_pct = noise.floor_pct if noise else None if isinstance(found, Ratio) else 0.0
-    verdict = found.verdict(floor_pct) if found is not None and floor_pct is not None else None
+    verdict = verdict_of(found, noise.floor_pct if noise else None)
     return {
         "model": row.model,
         "runtime": row.runtime,
@@ -77,7 +77,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "peak_mb": row.peak_bytes / 1e6 if row.peak_bytes and n else None,
         "size_bytes": row.file.stat().st_size if row.file and row.file.is_file() else None,
         "reason": None if row.reason is None else f"not measured: {row.reason}",
-        "sha256": hashlib.sha256(row.file.read_bytes()).hexdigest() if row.file and row.file.is_file() else None,
+        "sha256": sha256(row.file) if row.file and row.file.is_file() else None,
         "samples": n,
         "median_ci_ms": interval and list(interval),
         "disturbed": bool(n) and not quiet,
@@ -111,7 +111,7 @@ def _answer(name: str, row: Row, base: Row | None, noise: Ratio | None) -> dict[
         **{part: statistics.median(one[part] for one in clean) for part in PARTS},
         "ratio": ratio and ratio.value,
         "ratio_ci": ratio and [ratio.lo, ratio.hi],
-        "verdict": said.verdict(noise.floor_pct if noise else 0.0) if said is not None else None,
+        "verdict": verdict_of(said, noise.floor_pct if noise else None),
         "launches_ms": new["rounds_ms"],
         "taken": new["taken"],
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.benchmark.answer import PARTS
+from zoo.disk import replace_text
 
 
 class Benchmark(dict[str, Any]):
@@ -23,9 +23,7 @@ class Benchmark(dict[str, Any]):
 
     def write(self, file: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text(json.dumps(self, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, file)
+        replace_text(file, json.dumps(self, indent=1) + "\n")
 
     def __str__(self) -> str:
         return format_rows(self)

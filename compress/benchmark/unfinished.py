@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.benchmark.rows import Row
-from zoo.disk import read_json
+from zoo.disk import read_json, replace_text, sha256
 from zoo.errors import Interrupted, SlimzooError
 
 MEASURED = ("opened", "rounds", "taken", "joules", "launches", "answers", "peak_bytes", "answer_bytes", "reason")
@@ -28,7 +27,7 @@ class Unfinished:
 
     def __init__(self, save: str | Path | None, terms: Mapping[str, Any], rows: Sequence[Row]) -> None:
         self._file = None if save is None else Path(f"{save}.batch-{terms['batch']}.unfinished")
-        files = [None if row.file is None or not row.file.is_file() else _sha256(row.file) for row in rows]
+        files = [None if row.file is None or not row.file.is_file() else sha256(row.file) for row in rows]
         names = [[row.model, row.runtime, row.precision, file] for row, file in zip(rows, files, strict=True)]
         self._key = hashlib.sha256(json.dumps([terms, names], sort_keys=True).encode()).hexdigest()
 
@@ -57,9 +56,7 @@ class Unfinished:
             return
         document = {"key": self._key, "launches": launches, "rows": [_measured(row) for row in rows]}
         document["twin"] = None if twin is None else _measured(twin)
-        partial = self._file.with_name(self._file.name + ".partial")
-        partial.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(partial, self._file)
+        replace_text(self._file, json.dumps(document))
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -85,7 +82,3 @@ def fill(row: Row, measured: Mapping[str, Any]) -> None:
 
 def _measured(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in MEASURED}
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from compress.report.figures import MISSING, Cell, megabytes, milliseconds
 from compress.report.sections import Table, quoted
 from compress.report.variants import BENCH, BENCH_ROW, Variant
-from zoo.disk import read_json
+from zoo.disk import read_json, sha256
 from zoo.errors import UsageError
 from zoo.files.model_directory import ONNX
 
@@ -39,7 +38,8 @@ def read_elsewhere(file: str | Path, variants: Sequence[Variant]) -> Elsewhere:
     rows = result.get("rows") if isinstance(result, dict) else None
     if not isinstance(rows, list) or not result.keys() >= BENCH or not all(BENCH_ROW <= row.keys() for row in rows):
         raise UsageError(f"{path} is no benchmark; {WANTED}")
-    here = {_sha256(variant.directory / ONNX): variant.name for variant in variants}
+    files = {variant.name: variant.directory / ONNX for variant in variants}
+    here = {sha256(file): name for name, file in files.items() if file.is_file()}
     known = [row | {"model": here[row["sha256"]]} for row in rows if row.get("sha256") in here]
     if not known:
         raise UsageError(
@@ -70,7 +70,3 @@ def machines_table(found: Sequence[Elsewhere]) -> Table:
                 ]
             )
     return Table(head, body, words=3)
-
-
-def _sha256(file: Path) -> str | None:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None

@@ -51,14 +51,22 @@ class TooBusy:
     lo: float
     hi: float
 
-    def verdict(self, floor_pct: float) -> Verdict:
-        return "too busy to say"
-
     def __str__(self) -> str:
         return (
             f"too busy to say: {self.disturbed:.0%} of the rounds were disturbed, which said "
             f"{self.lo:.2f} to {self.hi:.2f} times"
         )
+
+
+def verdict_of(found: Ratio | TooBusy | None, floor_pct: float | None) -> Verdict | None:
+    """What is said of a speed-up; nothing where none was found, or where the machine's noise is not known.
+
+    Args:
+        floor_pct: of the noise, see `Ratio.floor_pct`.
+    """
+    if isinstance(found, TooBusy):
+        return "too busy to say"
+    return None if found is None or floor_pct is None else found.verdict(floor_pct)
 
 
 def undisturbed(*taken: Sequence[float]) -> list[int]:

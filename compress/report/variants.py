@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.report.statistics import Ratio, TooBusy, Verdict, speed_up
+from compress.report.statistics import Ratio, TooBusy, Verdict, speed_up, verdict_of
 from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
 from zoo.disk import read_json
 from zoo.errors import SlimzooError, UsageError
@@ -180,8 +180,7 @@ def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -
     found = verdict = None
     if bench is not None and old is not None and new is not None:
         found = speed_up(old, new, bench["settings"]["rounds"])
-        floor_pct = 0.0 if isinstance(found, TooBusy) else bench["noise"] and bench["noise"]["floor_pct"]
-        verdict = None if found is None or floor_pct is None else found.verdict(floor_pct)
+        verdict = verdict_of(found, bench["noise"] and bench["noise"]["floor_pct"])
     return Comparison(
         points=points,
         paired=paired,

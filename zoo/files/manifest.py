@@ -7,7 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from zoo.disk import fsync, sha256
+from zoo.disk import fsync, replace_text, sha256
 from zoo.errors import SlimzooError
 
 MANIFEST = "MANIFEST.sha256"
@@ -69,7 +69,7 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
             (directory / name).parent.mkdir(exist_ok=True)
             (directory / name).write_bytes(content)
             fsync(directory / name)
-        _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(both)))
+        replace_text(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(both)))
         for name in files:
             os.replace(directory / (name + ".new"), directory / name)
     except BaseException:
@@ -81,16 +81,4 @@ def replace_files(directory: Path, files: dict[str, bytes]) -> None:
     final = {name: digests for name, digests in hashes.items() if name not in fresh}
     pairs = [(digest, name) for name, digests in final.items() for digest in digests]
     pairs += [(digest, name) for name, digest in fresh.items()]
-    _replace(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(pairs)))
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    try:
-        new.write_text(text, encoding="utf-8", newline="\n")
-        fsync(new)
-        os.replace(new, path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    fsync(path.parent)
+    replace_text(directory / MANIFEST, "".join(f"{digest}  {name}\n" for digest, name in sorted(pairs)))

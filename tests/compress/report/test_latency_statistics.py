@@ -14,6 +14,7 @@ from compress.report.statistics import (
     median_interval,
     ratio_interval,
     speed_up,
+    verdict_of,
 )
 
 
@@ -96,7 +97,9 @@ def test_disturbed_rounds_have_no_say():
         assert speed_up(one, other, asked=15).value == pytest.approx(2.0)
     busy = speed_up(old | {"taken": [0.5] * 10 + [0.0] * 5}, new, asked=15)
     assert busy == TooBusy(pytest.approx(2 / 3), 2.0, 20.0)
-    assert busy.verdict(1.0) == "too busy to say"
+    assert verdict_of(busy, 1.0) == verdict_of(busy, None) == "too busy to say"
+    assert verdict_of(Ratio(2.0, 1.9, 2.1), None) is None  # how noisy the machine is, is not known
+    assert verdict_of(Ratio(2.0, 1.9, 2.1), 1.0) == "faster"
     assert str(busy) == "too busy to say: 67% of the rounds were disturbed, which said 2.00 to 20.00 times"
 
 
