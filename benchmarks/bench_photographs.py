@@ -30,6 +30,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def _measured(name: str, seed: int, rows: Rows, *, only: str | None) -> None:
     shares = [share for share in SHARES if only != "fit" and not _have(rows, name, seed, f"prune {share}")]
     if not wanted and not shares:
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):  # whose SLIMZOO_CACHE keeps the packages
         try:
             made = make(tasks()[name], folder, seed)
         except NotHere as error:
