@@ -120,6 +120,7 @@ def prune(
     data: str | Path | Data | None = None,
     macs: float | None = None,
     latency: float | str | None = None,
+    size: int | None = None,
     criterion: Any = None,
     allocation: Any = None,
     rounds: int = 1,

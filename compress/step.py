@@ -20,6 +20,7 @@ from zoo.files.model_directory import LoadedModel, ModelConfig, load_model, save
 from zoo.files.program import refuse_program
 from zoo.files.rehearsal import rehearse
 from zoo.files.seen import FOLD
+from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 from zoo.run import Run
 
@@ -50,14 +51,14 @@ class Start:
         rehearsed: the network that is saved once before any training, to see that it can be; that of `loaded`, unless
             another is nearer to what the step will make.
         measured: whether the model's accuracy is worth knowing before.
-        more: what joins others to the images to train on.
+        more: what joins others to the images to train on, given both of one size.
     """
 
     loaded: LoadedModel
     source: Data | None
     rehearsed: nn.Module | None = None
     measured: bool = True
-    more: Callable[[Pixels], Pixels] = lambda pixels: pixels
+    more: Callable[[Pixels, Preprocess], Pixels] = lambda pixels, preprocess: pixels
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,22 @@ class Work:
         source = self.start.source
         if self.read is not None:
             return self.read
-        return None if source is None else self.start.more(read_pixels(source, self.config.preprocess, self.progress))
+        if source is None:
+            return None
+        preprocess = self.config.preprocess
+        return self.start.more(read_pixels(source, preprocess, self.progress), preprocess)
 
     def measure(self, network: nn.Module) -> dict[str, Any]:
         """Costs, and accuracies on the held-out parts; empty without images."""
         if self.pixels is None:
             return {}
         return measure(predictor_of(network, self.config), network, self.config, self.pixels, self.progress)
+
+    def at(self, preprocess: Preprocess, read: Pixels | None = None) -> Work:
+        """The same with images of another size; `read` are those, where they have been read."""
+        loaded = self.start.loaded
+        loaded = replace(loaded, config=replace(loaded.config, preprocess=preprocess))
+        return replace(self, start=replace(self.start, loaded=loaded), read=read)
 
     def on_judge(self, judge: nn.Module) -> Work:
         """The same on the model's judge."""
@@ -122,6 +132,7 @@ class Made:
         result: fields of the step's own result.
         judge: what became of the model's judge.
         decided: by the judge, for the model.
+        at: the work on it, where its images are of another size than those of the model that the step began with.
     """
 
     network: nn.Module
@@ -132,6 +143,7 @@ class Made:
     than: tuple[Mapping[str, Any] | None, str] | None = None  # what a large loss is measured from, if not from before
     judge: nn.Module | None = None
     decided: Any = None
+    at: Work | None = None
 
 
 def run_step(
@@ -167,7 +179,8 @@ def run_step(
         record = run.record(
             before=before, after=after, **made.notes, large_loss=large_loss(base, after, advice, than=than)
         )
-        pixels = at_work.pixels
+        at = made.at or at_work
+        config, pixels = at.config, at.pixels
         seen = None if start.source is None or pixels is None else seen_in(start.source, pixels)
         config = config.with_step(record, seen)
         if run.out is not None:
@@ -200,7 +213,7 @@ Worked = tuple[Made, dict[str, Any] | None, dict[str, Any]]  # with metrics befo
 def _worked(at: Work, work: Callable[[Work], Made]) -> Worked:
     before = at.measure(at.model) if at.start.measured else None
     made = work(at)
-    after = at.measure(made.network) | dict(made.after)
+    after = (made.at or at).measure(made.network) | dict(made.after)
     return made, None if before is None else before | dict(made.before), after
 
 
@@ -213,7 +226,7 @@ def _worked_twice(at: Work, work: Callable[[Work], Made], judge: nn.Module) -> W
         were = were | {VAL: before[VAL]}
     if VAL in after:
         are = are | {VAL: after[VAL]}
-    return replace(made, judge=judged.network, than=judged.than), were, are
+    return replace(made, judge=judged.network, than=judged.than, at=judged.at), were, are
 
 
 def large_loss(

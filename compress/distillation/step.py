@@ -103,8 +103,8 @@ def distill(student: str | Path | LoadedModel, settings: Distill, call: Call) ->
 
     begun = Start(pupil, source, measured=fitted)
     if settings.unlabeled is not None:
-        teacher, own = as_judged(master, source), pupil.config.preprocess
-        more = joining(settings.unlabeled, source, teacher, own, seed=settings.seed, progress=call.progress)
+        teacher = as_judged(master, source)
+        more = joining(settings.unlabeled, source, teacher, seed=settings.seed, progress=call.progress)
         begun = replace(begun, more=more)
     return run_step(run, begun, work, DistilledStep, advice=ADVICE, progress=call.progress)
 

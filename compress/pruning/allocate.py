@@ -156,27 +156,43 @@ class _Greedy:
         self.places = [len(self.rungs[unit[0]]) - 1 for unit in self.units]
         check_reachable(cost, self.keeps(), share)
         self.places = [0] * len(self.units)
+        self.beside = self._neighbours(cost)
         self.spending = cost.spend(self.keeps())
 
     def keeps(self) -> list[Indices]:
         places = {i: place for unit, place in zip(self.units, self.places, strict=True) for i in unit}
         return [np.sort(order[: self.rungs[i][places[i]]]) for i, order in enumerate(self.orders)]
 
+    def _neighbours(self, cost: Cost) -> list[set[int]]:
+        """For each unit, the others that have operators in common with it."""
+        operators = [{operator for i in unit for operator in cost.concerned[i]} for unit in self.units]
+        units_of_operator = defaultdict[int, set[int]](set)
+        for n, own in enumerate(operators):
+            for operator in own:
+                units_of_operator[operator].add(n)
+        return [
+            set[int]().union(*(units_of_operator[operator] for operator in own)) - {n}
+            for n, own in enumerate(operators)
+        ]
+
     def narrow(self) -> None:
         """Cut until the limit is met."""
-        heap = [(found[0], n) for n in range(len(self.units)) if (found := self._offer(n))]
+        heap = [(*found, n) for n in range(len(self.units)) if (found := self._offer(n))]
         heapq.heapify(heap)
+        stale = set[int]()  # those whose cut saves less than when it was offered, since others have been cut
         while self.spending.now > self.limit and heap:
-            _, n = heapq.heappop(heap)
-            found = self._offer(n)  # others have been cut since, and so this saves less
-            if found is None:
+            _, place, n = heapq.heappop(heap)
+            if n in stale:
+                stale.discard(n)
+                if (found := self._offer(n)) is not None:
+                    heapq.heappush(heap, (*found, n))
                 continue
-            if heap and found[0] > heap[0][0]:
-                heapq.heappush(heap, (found[0], n))
-                continue
-            self._go(n, next((p for p in range(self.places[n] + 1, found[1]) if self._fits(n, p)), found[1]))
+            if self._fits(n, place):  # and perhaps before
+                place = next(p for p in range(self.places[n] + 1, place + 1) if self._fits(n, p))
+            self._go(n, place)
+            stale |= self.beside[n]
             if (again := self._offer(n)) is not None:
-                heapq.heappush(heap, (again[0], n))
+                heapq.heappush(heap, (*again, n))
 
     def give_back(self) -> None:
         """Widen again what the limit leaves room for: what was cut early may be narrower than it has to be by now."""

@@ -9,40 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from compress.dependency.group import Indices
-from compress.dependency.groups import Grouping, find_groups
+from compress.dependency.groups import Grouping
 from compress.dependency.verify import UnequalCutError
 from compress.pruning.allocate import POWER, Allocation, Scores, allocate_by_importance, check_reachable, narrowed
 from compress.pruning.budget import Cost
-from compress.pruning.depth import SHARES, Depth, HeldOut, find_depth
+from compress.pruning.depth import Depth, HeldOut
 from compress.pruning.importance import Importance
+from compress.pruning.input_size import InputSize, Sized, Sizes, grouping_of
 from compress.pruning.latency import latency_table, measured_ms
-from compress.pruning.reconstruct import reconstruct_
+from compress.pruning.make_up import MakeUp
 from compress.pruning.scene import Scene
+from compress.pruning.search import Search
 from compress.pruning.settings import ALLOCATIONS, CRITERIA, Choice
 from compress.pruning.structured import Pruned, accepted, cut_channels, scored
 from compress.recovery.recipe import mirrored_as_fitted
 from compress.sparsity.lineage import is_sparse
-from transfer.data.augment import NONE, augment_for
+from transfer.data.augment import augment_for
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
 from zoo.disk import write_json
 from zoo.errors import SlimzooError, UsageError
-from zoo.files.model_directory import LoadedModel, ModelConfig
+from zoo.files.model_directory import LoadedModel
 from zoo.progress import Progress
 
 LATENCY_TRIES = 4  # cuts, each measured, until one is below the milliseconds that were asked for
 LATENCY_MARGIN = 0.98
 HALF = 0.5  # of the MACs are kept where no held-out images say more
 FEW_SHARES = (0.9, 0.7, 0.5)  # to say where a cut that is lost should have ended
-DEPTH = "depth"  # in the notes
-
-
-def grouping_of(network: nn.Module, config: ModelConfig, choice: Choice) -> Grouping:
-    return find_groups(network, torch.empty(1, *config.input_size, device="meta"), normalized=choice.normalized)
+DEPTH, INPUT = "depth", "input"  # in the notes
 
 
 class Cutter:
@@ -52,8 +49,9 @@ class Cutter:
         mirror: whether mirrored images may be learned from.
 
     Attributes:
-        notes: of the last cut, for the lineage: what was predicted and measured of a latency, and how the share of the
-            MACs was found.
+        config: of the network that was cut, whose images may be smaller.
+        notes: of the last cut, for the lineage: what was predicted and measured of a latency, how the share of the MACs
+            was found, and how much of it the size of the images meets.
     """
 
     def __init__(
@@ -68,15 +66,20 @@ class Cutter:
     ) -> None:
         choice.check_images(pixels is not None)
         self.config, self.pixels, self.choice, self.seed, self.progress = loaded.config, pixels, choice, seed, progress
+        self._own = loaded.config  # whose images are those of the uncut network
         self._views = augment_for(mirrored_as_fitted(loaded.config, mirror))
+        self._make_up = None if pixels is None else MakeUp(loaded.config, pixels.train, self._views, seed=seed)
         self.notes: dict[str, Any] = {}
         self._scored: tuple[Grouping, Scores] | None = None  # for the last cut
         self._whole: float | None = None  # what the model cost before the first cut
+        self._sizes = Sizes(loaded.config, choice)
+        self._searched: Search | None = None
+        self._prepared: tuple[nn.Module, Allocation] | None = None
 
     @property
     def said(self) -> list[str]:
         """What a person should know of the cuts."""
-        return [self.notes[DEPTH]["said"]] if DEPTH in self.notes else []
+        return [self.notes[name]["said"] for name in (DEPTH, INPUT) if name in self.notes]
 
     def grouping_of(self, network: nn.Module) -> Grouping:
         return grouping_of(network, self.config, self.choice)
@@ -87,31 +90,35 @@ class Cutter:
         Args:
             decided: the file where the decision is kept, and read again: a run that is resumed must not measure anew.
         """
-        grouping = self.grouping_of(network)
+        grouping = grouping_of(network, self._own, self.choice)
         if decided is not None and decided.exists():
             kept = json.loads(decided.read_text(encoding="utf-8"))
             self._whole, self.notes = kept["whole"], kept["notes"]
             keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
             grouping = grouping.without(kept["unequal"])
+            sized = self._sizes.at(network, grouping, kept.get("side", self._own.preprocess.size[0]))
+            assert sized is not None
+            self.config = sized.config
             if "scores" in kept:
                 scores = [np.array(score) for score in kept["scores"]]
             else:  # a run that an earlier version began
                 scores = scored(network, grouping, self._importance(network))
             self._scored = grouping, scores
-            return cut_channels(network, self.config.input_size, grouping, keeps, scores)
+            return cut_channels(network, sized.config.input_size, sized.grouping, keeps, scores)
         scores = scored(network, grouping, self._importance(network))
         done = number / self.choice.rounds
         by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
         pruned = accepted(lambda grouping, scores: by(network, grouping, scores, done), grouping, scores)
         unequal = {name: why for name, why in pruned.whole.items() if name not in grouping.whole}
         scores = [score for score, g in zip(scores, grouping.groups, strict=True) if g.name not in unequal]
-        self._scored = pruned.grouping, scores
+        self._scored = grouping.without(unequal), scores
         if decided is not None:
             decided.parent.mkdir(parents=True, exist_ok=True)
             write_json(
                 decided,
                 {
                     "whole": self._whole,
+                    "side": self.config.preprocess.size[0],
                     "notes": self.notes,
                     "unequal": unequal,
                     "keeps": [cut.keep.tolist() for cut in pruned.cuts],
@@ -120,44 +127,61 @@ class Cutter:
             )
         return pruned
 
-    def make_up_(self, pruned: Pruned, uncut: nn.Module, *, views: bool = True) -> None:
-        """Fit what is left to what went, see compress/pruning/reconstruct.py; without images nothing can be fitted.
-
-        Args:
-            views: whether few images are looked at in several ways, which takes as many times as long.
-        """
-        if self.pixels is None:
-            return
-        reconstruct_(
-            pruned.model,
-            uncut,
-            pruned.cuts,
-            self.pixels.train,
-            self.config.preprocess,
-            augment=self._views if views else NONE,
-            weights=not is_sparse(self.config.lineage),
-            seed=self.seed,
-        )
+    def make_up_(self, pruned: Pruned, uncut: nn.Module) -> None:
+        """Fit what is left to what went, see compress/pruning/make_up.py; without images nothing can be fitted."""
+        if self._make_up is not None:
+            self._make_up(pruned, uncut, self.config)
 
     def held_out(self, network: nn.Module) -> HeldOut | None:
         """The network's answers to validation images, where there are some."""
         val = None if self.pixels is None else self.pixels.val
-        return None if val is None else HeldOut(network, val, self.config, seed=self.seed)
+        return None if val is None else HeldOut(network, val, self._own, augment=self._views, seed=self.seed)
 
-    def depth(
-        self, network: nn.Module, grouping: Grouping, scores: Scores, held: HeldOut, shares: Sequence[float] = SHARES
-    ) -> Depth:
-        """Which of the shares of the MACs the held-out images allow."""
-        cost = Cost.macs(grouping)
-        least = cost.after(self._narrowest(grouping, rounds=1)) / cost.total
+    @property
+    def _few(self) -> bool:
+        """Whether there are some images, and no more than training on them alone would make up for a cut."""
+        return self.pixels is not None and len(self.pixels.train) <= FEW_IMAGES
 
-        def divergence_at(share: float) -> float:
-            keeps = self._allocated(network, grouping, scores, share, cost)
-            pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
-            self.make_up_(pruned, network, views=False)
-            return held.divergence_of(pruned.model)
+    @property
+    def _given_side(self) -> int | None:
+        """The images' side where none is searched: one was asked for, they are many, or it is no single cut by MACs."""
+        choice, own = self.choice, self._own
+        one_cut = choice.latency is None and choice.rounds == 1
+        if choice.size is None and self._few and one_cut and self._sizes.may_change and not is_sparse(own.lineage):
+            return None
+        return own.preprocess.size[0] if choice.size is None else choice.size
 
-        return find_depth(divergence_at, held.images, [each for each in shares if each >= least] or shares[:1])
+    def _search(self, network: nn.Module, grouping: Grouping, scores: Scores, held: HeldOut) -> Search:
+        assert self._make_up is not None
+        if self._searched is not None and self._searched.is_of(network, grouping):
+            return self._searched
+        self._searched = Search(
+            network,
+            grouping,
+            scores,
+            held,
+            sizes=self._sizes,
+            make_up=self._make_up,
+            allocated=partial(self._allocated, network, scores),
+            least=lambda grouping, cost: cost.after(self._narrowest(grouping, rounds=1)),
+            side=self._given_side,
+        )
+        return self._searched
+
+    def _sized_for(self, network: nn.Module, grouping: Grouping, scores: Scores, share: float) -> Sized:
+        """The network for the images with which its answers change least when it is cut to that share."""
+        held, found = self.held_out(network), dict[int, float]()
+        if held is not None and self._given_side is None:
+            found = self._search(network, grouping, scores, held).by_side(share)
+        own = self._own.preprocess.size[0]
+        side = min(found, key=found.__getitem__) if found else self._given_side or own
+        sized = self._sizes.at(network, grouping, side)
+        assert sized is not None  # as `check_size` has seen
+        if side != own or len(found) > 1:
+            by_size = sized.cost.total / Cost.macs(grouping).total
+            images = 0 if held is None else held.images
+            self.notes[INPUT] = InputSize(own, side, by_size, share / by_size, found, images).note()
+        return sized
 
     def shallower(self, network: nn.Module, share: float, held: HeldOut) -> Depth | None:
         """By the same scores, to what more than `share` of the MACs the network could be cut; None where none can."""
@@ -165,12 +189,12 @@ class Cutter:
         if not shares or self._scored is None:
             return None
         try:
-            return self.depth(network, *self._scored, held, shares)
+            return self._search(network, *self._scored, held).depth(shares)
         except SlimzooError:  # such as of a cut that does not compute what its mask does: the one that was made stays
             return None
 
     def _allocated(
-        self, network: nn.Module, grouping: Grouping, scores: Scores, share: float, cost: Cost
+        self, network: nn.Module, scores: Scores, grouping: Grouping, share: float, cost: Cost
     ) -> Sequence[Indices]:
         choice = self.choice
         return self._allocation(network)(
@@ -185,7 +209,7 @@ class Cutter:
             held = self.held_out(network)
             if held is None:
                 return HALF
-            found = self.depth(network, grouping, scores, held)
+            found = self._search(network, grouping, scores, held).depth()
             self.notes[DEPTH] = {**found.note(), "said": str(found)}
         share: float = self.notes[DEPTH]["share"]
         return share
@@ -196,14 +220,16 @@ class Cutter:
         if self._whole is None:
             self._whole = cost.total
             self._check_reachable(grouping, cost, wanted)
-        share = wanted**done * self._whole / cost.total
-        keeps = self._allocated(network, grouping, scores, share, cost)
         try:
-            pruned = cut_channels(network, self.config.input_size, grouping, keeps, scores)
+            sized = self._sized_for(network, grouping, scores, wanted)
+            share = wanted**done * self._whole / sized.cost.total
+            keeps = self._allocated(network, scores, sized.grouping, share, sized.cost)
+            pruned = cut_channels(network, sized.config.input_size, sized.grouping, keeps, scores)
         except UnequalCutError:
             if done == 1 / self.choice.rounds:
-                self.notes.pop(DEPTH, None)  # it is found again, of the groups that are left
+                self.notes.clear()  # all is found again, of the groups that are left
             raise
+        self.config = sized.config
         if pruned.macs_after > share * pruned.macs_before * (1 + 1e-9):
             raise SlimzooError(f"wanted {share:.2%} of the MACs, got {pruned.macs_after:,}: less effect than counted")
         if done == 1 and pruned.macs_after == self._whole:
@@ -244,7 +270,7 @@ class Cutter:
         narrowest = table.cost.after(self._narrowest(grouping, rounds=1))
         for _ in range(LATENCY_TRIES):
             share = max(target, narrowest * (1 + 1e-9)) / table.cost.total
-            keeps = self._allocated(network, grouping, scores, share, table.cost)
+            keeps = self._allocated(network, scores, grouping, share, table.cost)
             pruned = cut_channels(network, size, grouping, keeps, scores)
             predicted = table.cost.after(keeps)
             whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
@@ -269,11 +295,7 @@ class Cutter:
 
     def _scene(self, network: nn.Module) -> Scene:
         return Scene(
-            network=network,
-            pixels=self.pixels,
-            preprocess=self.config.preprocess,
-            seed=self.seed,
-            progress=self.progress,
+            network=network, pixels=self.pixels, preprocess=self._own.preprocess, seed=self.seed, progress=self.progress
         )
 
     @property
@@ -287,8 +309,7 @@ class Cutter:
         """
         given = self.choice.criterion
         if given is None:
-            few = self.pixels is not None and len(self.pixels.train) <= FEW_IMAGES
-            given = "l2" if self.pixels is None else "obs" if few else "taylor"
+            given = "l2" if self.pixels is None else "obs" if self._few else "taylor"
         return CRITERIA.value(given)
 
     def _importance(self, network: nn.Module) -> Importance:
@@ -296,10 +317,13 @@ class Cutter:
         return found
 
     def _allocation(self, network: nn.Module) -> Allocation:
-        given = self.choice.allocation
-        if given is None:
-            given = "cost" if getattr(self._criterion, "comparable", False) else "isomorphic"
-        found: Allocation = self._scene(network).prepare(ALLOCATIONS.value(given))
-        if found is not allocate_by_importance:
-            return found
-        return partial(found, power=getattr(self._criterion, "power", POWER))
+        """Prepared once for a network, which may take as long as dozens of cuts."""
+        if self._prepared is None or self._prepared[0] is not network:
+            given = self.choice.allocation
+            if given is None:
+                given = "cost" if getattr(self._criterion, "comparable", False) else "isomorphic"
+            found: Allocation = self._scene(network).prepare(ALLOCATIONS.value(given))
+            if found is allocate_by_importance:
+                found = partial(found, power=getattr(self._criterion, "power", POWER))
+            self._prepared = network, found
+        return self._prepared[1]

@@ -8,7 +8,8 @@ from typing import Any
 
 from compress.dependency.group import describe_whole
 from compress.pruning.budget import Cost
-from compress.pruning.cutter import Cutter, grouping_of
+from compress.pruning.cutter import Cutter
+from compress.pruning.input_size import grouping_of
 from compress.pruning.latency import latency_table
 from compress.pruning.settings import Prune
 from compress.pruning.step import trial_of

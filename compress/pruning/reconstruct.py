@@ -168,7 +168,7 @@ def _fit_to(was: Uncut, calls: Calls, name: str, layer: nn.Module, inputs: tuple
             wanted = wanted + (added.values - rows.of(name, now)) * added.inverse
     seen = rows.of_inputs(name, layer, inputs[0], was.widths[name])
     if len(seen) == len(wanted):
-        _fit_(layer, seen, wanted)
+        fit_(layer, seen, wanted)
 
 
 def _measure(was: Uncut, name: str, norm: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -236,7 +236,7 @@ def positions_last(layer: nn.Module, values: Tensor) -> Tensor:
     return values.reshape(len(values), -1, values.shape[-1])
 
 
-def _fit_(layer: nn.Module, seen: Tensor, wanted: Tensor) -> None:
+def fit_(layer: nn.Module, seen: Tensor, wanted: Tensor) -> None:
     """W + D and the bias for the least squared error plus RIDGE * power * |D|^2."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     weight = layer.weight.flatten(1)

@@ -14,7 +14,6 @@ from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import from_scratch, recovery_recipe
 from compress.recovery.teacher import train_student
 from transfer.data.dataset import FEW_IMAGES
-from transfer.data.parts import Pixels
 from transfer.fitting.plan import planned
 from transfer.training.finetune import Finetuned, TrainingData
 from transfer.training.recipe import STANDARD_RATES, Recipe
@@ -51,7 +50,7 @@ def recipe_after_cut(config: ModelConfig, *, images: int, mirror: bool, epochs: 
 def recover(
     network: nn.Module,
     taught_by: LoadedModel,
-    pixels: Pixels,
+    data: TrainingData,
     recipe: Recipe,
     *,
     how: Distillation,
@@ -64,11 +63,11 @@ def recover(
 
     Args:
         taught_by: the model before it was cut.
+        data: at the size of the images that `network` takes.
         how: what is learned from it.
         sparse: whether what is zero stays zero.
         checkpoints: where this training's are kept.
     """
-    data = TrainingData(pixels.train, pixels.val, taught_by.config.preprocess)
     recipe, notes = planned(
         network, data, recipe, checkpoints=checkpoints, probe_initialized=True, progress=progress, tell=tell
     )

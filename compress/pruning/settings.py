@@ -78,6 +78,13 @@ class Choice(Settings):
     latency: Annotated[float | None, BeforeValidator(milliseconds)] = option(
         None, "Instead: the most that an image may take in onnxruntime here: 5ms", metavar="MS"
     )
+    size: int | None = option(
+        None,
+        "Side of the images that the pruned network takes, in pixels; its own cuts channels alone. Unless given, the "
+        "one with which answers to held-out images change least.",
+        metavar="PX",
+        ge=1,
+    )
     criterion: Criterion = option(
         None,
         f"{', '.join(CRITERIA)}, or module:object. Unless given, obs with --data, taylor above 1,000 images, else l2.",
@@ -100,6 +107,11 @@ class Choice(Settings):
     def _check_budget(self) -> Choice:
         if self.macs is not None and self.latency is not None:
             raise UsageError("wanted a share of the MACs or a latency, not both: leave one of them out")
+        if self.size is not None and (self.latency is not None or self.rounds > 1):
+            raise UsageError(
+                f"{argument('size', self.size)} is for one cut to a share of the MACs: leave it out with a latency and "
+                "with several rounds"
+            )
         if self.macs is not None and not 0 < self.macs <= 1:
             raise UsageError(f"a share of MACs of {self.macs} must be above 0 and at most 1: 0.5 keeps half")
         if self.latency is not None and not 0 < self.latency < float("inf"):

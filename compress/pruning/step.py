@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from compress.dependency.group import Grouping
-from compress.pruning.cutter import Cutter, grouping_of
+from compress.pruning.cutter import INPUT, Cutter
 from compress.pruning.depth import KEEPS
+from compress.pruning.input_size import Sizes, grouping_of
 from compress.pruning.reach import trial_cut
 from compress.pruning.recover import recipe_after_cut, recover
 from compress.pruning.settings import Choice, Prune
@@ -29,10 +30,11 @@ from transfer.fitting.plan import follow_plan
 from transfer.result import ModelResult
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo.call import Call, takes
-from zoo.cost import count_parameters
+from zoo.cost import count_macs, count_parameters
 from zoo.errors import UsageError
 from zoo.files.model_directory import LoadedModel
 from zoo.ghost import copy_of
+from zoo.preprocess import Preprocess
 
 DECIDED = "cut.json"
 DIVERGED, FAR = "diverged", 2  # in the notes; times what a cut may differ untrained, and is said to be lost
@@ -50,6 +52,11 @@ class PrunedStep(ModelResult):
 
     def lines(self) -> list[str]:
         found = super().lines()
+        if size := self.record.get(INPUT):
+            found.append(
+                f"its images are of {size['side']} px"
+                + ("" if size["side"] == size["before"] else f", the uncut network's of {size['before']}")
+            )
         if latency := self.record.get("latency"):
             found.append(
                 f"latency: {latency['before_ms']:.2f} -> {latency['measured_ms']:.2f} ms in onnxruntime, "
@@ -93,8 +100,8 @@ def prune(directory: str | Path | LoadedModel, settings: Prune, call: Call) -> P
     trial = trial_of(loaded, settings, grouping_of(loaded.model, loaded.config, settings), measures=not call.resume)
     start = Start(loaded, None if data is None else open_for(loaded.config, data), rehearsed=trial.model)
     if settings.unlabeled is not None and start.source is not None:
-        teacher, own = as_judged(loaded, start.source), loaded.config.preprocess
-        more = joining(settings.unlabeled, start.source, teacher, own, seed=settings.seed, progress=call.progress)
+        teacher = as_judged(loaded, start.source)
+        more = joining(settings.unlabeled, start.source, teacher, seed=settings.seed, progress=call.progress)
         start = replace(start, more=more)
     rounds = _Rounds(settings, call.tell)
     return run_step(run, start, rounds, PrunedStep, advice=ADVICE, progress=call.progress)
@@ -109,6 +116,7 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
     Raises:
         UsageError: a budget that no cut reaches or that the model meets; a pattern that the cut breaks.
     """
+    Sizes(loaded.config, choice).check(loaded.model)
     trial = trial_cut(loaded.model, loaded.config.input_size, grouping, choice, measures=measures)
     _check_pattern(loaded, trial.model)
     return trial
@@ -139,7 +147,7 @@ class _Rounds:
         if settings.sparse_epochs and work.pixels is not None:
             network = self._shrunk(work, cutter)
         whole_macs, judged = None, None if work.judged is None else list[_Round](work.judged.decided)
-        rounds: list[_Round] = []
+        rounds, at = list[_Round](), None
         for number in range(1, settings.rounds + 1):
             stage = work.checkpoints / f"round-{number}"
             decided = stage if judged is None else judged[number - 1].stage
@@ -147,21 +155,31 @@ class _Rounds:
             if judged is not None:
                 follow_plan(stage, decided, epochs=judged[number - 1].epochs)
             if whole_macs is None:
-                whole_macs = pruned.macs_before
+                whole_macs = count_macs(loaded.model, loaded.config.input_size)
                 _check_pattern(loaded, pruned.model)
             for line in [*pruned.notes, *cutter.said]:
                 if line not in self.told:
                     self.told.add(line)
                     self.tell(line)
             cutter.make_up_(pruned, network)
-            network, epochs = self._recovered(work, pruned.model, number, stage)
+            at = at or self._at(work, cutter.config.preprocess)
+            network, epochs = self._recovered(at, work.start.loaded, pruned.model, number, stage)
             rounds.append(_Round(stage, epochs))
         before = {"macs": whole_macs}
         after = {"macs": pruned.macs_after}
         if work.pixels is None:
             before["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
         notes = {"whole": pruned.whole, **self.notes, **cutter.notes, **self._lost(work, cutter, network)}
-        return Made(network, before, after, notes, {"pruned": pruned}, decided=rounds)
+        return Made(network, before, after, notes, {"pruned": pruned}, decided=rounds, at=at)
+
+    @staticmethod
+    def _at(work: Work, preprocess: Preprocess) -> Work:
+        """The work on the network that was cut, whose images may be smaller."""
+        if preprocess == work.config.preprocess:
+            return work
+        judged = None if work.judged is None else work.judged.at
+        read = None if judged is None or judged.pixels is None else judged.pixels.whole()
+        return work.at(preprocess, read)
 
     def _lost(self, work: Work, cutter: Cutter, network: nn.Module) -> dict[str, Any]:
         """How far the answers still are from the uncut network's, and, where that is far, which cut would be nearer."""
@@ -170,7 +188,10 @@ class _Rounds:
         settings, held = self.settings, cutter.held_out(work.model)
         if held is None:
             return {}
-        found: dict[str, Any] = {"nats": round(held.divergence_of(network), 6), "images": held.images}
+        found: dict[str, Any] = {
+            "nats": round(held.divergence_of(network, cutter.config.preprocess), 6),
+            "images": held.images,
+        }
         share = None if settings.rounds > 1 or settings.sparse_epochs else settings.macs
         if share is not None and found["nats"] > FAR * KEEPS:
             nearer = cutter.shallower(work.model, share, held)
@@ -202,7 +223,9 @@ class _Rounds:
         detach_masks_(network)
         return network
 
-    def _recovered(self, work: Work, network: nn.Module, number: int, stage: Path) -> tuple[nn.Module, int]:
+    def _recovered(
+        self, work: Work, uncut: LoadedModel, network: nn.Module, number: int, stage: Path
+    ) -> tuple[nn.Module, int]:
         """The network that was cut and made up for it, trained again, and in how many epochs."""
         pixels, source, settings = work.pixels, work.start.source, self.settings
         epochs = _epochs(settings.recover, number, settings.rounds)
@@ -213,8 +236,8 @@ class _Rounds:
         )
         trained, self.notes = recover(
             network,
-            work.start.loaded,
-            pixels,
+            uncut,
+            TrainingData(pixels.train, pixels.val, work.config.preprocess),
             replace(recipe, patience=settings.patience),
             how=settings,
             sparse=is_sparse(work.config.lineage),

@@ -27,19 +27,14 @@ MOST = 1000  # images, drawn by chance where there are more
 
 
 def joining(
-    source: str | Path,
-    known: Data,
-    teacher: LoadedModel,
-    preprocess: Preprocess,
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Callable[[Pixels], Pixels]:
+    source: str | Path, known: Data, teacher: LoadedModel, *, seed: int = 0, progress: Progress | None = None
+) -> Callable[[Pixels, Preprocess], Pixels]:
     """What joins such images to those to train on, labelled by a teacher; they are listed at once, and read then.
+
+    It is told the preprocessing of the network that learns; the teacher sees them in its own.
 
     Args:
         known: the images of the data, of which none is taken again.
-        preprocess: of the network that learns; the teacher sees them in its own.
 
     Raises:
         UsageError: nothing of that name.
@@ -52,7 +47,7 @@ def joining(
         raise DataError(f"{source}: all of its images are among those of {known.name}; wanted others")
     data = some(data, others, TRAIN)
 
-    def join(pixels: Pixels) -> Pixels:
+    def join(pixels: Pixels, preprocess: Preprocess) -> Pixels:
         images, own = load_pixels(data, preprocess, TRAIN, progress), teacher.config.preprocess
         seen = images if own == preprocess else load_pixels(data, own, TRAIN, progress)
         logits = predictor_of(teacher.model, teacher.config).logits(seen.pixels)

@@ -79,7 +79,7 @@ def test_where_no_share_is_named_the_answers_stay(dense, tmp_path):
 def test_it_is_found_once_for_all_rounds(dense, monkeypatch):
     searches = []
     monkeypatch.setattr(
-        "compress.pruning.cutter.find_depth", lambda *given: searches.append(given) or find_depth(*given)
+        "compress.pruning.search.find_depth", lambda *given: searches.append(given) or find_depth(*given)
     )
     step = prune(dense, data="digits", rounds=2, recover=2)
     assert len(searches) == 1

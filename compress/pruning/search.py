@@ -1,0 +1,87 @@
+"""The search before a cut: to which share of the MACs, and with how large images, by what it does to the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from compress.dependency.group import Grouping, Indices
+from compress.pruning.allocate import Scores
+from compress.pruning.budget import Cost
+from compress.pruning.depth import SHARES, Depth, HeldOut, find_depth
+from compress.pruning.input_size import BY_SIZE, Sizes, find_size, side_for
+from compress.pruning.make_up import MakeUp
+from compress.pruning.structured import cut_channels
+
+Allocated = Callable[[Grouping, float, Cost], Sequence[Indices]]  # what is kept, of a share of a cost
+INFINITE = float("inf")
+
+
+@dataclass
+class Search:
+    """
+    Attributes:
+        sizes: of the images, that are tried; None where theirs is given.
+        side: of the images, where it is given.
+        least: the cost of the narrowest network.
+        held: on which answers are compared.
+    """
+
+    network: nn.Module
+    grouping: Grouping
+    scores: Scores
+    held: HeldOut
+    sizes: Sizes
+    make_up: MakeUp
+    allocated: Allocated
+    least: Callable[[Grouping, Cost], float]
+    side: int | None
+    _by_size: tuple[float, ...] = (BY_SIZE[0], BY_SIZE[-1])  # what a search of the share tries
+    _found: dict[tuple[float, int], float] = field(default_factory=dict)
+
+    def is_of(self, network: nn.Module, grouping: Grouping) -> bool:
+        return network is self.network and [g.name for g in grouping.groups] == [g.name for g in self.grouping.groups]
+
+    def depth(self, shares: Sequence[float] = SHARES) -> Depth:
+        """Which of the shares of the MACs the held-out images allow."""
+        cost = Cost.macs(self.grouping)
+        least, most = self.least(self.grouping, cost) / cost.total, 1.0
+        if self.side is not None and (sized := self.sizes.at(self.network, self.grouping, self.side)) is not None:
+            most = sized.most * sized.cost.total / cost.total
+        reached = [share for share in shares if least <= share <= most]
+        return find_depth(self._divergence_at, self.held.images, reached or shares[:1])
+
+    def _divergence_at(self, share: float) -> float:
+        """That of the better of two sizes, and of all further shares by that one's part."""
+        if self.side is not None:
+            return self.divergence(share, self.side)
+        sides = {by_size: side_for(self.sizes.side, share, by_size) for by_size in self._by_size}
+        found = {side: self.divergence(share, side) for side in dict.fromkeys(sides.values())}
+        best = min(self._by_size, key=lambda by_size: found[sides[by_size]])
+        self._by_size = (best,)
+        return found[sides[best]]
+
+    def by_side(self, share: float) -> dict[int, float]:
+        """Side of the images -> nats after a cut to that share, of those that were tried; see `find_size`."""
+        return find_size(self.sizes.side, share, lambda side: self.divergence(share, side))
+
+    def divergence(self, share: float, side: int) -> float:
+        """Of the answers, after a cut to that share by that size of the images and by channels; infinite without."""
+        if (share, side) not in self._found:
+            self._found[share, side] = self._divergence_of(share, side)
+        return self._found[share, side]
+
+    def _divergence_of(self, share: float, side: int) -> float:
+        sized = self.sizes.at(self.network, self.grouping, side)
+        if sized is None:
+            return INFINITE
+        by_channels = share * Cost.macs(self.grouping).total / sized.cost.total
+        least = self.least(sized.grouping, sized.cost) / sized.cost.total
+        if not least <= by_channels <= sized.most:
+            return INFINITE
+        keeps = self.allocated(sized.grouping, by_channels, sized.cost)
+        pruned = cut_channels(self.network, sized.config.input_size, sized.grouping, keeps, self.scores)
+        self.make_up(pruned, self.network, sized.config, views=False)
+        return self.held.divergence_of(pruned.model, sized.config.preprocess)
