@@ -5,13 +5,15 @@
     python benchmarks/bench_photographs.py --write
 
 The tasks are those of small_tasks.py: each seed divides one into what is handed over and what is kept back, which
-measures. Every method is given all that is handed over, at the network's size, with no option; `flip` alone is off
-where signs are written. One method is run after the other, caches empty, all threads; beside the seconds stand those
-of the processors (`cpu_s`), which other work on the machine lengthens less.
+measures. Every method is given the folder of all that is handed over, with no option; `flip` alone is off where signs
+are written. The network is EfficientNet-Lite0 at the size that `fit` takes. One method is run after the other, caches
+empty, all threads; beside the seconds stand those of the processors (`cpu_s`), which other work on the machine
+lengthens less.
 
 ours: `fit`, whole: reading, duplicates, all methods that `auto` tries, calibration, pictures.
 logistic: scikit-learn's LogisticRegression with its defaults on the last features of the frozen network.
-fastai: `vision_learner(...).fine_tune(8)` with `aug_transforms()` and its default of a fifth for validation.
+fastai: `vision_learner(...).fine_tune(8)` of `ImageDataLoaders.from_folder` with `aug_transforms()` and its default of
+a fifth for validation; it decodes and resizes every image in every epoch, as it does for its users.
 prune: with no option at all, and to half and to 30% of the MACs; what it answers of the images that are kept back, and
 before.
 
@@ -160,10 +162,11 @@ def _fastai(root: Path, seed: int) -> dict[str, Any]:
     from fastai.vision import all as vision
 
     import zoo
+    from transfer.data.dataset import open_data
+    from transfer.fitting.start import start
 
-    _, config, train, test = _parts(root)
-    preprocess, classes = config.preprocess, len(config.classes)
-    images, labels = np.array(train.pixels), train.labels
+    config = start("tf_efficientnet_lite0", open_data(root / "train", val=0), "probe", None, None)[1]
+    size, files = config.preprocess.size[0], sorted(vision.get_image_files(root / "test"))
 
     def lite0(pretrained: bool = True) -> torch.nn.Module:
         model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
@@ -171,27 +174,23 @@ def _fastai(root: Path, seed: int) -> dict[str, Any]:
         return model
 
     vision.set_seed(seed)
-    block = vision.DataBlock(
-        blocks=(vision.ImageBlock, vision.CategoryBlock(vocab=list(range(classes)))),
-        get_x=lambda index: images[index],
-        get_y=lambda index: int(labels[index]),
-        splitter=vision.RandomSplitter(0.2, seed=seed),
+    loaders = vision.ImageDataLoaders.from_folder(
+        root / "train",
+        valid_pct=0.2,
+        seed=seed,
+        item_tfms=vision.Resize(size, method=vision.ResizeMethod.Squish),
         batch_tfms=[
             *vision.aug_transforms(do_flip=_flip(root) is None),
-            vision.Normalize.from_stats(preprocess.mean, preprocess.std),
+            vision.Normalize.from_stats(config.preprocess.mean, config.preprocess.std),
         ],
+        bs=min(32, len(vision.get_image_files(root / "train")) // 2),
     )
-    loaders = block.dataloaders(list(range(len(images))), bs=min(32, len(images) // 2), num_workers=0)
     learner = vision.vision_learner(loaders, lite0, metrics=vision.accuracy, normalize=False)
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(EPOCHS)
-    learner.model.eval()
-    with torch.inference_mode():
-        answers = [
-            learner.model(torch.from_numpy(preprocess.normalize(test.pixels[at : at + 64]))).argmax(dim=1).numpy()
-            for at in range(0, len(test), 64)
-        ]
-    return {**_answers(np.concatenate(answers) == test.labels), "version": fastai.__version__}
+        answers = learner.get_preds(dl=loaders.test_dl(files))[0].argmax(dim=1).tolist()
+    right = [loaders.vocab[answer] == file.parent.name for answer, file in zip(answers, files, strict=True)]
+    return {**_answers(np.array(right)), "version": fastai.__version__}
 
 
 def _pruned(root: Path, seed: int, shares: Sequence[float | None]) -> list[dict[str, Any]]:
