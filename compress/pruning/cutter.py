@@ -170,11 +170,10 @@ class Cutter:
 
     def _sized_for(self, network: nn.Module, grouping: Grouping, scores: Scores, share: float) -> Sized:
         """The network for the images with which its answers change least when it is cut to that share."""
-        held, found = self.held_out(network), dict[int, float]()
+        own, held = self._own.preprocess.size[0], self.held_out(network)
+        side, found = self._given_side or own, dict[int, float]()
         if held is not None and self._given_side is None:
-            found = self._search(network, grouping, scores, held).by_side(share)
-        own = self._own.preprocess.size[0]
-        side = min(found, key=found.__getitem__) if found else self._given_side or own
+            side, found = self._search(network, grouping, scores, held).size(share)
         sized = self._sizes.at(network, grouping, side)
         assert sized is not None  # as `check_size` has seen
         if side != own or len(found) > 1:

@@ -133,27 +133,43 @@ class Sizes:
         return Sized(config, found, Cost.macs(found), MOST_CHANNELS)
 
 
-def find_size(side: int, share: float, divergence: Callable[[int], float]) -> dict[int, float]:
-    """Side of the images -> nats, of those that were tried: up to four, from one to its better neighbours.
+Divergences = NDArray[np.float64] | None  # (images,) in nats; None where there is no such cut
+
+
+def find_size(side: int, share: float, divergences: Callable[[int], Divergences]) -> tuple[int, dict[int, float]]:
+    """The side of the images, and nats by the side of those that were tried: at most four.
+
+    The usual part of the share, unless a neighbour is better by more than the standard error of the difference
+    (Breiman et al. 1984, sec. 3.4.3): a few held-out images cannot tell the neighbours apart.
 
     Args:
         side: of the uncut network's images.
         share: of the MACs.
-        divergence: of the answers after a cut to that share with images of so many pixels; infinite where there is
-            none.
+        divergences: of the answers after a cut to that share with images of so many pixels.
     """
-    found = dict[int, float]()
+    tried = dict[int, Divergences]()
 
-    def nats(by_size: float) -> float:
-        tried = side_for(side, share, by_size)
-        if tried not in found:
-            found[tried] = divergence(tried)
-        return found[tried]
+    def of(by_size: float) -> Divergences:
+        at = side_for(side, share, by_size)
+        if at not in tried:
+            tried[at] = divergences(at)
+        return tried[at]
 
     usual, more, less, none = BY_SIZE
-    if nats(more) >= nats(usual) >= nats(less):
-        nats(none)
-    return {tried: value for tried, value in found.items() if value < float("inf")}
+    best = usual
+    if _clearly_less(of(more), of(usual)):
+        best = more
+    elif _clearly_less(of(less), of(usual)):
+        best = none if _clearly_less(of(none), of(less)) else less
+    found = {at: max(0.0, float(nats.mean())) for at, nats in tried.items() if nats is not None}
+    return side_for(side, share, best) if found else side, found
+
+
+def _clearly_less(some: Divergences, others: Divergences) -> bool:
+    if some is None or others is None:
+        return some is not None
+    apart = others - some
+    return bool(apart.mean() > apart.std(ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else bool(apart.mean() > 0)
 
 
 def takes(network: nn.Module, input_size: tuple[int, int, int]) -> bool:

@@ -29,6 +29,7 @@ from compress.pruning.reconstruct import Rows, is_fitted, positions_last
 from compress.pruning.scene import Scene
 from compress.recovery.gradient_batches import gradient_batches
 from transfer.training.cpu_operators import CpuOperators
+from zoo.layout import layout_of
 
 SHRINKAGE = 0.1  # of the inputs' moments to their diagonal, at least: few images leave many directions unseen
 AT_ONCE = 1 / 32  # of a group's channels go before what is left is looked at again
@@ -81,7 +82,8 @@ class OptimalBrainSurgeon:
 
     def __init__(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, seed: int = 0) -> None:
         """Look at the network in eval mode over (inputs (B, C, H, W), labels (B,)) batches; the model is left alone."""
-        model = copy.deepcopy(model).eval()
+        layout = layout_of(model)
+        model = copy.deepcopy(model).eval().to(memory_format=layout)
         owners = Counter(id(module.weight) for module in model.modules() if is_fitted(module))
         layers = {n: m for n, m in model.named_modules() if is_fitted(m) and owners[id(m.weight)] == 1}
         for parameter in model.parameters():
@@ -95,7 +97,7 @@ class OptimalBrainSurgeon:
             model.zero_grad(set_to_none=True)
             try:
                 with CpuOperators():
-                    logits = model(inputs)
+                    logits = model(inputs.contiguous(memory_format=layout))
                 # by random signs, whose products with those of other images and classes vanish on average
                 signed = torch.randint(0, 2, logits.shape, generator=signs) * 2.0 - 1
                 centred = logits - logits.mean(dim=1, keepdim=True)

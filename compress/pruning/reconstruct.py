@@ -40,6 +40,7 @@ from compress.pruning.sums import LEAST, Calls, Sums
 from transfer.data.augment import NONE, Augment
 from transfer.data.loader import LabelledPixels, batches
 from transfer.training.batch import augmented
+from zoo.layout import layout_of
 from zoo.preprocess import Preprocess
 
 # At most so many, fewer where they are large, and views of them where there are few. 512 small ones instead of 256 gave
@@ -77,7 +78,7 @@ def reconstruct_(
         augment: what makes views of the images where there are few; `NONE` makes none.
         weights: whether they may change; zeros would not stay zeros.
     """
-    images = _images(data, preprocess, augment, seed)
+    images = _images(data, preprocess, augment, seed).contiguous(memory_format=layout_of(uncut))
     owners = Counter(id(module.weight) for module in model.modules() if is_fitted(module))
     layers = [
         name
@@ -214,7 +215,7 @@ def _images(data: LabelledPixels, preprocess: Preprocess, augment: Augment, seed
         place = np.arange(min(len(data), count - epoch * len(data)))
         pixels = torch.from_numpy(np.array(data.pixels[place]))
         found.append(augmented(pixels, place, preprocess, augment, seed=seed, epoch=epoch))
-    return torch.cat(found).contiguous()
+    return torch.cat(found)
 
 
 def is_fitted(module: nn.Module) -> bool:

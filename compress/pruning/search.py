@@ -11,12 +11,11 @@ from compress.dependency.group import Grouping, Indices
 from compress.pruning.allocate import Scores
 from compress.pruning.budget import Cost
 from compress.pruning.depth import SHARES, Depth, HeldOut, find_depth
-from compress.pruning.input_size import BY_SIZE, Sizes, find_size, side_for
+from compress.pruning.input_size import BY_SIZE, Divergences, Sizes, find_size, side_for
 from compress.pruning.make_up import MakeUp
 from compress.pruning.structured import cut_channels
 
 Allocated = Callable[[Grouping, float, Cost], Sequence[Indices]]  # what is kept, of a share of a cost
-INFINITE = float("inf")
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Search:
     least: Callable[[Grouping, Cost], float]
     side: int | None
     _by_size: tuple[float, ...] = (BY_SIZE[0], BY_SIZE[-1])  # what a search of the share tries
-    _found: dict[tuple[float, int], float] = field(default_factory=dict)
+    _found: dict[tuple[float, int], Divergences] = field(default_factory=dict)
 
     def is_of(self, network: nn.Module, grouping: Grouping) -> bool:
         return network is self.network and [g.name for g in grouping.groups] == [g.name for g in self.grouping.groups]
@@ -63,25 +62,30 @@ class Search:
         self._by_size = (best,)
         return found[sides[best]]
 
-    def by_side(self, share: float) -> dict[int, float]:
-        """Side of the images -> nats after a cut to that share, of those that were tried; see `find_size`."""
-        return find_size(self.sizes.side, share, lambda side: self.divergence(share, side))
+    def size(self, share: float) -> tuple[int, dict[int, float]]:
+        """The side of the images for a cut to that share, and nats by the side of those that were tried."""
+        return find_size(self.sizes.side, share, lambda side: self.divergences(share, side))
 
     def divergence(self, share: float, side: int) -> float:
-        """Of the answers, after a cut to that share by that size of the images and by channels; infinite without."""
+        """In nats an image; infinite where there is no such cut."""
+        found = self.divergences(share, side)
+        return float("inf") if found is None else max(0.0, float(found.mean()))
+
+    def divergences(self, share: float, side: int) -> Divergences:
+        """Of the answers, after a cut to that share by that size of the images and by channels."""
         if (share, side) not in self._found:
-            self._found[share, side] = self._divergence_of(share, side)
+            self._found[share, side] = self._divergences(share, side)
         return self._found[share, side]
 
-    def _divergence_of(self, share: float, side: int) -> float:
+    def _divergences(self, share: float, side: int) -> Divergences:
         sized = self.sizes.at(self.network, self.grouping, side)
         if sized is None:
-            return INFINITE
+            return None
         by_channels = share * Cost.macs(self.grouping).total / sized.cost.total
         least = self.least(sized.grouping, sized.cost) / sized.cost.total
         if not least <= by_channels <= sized.most:
-            return INFINITE
+            return None
         keeps = self.allocated(sized.grouping, by_channels, sized.cost)
         pruned = cut_channels(self.network, sized.config.input_size, sized.grouping, keeps, self.scores)
         self.make_up(pruned, self.network, sized.config, views=False)
-        return self.held.divergence_of(pruned.model, sized.config.preprocess)
+        return self.held.divergences_of(pruned.model, sized.config.preprocess)

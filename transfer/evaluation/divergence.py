@@ -12,8 +12,14 @@ def divergence(expected: NDArray[np.floating], got: NDArray[np.floating]) -> flo
     Args:
         expected, got: (N, K) logits of the same images.
     """
+    return max(0.0, float(divergences(expected, got).mean()))  # rounding goes below
+
+
+def divergences(expected: NDArray[np.floating], got: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(N,) that of each image."""
     first, second = _log_softmax(expected), _log_softmax(got)
-    return max(0.0, float((np.exp(first) * (first - second)).sum(axis=1).mean()))  # rounding goes below
+    found: NDArray[np.float64] = (np.exp(first) * (first - second)).sum(axis=1)
+    return found
 
 
 def _log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
