@@ -74,6 +74,7 @@ class Cutter:
         self._whole: float | None = None  # what the model cost before the first cut
         self._sizes = Sizes(loaded.config, choice)
         self._searched: Search | None = None
+        self._held: tuple[nn.Module, HeldOut] | None = None
         self._prepared: tuple[nn.Module, Allocation] | None = None
 
     @property
@@ -135,10 +136,14 @@ class Cutter:
     def held_out(self, network: nn.Module) -> HeldOut | None:
         """The network's answers to validation images, where there are some."""
         val = None if self.pixels is None else self.pixels.val
-        return None if val is None else HeldOut(network, val, self._own, augment=self._views, seed=self.seed)
+        if val is None:
+            return None
+        if self._held is None or self._held[0] is not network:
+            self._held = network, HeldOut(network, val, self._own, augment=self._views, seed=self.seed)
+        return self._held[1]
 
     @property
-    def _few(self) -> bool:
+    def few(self) -> bool:
         """Whether there are some images, and no more than training on them alone would make up for a cut."""
         return self.pixels is not None and len(self.pixels.train) <= FEW_IMAGES
 
@@ -147,7 +152,7 @@ class Cutter:
         """The images' side where none is searched: one was asked for, they are many, or it is no single cut by MACs."""
         choice, own = self.choice, self._own
         one_cut = choice.latency is None and choice.rounds == 1
-        if choice.size is None and self._few and one_cut and self._sizes.may_change and not is_sparse(own.lineage):
+        if choice.size is None and self.few and one_cut and self._sizes.may_change and not is_sparse(own.lineage):
             return None
         return own.preprocess.size[0] if choice.size is None else choice.size
 
@@ -308,7 +313,7 @@ class Cutter:
         """
         given = self.choice.criterion
         if given is None:
-            given = "l2" if self.pixels is None else "obs" if self._few else "taylor"
+            given = "l2" if self.pixels is None else "obs" if self.few else "taylor"
         return CRITERIA.value(given)
 
     def _importance(self, network: nn.Module) -> Importance:

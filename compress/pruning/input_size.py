@@ -34,6 +34,7 @@ from compress.pruning.budget import Cost
 from compress.pruning.reconstruct import fit_
 from compress.pruning.settings import Choice
 from transfer.data.loader import LabelledPixels
+from transfer.evaluation.divergence import clearly_less
 from zoo.classifier import classifier, has_classifier
 from zoo.errors import UsageError, argument
 from zoo.files.model_directory import ModelConfig
@@ -139,8 +140,7 @@ Divergences = NDArray[np.float64] | None  # (images,) in nats; None where there 
 def find_size(side: int, share: float, divergences: Callable[[int], Divergences]) -> tuple[int, dict[int, float]]:
     """The side of the images, and nats by the side of those that were tried: at most four.
 
-    The usual part of the share, unless a neighbour is better by more than the standard error of the difference
-    (Breiman et al. 1984, sec. 3.4.3): a few held-out images cannot tell the neighbours apart.
+    The usual part of the share, unless a neighbour is clearly better.
 
     Args:
         side: of the uncut network's images.
@@ -157,19 +157,16 @@ def find_size(side: int, share: float, divergences: Callable[[int], Divergences]
 
     usual, more, less, none = BY_SIZE
     best = usual
-    if _clearly_less(of(more), of(usual)):
+    if _less(of(more), of(usual)):
         best = more
-    elif _clearly_less(of(less), of(usual)):
-        best = none if _clearly_less(of(none), of(less)) else less
+    elif _less(of(less), of(usual)):
+        best = none if _less(of(none), of(less)) else less
     found = {at: max(0.0, float(nats.mean())) for at, nats in tried.items() if nats is not None}
     return side_for(side, share, best) if found else side, found
 
 
-def _clearly_less(some: Divergences, others: Divergences) -> bool:
-    if some is None or others is None:
-        return some is not None
-    apart = others - some
-    return bool(apart.mean() > apart.std(ddof=1) / np.sqrt(len(apart))) if len(apart) > 1 else bool(apart.mean() > 0)
+def _less(some: Divergences, others: Divergences) -> bool:
+    return some is not None and (others is None or clearly_less(some, others))
 
 
 def takes(network: nn.Module, input_size: tuple[int, int, int]) -> bool:

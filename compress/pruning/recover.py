@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from compress.pruning.depth import HeldOut
 from compress.recovery.distillation import Distillation
 from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import from_scratch, recovery_recipe
 from compress.recovery.teacher import train_student
 from transfer.data.dataset import FEW_IMAGES
+from transfer.evaluation.divergence import clearly_less
 from transfer.fitting.plan import planned
+from transfer.training.average import averaged
 from transfer.training.finetune import Finetuned, TrainingData
 from transfer.training.recipe import STANDARD_RATES, Recipe
 from zoo.files.model_directory import LoadedModel, ModelConfig
+from zoo.preprocess import Preprocess
 from zoo.progress import Progress
 
 # Times the rate that the fit's own method takes. Validation images, rates of 3e-3 / 6e-3 / 1e-2:
@@ -35,6 +39,7 @@ FASTER = 3.0
 # 41.2 / - / 42.5 / 42.1%; materials (159) 66.2, 63.6 / - / 65.6%. (With the old statistics, images were moved further,
 # as `augment_for` does for few; for materials the teacher had all of the loss.)
 FEW_IMAGES_LR = 3e-4
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the cut network to the trained one
 
 
 def recipe_after_cut(config: ModelConfig, *, images: int, mirror: bool, epochs: int, seed: int) -> Recipe:
@@ -87,3 +92,47 @@ def recover(
     )
     detach_masks_(trained.model)
     return trained, {"recipe": recipe.to_dict(), **notes}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which share of a training is kept, on the line from the network that was cut.
+
+    Attributes:
+        divergences: share -> nats of the answers from the uncut network's.
+        images: on which.
+    """
+
+    share: float
+    divergences: dict[float, float]
+    images: int
+
+    def note(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        found = {f"{share:g}": round(nats, 6) for share, nats in self.divergences.items()}
+        return {"share": self.share, "divergences": found, "images": self.images}
+
+    def __str__(self) -> str:
+        nats = self.divergences
+        said = f"answers to {self.images} held-out images differ by {nats[0]:.3f} nats before it, {nats[1]:.3f} after"
+        if not self.share:
+            return f"recovery is not kept: {said}"
+        if self.share == 1:
+            return f"recovery is kept: {said}"
+        return f"recovery is kept to {self.share:.0%} of the way: {said}, {nats[self.share]:.3f} there"
+
+
+def kept_of(start: nn.Module, trained: nn.Module, held: HeldOut, preprocess: Preprocess) -> Kept:
+    """The share of the training with which the answers are nearest; none, where they are not clearly nearer by it.
+
+    Args:
+        start, trained: before and after it.
+        preprocess: of both.
+    """
+    found = {0.0: held.divergences_of(start, preprocess)}
+    for share in SHARES:
+        network = trained if share == 1 else averaged(start, trained, share)
+        found[share] = held.divergences_of(network, preprocess)
+    best = min(found, key=lambda share: float(found[share].mean()))
+    kept = best if clearly_less(found[best], found[0.0]) else 0.0
+    return Kept(kept, {share: max(0.0, float(nats.mean())) for share, nats in found.items()}, held.images)

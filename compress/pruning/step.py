@@ -14,7 +14,7 @@ from compress.pruning.cutter import INPUT, Cutter
 from compress.pruning.depth import KEEPS
 from compress.pruning.input_size import Sizes, grouping_of
 from compress.pruning.reach import trial_cut
-from compress.pruning.recover import recipe_after_cut, recover
+from compress.pruning.recover import kept_of, recipe_after_cut, recover
 from compress.pruning.settings import Choice, Prune
 from compress.pruning.shrink import Shrink
 from compress.pruning.structured import Pruned
@@ -28,6 +28,7 @@ from compress.verbs import PRUNE
 from transfer.data.fitted_data import open_for
 from transfer.fitting.plan import follow_plan
 from transfer.result import ModelResult
+from transfer.training.average import averaged
 from transfer.training.finetune import AfterStep, TrainingData, finetune
 from zoo.call import Call, takes
 from zoo.cost import count_macs, count_parameters
@@ -37,7 +38,8 @@ from zoo.ghost import copy_of
 from zoo.preprocess import Preprocess
 
 DECIDED = "cut.json"
-DIVERGED, FAR = "diverged", 2  # in the notes; times what a cut may differ untrained, and is said to be lost
+KEPT, DIVERGED = "kept", "diverged"  # in the notes
+FAR = 2  # times what a cut may differ untrained, and is said to be lost
 ADVICE = "more epochs with --recover, or a larger --macs or --latency"
 
 
@@ -124,10 +126,11 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
 
 @dataclass(frozen=True)
 class _Round:
-    """Where it keeps what was decided, and in how many epochs the network has learned its answers back."""
+    """Where it keeps what was decided, in how many epochs the network has learned, and which share of that is kept."""
 
     stage: Path
     epochs: int
+    share: float = 1.0
 
 
 @dataclass
@@ -152,8 +155,9 @@ class _Rounds:
             stage = work.checkpoints / f"round-{number}"
             decided = stage if judged is None else judged[number - 1].stage
             pruned = cutter.cut(network, number, decided=decided / DECIDED)
-            if judged is not None:
-                follow_plan(stage, decided, epochs=judged[number - 1].epochs)
+            before = None if judged is None else judged[number - 1]
+            if before is not None and before.share:
+                follow_plan(stage, decided, epochs=before.epochs)
             if whole_macs is None:
                 whole_macs = count_macs(loaded.model, loaded.config.input_size)
                 _check_pattern(loaded, pruned.model)
@@ -163,14 +167,13 @@ class _Rounds:
                     self.tell(line)
             cutter.make_up_(pruned, network)
             at = at or self._at(work, cutter.config.preprocess)
-            network, epochs = self._recovered(at, work.start.loaded, pruned.model, number, stage)
-            rounds.append(_Round(stage, epochs))
-        before = {"macs": whole_macs}
-        after = {"macs": pruned.macs_after}
+            network, done = self._recovered(at, work.start.loaded, pruned.model, cutter, number, stage, before)
+            rounds.append(done)
+        costs, after = {"macs": whole_macs}, {"macs": pruned.macs_after}
         if work.pixels is None:
-            before["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
+            costs["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
         notes = {"whole": pruned.whole, **self.notes, **cutter.notes, **self._lost(work, cutter, network)}
-        return Made(network, before, after, notes, {"pruned": pruned}, decided=rounds, at=at)
+        return Made(network, costs, after, notes, {"pruned": pruned}, decided=rounds, at=at)
 
     @staticmethod
     def _at(work: Work, preprocess: Preprocess) -> Work:
@@ -224,17 +227,28 @@ class _Rounds:
         return network
 
     def _recovered(
-        self, work: Work, uncut: LoadedModel, network: nn.Module, number: int, stage: Path
-    ) -> tuple[nn.Module, int]:
-        """The network that was cut and made up for it, trained again, and in how many epochs."""
+        self,
+        work: Work,
+        uncut: LoadedModel,
+        network: nn.Module,
+        cutter: Cutter,
+        number: int,
+        stage: Path,
+        judged: _Round | None,
+    ) -> tuple[nn.Module, _Round]:
+        """The network that was cut and made up for it, trained again as far as that brings its answers back.
+
+        Args:
+            judged: what its judge has decided.
+        """
         pixels, source, settings = work.pixels, work.start.source, self.settings
         epochs = _epochs(settings.recover, number, settings.rounds)
-        if pixels is None or source is None or not epochs:
-            return network, 0
+        if pixels is None or source is None or not epochs or (judged is not None and not judged.share):
+            return network, _Round(stage, 0, 0.0)
         recipe = recipe_after_cut(
             work.config, images=len(pixels.train), mirror=source.mirror, epochs=epochs, seed=settings.seed
         )
-        trained, self.notes = recover(
+        trained, found = recover(
             network,
             uncut,
             TrainingData(pixels.train, pixels.val, work.config.preprocess),
@@ -245,7 +259,17 @@ class _Rounds:
             progress=work.progress,
             tell=self.tell,
         )
-        return trained.model, trained.epochs
+        self.notes |= found
+        held = cutter.held_out(uncut.model) if cutter.few and judged is None else None
+        if held is not None:
+            kept = kept_of(network, trained.model, held, work.config.preprocess)
+            self.notes[KEPT] = kept.note()
+            self.tell(str(kept))
+            share = kept.share
+        else:
+            share = 1.0 if judged is None else judged.share
+        made = trained.model if share == 1 else averaged(network, trained.model, share) if share else network
+        return made, _Round(stage, trained.epochs, share)
 
 
 def _training_data(work: Work) -> TrainingData:

@@ -27,6 +27,7 @@ from transfer.fitting.tail import Views, passes_of, train_tail
 from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype
+from transfer.training.average import averaged
 from transfer.training.distributed import copy_from_main_, from_main, main_first
 from transfer.training.finetune import Epoch, TrainingData, finetune
 from transfer.training.recipe import Recipe
@@ -120,18 +121,10 @@ class Outcome:
         return self if self.judge is None else replace(self, model=self.judge)
 
     def averaged(self, share: float) -> Outcome:
-        """The weights on the line from the start to what was trained: more robust than either end, at no cost in use.
-
-        Wortsman et al. 2022 (WiSE-FT), https://arxiv.org/abs/2109.01903, sec. 3.
-        """
+        """What lies on the line from the start to what was trained; see `transfer.training.average`."""
         if self.start is None or share == 1:
             return self
-        mean = copy.deepcopy(self.model)
-        begun = self.start.state_dict()
-        with torch.no_grad():
-            for name, tensor in mean.state_dict().items():
-                if tensor.is_floating_point():
-                    tensor.copy_(torch.lerp(begun[name], tensor, share))
+        mean = averaged(self.start, self.model, share)
         return replace(self, model=mean, share=share, notes={**self.notes, "share": share})
 
     def evaluate(self, images: LabelledPixels, progress: Progress | None) -> Evaluation:

@@ -47,7 +47,8 @@ def join(root, source, **given):
     loaded = load_model(root / "m")
     known = open_for(loaded.config, root / "photos")
     pixels = read_pixels(known, loaded.config.preprocess, None)
-    return pixels, joining(source, known, loaded, loaded.config.preprocess, **given)
+    more = joining(source, known, loaded, **given)
+    return pixels, lambda pixels: more(pixels, loaded.config.preprocess)
 
 
 def test_they_are_labelled_by_the_teacher_and_join_those_to_train_on(root):
