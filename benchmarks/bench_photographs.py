@@ -226,43 +226,94 @@ def _pruned(root: Path, seed: int, shares: Sequence[float | None]) -> list[dict[
     return rows
 
 
-def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+Row = dict[str, Any]
+FASTAI = f"fastai fine_tune({EPOCHS})"
+ENOUGH = 150  # images, from which on what a cut loses is judged
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Means over tasks of means over seeds, against the better peer of each task, and whether what is said is so."""
-    by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
-        if "reason" not in row:
-            by_task.setdefault(row["task"], {}).setdefault(row["method"], []).append(row)
-
-    def mean(task: str, method: str, key: str = "top1_pct") -> float | None:
-        found = [row[key] for row in by_task[task].get(method, [])]
-        return statistics.mean(found) if found else None
-
+    measured = [row for row in rows if "reason" not in row]
+    by_task: dict[str, dict[str, list[Row]]] = {}
+    for row in measured:
+        by_task.setdefault(row["task"], {}).setdefault(row["method"], []).append(row)
     table = []
-    for task in by_task:
-        ours, peers = mean(task, "ours"), {peer: mean(task, peer) for peer in PEERS}
-        known = [value for value in peers.values() if value is not None]
-        table.append({"task": task, "ours_pct": ours, "peers_pct": peers, "best_peer_pct": max(known, default=None)})
-    both = [row for row in table if row["ours_pct"] is not None and row["best_peer_pct"] is not None]
-    gains = [row["ours_pct"] - row["best_peer_pct"] for row in both]
-    same = [row for row in rows if row["method"] == "ours" and "reason" not in row and row["task"] not in SHIFTED]
-    inside = [row["val_ci_pct"][0] <= row["top1_pct"] <= row["val_ci_pct"][1] for row in same]
+    for task, methods in by_task.items():
+        mean = {name: statistics.mean(row["top1_pct"] for row in own) for name, own in methods.items()}
+        best = max((mean[peer] for peer in PEERS if peer in mean), default=None)
+        images = max(row["images"] for own in methods.values() for row in own)
+        peers = {peer: mean.get(peer) for peer in PEERS}
+        table.append(
+            {"task": task, "images": images, "ours_pct": mean.get("ours"), "best_peer_pct": best, "peers_pct": peers}
+        )
+    both = [(row["ours_pct"], row["best_peer_pct"]) for row in table]
+    gains = [ours - peer for ours, peer in both if ours is not None and peer is not None]
+    fitted = [row for row in measured if row["method"] == "ours"]
+    same = [row for row in fitted if row["task"] not in SHIFTED]
     return {
+        "seeds": sorted({row["seed"] for row in fitted}),
+        "images": [min(row["images"] for row in fitted), max(row["images"] for row in fitted)] if fitted else None,
         "tasks": table,
-        "gain_points": statistics.mean(gains) if gains else None,
+        "methods": {name: _summary(name, by_task) for name in ("ours", *PEERS)},
+        "gain_points": _mean(gains),
+        "gain_ci_points": _interval(gains),
         "least_gain_points": min(gains, default=None),
-        "inside_interval": statistics.mean(inside) if inside else None,
-        "said_above_kept_back_points": statistics.mean(r["val_pct"] - r["top1_pct"] for r in same) if same else None,
-        "pruned": {
-            str(share): {
-                "lost_points": statistics.mean(row["before_pct"] - row["top1_pct"] for row in cut),
-                "macs_share": statistics.mean(row["macs_share"] for row in cut),
-                "of_fit_s": statistics.mean(row["seconds"] / row["fit_s"] for row in cut),
-            }
-            for share in SHARES
-            if (cut := [row for row in rows if row["method"] == f"prune {share}"])
+        "honest": {
+            "fits": len(same),
+            "inside_interval": _mean([row["val_ci_pct"][0] <= row["top1_pct"] <= row["val_ci_pct"][1] for row in same]),
+            "said_above_kept_back_points": _mean([row["val_pct"] - row["top1_pct"] for row in same]),
         },
+        "pruned": {str(share): _pruned_to(share, measured) for share in SHARES},
         "runs": [{key: value for key, value in row.items() if key != "correct"} for row in rows],
     }
+
+
+def _summary(method: str, by_task: dict[str, dict[str, list[Row]]]) -> dict[str, Any]:
+    """Its mean over the tasks in which it was measured, and its time as a multiple of ours there."""
+    own = {task: methods[method] for task, methods in by_task.items() if method in methods}
+    times = [
+        statistics.mean(row["cpu_s"] for row in rows) / statistics.mean(row["cpu_s"] for row in by_task[task]["ours"])
+        for task, rows in own.items()
+        if "ours" in by_task[task]
+    ]
+    return {
+        "tasks": len(own),
+        "top1_pct": _mean([statistics.mean(row["top1_pct"] for row in rows) for rows in own.values()]),
+        "cpu_times_ours": statistics.geometric_mean(times) if times else None,
+    }
+
+
+def _pruned_to(share: float | None, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """What such a cut loses, over the tasks that have enough images."""
+    cut = [row for row in rows if row["method"] == f"prune {share}" and row["images"] >= ENOUGH]
+    if not cut:
+        return None
+    lost: dict[str, list[float]] = {}
+    for row in cut:
+        lost.setdefault(row["task"], []).append(row["before_pct"] - row["top1_pct"])
+    means = [statistics.mean(points) for points in lost.values()]
+    return {
+        "tasks": len(lost),
+        "before_pct": _mean([row["before_pct"] for row in cut]),
+        "lost_points": _mean(means),
+        "lost_ci_points": _interval(means),
+        "macs_share": _mean([row["macs_share"] for row in cut]),
+        "times_fit": statistics.geometric_mean([row["seconds"] / row["fit_s"] for row in cut]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.mean(values) if values else None
+
+
+def _interval(values: Sequence[float]) -> list[float] | None:
+    """95% of the mean over tasks, by Student's t."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return [statistics.mean(values) - reach, statistics.mean(values) + reach]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from zoo.pretrained.weights import WEIGHTS
 
 Figures = dict[str, Any]
 OPTIONS = "options"  # the section that no result is in
+TASKS = "_tasks"  # ends the name of a section that is of a result's tasks one by one
 PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
 
 
@@ -49,6 +50,49 @@ def demo(f: Figures) -> str:
         f"The whole command took {f['seconds'] / 60:.1f} minutes."
     )
     return "\n".join([*rows, "", text])
+
+
+def photographs(f: Figures) -> str:
+    """What a folder of a few hundred images comes to, on the mean over tasks; each task, folded away, in a line."""
+    names = {"ours": "`slimzoo fit FOLDER`", "logistic": "logistic regression on the frozen network's features"}
+    lines = ["| from a folder of images | accuracy on others | its time |", "|---|---:|---:|"]
+    for method, row in f["methods"].items():
+        if row["top1_pct"] is not None:
+            took = "1" if method == "ours" else f"{row['cpu_times_ours']:.2g}"
+            lines.append(f"| {names.get(method, method)} | {row['top1_pct']:.1f}% | {took} |")
+    for share, row in f["pruned"].items():
+        if row is not None:
+            asked = "`slimzoo prune`, no option" if share == "None" else f"`slimzoo prune --macs {share}`"
+            low, high = row["lost_ci_points"] or (row["lost_points"],) * 2
+            lines.append(
+                f"| {asked}: {row['macs_share']:.0%} of the MACs | {-row['lost_points']:+.1f} points ({-high:+.1f} to "
+                f"{-low:+.1f}), {row['tasks']} tasks | {row['times_fit']:.1f} of the fit's |"
+            )
+    low, high = f["gain_ci_points"]
+    ours, honest, times = f["methods"]["ours"], f["honest"], "s" if f["seeds"][1:] else ""
+    text = (
+        f"Means over {ours['tasks']} small tasks of {f['images'][0]} to {f['images'][1]} photographs, scans or "
+        f"drawings, {len(f['seeds'])} division{times} of each: {f['gain_points']:+.1f} points ({low:+.1f} to "
+        f"{high:+.1f}) against the better peer of each task, {f['least_gain_points']:+.1f} at worst. Of the accuracies "
+        f"that `fit` prints, {honest['inside_interval']:.0%} of {honest['fits']} have that of the other images within "
+        f"their 95% interval; they are {honest['said_above_kept_back_points']:+.1f} points above it on the mean."
+    )
+    return "\n".join([*lines, "", text])
+
+
+def photographs_tasks(f: Figures) -> str:
+    peers = list(f["tasks"][0]["peers_pct"])
+    lines = [f"| task | images | `slimzoo fit` | {' | '.join(peers)} | gains |"]
+    lines.append("|---|" + "---:|" * (len(peers) + 3))
+    for row in f["tasks"]:
+        ours, best = row["ours_pct"], row["best_peer_pct"]
+        if ours is None or best is None:
+            continue
+        theirs = [f"{pct:.1f}%" if (pct := row["peers_pct"][peer]) is not None else "-" for peer in peers]
+        lines.append(
+            f"| {row['task']} | {row['images']} | {ours:.1f}% | {' | '.join(theirs)} | {ours - best:+.1f} points |"
+        )
+    return "\n".join(lines)
 
 
 def transfer(f: Figures) -> str:
@@ -384,6 +428,8 @@ def options() -> str:
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo,
+    "photographs": photographs,
+    "photographs_tasks": photographs_tasks,
     "transfer": transfer,
     "data": data,
     "probe": probe,
@@ -418,7 +464,7 @@ def regenerated(text: str) -> str:
 def section(name: str) -> str:
     if name == OPTIONS:
         return options()
-    result = RESULTS / f"{name}.json"
+    result = RESULTS / f"{name.removesuffix(TASKS)}.json"
     if not result.exists():
         return "Not measured yet."
     return SECTIONS[name](json.loads(result.read_text(encoding="utf-8"))["figures"])
