@@ -119,6 +119,7 @@ def comparison_table(
     head += ["parameters", "MACs", "size", "latency", "speed-up"]
     rows = []
     everyone: list[tuple[Variant, Comparison | None]] = [(baseline, None), *pairs]
+    of_several = len({variant.input_size for variant, _ in everyone if variant.input_size}) > 1
     for variant, compared in everyone:
         accuracy = variant.accuracy.get(split)
         ci = accuracy.top1_ci if accuracy is not None else None
@@ -144,7 +145,7 @@ def comparison_table(
                     for s in ("test", "val")
                 ),
                 Cell(count(variant.params)),
-                Cell(count(variant.macs)),
+                Cell(count(variant.macs), [_pixels(variant)] if of_several else []),
                 Cell(megabytes(variant.size_bytes), [_smaller(compared)]),
                 Cell(milliseconds(variant.latency_ms)),
                 speed,
@@ -152,6 +153,10 @@ def comparison_table(
         )
     marked = next((i for i, (variant, _) in enumerate(everyone) if variant is chosen), None)
     return Table(head, rows, words=2, marked=marked)
+
+
+def _pixels(variant: Variant) -> str:
+    return "" if variant.input_size is None else " x ".join(map(str, variant.input_size)) + " px"
 
 
 def _smaller(compared: Comparison | None) -> str:

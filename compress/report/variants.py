@@ -60,6 +60,7 @@ class Variant:
     macs: int | None
     size_bytes: int | None
     rows: list[dict[str, Any]]  # of bench.json
+    input_size: tuple[int, ...] | None = None  # (height, width) of its images
 
     @property
     def onnx_row(self) -> dict[str, Any] | None:
@@ -163,6 +164,7 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
         macs=metrics.get("macs"),
         size_bytes=size_bytes,
         rows=rows,
+        input_size=tuple((ours.get("preprocess") or {}).get("size") or ()) or None,
     )
 
 

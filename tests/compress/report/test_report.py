@@ -61,10 +61,11 @@ def record(verb, after, *, before=None, seconds=12.3, **arguments):
     }
 
 
-def write(out, name, lineage, *, primary="model.safetensors"):
+def write(out, name, lineage, *, primary="model.safetensors", side=None):
     directory = out / name
     directory.mkdir()
-    ours = {"format": 1, "primary": primary, "preprocess": {}, "surgery": [], "lineage": lineage}
+    preprocess = {} if side is None else {"size": [side, side]}
+    ours = {"format": 1, "primary": primary, "preprocess": preprocess, "surgery": [], "lineage": lineage}
     (directory / "config.json").write_text(json.dumps({"architecture": "x", "label_names": ["a"], "slimzoo": ours}))
 
 
@@ -369,3 +370,11 @@ def test_commands_can_be_pasted(out):
 )
 def test_figures(text, wanted):
     assert text == wanted
+
+
+@pytest.mark.parametrize("side", [64, 96])
+def test_the_images_size_is_told_where_models_differ_in_it(tmp_path, side):
+    write(tmp_path, "fit", [record("fit", FIT)], side=96)
+    write(tmp_path, "pruned", [record("fit", FIT), record("prune", PRUNED, before=FIT)], side=side)
+    text = build_report(tmp_path).markdown.read_text(encoding="utf-8")
+    assert ("49.3 M (64 x 64 px)" in text) == ("98.7 M (96 x 96 px)" in text) == (side == 64)
