@@ -180,7 +180,7 @@ class Cutter:
         if held is not None and self._given_side is None:
             side, found = self._search(network, grouping, scores, held).size(share)
         sized = self._sizes.at(network, grouping, side)
-        assert sized is not None  # as `check_size` has seen
+        assert sized is not None  # as `Sizes.check` has seen
         if side != own or len(found) > 1:
             by_size = sized.cost.total / Cost.macs(grouping).total
             images = 0 if held is None else held.images

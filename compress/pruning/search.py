@@ -22,10 +22,10 @@ Allocated = Callable[[Grouping, float, Cost], Sequence[Indices]]  # what is kept
 class Search:
     """
     Attributes:
-        sizes: of the images, that are tried; None where theirs is given.
-        side: of the images, where it is given.
-        least: the cost of the narrowest network.
         held: on which answers are compared.
+        sizes: the network for images of several sizes.
+        side: of the images, where none is searched.
+        least: the cost of the narrowest network.
     """
 
     network: nn.Module
