@@ -23,6 +23,6 @@ def test_every_step_takes_it(three, method, tmp_path):
     step = distill(tmp_path / "shared", teacher=tmp_path / "dense", **given, out=tmp_path / "taught")
     assert [record["verb"] for record in step.config.lineage] == ["fit", "prune", "sparsify", "cluster", "distill"]
     dense, last = load_model(tmp_path / "dense"), load_model(tmp_path / "taught")
-    size = dense.config.input_size
-    assert count_macs(last.model, size) <= 0.15 * count_macs(dense.model, size)
+    now, then = (count_macs(each.model, each.config.input_size) for each in (last, dense))
+    assert now <= 0.15 * then
     assert step.record["metrics"]["after"]["val"]["n"] == dense.config.lineage[0]["metrics"]["after"]["val"]["n"]
