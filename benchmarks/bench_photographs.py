@@ -45,6 +45,9 @@ WRITTEN = ("digits", "mnist-ten", "words", "scripts")  # mirrored they would be 
 SHIFTED = ("emoji", "emoji-fine", "emoji-travel", "scripts")
 SHARES = (None, 0.5, 0.3)  # without one `prune` finds it
 PEERS = ("logistic", f"fastai fine_tune({EPOCHS})")
+ENOUGH = 150  # images, from which on what a cut loses is judged
+
+Row = dict[str, Any]
 
 
 def main() -> int:
@@ -226,35 +229,30 @@ def _pruned(root: Path, seed: int, shares: Sequence[float | None]) -> list[dict[
     return rows
 
 
-Row = dict[str, Any]
-FASTAI = f"fastai fine_tune({EPOCHS})"
-ENOUGH = 150  # images, from which on what a cut loses is judged
-
-
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """Means over tasks of means over seeds, against the better peer of each task, and whether what is said is so."""
+    """Means over tasks of means over seeds, against the better peer of each task, and whether what is said is so.
+
+    Methods are compared on the tasks in which all of them were measured.
+    """
     measured = [row for row in rows if "reason" not in row]
     by_task: dict[str, dict[str, list[Row]]] = {}
     for row in measured:
         by_task.setdefault(row["task"], {}).setdefault(row["method"], []).append(row)
+    complete = {task: methods for task, methods in by_task.items() if {"ours", *PEERS} <= methods.keys()}
     table = []
-    for task, methods in by_task.items():
+    for task, methods in complete.items():
         mean = {name: statistics.mean(row["top1_pct"] for row in own) for name, own in methods.items()}
-        best = max((mean[peer] for peer in PEERS if peer in mean), default=None)
-        images = max(row["images"] for own in methods.values() for row in own)
-        peers = {peer: mean.get(peer) for peer in PEERS}
-        table.append(
-            {"task": task, "images": images, "ours_pct": mean.get("ours"), "best_peer_pct": best, "peers_pct": peers}
-        )
-    both = [(row["ours_pct"], row["best_peer_pct"]) for row in table]
-    gains = [ours - peer for ours, peer in both if ours is not None and peer is not None]
+        peers = {peer: mean[peer] for peer in PEERS}
+        found = {"ours_pct": mean["ours"], "best_peer_pct": max(peers.values()), "peers_pct": peers}
+        table.append({"task": task, "images": max(row["images"] for row in methods["ours"]), **found})
+    gains = [row["ours_pct"] - row["best_peer_pct"] for row in table]
     fitted = [row for row in measured if row["method"] == "ours"]
     same = [row for row in fitted if row["task"] not in SHIFTED]
     return {
         "seeds": sorted({row["seed"] for row in fitted}),
-        "images": [min(row["images"] for row in fitted), max(row["images"] for row in fitted)] if fitted else None,
+        "images": [least(row["images"] for row in table) for least in (min, max)] if table else None,
         "tasks": table,
-        "methods": {name: _summary(name, by_task) for name in ("ours", *PEERS)},
+        "methods": {name: _summary(name, complete) for name in ("ours", *PEERS)},
         "gain_points": _mean(gains),
         "gain_ci_points": _interval(gains),
         "least_gain_points": min(gains, default=None),
@@ -269,17 +267,16 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _summary(method: str, by_task: dict[str, dict[str, list[Row]]]) -> dict[str, Any]:
-    """Its mean over the tasks in which it was measured, and its time as a multiple of ours there."""
-    own = {task: methods[method] for task, methods in by_task.items() if method in methods}
-    times = [
-        statistics.mean(row["cpu_s"] for row in rows) / statistics.mean(row["cpu_s"] for row in by_task[task]["ours"])
-        for task, rows in own.items()
-        if "ours" in by_task[task]
-    ]
+    """Its mean over the tasks, and its time as a multiple of ours."""
+
+    def mean(task: str, method: str, key: str) -> float:
+        return statistics.mean(row[key] for row in by_task[task][method])
+
+    times = [mean(task, method, "seconds") / mean(task, "ours", "seconds") for task in by_task]
     return {
-        "tasks": len(own),
-        "top1_pct": _mean([statistics.mean(row["top1_pct"] for row in rows) for rows in own.values()]),
-        "cpu_times_ours": statistics.geometric_mean(times) if times else None,
+        "tasks": len(by_task),
+        "top1_pct": _mean([mean(task, method, "top1_pct") for task in by_task]),
+        "times_ours": statistics.geometric_mean(times) if times else None,
     }
 
 
