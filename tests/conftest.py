@@ -37,6 +37,20 @@ def quiet_machine(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """40 noisy images of two kinds."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    images = rng.integers(0, 200, (40, 28, 28, 3))
+    images[labels == 1, 8:20, 8:20] += 40
+    file = tmp_path_factory.mktemp("data") / "photos.npz"
+    np.savez(file, images=images.astype(np.uint8), labels=labels)
+    return file
+
+
 class Done(NamedTuple):
     code: int
     out: str

@@ -182,7 +182,7 @@ class Cutter:
         sized = self._sizes.at(network, grouping, side)
         assert sized is not None  # as `Sizes.check` has seen
         if side != own or len(found) > 1:
-            by_size = sized.cost.total / Cost.macs(grouping).total
+            by_size = sized.cost.total / grouping.macs
             images = 0 if held is None else held.images
             self.notes[INPUT] = InputSize(own, side, by_size, share / by_size, found, images).note()
         return sized

@@ -14,7 +14,7 @@ from torch import nn
 from compress.pruning.input_size import resized
 from transfer.data.augment import NONE, Augment, augment_batch
 from transfer.data.loader import LabelledPixels, batches
-from transfer.evaluation.divergence import divergences
+from transfer.evaluation.divergence import divergences, mean_nats
 from transfer.evaluation.measure import predictor_of
 from zoo.files.model_directory import ModelConfig
 from zoo.preprocess import Preprocess
@@ -52,7 +52,7 @@ class HeldOut:
 
     def divergence_of(self, other: nn.Module, preprocess: Preprocess | None = None) -> float:
         """In nats an image; `preprocess` is the other network's, where its images are smaller."""
-        return max(0.0, float(self.divergences_of(other, preprocess).mean()))
+        return mean_nats(self.divergences_of(other, preprocess))
 
     def divergences_of(self, other: nn.Module, preprocess: Preprocess | None = None) -> NDArray[np.float64]:
         """(images,) of each, the mean over its views."""

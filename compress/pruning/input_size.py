@@ -34,8 +34,8 @@ from compress.pruning.budget import Cost
 from compress.pruning.reconstruct import fit_
 from compress.pruning.settings import Choice
 from transfer.data.loader import LabelledPixels
-from transfer.evaluation.divergence import clearly_less
-from zoo.classifier import classifier, has_classifier
+from transfer.evaluation.divergence import clearly_less, mean_nats
+from zoo.classifier import classifier, features, has_classifier
 from zoo.errors import UsageError, argument
 from zoo.files.model_directory import ModelConfig
 from zoo.ghost import ghost_of
@@ -117,7 +117,7 @@ class Sizes:
         sized = self.at(network, whole, side) if self.may_change else None
         if sized is None:
             raise UsageError(f"{given}: the network takes images of {self.side} px alone; leave it out")
-        left = sized.cost.total / Cost.macs(whole).total
+        left = sized.cost.total / whole.macs
         if share is not None and share > sized.most * left:
             raise UsageError(
                 f"{given} leaves {left:.0%} of the MACs by itself, so that nothing is cut for {share:.0%} of them: ask "
@@ -161,7 +161,7 @@ def find_size(side: int, share: float, divergences: Callable[[int], Divergences]
         best = more
     elif _less(of(less), of(usual)):
         best = none if _less(of(none), of(less)) else less
-    found = {at: max(0.0, float(nats.mean())) for at, nats in tried.items() if nats is not None}
+    found = {at: mean_nats(nats) for at, nats in tried.items() if nats is not None}
     return side_for(side, share, best) if found else side, found
 
 
@@ -203,21 +203,13 @@ def fit_classifier_(smaller: nn.Module, uncut: nn.Module, inputs: Tensor, whole:
         smaller, uncut: in eval mode.
         inputs, whole: (N, C, H, W) the same images at both sizes.
     """
-    layer, seen, given = classifier(smaller), list[Tensor](), list[Tensor]()
-
-    def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(args[0])
-        given.append(output)
-
-    handle = layer.register_forward_hook(note)
-    try:
-        answers = torch.cat([smaller(some) for some in torch.split(inputs, AT_ONCE)])
-    finally:
-        handle.remove()
-    features = torch.cat(seen)
-    if features.shape != (len(inputs), layer.weight.shape[1]) or not torch.equal(torch.cat(given), answers):
+    layer, first = classifier(smaller), inputs[:AT_ONCE]
+    seen = torch.cat([features(smaller, some) for some in torch.split(inputs, AT_ONCE)])
+    if not isinstance(layer, nn.Linear) or seen.shape[1] != layer.in_features:
         return
-    fit_(layer, features, torch.cat([uncut(some) for some in torch.split(whole, AT_ONCE)]))
+    if not torch.equal(layer(seen[: len(first)]), smaller(first)):
+        return
+    fit_(layer, seen, torch.cat([uncut(some) for some in torch.split(whole, AT_ONCE)]))
 
 
 @dataclass(frozen=True)

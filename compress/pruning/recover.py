@@ -15,7 +15,7 @@ from compress.recovery.masks import attach_masks_, detach_masks_, hold_zeros
 from compress.recovery.recipe import from_scratch, recovery_recipe
 from compress.recovery.teacher import train_student
 from transfer.data.dataset import FEW_IMAGES
-from transfer.evaluation.divergence import clearly_less
+from transfer.evaluation.divergence import clearly_less, mean_nats
 from transfer.fitting.plan import planned
 from transfer.training.average import averaged
 from transfer.training.finetune import Finetuned, TrainingData
@@ -135,4 +135,4 @@ def kept_of(start: nn.Module, trained: nn.Module, held: HeldOut, preprocess: Pre
         found[share] = held.divergences_of(network, preprocess)
     best = min(found, key=lambda share: float(found[share].mean()))
     kept = best if clearly_less(found[best], found[0.0]) else 0.0
-    return Kept(kept, {share: max(0.0, float(nats.mean())) for share, nats in found.items()}, held.images)
+    return Kept(kept, {share: mean_nats(nats) for share, nats in found.items()}, held.images)

@@ -14,6 +14,7 @@ from compress.pruning.depth import SHARES, Depth, HeldOut, find_depth
 from compress.pruning.input_size import BY_SIZE, Divergences, Sizes, find_size, side_for
 from compress.pruning.make_up import MakeUp
 from compress.pruning.structured import cut_channels
+from transfer.evaluation.divergence import mean_nats
 
 Allocated = Callable[[Grouping, float, Cost], Sequence[Indices]]  # what is kept, of a share of a cost
 
@@ -69,7 +70,7 @@ class Search:
     def divergence(self, share: float, side: int) -> float:
         """In nats an image; infinite where there is no such cut."""
         found = self.divergences(share, side)
-        return float("inf") if found is None else max(0.0, float(found.mean()))
+        return float("inf") if found is None else mean_nats(found)
 
     def divergences(self, share: float, side: int) -> Divergences:
         """Of the answers, after a cut to that share by that size of the images and by channels."""
@@ -81,7 +82,7 @@ class Search:
         sized = self.sizes.at(self.network, self.grouping, side)
         if sized is None:
             return None
-        by_channels = share * Cost.macs(self.grouping).total / sized.cost.total
+        by_channels = share * self.grouping.macs / sized.cost.total
         least = self.least(sized.grouping, sized.cost) / sized.cost.total
         if not least <= by_channels <= sized.most:
             return None

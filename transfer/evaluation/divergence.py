@@ -12,7 +12,7 @@ def divergence(expected: NDArray[np.floating], got: NDArray[np.floating]) -> flo
     Args:
         expected, got: (N, K) logits of the same images.
     """
-    return max(0.0, float(divergences(expected, got).mean()))  # rounding goes below
+    return mean_nats(divergences(expected, got))
 
 
 def divergences(expected: NDArray[np.floating], got: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -20,6 +20,11 @@ def divergences(expected: NDArray[np.floating], got: NDArray[np.floating]) -> ND
     first, second = _log_softmax(expected), _log_softmax(got)
     found: NDArray[np.float64] = (np.exp(first) * (first - second)).sum(axis=1)
     return found
+
+
+def mean_nats(found: NDArray[np.float64]) -> float:
+    """Their mean, of (N,) divergences."""
+    return max(0.0, float(found.mean()))  # rounding goes below
 
 
 def clearly_less(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:

@@ -63,18 +63,6 @@ def test_weights_on_the_line():
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """40 noisy images of two kinds."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(40) % 2
-    images = rng.integers(0, 200, (40, 28, 28, 3))
-    images[labels == 1, 8:20, 8:20] += 40
-    file = tmp_path_factory.mktemp("data") / "photos.npz"
-    np.savez(file, images=images.astype(np.uint8), labels=labels)
-    return file
-
-
-@pytest.fixture(scope="module")
 def fitted(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("fit") / "m"
     return fit(photos, model="lenet5", method="scratch", size=28, batch=8, epochs=3, seed=1, out=out).out
