@@ -78,7 +78,7 @@ def test_commands_have_these_options(words, slimzoo):
 @pytest.mark.parametrize("row", re.findall(r"^\| `slimzoo .*", TEXT, re.MULTILINE), ids=lambda row: row.split("`")[1])
 def test_the_table_of_commands_names_their_options(row, slimzoo, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    verb = re.match(r"\| `slimzoo ((?:[a-z]+ )+)", row)[1].split()
+    verb = re.match(r"\| `slimzoo ([a-z]+(?: [a-z]+)*)", row)[1].split()
     options = set(re.findall(r"(?<= )--[a-z-]+|(?<=[`\[])--[a-z-]+", row.partition("torchrun")[0]))
     assert options - set(slimzoo(*verb, "--help").out.split()) == set()
 
