@@ -1,7 +1,7 @@
 """What `slimzoo fit FOLDER` makes of a few hundred images, on many small tasks, against its peers.
 
     pip install fastai                       # a peer; 2.8.12 was measured; without it its rows say so
-    python benchmarks/bench_photographs.py [--seeds 0 1 2] [--only fit|prune] [TASK...]
+    python benchmarks/bench_photographs.py [TASK...] [--seeds 0 1 2] [--only ours logistic fastai prune torch-pruning]
     python benchmarks/bench_photographs.py --write
 
 The tasks are those of small_tasks.py: each seed divides one into what is handed over and what is kept back, which
@@ -16,9 +16,12 @@ fastai: `vision_learner(...).fine_tune(8)` of `ImageDataLoaders.from_folder` wit
 a fifth for validation; it decodes and resizes every image in every epoch, as it does for its users.
 prune: with no option at all, and to half and to 30% of the MACs; what it answers of the images that are kept back, and
 before.
+torch-pruning: of the same fitted networks, by Taylor's criterion to as many MACs, and then plain fine-tuning on all
+images, as long as our recovery (see torch_pruning_peer.py).
 
-Rows are kept as they come in results/photographs.runs.json. Tasks in which what is kept back is of another source or
-style than what is handed over count for accuracy, and not for whether the printed one is honest.
+Rows are kept as they come in results/photographs.runs.json. Whether the printed accuracy is honest is judged by what is
+kept back with its classes in the shares that they have among what is handed over, whose accuracy it is; tasks in which
+the two are of different sources or styles do not count for that.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
@@ -44,17 +47,21 @@ EPOCHS = 8  # fastai's
 WRITTEN = ("digits", "mnist-ten", "words", "scripts")  # mirrored they would be something else
 SHIFTED = ("emoji", "emoji-fine", "emoji-travel", "scripts")
 SHARES = (None, 0.5, 0.3)  # without one `prune` finds it
+CUTS = (*(f"prune {share}" for share in SHARES), *(f"torch-pruning {share}" for share in SHARES if share))
 PEERS = ("logistic", f"fastai fine_tune({EPOCHS})")
+METHODS = ("ours", "logistic", "fastai", "prune", "torch-pruning")
 ENOUGH = 150  # images, from which on what a cut loses is judged
 
 Row = dict[str, Any]
+if TYPE_CHECKING:
+    from transfer.evaluation.evaluate import Evaluation
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="TASK", help="by default all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", choices=("fit", "prune"), help="rows of this alone")
+    parser.add_argument("--only", choices=METHODS, nargs="+", default=METHODS, help="rows of these alone")
     parser.add_argument("--write", action="store_true", help="only write the result")
     given = parser.parse_args()
     rows = Rows("photographs")
@@ -66,11 +73,11 @@ def main() -> int:
     return 0
 
 
-def _measured(name: str, seed: int, rows: Rows, *, only: str | None) -> None:
+def _measured(name: str, seed: int, rows: Rows, *, only: Sequence[str]) -> None:
     """The rows of one task that are not there yet."""
-    wanted = [method for method in ("ours", *PEERS) if only != "prune" and not _have(rows, name, seed, method)]
-    shares = [share for share in SHARES if only != "fit" and not _have(rows, name, seed, f"prune {share}")]
-    if not wanted and not shares:
+    missing = [m for m in ("ours", *PEERS, *CUTS) if m.split()[0] in only and not _have(rows, name, seed, m)]
+    wanted, cuts = [m for m in missing if m not in CUTS], [m for m in missing if m in CUTS]
+    if not wanted and not cuts:
         return
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):  # whose SLIMZOO_CACHE keeps the packages
         try:
@@ -84,9 +91,9 @@ def _measured(name: str, seed: int, rows: Rows, *, only: str | None) -> None:
             row = _run(method, root, seed)
             rows.keep({"task": name, "seed": seed, "images": made.train, "method": method, **row})
             print(name, seed, method, row.get("reason") or f"{row['top1_pct']:.1f}% {row['seconds']:.0f} s", flush=True)
-        if shares:
+        if cuts:
             os.environ["SLIMZOO_CACHE"] = str(Path(folder, "cache-prune"))
-            for row in _pruned(root, seed, shares):
+            for row in _cut(root, seed, cuts):
                 rows.keep({"task": name, "seed": seed, "images": made.train, **row})
                 print(name, seed, row["method"], f"{row['top1_pct']:.1f}% {row['seconds']:.0f} s", flush=True)
 
@@ -116,16 +123,26 @@ def _ours(root: Path, seed: int) -> dict[str, Any]:
 
     fitted = fit(root / "train", seed=seed, flip=_flip(root), out=root / "mine")
     after, notes = fitted.record["metrics"]["after"], fitted.record["notes"]
+    found = evaluate(fitted, root / "test").evaluation
     return {
-        **_answers(evaluate(fitted, root / "test").evaluation.correct),
+        **_answers(found.correct),
+        "in_shares_pct": round(100 * _in_shares(root, found), 2),
         "chosen": fitted.record["method"],
         "share": notes.get("share"),
         "tail": notes.get("tail"),
         "size": fitted.config.preprocess.size[0],
+        "said_pct": round(100 * after["expected"]["top1"], 2),
+        "said_ci_pct": [round(100 * bound, 2) for bound in after["expected"]["top1_ci"]],
         "val_pct": round(100 * after["val"]["top1"], 2),
-        "val_ci_pct": [round(100 * bound, 2) for bound in after["val"]["top1_ci"]],
         "val_n": after["val"]["n"],
     }
+
+
+def _in_shares(root: Path, found: Evaluation) -> float:
+    """The accuracy on images of which each class has the share that it has of those that were handed over."""
+    handed = np.array([len(list(folder.iterdir())) for folder in sorted((root / "train").iterdir())])
+    recalls = [float(found.correct[found.labels == label].mean()) for label in range(len(handed))]
+    return float(np.average(recalls, weights=handed))
 
 
 def _answers(right: NDArray[np.bool_]) -> dict[str, Any]:
@@ -196,9 +213,8 @@ def _fastai(root: Path, seed: int) -> dict[str, Any]:
     return {**_answers(np.array(right)), "version": fastai.__version__}
 
 
-def _pruned(root: Path, seed: int, shares: Sequence[float | None]) -> list[dict[str, Any]]:
-    """Our cuts of our own fit, by their accuracy on what is kept back, before and after."""
-    from compress import prune
+def _cut(root: Path, seed: int, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Cuts of our own fit, by their accuracy on what is kept back, before and after."""
     from transfer.evaluation.evaluate import evaluate
     from transfer.fitting.step import fit
     from zoo.files.model_directory import read_config
@@ -207,26 +223,55 @@ def _pruned(root: Path, seed: int, shares: Sequence[float | None]) -> list[dict[
         fit(root / "train", seed=seed, flip=_flip(root), out=root / "mine")
     fit_s = read_config(root / "mine").lineage[-1]["seconds"]
     before = evaluate(root / "mine", root / "test").evaluation.correct
-    rows = []
-    for share in shares:
+    for method in methods:
+        by, share = method.split()
         began, busy = time.monotonic(), time.process_time()
-        step = prune(root / "mine", data=root / "train", macs=share, seed=seed, out=root / f"cut-{share}")
+        model, figures = (_prune if by == "prune" else _torch_pruning)(root, share, seed)
         seconds, cpu_s = time.monotonic() - began, time.process_time() - busy
-        found = _answers(evaluate(step, root / "test").evaluation.correct)
-        own = step.record["metrics"]
-        rows.append(
-            {
-                "method": f"prune {share}",
-                **found,
-                "before_pct": round(100 * float(before.mean()), 2),
-                "macs_share": round(own["after"]["macs"] / own["before"]["macs"], 4),
-                "seconds": round(seconds, 1),
-                "cpu_s": round(cpu_s, 1),
-                "fit_s": round(fit_s, 1),
-                "said_points": round(100 * (own["before"]["val"]["top1"] - own["after"]["val"]["top1"]), 2),
-            }
-        )
-    return rows
+        yield {
+            "method": method,
+            **_answers(evaluate(model, root / "test").evaluation.correct),
+            "before_pct": round(100 * float(before.mean()), 2),
+            **figures,
+            "seconds": round(seconds, 1),
+            "cpu_s": round(cpu_s, 1),
+            "fit_s": round(fit_s, 1),
+        }
+
+
+def _prune(root: Path, share: str, seed: int) -> tuple[Any, dict[str, Any]]:
+    from compress import prune
+
+    macs = None if share == "None" else float(share)
+    step = prune(root / "mine", data=root / "train", macs=macs, seed=seed, out=root / f"cut-{share}")
+    own = step.record["metrics"]
+    return step, {
+        "macs_share": round(own["after"]["macs"] / own["before"]["macs"], 4),
+        "said_points": round(100 * (own["before"]["val"]["top1"] - own["after"]["val"]["top1"]), 2),
+    }
+
+
+def _torch_pruning(root: Path, share: str, seed: int) -> tuple[Any, dict[str, Any]]:
+    from torch_pruning_peer import cut_by_torch_pruning, plain_fine_tuning
+
+    from compress.pruning.recover import recipe_after_cut
+    from compress.pruning.settings import Prune
+    from transfer.data.fitted_data import open_for
+    from transfer.data.parts import read_pixels
+    from transfer.training.finetune import TrainingData, finetune
+    from zoo.cost import count_macs
+    from zoo.files.model_directory import LoadedModel, load_model
+
+    loaded = load_model(root / "mine")
+    config = loaded.config
+    source = open_for(config, root / "train").whole()
+    pixels = read_pixels(source, config.preprocess, None)
+    cut = cut_by_torch_pruning("taylor", loaded, pixels, float(share), seed)
+    count = len(pixels.train)
+    recipe = recipe_after_cut(config, images=count, mirror=source.mirror, epochs=Prune().recover, seed=seed)
+    trained = finetune(cut, TrainingData(pixels.train, None, config.preprocess), plain_fine_tuning(recipe)).model
+    left = count_macs(trained, config.input_size) / count_macs(loaded.model, config.input_size)
+    return LoadedModel(trained, config), {"macs_share": round(left, 4)}
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
@@ -258,10 +303,16 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "least_gain_points": min(gains, default=None),
         "honest": {
             "fits": len(same),
-            "inside_interval": _mean([row["val_ci_pct"][0] <= row["top1_pct"] <= row["val_ci_pct"][1] for row in same]),
-            "said_above_kept_back_points": _mean([row["val_pct"] - row["top1_pct"] for row in same]),
+            "inside_interval": _mean(
+                [row["said_ci_pct"][0] <= row["in_shares_pct"] <= row["said_ci_pct"][1] for row in same]
+            ),
+            "said_above_kept_back_points": _mean([row["said_pct"] - row["in_shares_pct"] for row in same]),
+            "standard_error_points": _standard_error([row["said_pct"] - row["in_shares_pct"] for row in same]),
+            "of_all_kept_back_points": _mean([row["said_pct"] - row["top1_pct"] for row in same]),
+            "validation_alone_points": _mean([row["val_pct"] - row["in_shares_pct"] for row in same]),
         },
-        "pruned": {str(share): _pruned_to(share, measured) for share in SHARES},
+        "pruned": {str(share): _pruned_to(f"prune {share}", measured) for share in SHARES},
+        "torch_pruning": {str(share): _pruned_to(f"torch-pruning {share}", measured) for share in SHARES if share},
         "runs": [{key: value for key, value in row.items() if key != "correct"} for row in rows],
     }
 
@@ -280,9 +331,9 @@ def _summary(method: str, by_task: dict[str, dict[str, list[Row]]]) -> dict[str,
     }
 
 
-def _pruned_to(share: float | None, rows: Sequence[Row]) -> dict[str, Any] | None:
+def _pruned_to(method: str, rows: Sequence[Row]) -> dict[str, Any] | None:
     """What such a cut loses, over the tasks that have enough images."""
-    cut = [row for row in rows if row["method"] == f"prune {share}" and row["images"] >= ENOUGH]
+    cut = [row for row in rows if row["method"] == method and row["images"] >= ENOUGH]
     if not cut:
         return None
     lost: dict[str, list[float]] = {}
@@ -301,6 +352,10 @@ def _pruned_to(share: float | None, rows: Sequence[Row]) -> dict[str, Any] | Non
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.mean(values) if values else None
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def _interval(values: Sequence[float]) -> list[float] | None:

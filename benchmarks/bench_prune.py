@@ -25,7 +25,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,11 @@ from typing import Any
 import torch
 from record import Rows, write_result
 from torch import nn
+from torch_pruning_peer import cut_by_torch_pruning, plain_fine_tuning
 
 from compress.pruning.recover import recipe_after_cut
 from compress.pruning.step import prune
-from compress.recovery.gradient_batches import BATCH, gradient_batches
+from compress.recovery.gradient_batches import BATCH
 from transfer.data.fitted_data import open_for
 from transfer.data.loader import batches
 from transfer.data.parts import Pixels, read_pixels
@@ -45,11 +45,9 @@ from transfer.evaluation.statistics import paired_drop
 from transfer.fitting.step import fit
 from transfer.training.finetune import TrainingData, finetune
 from transfer.training.recipe import Recipe
-from zoo.classifier import classifier, reset_classifier_
-from zoo.cost import count_macs
+from zoo.classifier import reset_classifier_
 from zoo.files.model_directory import LoadedModel, load_model
 from zoo.models.init import he_normal_
-from zoo.models.tapped import Tapped
 
 SHARES = (0.5, 0.25, 0.125)
 STEPS = 300
@@ -59,7 +57,6 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 PEERS = ("l2", "taylor")
 NOT_WORSE = -0.5  # points: the lower bound of the paired 95% interval
-CUTS = 200  # in which torch-pruning would take all channels
 WAYS = ("left frozen", "left learned", "measured frozen", "measured learned")  # of the peer with BatchNorm
 
 
@@ -168,9 +165,9 @@ def _peer(
     Args:
         decided: which of `WAYS` was best for this cell on the first seed; None where this is the first.
     """
-    cut = _cut_by_torch_pruning(method.split()[1], loaded, pixels, share, recovery.seed)
+    cut = cut_by_torch_pruning(method.split()[1], loaded, pixels, share, recovery.seed)
     data = TrainingData(pixels.train, pixels.val, loaded.config.preprocess)
-    plain = replace(recovery, label_smoothing=0.1, weight_decay=0.05, warmup=0.25)  # the defaults of `Recipe`
+    plain = plain_fine_tuning(recovery)
     found: dict[str, tuple[float, nn.Module]] = {}
     for way in WAYS if decided is None else (decided,):
         start = copy.deepcopy(cut)
@@ -181,52 +178,6 @@ def _peer(
         found[way] = (trained.history[-1].val_top1, trained.model)
     best = max(found, key=lambda way: found[way][0])
     return found[best][1], {"statistics": best}
-
-
-def _cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, share: float, seed: int) -> nn.Module:
-    """Step by step, until the MACs are at most the share."""
-    import torch_pruning
-
-    model, size = copy.deepcopy(loaded.model).eval(), loaded.config.input_size
-    whole = count_macs(model, size)
-    if isinstance(model, Tapped):  # it takes the flattening before a concatenation for one of the classifier's width
-        example = torch.randn(2, *size)
-        before = model(example)
-        model.body.global_pool, model.body.flatten = nn.Identity(), Mean()
-        torch.testing.assert_close(model(example), before, rtol=1e-4, atol=1e-4)
-    importance = {
-        "l2": torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        "taylor": torch_pruning.importance.GroupTaylorImportance(),
-    }[criterion]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pruner = torch_pruning.pruner.BasePruner(
-            model,
-            (torch.zeros(1, *size),),
-            importance=importance,
-            global_pruning=True,
-            pruning_ratio=1.0,
-            max_pruning_ratio=0.9,
-            iterative_steps=CUTS,
-            round_to=8,
-            ignored_layers=[classifier(model)],
-        )
-        if criterion == "taylor":
-            for inputs, labels in gradient_batches(pixels.train, loaded.config.preprocess, seed):
-                nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
-        for _ in range(CUTS):
-            pruner.step()  # which cuts the gradients too
-            if count_macs(model, size) <= share * whole:
-                model.zero_grad(set_to_none=True)
-                return model.eval()
-    raise RuntimeError(f"torch-pruning does not get to {share:.0%} of the MACs")
-
-
-class Mean(nn.Module):
-    """(B, C, H, W) to (B, C)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean((2, 3))
 
 
 def _measure_norms_(model: nn.Module, pixels: Pixels, loaded: LoadedModel, seed: int) -> None:

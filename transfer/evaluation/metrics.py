@@ -8,6 +8,8 @@ from typing import Any
 
 from transfer.data.split import TEST, VAL
 
+EXPECTED = "expected"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
@@ -43,12 +45,14 @@ class Metrics:
     """
     Attributes:
         val, test: None without images of that part.
+        expected: of new images, cross-validated; None where a part that was held out says it.
         params, macs: of one image's inference; size_bytes: of the weights, or of the file that holds them.
         record: all of it, as the lineage has it.
     """
 
     val: Accuracy | None = None
     test: Accuracy | None = None
+    expected: Accuracy | None = None
     params: int | None = None
     macs: int | None = None
     size_bytes: int | None = None
@@ -58,7 +62,7 @@ class Metrics:
     def of(cls, record: Mapping[str, Any] | None) -> Metrics | None:
         if record is None:
             return None
-        parts = {part: Accuracy.of(record[part]) for part in (VAL, TEST) if record.get(part)}
+        parts = {part: Accuracy.of(record[part]) for part in (VAL, TEST, EXPECTED) if record.get(part)}
         return cls(**parts, **{key: record.get(key) for key in ("params", "macs", "size_bytes")}, record=record)  # type: ignore[arg-type]
 
     def __str__(self) -> str:

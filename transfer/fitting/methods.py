@@ -7,139 +7,34 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from transfer.data.dataset import FEW_IMAGES
-from transfer.data.loader import LabelledPixels
-from transfer.data.parts import Pixels
-from transfer.evaluation.calibration import fit_temperature, negative_log_likelihood
-from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
-from transfer.evaluation.measure import predictor_of
 from transfer.fitting.plan import planned
 from transfer.fitting.settings import Method
-from transfer.fitting.tail import Views, passes_of, train_tail
+from transfer.fitting.tail import passes_of, train_tail
+from transfer.fitting.task import Outcome, Task, Trains, calibrated_loss
 from transfer.frozen.features import frozen_features
-from transfer.frozen.probe import LinearClassifier, fit_probe, lift_classifier_, set_classifier_
+from transfer.frozen.probe import LinearClassifier, fit_probe, folds_of, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype
-from transfer.training.average import averaged
 from transfer.training.distributed import copy_from_main_, from_main, main_first
-from transfer.training.finetune import Epoch, TrainingData, finetune
-from transfer.training.recipe import Recipe
+from transfer.training.finetune import finetune
 from transfer.training.trunk import Trunk, split
 from zoo.classifier import classifier
 from zoo.cost import count_macs
 from zoo.files.model_directory import ModelConfig
 from zoo.models.registry import is_users
 from zoo.models.tapped import Tapped, tap
-from zoo.progress import Progress
 
-Trains = Literal["finetune", "scratch"]
 SHARES = (0.5, 0.75, 1.0)  # of the way from the probe to what was trained; validation images choose
 # Multiply-accumulates of a training of all layers, up to which few images train them all: EfficientNet-Lite0 on
 # 65 batches of 32 images of 144 px; forward, and twice as many back.
 WHOLE_MACS, PASSES = 1e12, 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a method works on.
-
-    Attributes:
-        network: its classifier fresh; methods work on copies.
-        config: of that network.
-        recipe: what a method that trains by gradients does; `find_lr` replaces its rates by a range test's.
-        deadline: of `time.monotonic`, by which such a method ends with what it has learned by then; None sets none.
-        checkpoints: where training keeps its state, and resumes from.
-        tell: told one line at a time what a person should know.
-        taps: let the classifier see several depths of the network, where a method can (`zoo.models.tapped`).
-        decided: the recipe, where it has been planned and tried before on some of these images.
-        views: of images that the trunk of the network has seen, see `transfer.fitting.tail`.
-        tail: whether the tail alone is trained, where that has been decided too.
-        asked: whether the epochs are what somebody asked for.
-    """
-
-    network: nn.Module
-    config: ModelConfig
-    pixels: Pixels
-    recipe: Callable[[Trains], Recipe]
-    find_lr: bool
-    deadline: float | None
-    seed: int
-    checkpoints: Path
-    progress: Progress | None
-    tell: Callable[[str], None]
-    taps: bool = True
-    decided: Recipe | None = None
-    views: Views = field(default_factory=dict)
-    tail: bool | None = None
-    asked: bool = False
-
-    @property
-    def classes(self) -> int:
-        assert self.config.classes is not None
-        return len(self.config.classes)
-
-    @property
-    def training_data(self) -> TrainingData:
-        return TrainingData(self.pixels.train, self.pixels.val, self.config.preprocess)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a method made.
-
-    Attributes:
-        model: in eval mode, on the CPU.
-        config: of that model, which may differ from the task's: prototypes see more of the network.
-        history: of the epochs, where there were any.
-        notes: for the lineage record.
-        recipe: of the training, where there was any; its epochs are those in which the model has learned.
-        start: what a fine-tuning began with, the probe's model.
-        share: how far this is on the way from there to what was trained; see `averaged`.
-        judge: the same without the validation images, where this was trained on them; see `transfer.fitting.refit`.
-    """
-
-    method: Method
-    model: nn.Module
-    config: ModelConfig
-    history: list[Epoch] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
-    recipe: Recipe | None = None
-    start: nn.Module | None = None
-    share: float = 1.0
-    judge: nn.Module | None = None
-
-    @property
-    def judged(self) -> Outcome:
-        """What validation images may be shown to: the judge, where there is one."""
-        return self if self.judge is None else replace(self, model=self.judge)
-
-    def averaged(self, share: float) -> Outcome:
-        """What lies on the line from the start to what was trained; see `transfer.training.average`."""
-        if self.start is None or share == 1:
-            return self
-        mean = averaged(self.start, self.model, share)
-        return replace(self, model=mean, share=share, notes={**self.notes, "share": share})
-
-    def evaluate(self, images: LabelledPixels, progress: Progress | None) -> Evaluation:
-        """The model's answers; those of a linear classifier on frozen features are made from the cached features."""
-        if self.method in ("prototype", "probe") and isinstance(classifier(self.model), nn.Linear):
-            found = frozen_features(self.model, images, self.config.preprocess, progress=progress)
-            with torch.inference_mode():
-                return Evaluation(images.labels, classifier(self.model)(torch.tensor(found)).numpy())
-        predictor = predictor_of(self.model, self.config)
-        return evaluate_pixels(predictor, images, len(self.config.classes or ()), progress=progress)
-
-
-def calibrated_loss(found: Evaluation) -> float:
-    """Mean cross-entropy of answers whose confidences are as right as one temperature can make them."""
-    return negative_log_likelihood(found.logits / fit_temperature(found.logits, found.labels), found.labels)
 
 
 def probe(task: Task) -> Outcome:
@@ -162,7 +57,15 @@ def probe(task: Task) -> Outcome:
         )
     _give_classifier_(network, found, task)
     notes = {"alpha": found.alpha, "cross_validated_top1": found.cross_validated_top1}
-    return Outcome(method="probe", model=network.eval(), config=config, notes=notes)
+    return Outcome(
+        method="probe",
+        model=network.eval(),
+        config=config,
+        notes=notes,
+        unseen=found.out_of_fold,
+        unseen_loss=found.out_of_fold_loss,
+        folds=folds_of(len(train)),
+    )
 
 
 def prototype(task: Task) -> Outcome:
@@ -175,7 +78,15 @@ def prototype(task: Task) -> Outcome:
     found = fit_prototype(features, train.labels, classes=task.classes, blocks=blocks, groups=train.groups or None)
     _give_classifier_(network, found, task)
     notes = {"left_out_top1": found.left_out_top1}
-    return Outcome(method="prototype", model=network.eval(), config=config, notes=notes)
+    return Outcome(
+        method="prototype",
+        model=network.eval(),
+        config=config,
+        notes=notes,
+        unseen=found.left_out,
+        unseen_loss=found.left_out_loss,
+        folds=len(found.left_out),
+    )
 
 
 def finetune_all(task: Task) -> Outcome:
@@ -211,7 +122,13 @@ def _finetuned(task: Task, started: Outcome) -> Outcome:
     own = replace(task, config=started.config)
     trunk = _trunk(own, started.model)
     outcome = _train(own, started.model, "finetune") if trunk is None else _train_tail(own, trunk)
-    outcome = replace(outcome, start=started.model, notes={**outcome.notes, "probe": started.notes})
+    outcome = replace(
+        outcome,
+        start=started.model,
+        unseen=started.unseen,
+        folds=started.folds,
+        notes={**outcome.notes, "probe": started.notes},
+    )
     if task.pixels.val is None:
         return outcome
     val = task.pixels.val

@@ -10,7 +10,7 @@ from transfer.data.sources import Data
 from transfer.data.split import TEST, VAL
 from transfer.evaluation.evaluate import Evaluated, Evaluation
 from transfer.evaluation.findings import write_findings
-from transfer.fitting.methods import Outcome, Task
+from transfer.fitting.task import Outcome, Task
 from transfer.training.curves import save_curves
 from transfer.training.finetune import Epoch
 from transfer.training.history import save_history

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.data.parts import Pixels
-from transfer.fitting.methods import Trains
+from transfer.fitting.task import Trains
 from transfer.training.recipe import Recipe
 from transfer.training.settings import with_settings
 from zoo.files.model_directory import ModelConfig

@@ -1,7 +1,8 @@
 """Fit twice: first without the validation images, by which everything is chosen, then as was chosen on every image.
 
-The first is the judge of the second (`zoo.files.judge`): its answers to the validation images are what the accuracy is
-worth, and later steps choose by it.
+The first is the judge of the second (`zoo.files.judge`), and later steps choose by its answers to the validation
+images. What the second is worth is said by answers to all images, each by a classifier that was trained without it, and
+by what fine-tuning changed of the judge's.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from transfer.fitting.methods import METHODS, Outcome, Task, finetune_all
+from transfer.evaluation.statistics import out_of_fold
+from transfer.fitting.methods import METHODS, finetune_all
 from transfer.fitting.settings import Method
+from transfer.fitting.task import Outcome, Task
+from transfer.training.distributed import main_first
 from transfer.training.step import CannotTrain
 from zoo.errors import first_line
 
@@ -30,7 +35,7 @@ def fit_twice(task: Task, fit: Callable[[Task], Outcome]) -> Outcome:
     if deadline is not None:  # the second takes as many epochs, of more images
         share = len(task.pixels.train) / (len(task.pixels.train) + len(every.train))
         deadline = time.monotonic() + share * (deadline - time.monotonic())
-    judge = fit(replace(task, deadline=deadline))
+    judge = fit(replace(task, deadline=deadline, drawn=True))
     task.tell(f"{judge.method}: once more, on all {len(every.train)} images")
     whole = replace(
         task, pixels=every, decided=judge.recipe, tail="tail" in judge.notes, checkpoints=task.checkpoints / WHOLE
@@ -41,4 +46,21 @@ def fit_twice(task: Task, fit: Callable[[Task], Outcome]) -> Outcome:
         task.tell(f"not trained on the validation images: {first_line(error)}")
         return replace(judge, judge=judge.model, notes={**judge.notes, WHOLE: {"reason": first_line(error)}})
     notes = {**judge.notes, WHOLE: {"images": len(every.train), **outcome.notes}}
-    return replace(outcome, history=judge.history, notes=notes, judge=judge.model)
+    return replace(
+        outcome, history=judge.history, notes=notes, judge=judge.model, expected=_expected(judge, outcome, task)
+    )
+
+
+def _expected(judge: Outcome, outcome: Outcome, task: Task) -> dict[str, Any] | None:
+    """The accuracy to expect of new images, for the lineage; None where no image was left out of anything."""
+    unseen, val = outcome.unseen, task.pixels.val
+    if unseen is None or len(unseen) < 2:
+        return None
+    changed = None
+    if judge.start is not None and val is not None:
+        with main_first():
+            began = replace(judge, method="probe", model=judge.start).evaluate(val, task.progress)
+            changed = began.correct, judge.evaluate(val, task.progress).correct
+    top1, interval = out_of_fold(unseen, outcome.folds, changed)
+    found = {"top1": round(top1, 6), "top1_ci": [round(bound, 6) for bound in interval], "n": len(unseen)}
+    return found if changed is None else {**found, "changed_n": len(changed[0])}

@@ -20,13 +20,15 @@ from transfer.data.sources import Data
 from transfer.data.split import TRAIN, VAL
 from transfer.evaluation.calibration import fit_temperature, fold_temperature_
 from transfer.evaluation.measure import metrics
+from transfer.evaluation.metrics import EXPECTED
 from transfer.fitting.auto import auto
-from transfer.fitting.methods import METHODS, Outcome, Task, Trains, tapped
+from transfer.fitting.methods import METHODS, tapped
 from transfer.fitting.pictures import LOGS, shown, write_curves, write_pictures
 from transfer.fitting.recipe import recipe_for
 from transfer.fitting.refit import WHOLE, fit_twice
 from transfer.fitting.settings import Fit
 from transfer.fitting.start import check, planned_start, start
+from transfer.fitting.task import Outcome, Task, Trains
 from transfer.result import ModelResult
 from transfer.training.distributed import barrier, from_main, is_main, main_first, world_size
 from transfer.training.finetune import Epoch
@@ -50,9 +52,18 @@ class Fitted(ModelResult):
     def lines(self) -> list[str]:
         size, method = self.config.preprocess.size[0], self.record["method"]
         said = [f"{self.name}: {self.record['arguments']['model']} at {size} px by {method}, {self.after}"]
+        if (expected := self.after.expected) is not None:
+            low, high = expected.top1_ci
+            said.append(
+                f"expect {expected.top1:.1%} of new images to be answered right (95% interval {low:.1%} to "
+                f"{high:.1%}): cross-validated on {expected.n} images"
+            )
         if "images" in self.record["notes"].get(WHOLE, {}):
             images = self.record["notes"][WHOLE]["images"]
-            said.append(f"trained on all {images} images in the end; val is of its judge, which had not seen those")
+            said.append(
+                f"trained on all {images} images in the end; val is of its judge, which had not seen those, and by "
+                "which later steps are compared"
+            )
         return said
 
     def next(self) -> list[list[str | Path]]:
@@ -253,6 +264,8 @@ def _saved(work: Path, run: Run, outcome: Outcome, task: Task, source: Data, *, 
         if part != TRAIN
     }
     after = metrics(outcome.model, outcome.config, found)
+    if outcome.expected is not None:
+        after[EXPECTED] = outcome.expected
     record = run.record(after=after, method=outcome.method, notes=outcome.notes)
     config = outcome.config.with_step(record, seen_in(source, pixels))
     if run.out is not None:

@@ -28,12 +28,18 @@ class Prototypes(LinearClassifier):
     """
     Attributes:
         scale: of the cosines before the softmax, the inverse temperature.
-        left_out_top1: accuracy on each training image with its class mean taken without it and its copies; over the
-            images whose class has others, None where there are none.
+        left_out: (n,) which training images are answered right with their class mean taken without them and their
+            copies, of the images whose class has others.
+        left_out_loss: the mean cross-entropy of these answers in nats; NaN of none.
     """
 
     scale: float
-    left_out_top1: float | None
+    left_out: NDArray[np.bool_]
+    left_out_loss: float
+
+    @property
+    def left_out_top1(self) -> float | None:
+        return float(self.left_out.mean()) if len(self.left_out) else None
 
 
 def fit_prototype(
@@ -72,9 +78,11 @@ def fit_prototype(
     sums = np.zeros((classes, images.shape[1]))
     np.add.at(sums, labels, images)
     prototypes = _unit(sums)  # of the sums as of the means
-    scale, top1 = _choose(*_left_out(images, labels, sums, range(len(labels)) if groups is None else groups), labels)
+    scale, right, loss = _choose(
+        *_left_out(images, labels, sums, range(len(labels)) if groups is None else groups), labels
+    )
     weight = prototypes * factor * (scale / max(float(np.linalg.norm(centred, axis=1).mean()), TINY))
-    return Prototypes(weight.astype(np.float32), (-weight @ mean).astype(np.float32), scale, top1)
+    return Prototypes(weight.astype(np.float32), (-weight @ mean).astype(np.float32), scale, right, loss)
 
 
 def _equalizing(centred: NDArray[np.float64], blocks: Sequence[int]) -> NDArray[np.float64]:
@@ -100,20 +108,21 @@ def _left_out(
 
 def _choose(
     cosines: NDArray[np.float64], has_others: NDArray[np.bool_], labels: NDArray[np.int64]
-) -> tuple[float, float | None]:
-    """The scale of least cross-entropy on left-out images, and the accuracy there."""
+) -> tuple[float, NDArray[np.bool_], float]:
+    """The scale of least cross-entropy on left-out images, which of them are answered right, and that loss."""
     judged = np.flatnonzero(has_others)
+    right: NDArray[np.bool_] = cosines[judged].argmax(axis=1) == labels[judged]
     if not len(judged):
-        return UNCHOSEN_SCALE, None
+        return UNCHOSEN_SCALE, right, float("nan")
     own = cosines[judged, labels[judged]]
-    top1 = float((cosines[judged].argmax(axis=1) == labels[judged]).mean())
 
     def loss(scale: float) -> float:
         above = scale * (cosines[judged] - own[:, None])
         highest = above.max(axis=1, keepdims=True)
         return float((highest[:, 0] + np.log(np.exp(above - highest).sum(axis=1))).mean())
 
-    return min(SCALES, key=loss), top1
+    best = min(SCALES, key=loss)
+    return best, right, loss(best)
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -91,11 +91,11 @@ def _text(title: str, document: Mapping[str, Any], said: str | None) -> Iterator
     yield ""
     yield "| | |"
     yield "|---|---|"
-    for part, split in PARTS.items():
+    for part, on in {**PARTS, "expected": "new images, as cross-validation expects it,"}.items():
         if (found := metrics.get(part)) and found.get("top1") is not None:
             lo, hi = found.get("top1_ci") or (None, None)
             between = "" if lo is None else f" (95% interval {lo:.1%} to {hi:.1%})"
-            yield f"| top-1 on {split}, {found.get('n')} images | {found['top1']:.1%}{between} |"
+            yield f"| top-1 on {on}, {found.get('n')} images | {found['top1']:.1%}{between} |"
     for key, unit, scale in (("params", "M", 1e6), ("macs", "G", 1e9), ("size_bytes", "MB", 1e6)):
         if metrics.get(key):
             words = {"params": "parameters", "macs": "MACs", "size_bytes": "file"}

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
-from transfer.evaluation.statistics import Z95, mean_share, paired_drop, wilson
+from transfer.evaluation.statistics import CORRECTED, Z95, mean_share, out_of_fold, paired_drop, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(81, 263), (15, 148), (0, 20), (1, 29), (29, 29)])
@@ -151,3 +151,47 @@ def test_the_interval_of_a_mean_holds_it_as_often_as_it_says(shares, images):
 def test_a_mean_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one of them of images"):
         mean_share([0, 0], [0, 0])
+
+
+def drawn(rng, images, validation, accuracy, gain):
+    """Answers to images of some difficulty, each of which decides for the model before and after alike, mostly."""
+    hard = rng.random(images)
+    before = (hard + rng.normal(0, 0.15, images)) < accuracy
+    after = (hard[:validation] + rng.normal(0, 0.15, validation)) < accuracy + gain
+    return before, after
+
+
+@pytest.mark.parametrize("gain", [None, 0.0, 0.1])
+@pytest.mark.parametrize(("images", "validation", "accuracy"), [(60, 12, 0.6), (120, 24, 0.8), (500, 100, 0.85)])
+def test_what_is_expected_of_new_images_holds_as_often_as_it_says(images, validation, accuracy, gain):
+    rng = np.random.default_rng(0)
+    sure = drawn(np.random.default_rng(1), 400_000, 400_000, accuracy, gain or 0.0)
+    truth = sure[gain is not None].mean()
+    means, held = [], 0
+    for _ in range(400):
+        before, after = drawn(rng, images, validation, accuracy, gain or 0.0)
+        mean, (low, high) = out_of_fold(before, 10, None if gain is None else (before[:validation], after))
+        means.append(mean)
+        held += low <= truth <= high
+    assert held / 400 >= 0.94
+    # without bias, but for shares that are no more than 1
+    assert np.mean(means) == pytest.approx(truth, abs=0.012)
+    if gain == 0:  # where before and after are most alike
+        alone = math.sqrt(truth * (1 - truth) / validation)
+        assert np.std(means) < alone, "less than the fold's own accuracy varies by"
+
+
+def test_answers_that_share_their_training_images_say_less_than_independent_ones():
+    """Nadeau and Bengio 2003, as scikit-learn's own example of it has it: 1 / J + test / train for 1 / J."""
+    right, (low, high) = [1] * 160 + [0] * 40, wilson(160, 200)
+    mean, interval = out_of_fold(right, 10)
+    assert mean == 0.8
+    wider = (interval[1] - interval[0]) / (high - low)
+    assert wider == pytest.approx(math.sqrt((1 / 10 + 1 / 9) / (1 / 10)), rel=0.02)
+
+
+def test_a_fold_that_was_easy_is_corrected():
+    """24 right of 24 before and after, where the other images are answered right in half of the cases."""
+    mean, (low, high) = out_of_fold([1] * 60 + [0] * 60, 10, ([1] * 24, [1] * 24))
+    assert mean == pytest.approx(1 - CORRECTED * 0.5)
+    assert low < 0.7 < high

@@ -380,7 +380,8 @@ def test_prototypes_of_a_network_that_ends_in_a_convolution_keep_their_negative_
     from transfer.data.dataset import open_data
     from transfer.data.loader import load_pixels
     from transfer.data.parts import Pixels
-    from transfer.fitting.methods import Task, prototype
+    from transfer.fitting.methods import prototype
+    from transfer.fitting.task import Task
     from transfer.frozen.features import frozen_features
     from transfer.frozen.prototype import fit_prototype
 

@@ -56,6 +56,51 @@ def test_the_judge_is_what_a_validation_part_would_have_made(fitted, photos):
     assert load_model(fitted.out).judge is None, "who only asks for answers does not wait for it"
 
 
+def test_what_is_said_of_new_images_rests_on_all_that_there_are(photos, tmp_path):
+    fitted = fit(photos, method="probe", size=32, out=tmp_path / "probe")
+    expected, whole = fitted.record["metrics"]["after"]["expected"], fitted.record["notes"]["whole"]
+    assert expected["n"] == whole["images"] == 40
+    assert expected["top1"] == pytest.approx(whole["cross_validated_top1"], abs=1e-6)
+    low, high = expected["top1_ci"]
+    assert low < fitted.after.expected.top1 <= high
+    assert any(f"expect {expected['top1']:.1%} of new images" in line for line in fitted.lines())
+    assert f"40 images | {expected['top1']:.1%}" in (tmp_path / "probe" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_training_brought_its_fold_says(photos):
+    """From the two models' own answers to the images that both had not seen."""
+    fitted = fit(photos, method="finetune", size=32, epochs=2)
+    after, notes = fitted.record["metrics"]["after"], fitted.record["notes"]
+    shares = notes.get("val_top1", {})
+    assert after["expected"]["changed_n"] == after["val"]["n"] == 8
+    if notes["whole"].get("probe"):  # it was kept
+        before = shares["probe"]
+        corrected = 0.6 * (notes["whole"]["probe"]["cross_validated_top1"] - before)
+        assert after["expected"]["top1"] == pytest.approx(min(1.0, after["val"]["top1"] + corrected), abs=1e-5)
+
+
+def test_methods_are_compared_by_all_images_that_they_had_not_seen(tmp_path):
+    """Of few images whose colours overlap, so that every method is wrong of some."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = (
+        rng.integers(0, 120, (60, 32, 32, 3))
+        + rng.integers(0, 100, (60, 1, 1, 3))
+        + 30 * np.eye(3)[labels][:, None, None]
+    )
+    np.savez(tmp_path / "colours.npz", pixels=images.astype(np.uint8), labels=labels)
+    auto = fit(tmp_path / "colours.npz", size=32, epochs=2).record["notes"]["auto"]
+    rows = {row["method"]: row for row in auto["methods"]}
+    assert auto["chosen"] == min(rows, key=lambda name: rows[name]["expected_loss"])
+    assert any(row["expected_loss"] != row["val_loss"] for row in rows.values())
+    gained = [rows["finetune"][key] - rows["probe"][key] for key in ("val_loss", "expected_loss")]
+    assert gained[0] == pytest.approx(gained[1], abs=2e-6), "both start from one probe"
+
+
+def test_a_part_that_was_held_out_says_it_itself(photos):
+    assert "expected" not in fit(photos, method="probe", size=32, val=0.2).record["metrics"]["after"]
+
+
 def test_what_is_written_saw_every_image(fitted, photos):
     """The training loop by itself, on all of them and by the recipe on record, makes the same but for calibration."""
     notes, data = fitted.record["notes"], open_data(photos, seed=1)

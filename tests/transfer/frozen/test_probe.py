@@ -17,7 +17,7 @@ from transfer.frozen.logistic import logits, principal, solve
 from transfer.frozen.probe import (
     ALPHA_UNCHOSEN,
     ALPHAS,
-    FOLDS,
+    FOLDS_OF_FEW,
     fit_probe,
     lift_classifier_,
     set_classifier_,
@@ -105,7 +105,7 @@ def test_problems_side_by_side_are_those_one_by_one():
     (features, labels), _ = digits(4, 200)
     rows = principal(StandardScaler().fit_transform(features).astype(np.float32))
     folds = stratified_folds(labels)
-    inside = folds[:, None] != np.arange(FOLDS)
+    inside = folds[:, None] != np.arange(FOLDS_OF_FEW)
     weights = (inside / inside.sum(axis=0)).astype(np.float32)
     together = solve(rows, labels, weights, classes=4, alpha=0.1, tolerance=1e-5, steps=400)
     answers = softmax(logits(rows.values, together)[:, 2])
@@ -219,7 +219,7 @@ def test_feature_that_never_changes_gets_no_weight():
 def test_folds_deal_each_class_evenly():
     labels = np.random.default_rng(0).choice(7, 500, p=np.arange(1, 8) / 28)
     folds = stratified_folds(labels, seed=3)
-    table = np.zeros((7, FOLDS), dtype=int)
+    table = np.zeros((7, FOLDS_OF_FEW), dtype=int)
     np.add.at(table, (labels, folds), 1)
     assert (table.max(axis=1) - table.min(axis=1)).max() <= 1
     assert np.ptp(np.bincount(folds)) <= 1
@@ -234,7 +234,7 @@ def test_copies_of_one_image_stay_in_one_fold():
     folds = stratified_folds(labels, groups)
     for group in set(groups):
         assert len({int(fold) for fold, name in zip(folds, groups, strict=True) if name == group}) == 1
-    assert len(set(folds.tolist())) == FOLDS
+    assert len(set(folds.tolist())) == FOLDS_OF_FEW
 
 
 def test_many_images_need_fewer_folds(monkeypatch):
