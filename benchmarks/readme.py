@@ -59,9 +59,11 @@ def photographs(f: Figures) -> str:
     for method, row in f["methods"].items():
         took = "1" if method == "ours" else f"{row['times_ours']:.2g}"
         lines.append(f"| {names.get(method, method)} | {row['top1_pct']:.1f}% | {took} |")
-    for share, row in f["pruned"].items():
+    cuts = {f"`slimzoo prune --macs {share}`": row for share, row in f["pruned"].items()}
+    cuts |= {f"torch-pruning to {share}, plain fine-tuning": row for share, row in f["torch_pruning"].items()}
+    for asked, row in cuts.items():
         if row is not None:
-            asked = "`slimzoo prune`, no option" if share == "None" else f"`slimzoo prune --macs {share}`"
+            asked = asked.replace(" --macs None`", "`, no option")
             low, high = row["lost_ci_points"] or (row["lost_points"],) * 2
             lines.append(
                 f"| {asked}: {row['macs_share']:.0%} of the MACs | {-row['lost_points']:+.1f} points ({-high:+.1f} to "
@@ -73,8 +75,9 @@ def photographs(f: Figures) -> str:
         f"Means over {ours['tasks']} small tasks of {f['images'][0]} to {f['images'][1]} photographs, scans or "
         f"drawings, {len(f['seeds'])} division{times} of each: {f['gain_points']:+.1f} points ({low:+.1f} to "
         f"{high:+.1f}) against the better peer of each task, {f['least_gain_points']:+.1f} at worst. Of the accuracies "
-        f"that `fit` prints, {honest['inside_interval']:.0%} of {honest['fits']} have that of the other images within "
-        f"their 95% interval; they are {honest['said_above_kept_back_points']:+.1f} points above it on the mean."
+        f"that `fit` expects, {honest['inside_interval']:.0%} of {honest['fits']} have that of the other images within "
+        f"their 95% interval; they are {honest['said_above_kept_back_points']:+.1f} points above it on the mean "
+        f"(standard error {honest['standard_error_points']:.1f})."
     )
     return "\n".join([*lines, "", text])
 

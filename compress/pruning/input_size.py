@@ -45,7 +45,7 @@ BY_SIZE = (0.7, 0.9, 0.5, 0.0)  # parts of the logarithm of the share, in the or
 STEPS = 28  # in which a side is made smaller: of 8 pixels at 224
 MOST_CHANNELS = 0.95  # of the MACs are left by the channels where images are smaller, or it would be no cut
 FIT_IMAGES = 256  # that a classifier is fitted to, at most
-AT_ONCE = 32
+AT_ONCE = 8  # images, whose feature maps stay in a CPU's cache
 
 
 def side_for(side: int, share: float, by_size: float) -> int:
@@ -194,14 +194,15 @@ def _picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def fit_classifier_(smaller: nn.Module, uncut: nn.Module, inputs: Tensor, whole: Tensor) -> None:
+def fit_classifier_(smaller: nn.Module, inputs: Tensor, answers: Tensor) -> None:
     """Fit the last layer, at a smaller size of the images, to the uncut network's answers at its own.
 
     Nothing changes where that layer's outputs are not the answers, as behind a head that averages two.
 
     Args:
-        smaller, uncut: in eval mode.
-        inputs, whole: (N, C, H, W) the same images at both sizes.
+        smaller: in eval mode.
+        inputs: (N, C, H, W).
+        answers: (N, K) of the uncut network to the same images at its own size.
     """
     layer, first = classifier(smaller), inputs[:AT_ONCE]
     seen = torch.cat([features(smaller, some) for some in torch.split(inputs, AT_ONCE)])
@@ -209,7 +210,7 @@ def fit_classifier_(smaller: nn.Module, uncut: nn.Module, inputs: Tensor, whole:
         return
     if not torch.equal(layer(seen[: len(first)]), smaller(first)):
         return
-    fit_(layer, seen, torch.cat([uncut(some) for some in torch.split(whole, AT_ONCE)]))
+    fit_(layer, seen, answers)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from compress.pruning.input_size import FIT_IMAGES, fit_classifier_, resized
 from compress.pruning.reconstruct import reconstruct_
@@ -12,7 +13,10 @@ from compress.pruning.structured import Pruned
 from compress.sparsity.lineage import is_sparse
 from transfer.data.augment import NONE, Augment
 from transfer.data.loader import LabelledPixels, batches
+from transfer.evaluation.measure import ready
 from zoo.files.model_directory import ModelConfig
+from zoo.files.predictor import TorchPredictor
+from zoo.layout import layout_of
 
 
 class MakeUp:
@@ -27,6 +31,7 @@ class MakeUp:
         self._own, self._whole, self._views, self._seed = own.preprocess, train, views, seed
         self._fits = not is_sparse(own.lineage)  # zeros would not stay zeros
         self._parts = {own.preprocess.size: train}  # by their size
+        self._answered: tuple[nn.Module, Tensor] | None = None
 
     def __call__(self, pruned: Pruned, uncut: nn.Module, config: ModelConfig, *, views: bool = True) -> None:
         """
@@ -52,5 +57,12 @@ class MakeUp:
             return
         some = np.sort(batches(len(train), FIT_IMAGES, seed=self._seed, epoch=0)[0])
         inputs = torch.from_numpy(preprocess.normalize(np.array(train.pixels[some])))
-        as_before = torch.from_numpy(self._own.normalize(np.array(self._whole.pixels[some])))
-        fit_classifier_(pruned.model, uncut, inputs, as_before)
+        inputs = inputs.contiguous(memory_format=layout_of(uncut))
+        fit_classifier_(pruned.model, inputs, self._answers(uncut, some))
+
+    def _answers(self, uncut: nn.Module, some: NDArray[np.int64]) -> Tensor:
+        """Of the uncut network to these images, at its own size; the same ones are asked for at every other."""
+        if self._answered is None or self._answered[0] is not uncut:
+            logits = TorchPredictor(ready(uncut, self._own), self._own, None).logits(self._whole.pixels[some])
+            self._answered = uncut, torch.from_numpy(logits)
+        return self._answered[1]

@@ -138,7 +138,9 @@ def _sections(
 ) -> list[Section]:
     blamed = sections.blame_table(variants)
     parts = [
-        Section("Models", table=sections.comparison_table(variants[0], chosen, pairs, split)),
+        Section(
+            "Models", sections.expected_text(variants), sections.comparison_table(variants[0], chosen, pairs, split)
+        ),
         Section(
             "Accuracy and cost",
             ["The area of a circle is the size of the file."] if chart is not None else [],

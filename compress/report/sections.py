@@ -26,6 +26,7 @@ from compress.report.figures import (
 from compress.report.statistics import TooBusy
 from compress.report.variants import Comparison, Variant
 from compress.verbs import STEPS
+from transfer.evaluation.metrics import EXPECTED
 
 MOST_BLAMED = 5  # layers of each quantized model
 PLACES = ("data", "out", "preprocess", "classes")  # that a record names beside the settings
@@ -153,6 +154,20 @@ def comparison_table(
         )
     marked = next((i for i, (variant, _) in enumerate(everyone) if variant is chosen), None)
     return Table(head, rows, words=2, marked=marked)
+
+
+def expected_text(variants: Sequence[Variant]) -> list[str]:
+    """What is expected of the models on new images, where a fit has cross-validated it."""
+    found = []
+    for variant in variants:
+        if (expected := variant.accuracy.get(EXPECTED)) is not None and expected.top1_ci is not None:
+            lo, hi = expected.top1_ci
+            found.append(
+                f"Of new images, {quoted(variant.name)} is expected to answer {percent(expected.top1)} right (95% "
+                f"interval {percent(lo)} to {percent(hi)}): cross-validated on the {expected.n} images that it was "
+                "trained on. The table is of those that were held out."
+            )
+    return found
 
 
 def _pixels(variant: Variant) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from compress.report.statistics import Ratio, TooBusy, Verdict, speed_up, verdict_of
+from transfer.evaluation.metrics import EXPECTED
 from transfer.evaluation.statistics import PairedDrop, paired_drop, wilson
 from zoo.disk import read_json
 from zoo.errors import SlimzooError, UsageError
@@ -55,7 +56,7 @@ class Variant:
     directory: Path
     lineage: list[dict[str, Any]]
     primary: str
-    accuracy: dict[str, Accuracy]  # by split
+    accuracy: dict[str, Accuracy]  # by split, and what is expected of new images
     params: int | None
     macs: int | None
     size_bytes: int | None
@@ -151,7 +152,7 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
     if size_bytes is None and (directory / primary).is_file():
         size_bytes = (directory / primary).stat().st_size
     try:
-        accuracy = {split: Accuracy.read(metrics.get(split) or {}) for split in SPLITS}
+        accuracy = {split: Accuracy.read(metrics.get(split) or {}) for split in (*SPLITS, EXPECTED)}
     except UsageError as err:
         raise UsageError(f"{directory / CONFIG}: {err}; make it again, or leave it out of {directory.parent}") from err
     return Variant(

@@ -193,6 +193,18 @@ def test_numbers_are_those_of_the_lineage(out):
             assert f"{ratio.lo:.2f} to {ratio.hi:.2f} faster" in page
 
 
+def test_what_is_expected_of_new_images_is_said_where_it_was_cross_validated(out, tmp_path):
+    assert "Of new images" not in build_report(out).html.read_text()
+    fitted = FIT | {"expected": {"top1": 0.8422, "top1_ci": [0.7512, 0.9031], "n": 122}}
+    write(tmp_path, "few", [record("fit", fitted, data="photos", model="efficientnet_lite0", out="out/few")])
+    report = build_report(out)
+    seen, _ = read(report)
+    assert "Of new images, few is expected to answer 84.2% right (95% interval 75.1% to 90.3%)" in seen
+    assert "the 122 images that it was trained on" in seen
+    few = next(variant for variant in report.variants if variant["name"] == "few")
+    assert (few["expected_top1"], few["expected_top1_ci"]) == (0.8422, (0.7512, 0.9031))
+
+
 def test_verdict_is_one_sentence_with_every_interval(out):
     drop = paired_drop(FIT["test"]["correct"], INT8["test"]["correct"])
     ratio = ratio_interval(np.array(ROUNDS["fit"]) / ROUNDS["int8"])
