@@ -22,8 +22,9 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, torch-compile or torch-cuda; "
-            "can be given again. [default: what the model is meant for]",
+            help="onnxruntime, openvino, torch or torch-compile; on a GPU onnxruntime-cuda, onnxruntime-tensorrt, "
+            "torch-cuda, torch-cuda-compile or torch-cuda-graph; can be given again. [default: what the model is meant "
+            "for]",
         ),
     ] = None,
     photo: Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from compress.report.statistics import DISTURBED
 
 MOSTLY = 0.5  # of the measurements: from here on fewer threads are worth a word
 UNSTEADY = 1.2  # the slowest tenth of the undisturbed rounds over the fastest: more is a clock that changes
+EAGER, GRAPH = "torch-cuda", "torch-cuda-graph"
+LAUNCHES = 1.25  # times as long, told call by call
 _CGROUP = Path("/sys/fs/cgroup/cpu.stat")
 _CPUS = Path("/sys/devices/system/cpu")
 
@@ -58,6 +61,28 @@ def diagnoses(taken: Sequence[Sequence[float]], reference_ms: Sequence[float], t
         if slow / fast > UNSTEADY:
             found.append(f"an unsteady clock: undisturbed rounds of one model took {fast:.3g} to {slow:.3g} ms")
     return found
+
+
+def launch_bound(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where a GPU waits to be told what to do: the same network is faster when all of it is told at once.
+
+    Args:
+        rows: of a benchmark.
+    """
+    found = []
+    graphs = {_same(row): row["device_ms"] for row in rows if row["runtime"] == GRAPH and row["device_ms"]}
+    for row in rows:
+        graph_ms = graphs.get(_same(row)) if row["runtime"] == EAGER else None
+        if graph_ms and row["device_ms"] and row["device_ms"] > LAUNCHES * graph_ms:
+            found.append(
+                f"launch-bound: {row['model']} in {row['precision']} at batch {row['batch']} keeps the GPU for "
+                f"{row['device_ms']:.3g} ms told call by call, for {graph_ms:.3g} ms told at once ({GRAPH})"
+            )
+    return found
+
+
+def _same(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["model"], row["precision"], row["batch"]
 
 
 def _throttled() -> tuple[float, float]:

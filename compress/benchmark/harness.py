@@ -58,9 +58,8 @@ def bench(
             The first one's onnxruntime row is the reference.
         runtimes: names in RUNTIMES; None measures every one that a model has a file for.
         threads: None is one per physical core.
-        batch: images a run; of several, one after the other, each against the reference at the same.
-        rounds: of each row that nothing disturbed. On a busy machine up to three times as many are measured to find
-            them.
+        batch: images a run; several are measured one after the other.
+        rounds: of each row that nothing disturbed, which are looked for in up to three times as many.
         launches: processes of each row, one after the other, over which the rounds are spread; None is one for every
             two rounds. An interval is made of them, of the rounds if there is but one: it then knows nothing of what
             a process's memory does to its speed.
@@ -76,8 +75,9 @@ def bench(
         A mapping, ready for JSON, whose text is a table: `rows`, `reference`, `noise`, `disturbed_share`, `diagnoses`,
         `crossovers` (CPU against GPU), `machine`, `versions`, `settings`. A row that could not be measured has null for
         numbers and a `reason`. `ratio` is the speed-up over the reference, `ratio_ci` its 95% interval; both are null
-        where the machine was too busy, and `ratio_range` is then what the rounds lie between. `peak_mb` is the host
-        memory of the row's process, 1 MB = 1e6 bytes; `p90_ms` and `p99_ms` are null where there are too few samples.
+        where the machine was too busy, and `ratio_range` is then what the rounds lie between; `p90_ms` and `p99_ms`
+        are null where there are too few samples. Of torch, `device_ms` is the network's on its device, `transfer_ms`
+        the rest. `peak_mb` is the host memory of the row's process, `device_peak_mb` a GPU's; 1 MB = 1e6 bytes.
 
     Raises:
         SlimzooError: a model directory is not what its manifest says.

@@ -147,7 +147,8 @@ def reason_for(row: Row) -> Iterator[None]:
     except Exception as error:
         known = isinstance(error, SlimzooError)
         row.reason = first_line(error) if known else f"{type(error).__name__}: {error}"
-        row.opened, row.rounds, row.taken, row.joules, row.launches, row.answers = {}, [], [], [], [], {}
+        row.opened, row.rounds, row.device_rounds = {}, [], []
+        row.taken, row.joules, row.launches, row.answers = [], [], [], {}
 
 
 def take_out(row: Row, folder: Path) -> None:
@@ -165,10 +166,13 @@ def _one_round(row: Row, worker: WorkerProcess, launch: int, seconds: float) -> 
         with reason_for(row):
             answer = worker.ask("measure", runs=max(1, round(1000 * seconds / worker.run_ms)))
             row.rounds.append(answer["ms"])
+            row.device_rounds.append(answer["device_ms"] or [])
             row.taken.append(answer["taken"])
             row.joules.append(None if answer["joules"] is None else answer["joules"] / len(answer["ms"]))
             row.launches.append(launch)
             row.peak_bytes = max(row.peak_bytes or 0, answer["peak_bytes"])
+            if answer["device_peak_bytes"] is not None:
+                row.device_peak_bytes = max(row.device_peak_bytes or 0, answer["device_peak_bytes"])
 
 
 def _answer(row: Row, worker: WorkerProcess, photos: Mapping[str, Path]) -> None:

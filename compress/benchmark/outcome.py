@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from compress.benchmark.answer import PARTS
-from compress.benchmark.diagnosis import diagnoses
+from compress.benchmark.diagnosis import diagnoses, launch_bound
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.rows import Row
+from compress.benchmark.runtimes import TORCH_CUDA
 from compress.report.statistics import (
     DISTURBED,
     SAMPLES_FOR_P90,
@@ -37,12 +38,14 @@ def outcome(
     measured = [row for row in [*rows, *([twin] if twin is not None else [])] if row.rounds]
     shares = np.array([share for row in measured for share in row.taken])
     quiet = [] if base is None else [base.rounds_ms[number] for number in undisturbed(base.taken)]
+    records = [_record(row, base, noise, batch, threads, asked) for row in rows]
+    busy = diagnoses([row.taken for row in measured], quiet, threads, len(cpus_for(10**6)))
     return {
-        "rows": [_record(row, base, noise, batch, threads, asked) for row in rows],
+        "rows": records,
         "reference": None if base is None else {"model": base.model, "runtime": base.runtime},
         "noise": noise and {"ratio": noise.value, "ratio_ci": [noise.lo, noise.hi], "floor_pct": noise.floor_pct},
         "disturbed_share": round(float((shares > DISTURBED).mean()), 4) if shares.size else None,
-        "diagnoses": diagnoses([row.taken for row in measured], quiet, threads, len(cpus_for(10**6))),
+        "diagnoses": [*busy, *launch_bound(records)],
     }
 
 
@@ -58,6 +61,8 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     counted = clean if quiet else range(len(row.rounds))
     interval = median_interval([row.rounds_ms[i] for i in counted], [row.launches[i] for i in counted])
     ms = np.array([run for number in counted for run in row.rounds[number]])
+    device_ms = [run for number in counted for run in row.device_rounds[number]]
+    busy_ms = statistics.median(device_ms) if device_ms else None
     joules = [each for number in clean if (each := row.joules[number]) is not None] if quiet else []
     n, median = ms.size, float(np.median(ms)) if ms.size else None
     found = _compared(base, row, asked) if base is not None else None
@@ -66,7 +71,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     return {
         "model": row.model,
         "runtime": row.runtime,
-        "device": row.opened.get("device", "cuda" if row.runtime == "torch-cuda" else "cpu"),
+        "device": row.opened.get("device", "cuda" if row.runtime in TORCH_CUDA else "cpu"),
         "precision": row.opened.get("precision", row.precision),
         "batch": batch,
         "threads": threads,
@@ -79,6 +84,9 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
         "reason": None if row.reason is None else f"not measured: {row.reason}",
         "sha256": sha256(row.file) if row.file and row.file.is_file() else None,
         "samples": n,
+        "device_ms": busy_ms,
+        "transfer_ms": None if busy_ms is None or median is None else max(0.0, median - busy_ms),
+        "device_peak_mb": row.device_peak_bytes / 1e6 if row.device_peak_bytes and n else None,
         "median_ci_ms": interval and list(interval),
         "disturbed": bool(n) and not quiet,
         "joules_per_image": statistics.median(joules) / batch if joules else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.machine import gpu_names
-from compress.benchmark.runtimes import OF_CUDA, ONNX_FILE
+from compress.benchmark.runtimes import OF_CUDA, ONNX_FILE, TORCH_CUDA
 from zoo.errors import UsageError
 from zoo.files.elsewhere import is_timm_directory, weights_in
 from zoo.files.onnx_session import ONNX_RUNTIMES
@@ -30,11 +30,13 @@ class Row:
         deployed: the file that it was taken out of, where that takes photos.
         opened: what its first process said when it had opened the model.
         rounds: of each round, the milliseconds of each run.
+        device_rounds: and those of the device alone, where the runtime tells them.
         taken: of each round, the share of the processors' time that other work took.
         joules: of each round, the energy of a run; None where the machine does not tell it.
         launches: of each round, in which of the processes it was measured.
         answers: of each photo, what each process took from it to its answer, see answer.py.
-        peak_bytes: the most that a process has held, of the network alone; `answer_bytes` of the whole way.
+        peak_bytes: the most that a process has held, of the network alone; `answer_bytes` of the whole way;
+            `device_peak_bytes` on a device of its own.
     """
 
     model: str
@@ -47,12 +49,14 @@ class Row:
     deployed: str | None = None
     opened: dict[str, Any] = field(default_factory=dict)
     rounds: list[list[float]] = field(default_factory=list)
+    device_rounds: list[list[float]] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
     joules: list[float | None] = field(default_factory=list)
     launches: list[int] = field(default_factory=list)
     answers: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     peak_bytes: int | None = None
     answer_bytes: int | None = None
+    device_peak_bytes: int | None = None
 
     @property
     def rounds_ms(self) -> list[float]:
@@ -66,11 +70,13 @@ class Row:
             deployed=None,
             opened={},
             rounds=[],
+            device_rounds=[],
             taken=[],
             joules=[],
             launches=[],
             answers={},
             peak_bytes=None,
+            device_peak_bytes=None,
         )
 
 
@@ -108,13 +114,14 @@ def rows_of(model: str | Path, name: str, runtimes: Sequence[str] | None) -> lis
     else:
         files["onnxruntime"] = (path, None)
         files["torch"] = (None, f"torch cannot run the ONNX file {model}")
-    meant = ["torch", "torch-cuda"] if upstream else ["onnxruntime"]
+    here = ["torch-cuda", "torch-cuda-graph"] if gpu_names() else ["torch-cuda"]
+    meant = ["torch", *here] if upstream else ["onnxruntime"]
     if path.is_dir() and files["torch"][1] is None:
-        meant = ["onnxruntime", "torch", "torch-cuda"]
+        meant = ["onnxruntime", "torch", *here]
     rows = []
     for runtime in runtimes or meant:
         file, reason = files["onnxruntime" if runtime in ONNX_RUNTIMES else "torch"]
-        cuda = runtime == "torch-cuda"
+        cuda = runtime in TORCH_CUDA
         if cuda and reason is None and not gpu_names():
             reason = "no CUDA device"
         for precision in OF_CUDA if cuda and reason is None else (None,):

@@ -12,11 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.benchmark.clock import Clock, CudaClock, HostClock
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.onnx_session import open_session, refusal
 
@@ -34,22 +35,35 @@ class Runtime(Protocol):
         device: "cpu", or the GPU's name.
         precision: "fp32", "tf32", "fp16", "bf16", "int8" or "int8-dynamic"; of an ONNX file, that of its weights.
         input_shape: (C, H, W) of one prepared image.
+        device_ms: how long the last run kept the device busy, without the copies to and from it; None where the runtime
+            does not tell.
     """
 
     name: str
     device: str
     precision: str
     input_shape: tuple[int, int, int]
+    device_ms: float | None
+
+    def device_peak_bytes(self) -> int | None:
+        """The most memory that it has held on a device of its own."""
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, C, H, W) to logits (B, classes); returns when they are there."""
 
 
 class TorchRuntime:
-    """torch in eager mode, or compiled by its own compiler for one shape; channels last."""
+    """torch in eager mode, compiled by its own compiler for one shape, or recorded as a CUDA graph; channels last."""
 
     def __init__(
-        self, name: str, path: str | Path, *, threads: int, device: str, precision: str, compiled: bool = False
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        threads: int,
+        device: str,
+        precision: str,
+        how: Literal["eager", "compiled", "graph"] = "eager",
     ) -> None:
         import torch
 
@@ -73,21 +87,62 @@ class TorchRuntime:
             backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision
         layout = layout_of(loaded.model)
         model = loaded.model.eval().to(self._target, self._dtype).to(memory_format=layout)
-        self._model = torch.compile(model, dynamic=False) if compiled else model
+        compiled = torch.compile(model, dynamic=False) if how == "compiled" else model
+        self._model = Recorded(compiled, torch.cuda) if how == "graph" else compiled
+        self._clock: Clock = CudaClock(torch.cuda) if device == "cuda" else HostClock()
+        self.device_ms: float | None = None
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
         with torch.inference_mode():
             x = torch.from_numpy(batch).to(self._target, self._dtype, memory_format=torch.channels_last)
-            logits = self._model(x).float().cpu()  # .cpu() waits for the device
-        if self._target.type == "cuda":
-            torch.cuda.synchronize()
-        array: NDArray[np.float32] = logits.numpy()
+            with self._clock:
+                logits = self._model(x)
+            array: NDArray[np.float32] = logits.float().cpu().numpy()  # .cpu() waits for the device
+        self.device_ms = self._clock.ms()
         return array
+
+    def device_peak_bytes(self) -> int | None:
+        return int(self._torch.cuda.max_memory_allocated()) if self._target.type == "cuda" else None
+
+
+class Recorded:
+    """A network whose work was recorded once, for one shape, and is told to the GPU by a single call: a CUDA graph.
+
+    Args:
+        cuda: torch.cuda.
+    """
+
+    def __init__(self, model: Any, cuda: Any) -> None:
+        self._model, self._cuda = model, cuda
+        self._graph: Any = None
+        self._input: Any = None
+
+    def __call__(self, x: Any) -> Any:
+        if self._graph is None or self._input.shape != x.shape:
+            self._record(x)
+        self._input.copy_(x)
+        self._graph.replay()
+        return self._output
+
+    def _record(self, x: Any) -> None:
+        """On another stream first, as torch's notes on CUDA graphs ask: by then all is allocated and chosen."""
+        cuda, self._input = self._cuda, x.clone()
+        stream = cuda.Stream()
+        stream.wait_stream(cuda.current_stream())
+        with cuda.stream(stream):
+            for _ in range(RECORDED_AFTER):
+                self._model(self._input)
+        cuda.current_stream().wait_stream(stream)
+        self._graph = cuda.CUDAGraph()
+        with cuda.graph(self._graph):
+            self._output = self._model(self._input)
 
 
 class OnnxRuntime:
     """onnxruntime with one of its providers, its options at their defaults except for the threads."""
+
+    device_ms: float | None = None
 
     def __init__(
         self, name: str, network: str | bytes, *, provider: str, device: str, threads: int, precision: str
@@ -121,11 +176,15 @@ class OnnxRuntime:
         logits: NDArray[np.float32] = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})[0]
         return logits
 
+    def device_peak_bytes(self) -> int | None:
+        return None
+
 
 class OpenVino:
     """OpenVINO on the CPU, for latency; in the precision of the file, where it would take bfloat16 by itself."""
 
     name, device = "openvino", "cpu"
+    device_ms: float | None = None
 
     def __init__(self, network: str | bytes, *, threads: int, precision: str) -> None:
         try:
@@ -153,20 +212,26 @@ class OpenVino:
         logits: NDArray[np.float32] = self._compiled(batch)[0]
         return logits
 
+    def device_peak_bytes(self) -> int | None:
+        return None
+
 
 def open_torch(
     path: str | Path, *, threads: int = 1, precision: str | None = None, name: str = "torch", compiled: bool = False
 ) -> Runtime:
     if precision not in (None, "fp32"):
         raise UsageError(f"torch on the CPU is measured in fp32, not {precision}")
-    return TorchRuntime(name, path, threads=threads, device="cpu", precision="fp32", compiled=compiled)
+    how: Literal["eager", "compiled"] = "compiled" if compiled else "eager"
+    return TorchRuntime(name, path, threads=threads, device="cpu", precision="fp32", how=how)
 
 
-def open_torch_cuda(path: str | Path, *, threads: int = 1, precision: str | None = None) -> Runtime:
-    """The copies to and from the device are part of a run."""
+def open_torch_cuda(
+    path: str | Path, *, threads: int = 1, precision: str | None = None, name: str = "torch-cuda"
+) -> Runtime:
+    """The copies to and from the device are part of a run; what it does in between is told apart."""
     if precision not in (None, *OF_CUDA):
-        raise UsageError(f"torch-cuda is measured in {', '.join(OF_CUDA)}, not {precision}")
-    return TorchRuntime("torch-cuda", path, threads=threads, device="cuda", precision=precision or "fp32")
+        raise UsageError(f"{name} is measured in {', '.join(OF_CUDA)}, not {precision}")
+    return TorchRuntime(name, path, threads=threads, device="cuda", precision=precision or "fp32", how=TORCH_CUDA[name])
 
 
 def open_onnxruntime(
@@ -198,7 +263,13 @@ def _bare(path: str | Path, precision: str | None) -> tuple[str | bytes, str]:
     return network.SerializeToString(), precision_of(network)
 
 
-OF_CUDA = ("fp32", "tf32", "fp16", "bf16")  # precisions of torch-cuda
+OF_CUDA = ("fp32", "tf32", "fp16", "bf16")  # precisions of torch on a GPU
+TORCH_CUDA: dict[str, Literal["eager", "compiled", "graph"]] = {
+    "torch-cuda": "eager",
+    "torch-cuda-compile": "compiled",
+    "torch-cuda-graph": "graph",
+}
+RECORDED_AFTER = 3  # runs
 PROVIDERS = {
     "onnxruntime": ("CPUExecutionProvider", "cpu"),
     "onnxruntime-cuda": ("CUDAExecutionProvider", "cuda"),
@@ -209,7 +280,7 @@ RUNTIMES: dict[str, Callable[..., Runtime]] = {
     "openvino": open_openvino,
     "torch": open_torch,
     "torch-compile": functools.partial(open_torch, name="torch-compile", compiled=True),
-    "torch-cuda": open_torch_cuda,
+    **{name: functools.partial(open_torch_cuda, name=name) for name in TORCH_CUDA},
 }
 
 

@@ -72,6 +72,7 @@ def format_rows(result: dict[str, Any]) -> str:
         table.append([row["model"], row["runtime"], precision, *cells, speed_up, verdict])
     lines = _aligned(table, words=(0, 1, 2, 9, 10)) if len(table) > 1 else []
     lines += unmeasured
+    lines += _on_devices(result["rows"])
     lines += [f"{found['model']}: {found['verdict']}." for found in result["crossovers"]]
     lines += _answers(result["rows"])
     if (noise := result["noise"]) is not None:
@@ -82,6 +83,16 @@ def format_rows(result: dict[str, Any]) -> str:
         )
     lines += [f"{text[0].upper()}{text[1:]}." for text in result["diagnoses"]]
     return "\n".join(lines)
+
+
+def _on_devices(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of rows on a device of its own, how long it worked, and how long the way there and back took."""
+    return [
+        f"{row['model']} in {row['runtime']} ({row['precision']}, batch {row['batch']}): {row['device_ms']:.3g} ms on "
+        f"the device, {row['transfer_ms']:.3g} ms to it and back; at most {row['device_peak_mb']:.4g} MB of its memory"
+        for row in rows
+        if row.get("device_peak_mb") is not None and row.get("device_ms") is not None
+    ]
 
 
 def _answers(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,10 @@ from compress.benchmark.rows import Row
 from zoo.disk import read_json, replace_text, sha256
 from zoo.errors import Interrupted, SlimzooError
 
-MEASURED = ("opened", "rounds", "taken", "joules", "launches", "answers", "peak_bytes", "answer_bytes", "reason")
+MEASURED = (
+    *("opened", "reason", "rounds", "device_rounds", "taken", "joules", "launches", "answers"),
+    *("peak_bytes", "device_peak_bytes", "answer_bytes"),
+)
 
 
 class Unfinished:
@@ -29,7 +32,7 @@ class Unfinished:
         self._file = None if save is None else Path(f"{save}.batch-{terms['batch']}.unfinished")
         files = [None if row.file is None or not row.file.is_file() else sha256(row.file) for row in rows]
         names = [[row.model, row.runtime, row.precision, file] for row, file in zip(rows, files, strict=True)]
-        self._key = hashlib.sha256(json.dumps([terms, names], sort_keys=True).encode()).hexdigest()
+        self._key = hashlib.sha256(json.dumps([terms, names, MEASURED], sort_keys=True).encode()).hexdigest()
 
     def restore(self, rows: Sequence[Row]) -> tuple[int, dict[str, Any] | None]:
         """Fill the rows with what an equal benchmark measured before it was interrupted.

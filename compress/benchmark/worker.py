@@ -6,8 +6,9 @@ stdin does:
     {"do": "open", "runtime", "path", "threads", "batch", "precision", "inputs"} ->
         {"device", "precision", "input_shape", "cpus", "load_ms", "first_ms"}; loading includes importing the runtime
     {"do": "warm_up", "seconds"} -> {"run_ms"}              one run by the end of it
-    {"do": "measure", "runs"}    -> {"ms", "taken", "joules", "peak_bytes"}   each run's duration; the share of the
-        processors' time that other work took meanwhile; their energy, or null; the process's peak memory so far
+    {"do": "measure", "runs"}    -> {"ms", "device_ms", "taken", "joules", "peak_bytes", "device_peak_bytes"}   each
+        run's duration, and that of its work on the device, or null; the share of the processors' time that other work
+        took meanwhile; their energy, or null; the process's peak memory so far, and its device's, or null
     {"do": "answer", "path", "photos"} -> {"photos", "peak_bytes"}  of each photo what `Answering.measure` gives
     anything that fails          -> {"error"}               one line
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -35,11 +37,14 @@ from numpy.typing import NDArray
 from compress.benchmark.answer import Answering
 from compress.benchmark.disturbance import look, taken
 from compress.benchmark.energy import energy_uj, joules
+from compress.benchmark.fitting_batch import bound_memory, is_out_of_memory, largest_batch
 from compress.benchmark.machine import cpus_for
 from compress.benchmark.runtimes import RUNTIMES, Runtime
 from zoo.errors import SlimzooError, UsageError, first_line
 
 BATCHES = 4  # different inputs, in turn: a runtime that is given one buffer again and again could keep it in its cache
+LARGE = 1 << 28  # bytes
+NOISE = 256  # images of it, which larger batches repeat
 UNMEASURED = 3  # runs before each measurement: what ran meanwhile has emptied the caches
 STEADY = 0.05  # warm-up ends when the median of 5 runs is within this share of that of the 5 before
 WARM_UP_AT_MOST = 20.0  # times the seconds asked for
@@ -66,15 +71,35 @@ class Worker:
         started = time.perf_counter_ns()
         self.runtime = RUNTIMES[runtime](path, threads=threads, precision=precision)
         load_ms = (time.perf_counter_ns() - started) / 1e6
-        self.batches = cycle(_batches(self.runtime.input_shape, batch, inputs))
+        if self.runtime.device == "cpu":
+            bound_memory()
+        try:
+            self._take(batch, inputs)
+            first_ms = self._run()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SlimzooError(self._too_large(batch, inputs)) from error
         return {
             "device": self.runtime.device,
             "precision": self.runtime.precision,
             "input_shape": self.runtime.input_shape,
             "cpus": self.cpus,
             "load_ms": load_ms,
-            "first_ms": self._run(),
+            "first_ms": first_ms,
         }
+
+    def _take(self, batch: int, inputs: str | None) -> None:
+        self.batches = cycle(_batches(self.runtime.input_shape, batch, inputs))
+
+    def _too_large(self, batch: int, inputs: str | None) -> str:
+        def runs(smaller: int) -> None:
+            self._take(smaller, inputs)
+            self._run()
+
+        found = largest_batch(runs, batch)
+        where = "this machine" if self.runtime.device == "cpu" else self.runtime.device
+        return f"a batch of {batch} does not fit into the memory of {where}" + (f"; {found} does" if found else "")
 
     def warm_up(self, *, seconds: float) -> dict[str, Any]:
         began, ms = time.perf_counter(), [self._run() for _ in range(10)]
@@ -89,9 +114,19 @@ class Worker:
         for _ in range(UNMEASURED):
             self._run()
         before, energy = look(self.cpus), energy_uj()
-        ms = [self._run() for _ in range(runs)]
+        ms, device_ms = [], []
+        for _ in range(runs):
+            ms.append(self._run())
+            device_ms.append(self.runtime.device_ms)
         used, share = joules(energy, energy_uj()), taken(before, look(self.cpus), self.threads)
-        return {"ms": ms, "taken": round(share, 4), "joules": used, "peak_bytes": peak_bytes()}
+        return {
+            "ms": ms,
+            "device_ms": None if None in device_ms else device_ms,
+            "taken": round(share, 4),
+            "joules": used,
+            "peak_bytes": peak_bytes(),
+            "device_peak_bytes": self.runtime.device_peak_bytes(),
+        }
 
     def answer(self, *, path: str, photos: dict[str, str]) -> dict[str, Any]:
         """The last request of a process: two sessions would spin on each other's processors."""
@@ -146,15 +181,20 @@ def _pin(threads: int) -> list[int] | None:
 
 
 def _batches(shape: tuple[int, int, int], batch: int, inputs: str | None) -> list[NDArray[np.float32]]:
-    """`BATCHES` batches: the prepared images of a .npy file (N, C, H, W), or normal noise of a fixed seed."""
+    """Batches, of the prepared images of a .npy file (N, C, H, W), or of normal noise of a fixed seed.
+
+    `BATCHES` of them, or one that is larger than any cache.
+    """
+    batches = BATCHES if 4 * batch * math.prod(shape) <= LARGE else 1
     if inputs is None:
         rng = np.random.default_rng(0)
-        return list(rng.standard_normal((BATCHES, batch, *shape), dtype=np.float32))
-    images = np.load(inputs, allow_pickle=False)
+        images = rng.standard_normal((min(batches * batch, NOISE), *shape), dtype=np.float32)
+    else:
+        images = np.load(inputs, allow_pickle=False)
     if images.shape[1:] != shape or len(images) == 0:
         raise UsageError(f"{inputs} holds images of shape {images.shape}: wanted (N, {', '.join(map(str, shape))})")
-    order = np.arange(BATCHES * batch) % len(images)
-    return list(np.ascontiguousarray(images[order], dtype=np.float32).reshape(BATCHES, batch, *shape))
+    order = np.arange(batches * batch) % len(images)
+    return list(np.ascontiguousarray(images[order], dtype=np.float32).reshape(batches, batch, *shape))
 
 
 def _wait_until_quiet() -> None:

@@ -39,12 +39,16 @@ def bench_table(rows: Iterable[dict[str, Any]]) -> Table:
             continue
         times_ms = [row[key] for key in ("median_ms", "p90_ms", "p99_ms")]
         peak_bytes = None if row["peak_mb"] is None else 1e6 * row["peak_mb"]
-        rest = [three(row["images_per_s"]), megabytes(peak_bytes)]
-        rest += [milliseconds(row.get(key)) for key in ("load_ms", "first_ms")]
+        own = row.get("device_peak_mb")  # of a device that has a memory of its own
+        rest = [Cell(three(row["images_per_s"])), Cell(megabytes(peak_bytes))]
+        rest += [Cell(milliseconds(row.get(key))) for key in ("load_ms", "first_ms")]
         between = row.get("median_ci_ms")
         notes = [f"{three(between[0])} to {three(between[1])}"] if between else []
+        if own is not None:
+            rest[1] = Cell(rest[1].text, [f"{megabytes(1e6 * own)} on the device"])
+            notes += [f"{milliseconds(row.get('device_ms'))} on the device"]
         body.append([*name, Cell(milliseconds(times_ms[0]), notes), *(Cell(milliseconds(ms)) for ms in times_ms[1:])])
-        body[-1] += map(Cell, rest)
+        body[-1] += rest
     return Table(head, body, words=4)
 
 

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from compress.benchmark.table import format_rows
 from compress.report.figures import MINUS, MISSING, count, megabytes, milliseconds, percent, signed, times
 from compress.report.report import build_report
 from compress.report.sections import command
@@ -203,6 +204,22 @@ def test_what_is_expected_of_new_images_is_said_where_it_was_cross_validated(out
     assert "the 122 images that it was trained on" in seen
     few = next(variant for variant in report.variants if variant["name"] == "few")
     assert (few["expected_top1"], few["expected_top1_ci"]) == (0.8422, (0.7512, 0.9031))
+
+
+def test_a_gpu_is_told_apart_from_the_way_to_it(out):
+    bench = bench_result(ROUNDS)
+    bench["rows"][-1] = row("fit", [0.9, 0.8, 1.0]) | {
+        **{"runtime": "torch-cuda", "device": "NVIDIA X", "device_ms": 0.6, "transfer_ms": 0.3},
+        "device_peak_mb": 120.0,
+    }
+    (out / "bench.json").write_text(json.dumps(bench))
+    seen, _ = read(build_report(out))
+    assert "0.600 ms on the device" in seen
+    assert "120 MB on the device" in seen
+    assert "fit in torch-cuda (fp32, batch 1): 0.6 ms on the device, 0.3 ms to it and back" in format_rows(
+        {"rows": [{**bench["rows"][-1], "disturbed": False, "ratio_range": None, "answers": None}], "noise": None}
+        | {"crossovers": [], "diagnoses": []}
+    )
 
 
 def test_verdict_is_one_sentence_with_every_interval(out):
