@@ -277,13 +277,17 @@ def _torch_pruning(root: Path, share: str, seed: int) -> tuple[Any, dict[str, An
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Means over tasks of means over seeds, against the better peer of each task, and whether what is said is so.
 
-    Methods are compared on the tasks in which all of them were measured.
+    Methods are compared on the divisions of tasks in which all of them were measured.
     """
     measured = [row for row in rows if "reason" not in row]
-    by_task: dict[str, dict[str, list[Row]]] = {}
+    divided: dict[tuple[str, int], dict[str, Row]] = {}
     for row in measured:
-        by_task.setdefault(row["task"], {}).setdefault(row["method"], []).append(row)
-    complete = {task: methods for task, methods in by_task.items() if {"ours", *PEERS} <= methods.keys()}
+        divided.setdefault((row["task"], row["seed"]), {})[row["method"]] = row
+    complete: dict[str, dict[str, list[Row]]] = {}
+    for (task, _), methods in divided.items():
+        if {"ours", *PEERS} <= methods.keys():
+            for method, row in methods.items():
+                complete.setdefault(task, {}).setdefault(method, []).append(row)
     table = []
     for task, methods in complete.items():
         mean = {name: statistics.mean(row["top1_pct"] for row in own) for name, own in methods.items()}
@@ -294,7 +298,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     fitted = [row for row in measured if row["method"] == "ours"]
     same = [row for row in fitted if row["task"] not in SHIFTED]
     return {
-        "seeds": sorted({row["seed"] for row in fitted}),
+        "seeds": sorted({row["seed"] for methods in complete.values() for row in methods["ours"]}),
         "images": [least(row["images"] for row in table) for least in (min, max)] if table else None,
         "tasks": table,
         "methods": {name: _summary(name, complete) for name in ("ours", *PEERS)},

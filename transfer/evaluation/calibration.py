@@ -69,9 +69,14 @@ def chance_error(confidences: NDArray[np.floating], *, bins: int = BINS) -> floa
     return float(np.quantile(errors, 0.95))
 
 
+def cross_entropies(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) -ln(probability of the true class) of each image, in nats."""
+    return -_of_labels(log_softmax(logits.astype(np.float64), axis=1), labels)
+
+
 def negative_log_likelihood(logits: Logits, labels: NDArray[np.int64]) -> float:
-    """Mean over the images of -ln(probability of the true class), in nats."""
-    return float(-_of_labels(log_softmax(logits.astype(np.float64), axis=1), labels).mean())
+    """Their mean over the images."""
+    return float(cross_entropies(logits, labels).mean())
 
 
 def fit_temperature(logits: Logits, labels: NDArray[np.int64]) -> float:

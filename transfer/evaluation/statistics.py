@@ -12,9 +12,10 @@ from scipy.special import bdtr
 
 Z95 = 1.959963984540054  # the normal quantile of 0.975: every interval here is a two-sided 95% one
 
-# Accuracies of 24 fine-tunings of 16 small tasks were off by 5.6 points with this correction (standard deviation), by
-# 7.9 without one, by 6.7 with the whole of it.
-CORRECTED = 0.6
+# What a fine-tuning on all images brought over its probe's accuracy out of fold, of 31 of 16 small tasks: mean and
+# standard deviation, without the noise of the measurement. What the held-out fold said of it told little: over the
+# probe it brought 3.1 points on others, and 4.4 by the folds, of 9 to 80 images, with a correlation of 0.07.
+GAIN, GAIN_SD = 0.04, 0.035
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ def out_of_fold(
 ) -> tuple[float, tuple[float, float]]:
     """What share of new images a model answers right, by answers of models like it to images that they had not seen.
 
-    Of a model that was trained further only the images of one fold are known, few, and `right` is of what it began
-    with. Then it is the accuracy on that fold, corrected by CORRECTED of how much easier or harder than all others the
-    fold was for what it began with (a control variate; Owen 2013, Monte Carlo theory, methods and examples, sec. 8.9).
+    Of a model that was trained further `right` is of what it began with, and the answers of one fold before and after,
+    too few to say what the training brought. That is drawn to what it has brought elsewhere, the more the fewer they
+    are: the mean of a normal gain of mean GAIN and deviation GAIN_SD, given the fold's difference and how much such a
+    difference varies (empirical Bayes; Efron and Morris 1977, Stein's Paradox in Statistics).
 
     The interval is Wilson's at the effective number of images. Answers out of J folds vary by more than N independent
     ones, since any two of the training sets share most of their images: 1 + J / (J - 1) times as much, those out of one
@@ -91,13 +93,13 @@ def out_of_fold(
     variance = likely * (1 - likely) / n * (1 + folds / (folds - 1))
     if changed is not None:
         before, after = map(_flags, changed)
-        own = after - CORRECTED * before.astype(float)
-        mean = min(max(float(own.mean()) + CORRECTED * mean, 0.0), 1.0)
-        values = np.array([*own, 0, 1, -CORRECTED, 1 - CORRECTED])  # and half an image of each kind, as of the others
-        weights = np.array([*np.ones(len(own)), *np.full(4, 0.5)]) / (len(own) + 2)
-        spread = float((weights * (values - weights @ values) ** 2).sum())
-        variance = CORRECTED**2 * variance + spread / len(own) * (1 + 1 / (folds - 1))
-        likely = (mean * len(own) + 1) / (len(own) + 2)
+        gains = after.astype(float) - before
+        values = np.array([*gains, -1, 0, 0, 1])  # and half an image of each kind, as of the others
+        weights = np.array([*np.ones(len(gains)), *np.full(4, 0.5)]) / (len(gains) + 2)
+        spread = float(weights @ (values - weights @ values) ** 2) / len(gains) * (1 + 1 / (folds - 1))
+        trusted = GAIN_SD**2 / (GAIN_SD**2 + spread)
+        mean = min(max(mean + GAIN + trusted * (float(gains.mean()) - GAIN), 0.0), 1.0)
+        likely, variance = (mean * n + 1) / (n + 2), variance + trusted * spread
     return mean, _wilson(mean, max(likely * (1 - likely) / variance, 1.0))
 
 

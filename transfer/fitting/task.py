@@ -14,7 +14,7 @@ from torch import nn
 
 from transfer.data.loader import LabelledPixels
 from transfer.data.parts import Pixels
-from transfer.evaluation.calibration import fit_temperature, negative_log_likelihood
+from transfer.evaluation.calibration import cross_entropies, fit_temperature
 from transfer.evaluation.evaluate import Evaluation, evaluate_pixels
 from transfer.evaluation.measure import predictor_of
 from transfer.fitting.settings import Method
@@ -131,6 +131,11 @@ class Outcome:
         return evaluate_pixels(predictor, images, len(self.config.classes or ()), progress=progress)
 
 
+def calibrated_losses(found: Evaluation) -> NDArray[np.float64]:
+    """(n,) cross-entropies of answers whose confidences are as right as one temperature can make them."""
+    return cross_entropies(found.logits / fit_temperature(found.logits, found.labels), found.labels)
+
+
 def calibrated_loss(found: Evaluation) -> float:
-    """Mean cross-entropy of answers whose confidences are as right as one temperature can make them."""
-    return negative_log_likelihood(found.logits / fit_temperature(found.logits, found.labels), found.labels)
+    """Their mean."""
+    return float(calibrated_losses(found).mean())
