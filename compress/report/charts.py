@@ -17,12 +17,16 @@ COLOURS = {"baseline": "#8a8f98", "chosen": "#1f9d63", "variant": "#4c86c6"}
 LARGEST_PX2 = 2200  # area of the bubble of the largest file; the others in proportion
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 LONGEST = 28  # letters of a name in the chart
+BUDGET_PX = 11
 FONT_PX, GLYPH_PX = 12, 6.5  # the mean advance of a letter at that size, on the wide side
 
 
 @dataclass(frozen=True)
 class Point:
-    """A model in the chart: its accuracy with interval (shares, 0..1), what it costs, and how large its file is."""
+    """A model in the chart: its accuracy with interval (shares, 0..1), what it costs, and how large its file is.
+
+    `number` is its place in the report's table.
+    """
 
     name: str
     top1: float
@@ -30,6 +34,13 @@ class Point:
     cost: float
     size_bytes: int
     role: Literal["baseline", "chosen", "variant"] = "variant"
+    number: int = 0
+
+    @property
+    def said(self) -> str:
+        """For those who do not see it; its number goes before, see `to_svg`."""
+        lo, hi = self.top1_ci
+        return f"#{self.number}# {self.label}: {self.top1:.1%} ({lo:.1%} to {hi:.1%}), {self.cost:.3g}"
 
     @property
     def label(self) -> str:
@@ -37,16 +48,42 @@ class Point:
         return name if self.role == "variant" else f"{name} · {self.role}"
 
 
-def accuracy_chart(points: Sequence[Point], *, cost_title: str, top1_title: str) -> alt.LayerChart:
-    """Accuracy in percent with its 95% interval over a cost; the area of a bubble is the size of the file."""
+@dataclass(frozen=True)
+class Budget:
+    """The least accuracy (0..1) that is good enough, and what that is, in words."""
+
+    least: float
+    said: str
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those than which none costs no more and is no less accurate, the cheapest first: Pareto's front."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.cost, -point.top1)):
+        if not best or point.top1 > best[-1].top1:
+            best.append(point)
+    return best
+
+
+def accuracy_chart(
+    points: Sequence[Point], *, cost_title: str, top1_title: str, budget: Budget | None = None
+) -> alt.LayerChart:
+    """Accuracy in percent with its 95% interval over a cost; the area of a bubble is the size of the file.
+
+    A stepped line joins the front, a dashed one is the budget, unless it is so far down that models would shrink.
+    """
     if not points:
         raise ValueError("no points: wanted at least one model with an accuracy and a cost")
+    lo, hi = min(point.top1_ci[0] for point in points), max(point.top1_ci[1] for point in points)
+    if budget is not None and budget.least < lo - (hi - lo):
+        budget = None
     largest = max(point.size_bytes for point in points)
-    plane = _Plane.around(points)
-    labels = _place(points, plane, largest)
+    plane = _Plane.around(points, [] if budget is None else [budget.least])
+    labels = _place(points, plane, largest, budget)
     records = [
         {
             "label": point.label,
+            "said": point.said,
             "role": point.role,
             "cost": point.cost,
             "top1": 100 * point.top1,
@@ -63,7 +100,7 @@ def accuracy_chart(points: Sequence[Point], *, cost_title: str, top1_title: str)
     y_scale = alt.Scale(domain=list(plane.y), nice=False, zero=False)
     x = alt.X("cost:Q", scale=x_scale, axis=alt.Axis(title=cost_title, tickCount=6))
     colour = alt.Color("role:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
-    base = alt.Chart({"values": records})
+    base = alt.Chart({"values": records}).encode(description="said:N")
     bars = base.mark_rule(strokeWidth=1.5, opacity=0.75).encode(
         x=x, y=alt.Y("lo:Q", scale=y_scale, axis=alt.Axis(title=top1_title, tickCount=6)), y2="hi:Q", color=colour
     )
@@ -75,7 +112,7 @@ def accuracy_chart(points: Sequence[Point], *, cost_title: str, top1_title: str)
     )
     ink = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
     chart: alt.LayerChart = (
-        alt.layer(bars, bubbles, text)
+        alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, text)
         .properties(width=WIDTH, height=HEIGHT, background="transparent", padding=6)
         .configure(font=FONT)
         .configure_axis(**ink, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titlePadding=8)
@@ -84,11 +121,35 @@ def accuracy_chart(points: Sequence[Point], *, cost_title: str, top1_title: str)
     return chart
 
 
+def _lines(
+    points: Sequence[Point], plane: _Plane, budget: Budget | None, x: alt.X, y_scale: alt.Scale
+) -> list[alt.Chart]:
+    """The front, from where there is more than one model on it, and the budget with its words."""
+    lines, best = [], front(points)
+    if len(best) > 1:
+        # from the cheapest to the edge: from each on, that accuracy is to be had
+        steps = [{"cost": point.cost, "top1": 100 * point.top1} for point in best]
+        steps.append({"cost": plane.x[1], "top1": 100 * best[-1].top1})
+        drawn = alt.Chart({"values": steps}).mark_line(interpolate="step-after", stroke=INK, opacity=0.35)
+        lines.append(drawn.encode(x=x, y=alt.Y("top1:Q", scale=y_scale)))
+    if budget is not None:
+        here = alt.Chart({"values": [{"least": 100 * budget.least, "cost": plane.x[0], "said": budget.said}]})
+        y = alt.Y("least:Q", scale=y_scale)
+        lines.append(here.mark_rule(stroke=INK, opacity=0.6, strokeDash=[5, 4]).encode(y=y))
+        words = here.mark_text(align="left", baseline="top", dx=5, dy=4, fontSize=BUDGET_PX, fill=INK, opacity=0.8)
+        lines.append(words.encode(x=x, y=y, text="said:N"))
+    return lines
+
+
 def to_svg(chart: Any) -> str:
-    """An <svg> element to put into a page. Inline SVG needs no namespaces, so it is left without an address."""
+    """An <svg> element to put into a page. Inline SVG needs no namespaces, so it is left without an address.
+
+    What stands for the model of a number is of the class model-NUMBER, by which the page joins it to its row.
+    """
     import vl_convert
 
     svg: str = vl_convert.vegalite_to_svg(chart.to_dict())
+    svg = re.sub(r'aria-label="#(\d+)# ', r'class="model-\1" aria-label="', svg)
     return re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
 
 
@@ -122,9 +183,11 @@ class _Plane:
     y: tuple[float, float]
 
     @classmethod
-    def around(cls, points: Sequence[Point]) -> _Plane:
+    def around(cls, points: Sequence[Point], besides: Sequence[float] = ()) -> _Plane:
+        """Args: besides: accuracies that are to be seen too."""
         costs = [point.cost for point in points]
-        lo, hi = min(point.top1_ci[0] for point in points), max(point.top1_ci[1] for point in points)
+        lo = min([*besides, *(point.top1_ci[0] for point in points)])
+        hi = max([*besides, *(point.top1_ci[1] for point in points)])
         pad = max(0.12 * (hi - lo), 0.005)
         # costs from 0, so that a distance is a difference; accuracies as near as they allow
         return cls((0.0, 1.15 * max(costs)), (100 * (lo - pad), 100 * min(hi + pad, max(1.0, hi) + 0.005)))
@@ -140,7 +203,9 @@ class _Plane:
         return self.y[1] - (self.y[1] - self.y[0]) * y_px / HEIGHT
 
 
-def _place(points: Sequence[Point], plane: _Plane, largest: int) -> list[tuple[float, float]]:
+def _place(
+    points: Sequence[Point], plane: _Plane, largest: int, budget: Budget | None = None
+) -> list[tuple[float, float]]:
     """The centre of each label in pixels: as near to its bubble as leaves bubbles, bars and other labels free."""
     centres = [plane.at(point.cost, point.top1) for point in points]
     radii = [math.sqrt(LARGEST_PX2 * point.size_bytes / largest / math.pi) for point in points]
@@ -149,6 +214,7 @@ def _place(points: Sequence[Point], plane: _Plane, largest: int) -> list[tuple[f
         lo, hi = (plane.at(point.cost, end)[1] for end in point.top1_ci)
         bars.append((x - 1, hi, x + 1, lo))
     taken = bars + [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
+    taken += _drawn(points, plane, budget)
     placed = []
     for point, (x, y), r, bar in zip(points, centres, radii, bars, strict=True):
         half = GLYPH_PX * len(point.label) / 2
@@ -169,6 +235,19 @@ def _place(points: Sequence[Point], plane: _Plane, largest: int) -> list[tuple[f
         taken.append(boxes[best])
         placed.append(places[best])
     return placed
+
+
+def _drawn(points: Sequence[Point], plane: _Plane, budget: Budget | None) -> list[Box]:
+    """The lines of the front and of the budget, and the words of the latter."""
+    boxes: list[Box] = []
+    corners = [plane.at(point.cost, point.top1) for point in front(points)]
+    if len(corners) > 1:
+        for (x, y), (end, up) in itertools.pairwise([*corners, (float(WIDTH), corners[-1][1])]):
+            boxes += [(x, y - 1, end, y + 1), (end - 1, up, end + 1, y)]
+    if budget is not None:
+        y = plane.at(0.0, budget.least)[1]
+        boxes += [(0.0, y - 1, float(WIDTH), y + 1), (0.0, y, GLYPH_PX * len(budget.said), y + BUDGET_PX + 6)]
+    return boxes
 
 
 def _distance(a: Box, b: Box) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from compress.report import sections, timing
 from compress.report.answer_chart import answer_chart
-from compress.report.charts import Point, accuracy_chart, to_png, to_svg
+from compress.report.charts import Budget, Point, accuracy_chart, to_png, to_svg
 from compress.report.document import document, located
 from compress.report.figures import Cell
 from compress.report.machines import machines_table, read_elsewhere
@@ -53,7 +53,8 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
-PICTURE = "report.png"
+PICTURE, SECOND = "report.png", "report-size.png"
+CHARTED = "The area of a circle is the size of the file; the stepped line is the best accuracy to be had for a cost."
 ANSWERS = (
     "What the user of a model waits for, by the exported file as deploy/infer.py runs it: a JPEG is decoded at the "
     "part of its size that the network needs, resized and normalized in the file. The network's time is what the file "
@@ -94,8 +95,8 @@ def build_report(
     verdict = sections.verdict(baseline, chosen, pairs, max_drop)
     split = "test" if all("test" in variant.accuracy for variant in variants) else "val"
 
-    chart = _chart(variants, chosen, split)
-    parts = _sections(variants, chosen, pairs, split, bench, str(out.resolve()), chart)
+    charts = _charts(variants, chosen, split, max_drop)
+    parts = _sections(variants, chosen, pairs, split, bench, str(out.resolve()), charts)
     table = timing.crossover_table(bench["rows"] if bench is not None else [], price_cpu, price_gpu)
     if table.rows:
         parts.insert(-3, Section("CPU against GPU", table=table))
@@ -111,7 +112,7 @@ def build_report(
         markdown=out / "report.md",
         html=out / "report.html",
         json=out / "report.json",
-        picture=None if chart is None else out / PICTURE,
+        picture=out / PICTURE if charts else None,
     )
     _write(report, located(parts, out), out)
     return report
@@ -134,18 +135,14 @@ def _sections(
     split: str,
     bench: dict[str, Any] | None,
     out: str,
-    chart: Any,
+    charts: Sequence[tuple[str, Picture]],
 ) -> list[Section]:
     blamed = sections.blame_table(variants)
     parts = [
         Section(
             "Models", sections.expected_text(variants), sections.comparison_table(variants[0], chosen, pairs, split)
         ),
-        Section(
-            "Accuracy and cost",
-            ["The area of a circle is the size of the file."] if chart is not None else [],
-            picture=None if chart is None else Picture(chart, PICTURE),
-        ),
+        *(Section(title, [CHARTED], picture=picture) for title, picture in charts),
         Section("Which layers int8 costs most", [BLAMED] if blamed.rows else [], blamed),
         Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
         Section("How it was measured", sections.method_text(bench)),
@@ -157,21 +154,43 @@ def _sections(
         ),
     ]
     if bench is not None:
-        parts.insert(2, Section("Latency by runtime", table=timing.bench_table(bench["rows"])))
+        timed = [Section("Latency by runtime", table=timing.bench_table(bench["rows"]))]
         if (bars := answer_chart(bench["rows"])) is not None:
-            parts.insert(2, Section("From photo to answer", [ANSWERS], picture=Picture(bars, "report-answer.png")))
-            parts.insert(4, Section("From photo to answer, part by part", table=timing.answers_table(bench["rows"])))
+            timed.insert(0, Section("From photo to answer", [ANSWERS], picture=Picture(bars, "report-answer.png")))
+            timed.append(Section("From photo to answer, part by part", table=timing.answers_table(bench["rows"])))
+        parts[1 + len(charts) : 1 + len(charts)] = timed
     return [part for part in parts if part.text or part.code or (part.table and part.table.rows)]
 
 
-def _chart(variants: Sequence[Variant], chosen: Variant | None, split: str) -> Any:
-    """Accuracy over latency, or over size where nothing was timed; None where no model can be drawn."""
-    timed = any(variant.latency_ms is not None for variant in variants)
+def _charts(
+    variants: Sequence[Variant], chosen: Variant | None, split: str, max_drop: float
+) -> list[tuple[str, Picture]]:
+    """Accuracy over latency, where something was timed, and over size; none where no model can be drawn."""
+    timed = [variant.latency_ms for variant in variants]
+    sizes = [None if variant.size_bytes is None else variant.size_bytes / 1e6 for variant in variants]
+    where, found = "test" if split == "test" else "validation", list[tuple[str, Picture]]()
+    base = variants[0].accuracy.get(split)
+    said = f"{max_drop:g} {'point' if max_drop == 1 else 'points'} below {variants[0].name}"
+    budget = None if base is None else Budget(base.top1 - max_drop / 100, said)
+    for title, costs, unit in (
+        ("Accuracy and latency", timed, "latency in onnxruntime, ms (median)"),
+        ("Accuracy and size", sizes, "size, MB"),
+    ):
+        if points := _points(variants, chosen, split, costs):
+            chart = accuracy_chart(
+                points, cost_title=unit, top1_title=f"top-1 on {where}, % (95% interval)", budget=budget
+            )
+            found.append((title, Picture(chart, PICTURE if not found else SECOND)))
+    return found
+
+
+def _points(
+    variants: Sequence[Variant], chosen: Variant | None, split: str, costs: Sequence[float | None]
+) -> list[Point]:
     points = []
-    for variant in variants:
-        accuracy, size_bytes = variant.accuracy.get(split), variant.size_bytes
-        cost = variant.latency_ms if timed else None if size_bytes is None else size_bytes / 1e6
-        if accuracy is None or cost is None or not size_bytes:
+    for number, (variant, cost) in enumerate(zip(variants, costs, strict=True)):
+        accuracy = variant.accuracy.get(split)
+        if accuracy is None or cost is None or not variant.size_bytes:
             continue
         role: Literal["baseline", "chosen", "variant"] = "variant"
         if variant is variants[0]:
@@ -179,12 +198,8 @@ def _chart(variants: Sequence[Variant], chosen: Variant | None, split: str) -> A
         elif variant is chosen:
             role = "chosen"
         ci = accuracy.top1_ci or (accuracy.top1, accuracy.top1)
-        points.append(Point(variant.name, accuracy.top1, ci, cost, size_bytes, role))
-    if not points:
-        return None
-    cost_title = "latency in onnxruntime, ms (median)" if timed else "size, MB"
-    where = "test" if split == "test" else "validation"
-    return accuracy_chart(points, cost_title=cost_title, top1_title=f"top-1 on {where}, % (95% interval)")
+        points.append(Point(variant.name, accuracy.top1, ci, cost, variant.size_bytes, role, number))
+    return points
 
 
 def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
@@ -226,7 +241,8 @@ def _html(title: str, verdict: str, parts: Sequence[Section]) -> str:
     environment.filters["svg"] = lambda picture: markupsafe.Markup(to_svg(picture.chart))
     halves = sum(part.picture is not None for part in parts) > 1  # side by side, where there is room
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title, verdict=verdict, sections=parts, halves=halves)
+    joined = max((len(part.table.rows) for part in parts if part.table and part.table.joined), default=0)
+    return template.render(title=title, verdict=verdict, sections=parts, halves=halves, joined=joined)
 
 
 def _markdown(title: str, verdict: str, parts: Sequence[Section]) -> str:

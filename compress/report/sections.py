@@ -38,6 +38,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     words: int = 1  # leading columns that hold words, not numbers
     marked: int | None = None  # the row to stand out
+    joined: bool = False  # rows are the models in order, and light up with what stands for them in a chart
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def comparison_table(
             ]
         )
     marked = next((i for i, (variant, _) in enumerate(everyone) if variant is chosen), None)
-    return Table(head, rows, words=2, marked=marked)
+    return Table(head, rows, words=2, marked=marked, joined=True)
 
 
 def expected_text(variants: Sequence[Variant]) -> list[str]:

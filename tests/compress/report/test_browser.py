@@ -91,7 +91,7 @@ def test_everything_is_drawn_and_nothing_cut_off(report, width, tmp_path):
     assert told["window"] == width
     assert told["wide"] <= width  # only tables scroll, each by itself
     assert told["cut"] == []
-    assert told["drawn"] == told["svgs"] == 2
+    assert told["drawn"] == told["svgs"] == 3
     assert told["scripts"] == 1  # the one that asks
     assert told["loaded"] == []
     assert "CONSOLE" not in done.stderr

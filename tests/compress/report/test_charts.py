@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from compress.report import charts
-from compress.report.charts import FONT_PX, GLYPH_PX, HEIGHT, WIDTH, Point, accuracy_chart, to_png, to_svg
+from compress.report.charts import FONT_PX, GLYPH_PX, HEIGHT, WIDTH, Budget, Point, accuracy_chart, to_png, to_svg
 
 POINTS = [
     Point("fit", 0.981, (0.962, 0.991), 1.9, 16_800_000, "baseline"),
@@ -39,9 +41,47 @@ def test_svg_names_models_axes_and_roles(svg):
 
 
 def test_area_of_a_circle_is_the_size_of_the_file():
-    (records,) = accuracy_chart(POINTS, cost_title="", top1_title="").to_dict()["datasets"].values()
+    found = accuracy_chart(POINTS, cost_title="", top1_title="").to_dict()["datasets"].values()
+    (records,) = (records for records in found if "area" in records[0])
     area = {record["label"]: record["area"] for record in records}
     assert area["fit · baseline"] / area["int8 · chosen"] == pytest.approx(16_800_000 / 4_300_000)
+
+
+def test_front_is_what_nothing_beats():
+    """By comparing each with each."""
+    rng = np.random.default_rng(0)
+    many = [
+        Point(str(i), top1, (top1, top1), cost, 1) for i, (top1, cost) in enumerate(rng.integers(1, 9, (40, 2)) / 10)
+    ]
+    beaten = {
+        point.name
+        for point in many
+        for other in many
+        if other.cost <= point.cost
+        and other.top1 >= point.top1
+        and (other.cost, other.top1) != (point.cost, point.top1)
+    }
+    best = charts.front(many)
+    assert {(point.cost, point.top1) for point in best} == {(p.cost, p.top1) for p in many if p.name not in beaten}
+    assert [point.cost for point in best] == sorted({point.cost for point in best}), "each once, the cheapest first"
+
+
+def test_budget_is_drawn_with_its_words_and_in_sight():
+    budget = Budget(0.85, "13.1 points below fit")
+    drawn = accuracy_chart(POINTS, cost_title="", top1_title="", budget=budget)
+    texts = [element.text for element in ElementTree.fromstring(to_svg(drawn)).iter() if element.tag == "text"]
+    assert "13.1 points below fit" in texts
+    assert charts._Plane.around(POINTS, [0.85]).y[0] < 85
+
+
+def test_what_stands_for_a_model_is_known_by_its_number():
+    points = [replace(point, number=number) for number, point in enumerate(POINTS)]
+    svg = to_svg(accuracy_chart(points, cost_title="", top1_title=""))
+    for number, point in enumerate(points):
+        mine = [e for e in ElementTree.fromstring(svg).iter() if e.get("class") == f"model-{number}"]
+        assert len(mine) == 3, "its circle, its interval, its name"
+        assert all(element.get("aria-label").startswith(point.label) for element in mine)
+    assert "#0#" not in svg
 
 
 def test_png_is_white_with_something_on_it():
