@@ -198,7 +198,8 @@ def lineage_table(variants: Sequence[Variant]) -> Table:
     rows = []
     for variant in variants:
         for number, record in enumerate(new_steps(variant, variants[0])):
-            after = (record.get("metrics") or {}).get("after") or {}
+            metrics = record.get("metrics") or {}
+            after, before = (metrics.get(when) or {} for when in ("after", "before"))
             seconds = record.get("seconds")
             rows.append(
                 [
@@ -207,14 +208,26 @@ def lineage_table(variants: Sequence[Variant]) -> Table:
                     Cell(arguments(record.get("arguments") or {})),
                     Cell(MISSING if record.get("seed") is None else str(record["seed"])),
                     Cell(MISSING if seconds is None else f"{three(seconds)} s"),
-                    *(Cell(percent((after.get(split) or {}).get("top1"))) for split in ("val", "test")),
-                    Cell(count(after.get("params"))),
-                    Cell(count(after.get("macs"))),
-                    Cell(megabytes(after.get("size_bytes"))),
+                    *(_step_accuracy(before.get(split), after.get(split)) for split in ("val", "test")),
+                    *(
+                        Cell(shown(after.get(key)), [_share_left(before.get(key), after.get(key))])
+                        for key, shown in (("params", count), ("macs", count), ("size_bytes", megabytes))
+                    ),
                 ]
             )
     head = ["model", "step", "arguments", "seed", "took", "validation", "test", "parameters", "MACs", "size"]
     return Table(head, rows, words=3)
+
+
+def _step_accuracy(before: dict[str, Any] | None, after: dict[str, Any] | None) -> Cell:
+    """The accuracy after a step, and by how much it changed it."""
+    old, new = ((found or {}).get("top1") for found in (before, after))
+    return Cell(percent(new), [] if old is None or new is None else [f"{signed(100 * (new - old))} points"])
+
+
+def _share_left(before: float | None, after: float | None) -> str:
+    """How much a step left of what it began with; nothing where it changed nothing."""
+    return f"{after / before:.0%} of before" if before and after and before != after else ""
 
 
 def blame_table(variants: Sequence[Variant]) -> Table:

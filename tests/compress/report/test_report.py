@@ -364,6 +364,15 @@ def test_steps_of_the_baseline_are_told_once(out):
     assert steps.count("macs=0.5") == 1
 
 
+def test_each_step_says_what_it_changed(out):
+    page, _ = read(build_report(out))
+    steps = page[page.index("Steps") : page.index("How it was measured")]
+    pruned = steps[steps.index("pruned") :]
+    for said in (f"97.8% {MINUS}0.3 points", "1.31 M 31% of before", "49.3 M 50% of before", "5.28 MB 31% of before"):
+        assert said in pruned
+    assert "of before" not in steps[: steps.index("quantize")], "a fit began with nothing that was measured"
+
+
 def test_commands_can_be_pasted(out):
     markdown = build_report(out).markdown.read_text()
     assert "slimzoo fit digits --out out/fit --model efficientnet_lite0 --epochs 3 --no-flip\n" in markdown
