@@ -10,6 +10,7 @@ from typing import Any, Literal
 from compress.report import sections, timing
 from compress.report.answer_chart import answer_chart
 from compress.report.charts import Budget, Point, accuracy_chart, to_png, to_svg
+from compress.report.class_changes import class_table
 from compress.report.document import document, located
 from compress.report.figures import Cell
 from compress.report.machines import machines_table, read_elsewhere
@@ -53,6 +54,7 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
+CHANGED = "Images of each class that are answered right, of those that the table of models is of."
 PICTURE, SECOND = "report.png", "report-size.png"
 CHARTED = "The area of a circle is the size of the file; the stepped line is the best accuracy to be had for a cost."
 ANSWERS = (
@@ -138,11 +140,13 @@ def _sections(
     charts: Sequence[tuple[str, Picture]],
 ) -> list[Section]:
     blamed = sections.blame_table(variants)
+    changed = class_table(variants[0], [variant for variant, _ in pairs], chosen, split)
     parts = [
         Section(
             "Models", sections.expected_text(variants), sections.comparison_table(variants[0], chosen, pairs, split)
         ),
         *(Section(title, [CHARTED], picture=picture) for title, picture in charts),
+        Section("Which classes changed", [CHANGED] if changed.rows else [], changed),
         Section("Which layers int8 costs most", [BLAMED] if blamed.rows else [], blamed),
         Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
         Section("How it was measured", sections.method_text(bench)),

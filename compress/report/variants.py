@@ -6,7 +6,7 @@ Nothing is stored for the report: metrics live in the lineage, latencies in benc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ BENCH_ROW = set("model runtime device precision reason rounds_ms median_ms p90_m
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The accuracy on one split, in 0..1; `correct` has a digit for each image, 1 where it is right; None: not kept."""
+    """The accuracy on one split, in 0..1; `correct` has a digit for each image, 1 where it is right, `by_class` says of
+    each class how many of how many are right; None: not kept."""
 
     top1: float
     top1_ci: tuple[float, float] | None
     n: int | None
     correct: str | None
+    by_class: list[tuple[int, int]] | None = None
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Accuracy | None:
@@ -45,7 +47,11 @@ class Accuracy:
         n, ci = record.get("n"), record.get("top1_ci")
         if ci is None and n:
             ci = wilson(round(record["top1"] * n), n)
-        return cls(record["top1"], None if ci is None else (ci[0], ci[1]), n, record.get("correct") or None)
+        try:
+            by_class = [(int(right), int(of)) for right, of in record.get("by_class") or ()] or None
+        except (TypeError, ValueError) as err:
+            raise UsageError("`by_class` holds something else than pairs of numbers: right ones, and all") from err
+        return cls(record["top1"], None if ci is None else (ci[0], ci[1]), n, record.get("correct") or None, by_class)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Variant:
     size_bytes: int | None
     rows: list[dict[str, Any]]  # of bench.json
     input_size: tuple[int, ...] | None = None  # (height, width) of its images
+    classes: tuple[str, ...] = ()
 
     @property
     def onnx_row(self) -> dict[str, Any] | None:
@@ -138,7 +145,8 @@ def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
         document = read_json(config)
         ours = document.get("slimzoo") if isinstance(document, dict) else None
         if ours is not None:
-            found.append(_variant(config.parent, ours, [row for row in rows if row["model"] == config.parent.name]))
+            own = [row for row in rows if row["model"] == config.parent.name]
+            found.append(replace(_variant(config.parent, ours, own), classes=tuple(document.get("label_names") or ())))
     if not found:
         raise UsageError(f"{out} holds no models: wanted a directory of model directories, as `slimzoo demo` writes it")
     return sorted(found, key=lambda variant: sum(record.get("verb") not in SAME_WEIGHTS for record in variant.lineage))

@@ -148,7 +148,10 @@ class Evaluation:
         )
 
     def record(self) -> dict[str, Any]:
-        """What a lineage record keeps; `correct`, one character an image, allows paired comparisons later."""
+        """What a lineage record keeps; `correct`, one character an image, allows paired comparisons later.
+
+        `by_class` says of each class how many of how many are right.
+        """
         return {
             "top1": rounded(self.top1),
             "top1_ci": rounded(self.top1_ci),
@@ -160,6 +163,7 @@ class Evaluation:
             "ece": rounded(self.ece),
             "nll": rounded(self.nll),
             "correct": "".join("1" if right else "0" for right in self.correct),
+            "by_class": np.stack([self.confusion.diagonal(), self.confusion.sum(axis=1)], axis=1).tolist(),
         }
 
     @cached_property

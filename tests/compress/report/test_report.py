@@ -364,6 +364,29 @@ def test_steps_of_the_baseline_are_told_once(out):
     assert steps.count("macs=0.5") == 1
 
 
+def test_classes_that_lost_are_named(out, tmp_path):
+    assert "Which classes changed" not in build_report(out).html.read_text(), "who did not keep them says nothing"
+    same = [[135, 135], [5, 5], [0, 0]]
+    counts = {"fit": (FIT, [[100, 120], [118, 120], *same]), "int8": (INT8, [[88, 120], [119, 120], *same])}
+    for name, (base, found) in counts.items():
+        metrics = base | {split: base[split] | {"by_class": found} for split in ("val", "test")}
+        path = tmp_path / name / "config.json"
+        document = json.loads(path.read_text())
+        document["slimzoo"]["lineage"][-1 if name == "int8" else 0]["metrics"]["after"] = metrics
+        document["label_names"] = ["cat", "d|og", "emu", "fox", "gnu"]
+        path.write_text(json.dumps(document))
+    report = build_report(out)
+    assert report.chosen == "int8"
+    seen, _ = read(report)
+    found = seen[seen.index("Which classes changed") : seen.index("Steps")]
+    assert f"cat 120 100 88 {MINUS}10.0 points d|og 120 118 119 +0.8 points" in found
+    assert "emu" not in found, "what stayed is not listed"
+    document["slimzoo"]["lineage"][-1]["metrics"]["after"]["val"]["by_class"] = [[1, 2, 3]]
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="`by_class` holds something else than pairs"):
+        build_report(out)
+
+
 def test_each_step_says_what_it_changed(out):
     page, _ = read(build_report(out))
     steps = page[page.index("Steps") : page.index("How it was measured")]
