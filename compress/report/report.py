@@ -13,6 +13,7 @@ from compress.report.charts import Budget, Point, accuracy_chart, to_png, to_svg
 from compress.report.class_changes import class_table
 from compress.report.document import document, located
 from compress.report.figures import Cell
+from compress.report.layer_chart import layer_chart
 from compress.report.machines import machines_table, read_elsewhere
 from compress.report.sections import Picture, Section, Table
 from compress.report.statistics import Ratio
@@ -54,6 +55,8 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
+LAYERS = "Channels, or outputs of a linear layer, that pruning left, from the first layer to the last."
+STRIPS = "report-layers.png"
 CHANGED = "Images of each class that are answered right, of those that the table of models is of."
 PICTURE, SECOND = "report.png", "report-size.png"
 CHARTED = "The area of a circle is the size of the file; the stepped line is the best accuracy to be had for a cost."
@@ -141,11 +144,14 @@ def _sections(
 ) -> list[Section]:
     blamed = sections.blame_table(variants)
     changed = class_table(variants[0], [variant for variant, _ in pairs], chosen, split)
+    drawn = [Section(title, [CHARTED], picture=picture) for title, picture in charts]
+    if (strips := layer_chart(variants)) is not None:
+        drawn.append(Section("What is left of each layer", [LAYERS], picture=Picture(strips, STRIPS)))
     parts = [
         Section(
             "Models", sections.expected_text(variants), sections.comparison_table(variants[0], chosen, pairs, split)
         ),
-        *(Section(title, [CHARTED], picture=picture) for title, picture in charts),
+        *drawn,
         Section("Which classes changed", [CHANGED] if changed.rows else [], changed),
         Section("Which layers int8 costs most", [BLAMED] if blamed.rows else [], blamed),
         Section("Steps", [sections.data_text(variants)], sections.lineage_table(variants)),
@@ -162,7 +168,7 @@ def _sections(
         if (bars := answer_chart(bench["rows"])) is not None:
             timed.insert(0, Section("From photo to answer", [ANSWERS], picture=Picture(bars, "report-answer.png")))
             timed.append(Section("From photo to answer, part by part", table=timing.answers_table(bench["rows"])))
-        parts[1 + len(charts) : 1 + len(charts)] = timed
+        parts[1 + len(drawn) : 1 + len(drawn)] = timed
     return [part for part in parts if part.text or part.code or (part.table and part.table.rows)]
 
 

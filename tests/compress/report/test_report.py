@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from compress.benchmark.table import format_rows
 from compress.report.figures import MINUS, MISSING, count, megabytes, milliseconds, percent, signed, times
@@ -385,6 +386,22 @@ def test_classes_that_lost_are_named(out, tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(UsageError, match="`by_class` holds something else than pairs"):
         build_report(out)
+
+
+def test_what_pruning_left_of_each_layer_is_drawn(out, tmp_path):
+    assert "What is left of each layer" not in build_report(out).html.read_text(), "no model has its tensors here"
+    widths = {f"blocks.{i}.conv": 16 for i in (0, 1, 2, 10)} | {"head": 5}
+    for name, left in (("fit", {}), ("pruned", {"blocks.2.conv": 4, "blocks.10.conv": 12}), ("int8", {})):
+        tensors = {f"{layer}.weight": np.zeros((left.get(layer, n), 8), np.float32) for layer, n in widths.items()}
+        save_file(tensors | {"norm.weight": np.ones(3, np.float32)}, tmp_path / name / "model.safetensors")
+    report = build_report(out)
+    svg = report.html.read_text().split("What is left of each layer")[1].split("</svg>")[0]
+    said = re.findall(r'aria-label="([^"]* left)"', svg)
+    shares = ["100", "100", "25", "75", "100"]
+    assert said == [f"{layer}: {share}% left" for layer, share in zip(widths, shares, strict=True)]
+    assert (tmp_path / "report-layers.png").exists()
+    (tmp_path / "pruned" / "model.safetensors").write_bytes(b"cut off")
+    assert "What is left of each layer" not in build_report(out).html.read_text()
 
 
 def test_each_step_says_what_it_changed(out):
