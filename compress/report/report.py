@@ -13,6 +13,7 @@ from compress.report.charts import Budget, Point, accuracy_chart, to_png, to_svg
 from compress.report.class_changes import class_table
 from compress.report.document import document, located
 from compress.report.figures import Cell
+from compress.report.latency_chart import latency_chart
 from compress.report.layer_chart import layer_chart
 from compress.report.machines import machines_table, read_elsewhere
 from compress.report.sections import Picture, Section, Table
@@ -55,6 +56,7 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
+ROUNDS = "In grey what two copies of the baseline could differ by; what lies within is no difference."
 LAYERS = "Channels, or outputs of a linear layer, that pruning left, from the first layer to the last."
 STRIPS = "report-layers.png"
 CHANGED = "Images of each class that are answered right, of those that the table of models is of."
@@ -168,6 +170,10 @@ def _sections(
         if (bars := answer_chart(bench["rows"])) is not None:
             timed.insert(0, Section("From photo to answer", [ANSWERS], picture=Picture(bars, "report-answer.png")))
             timed.append(Section("From photo to answer, part by part", table=timing.answers_table(bench["rows"])))
+        if (rounds := latency_chart(bench)) is not None:
+            timed.insert(
+                0, Section("How sure the latencies are", [ROUNDS], picture=Picture(rounds, "report-rounds.png"))
+            )
         parts[1 + len(drawn) : 1 + len(drawn)] = timed
     return [part for part in parts if part.text or part.code or (part.table and part.table.rows)]
 

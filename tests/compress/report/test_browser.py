@@ -59,6 +59,7 @@ def report(tmp_path_factory):
         (out / name / "config.json").write_text(json.dumps({"architecture": "x", "slimzoo": ours}), encoding="utf-8")
     bench = {
         "rows": [row("fit", 2.0, 4.0), row(HOSTILE, 1.0, 3.0)],
+        "reference": {"model": "fit", "runtime": "onnxruntime"},
         "noise": {"ratio": 1.0, "ratio_ci": [0.99, 1.01], "floor_pct": 1.0},
         "machine": {"processor": "<img src=x>", "cores": 2, "threads": 2},
         "settings": {"batch": 1, "threads": 2, "rounds": 3, "seconds_per_round": 0.2, "inputs": "noise"},
@@ -91,7 +92,7 @@ def test_everything_is_drawn_and_nothing_cut_off(report, width, tmp_path):
     assert told["window"] == width
     assert told["wide"] <= width  # only tables scroll, each by itself
     assert told["cut"] == []
-    assert told["drawn"] == told["svgs"] == 3
+    assert told["drawn"] == told["svgs"] == 4
     assert told["scripts"] == 1  # the one that asks
     assert told["loaded"] == []
     assert "CONSOLE" not in done.stderr

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from compress.benchmark.table import format_rows
 from compress.report.figures import MINUS, MISSING, count, megabytes, milliseconds, percent, signed, times
+from compress.report.latency_chart import latency_chart
 from compress.report.report import build_report
 from compress.report.sections import command
 from compress.report.statistics import ratio_interval
@@ -402,6 +403,21 @@ def test_what_pruning_left_of_each_layer_is_drawn(out, tmp_path):
     assert (tmp_path / "report-layers.png").exists()
     (tmp_path / "pruned" / "model.safetensors").write_bytes(b"cut off")
     assert "What is left of each layer" not in build_report(out).html.read_text()
+
+
+def test_rounds_are_drawn_over_the_noise(out):
+    bench = bench_result(ROUNDS)
+    bench["rows"][1]["taken"] = [0.0] * 8 + [0.5]
+    drawn = latency_chart(bench)
+    sets = list(drawn.to_dict()["datasets"].values())
+    (ticks,) = (records for records in sets if "round" in records[0])
+    assert sorted(record["ms"] for record in ticks) == sorted(ms for rounds in ROUNDS.values() for ms in rounds)
+    assert [record["ms"] for record in ticks if record["round"] == "disturbed"] == [ROUNDS["int8"][8]]
+    ((band,),) = (records for records in sets if "from" in records[0])
+    assert (band["from"], band["to"]) == pytest.approx((2.0 * 0.97, 2.0 * 1.03))
+    assert "How sure the latencies are" in build_report(out).html.read_text()
+    assert latency_chart(bench | {"rows": bench["rows"][:1]}) is None
+    assert latency_chart(bench | {"reference": None}) is None
 
 
 def test_each_step_says_what_it_changed(out):
