@@ -3,12 +3,14 @@
     python benchmarks/bench_demo.py
 
 Runs the command as a user would, then reads the models' records and the benchmark that it wrote. Exits with 4 if a bar
-is missed; the figures are written either way.
+is missed; the figures are written either way, and beside them the report and what its first screen looks like, where
+Chromium is installed.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import write_result
+from record import RESULTS, write_result
 
 from compress.report.statistics import TooBusy, speed_up
 from transfer.evaluation.statistics import paired_drop
@@ -41,6 +43,19 @@ def in_onnxruntime(bench: dict[str, Any], model: str) -> dict[str, Any]:
     return next(r for r in bench["rows"] if r["model"] == model and r["runtime"] == "onnxruntime")
 
 
+def keep_report(page: Path) -> None:
+    """Copy the report to the results, and a picture of its first screen."""
+    kept = RESULTS / "demo-report.html"
+    shutil.copyfile(page, kept)
+    browser = shutil.which("chromium")
+    if browser is None:
+        print("no chromium here: the picture of the report stays as it was")
+        return
+    size, picture = "--window-size=1280,1010", f"--screenshot={kept.with_suffix('.png')}"
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    subprocess.run([browser, *quiet, size, picture, kept.as_uri()], check=True, capture_output=True)
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "demo")
@@ -50,6 +65,7 @@ def main() -> int:
         bench = json.loads((out / "bench.json").read_text())
         models = {path.name: last_metrics(path) for path in sorted(out.iterdir()) if (path / "config.json").exists()}
         sizes = {name: (out / name / "model.onnx").stat().st_size for name in models}
+        keep_report(out / "report.html")
         verdict = (out / "report.md").read_text().split("\n\n")[1]
         dense, chosen = models["finetuned"], models["pruned-int8"]
         drop = paired_drop(dense["test"]["correct"], chosen["test"]["correct"])

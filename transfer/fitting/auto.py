@@ -7,8 +7,7 @@ themselves, so those to train on count too where they have been left out: of 122
 prototypes the less loss, all of them the probe, which answers 87% of others and not 78%. What fine-tuning is better by
 than these, validation says alone, and fine-tuning is kept unless another is better by more than a standard error: of
 31 fits of 16 small tasks it was 2.6 points ahead of the probe on other images, and 1.2 in the 9 where it was behind by
-validation.
-Without validation images nothing can be compared, and the number of images decides.
+validation. Without validation images nothing can be compared, and the number of images decides.
 """
 
 from __future__ import annotations
