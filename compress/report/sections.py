@@ -204,7 +204,7 @@ def lineage_table(variants: Sequence[Variant]) -> Table:
             rows.append(
                 [
                     Cell(quoted(variant.name) if number == 0 else ""),
-                    Cell(str(record.get("verb", MISSING))),
+                    Cell(str(record.get("verb", MISSING)), _parity(record.get("parity"))),
                     Cell(arguments(record.get("arguments") or {})),
                     Cell(MISSING if record.get("seed") is None else str(record["seed"])),
                     Cell(MISSING if seconds is None else f"{three(seconds)} s"),
@@ -217,6 +217,13 @@ def lineage_table(variants: Sequence[Variant]) -> Table:
             )
     head = ["model", "step", "arguments", "seed", "took", "validation", "test", "parameters", "MACs", "size"]
     return Table(head, rows, words=3)
+
+
+def _parity(found: dict[str, Any] | None) -> list[str]:
+    """What an export's file answered in onnxruntime, beside the model in torch."""
+    if not found:
+        return []
+    return [f"top-1 as torch's on {found['top1_agreement']:.1%} of {found['n']} {found['images']} images"]
 
 
 def _step_accuracy(before: dict[str, Any] | None, after: dict[str, Any] | None) -> Cell:

@@ -123,6 +123,7 @@ def bench_result(rounds):
 def out(tmp_path):
     fit = record("fit", FIT, data="digits", model="efficientnet_lite0", out="out/fit", epochs=3, flip=False, lr=None)
     export = record("export", {"size_bytes": 17_000_000}, directory="out/fit")
+    export["parity"] = {"images": "noise", "n": 32, "max_abs": 1e-5, "logits_std": 2.0, "top1_agreement": 1.0}
     pruned = record("prune", PRUNED, before=FIT, directory="out/fit", data="digits", macs=0.5, out="out/pruned")
     int8 = record("quantize", INT8, before=FIT, directory="out/fit", data="digits", out="out/int8")
     write(tmp_path, "fit", [fit, export])
@@ -426,6 +427,7 @@ def test_each_step_says_what_it_changed(out):
     pruned = steps[steps.index("pruned") :]
     for said in (f"97.8% {MINUS}0.3 points", "1.31 M 31% of before", "49.3 M 50% of before", "5.28 MB 31% of before"):
         assert said in pruned
+    assert "export top-1 as torch's on 100.0% of 32 noise images" in steps
     assert "of before" not in steps[: steps.index("quantize")], "a fit began with nothing that was measured"
 
 
