@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from transfer.evaluation.statistics import out_of_fold
 from transfer.fitting.methods import METHODS, finetune_all
 from transfer.fitting.settings import Method
@@ -61,6 +63,7 @@ def _expected(judge: Outcome, outcome: Outcome, task: Task) -> dict[str, Any] | 
         with main_first():
             began = replace(judge, method="probe", model=judge.start).evaluate(val, task.progress)
             changed = began.correct, judge.evaluate(val, task.progress).correct
-    top1, interval = out_of_fold(unseen, outcome.folds, changed)
+    counts = np.bincount(task.pixels.whole().train.labels)
+    top1, interval = out_of_fold(unseen, outcome.folds, counts, changed)
     found = {"top1": round(top1, 6), "top1_ci": [round(bound, 6) for bound in interval], "n": len(unseen)}
     return found if changed is None else {**found, "changed_n": len(changed[0])}

@@ -61,7 +61,8 @@ def test_what_is_said_of_new_images_rests_on_all_that_there_are(photos, tmp_path
     fitted = fit(photos, method="probe", size=32, out=tmp_path / "probe")
     expected, whole = fitted.record["metrics"]["after"]["expected"], fitted.record["notes"]["whole"]
     assert expected["n"] == whole["images"] == 40
-    assert expected["top1"] == pytest.approx(whole["cross_validated_top1"], abs=1e-6)
+    few = (1 - 1 / 10) ** (1 / 3)  # of more than ten of a class each fold leaves out a tenth
+    assert expected["top1"] == pytest.approx(1 - few * (1 - whole["cross_validated_top1"]), abs=1e-6)
     low, high = expected["top1_ci"]
     assert low < fitted.after.expected.top1 <= high
     assert any(f"expect {expected['top1']:.1%} of new images" in line for line in fitted.lines())
@@ -77,7 +78,7 @@ def test_what_training_brought_its_fold_says(photos):
     if notes["whole"].get("probe"):  # it was kept
         start = notes["whole"]["probe"]["cross_validated_top1"]
         told = min(1.0, start + GAIN), min(1.0, start + shares["finetune"] - shares["probe"])
-        assert min(told) - 1e-6 <= after["expected"]["top1"] <= max(told) + 1e-6
+        assert min(told) - 1e-6 <= after["expected"]["top1"] <= max(told) + 0.04 * (1 - start) + 1e-6
 
 
 def test_methods_are_compared_by_all_images_that_they_had_not_seen(tmp_path):
