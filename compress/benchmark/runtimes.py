@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,21 +35,29 @@ class Runtime(Protocol):
         device: "cpu", or the GPU's name.
         precision: "fp32", "tf32", "fp16", "bf16", "int8" or "int8-dynamic"; of an ONNX file, that of its weights.
         input_shape: (C, H, W) of one prepared image.
-        device_ms: how long the last run kept the device busy, without the copies to and from it; None where the runtime
-            does not tell.
     """
 
     name: str
     device: str
     precision: str
     input_shape: tuple[int, int, int]
-    device_ms: float | None
-
-    def device_peak_bytes(self) -> int | None:
-        """The most memory that it has held on a device of its own."""
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, C, H, W) to logits (B, classes); returns when they are there."""
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A runtime that tells its device apart from the way to it.
+
+    Attributes:
+        device_ms: how long the last run kept the device busy.
+    """
+
+    device_ms: float | None
+
+    def device_peak_bytes(self) -> int | None:
+        """The most memory that it has held on a device; None of a CPU, whose memory is the process's."""
 
 
 class TorchRuntime:
@@ -142,8 +150,6 @@ class Recorded:
 class OnnxRuntime:
     """onnxruntime with one of its providers, its options at their defaults except for the threads."""
 
-    device_ms: float | None = None
-
     def __init__(
         self, name: str, network: str | bytes, *, provider: str, device: str, threads: int, precision: str
     ) -> None:
@@ -176,15 +182,11 @@ class OnnxRuntime:
         logits: NDArray[np.float32] = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})[0]
         return logits
 
-    def device_peak_bytes(self) -> int | None:
-        return None
-
 
 class OpenVino:
     """OpenVINO on the CPU, for latency; in the precision of the file, where it would take bfloat16 by itself."""
 
     name, device = "openvino", "cpu"
-    device_ms: float | None = None
 
     def __init__(self, network: str | bytes, *, threads: int, precision: str) -> None:
         try:
@@ -211,9 +213,6 @@ class OpenVino:
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self._compiled(batch)[0]
         return logits
-
-    def device_peak_bytes(self) -> int | None:
-        return None
 
 
 def open_torch(

@@ -39,7 +39,7 @@ from compress.benchmark.disturbance import look, taken
 from compress.benchmark.energy import energy_uj, joules
 from compress.benchmark.fitting_batch import bound_memory, is_out_of_memory, largest_batch
 from compress.benchmark.machine import cpus_for
-from compress.benchmark.runtimes import RUNTIMES, Runtime
+from compress.benchmark.runtimes import RUNTIMES, OnDevice, Runtime
 from zoo.errors import SlimzooError, UsageError, first_line
 
 BATCHES = 4  # different inputs, in turn: a runtime that is given one buffer again and again could keep it in its cache
@@ -114,10 +114,11 @@ class Worker:
         for _ in range(UNMEASURED):
             self._run()
         before, energy = look(self.cpus), energy_uj()
-        ms, device_ms = [], []
+        tells = self.runtime if isinstance(self.runtime, OnDevice) else None
+        ms, device_ms = list[float](), list[float | None]()
         for _ in range(runs):
             ms.append(self._run())
-            device_ms.append(self.runtime.device_ms)
+            device_ms.append(None if tells is None else tells.device_ms)
         used, share = joules(energy, energy_uj()), taken(before, look(self.cpus), self.threads)
         return {
             "ms": ms,
@@ -125,7 +126,7 @@ class Worker:
             "taken": round(share, 4),
             "joules": used,
             "peak_bytes": peak_bytes(),
-            "device_peak_bytes": self.runtime.device_peak_bytes(),
+            "device_peak_bytes": None if tells is None else tells.device_peak_bytes(),
         }
 
     def answer(self, *, path: str, photos: dict[str, str]) -> dict[str, Any]:

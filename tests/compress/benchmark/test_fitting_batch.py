@@ -48,7 +48,7 @@ def test_allocators_are_understood():
 class Crowded:
     """A runtime whose device takes 37 images."""
 
-    device, precision, input_shape, device_ms = "a GPU", "fp32", (1, 4, 4), None
+    device, precision, input_shape = "a GPU", "fp32", (1, 4, 4)
 
     def run(self, batch):
         if len(batch) > 37:

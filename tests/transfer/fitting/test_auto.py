@@ -115,7 +115,7 @@ def test_nothing_is_trained_where_validation_has_no_mistake(tmp_path):
     images[20:, ..., 2] += 180
     np.savez(tmp_path / "colours.npz", images=images, labels=np.repeat(["red", "blue"], 20))
     fitted = fit(tmp_path / "colours.npz", **SMALL, **DIVIDED, out=tmp_path / "out")
-    assert fitted.record["notes"]["auto"]["methods"][2]["reason"] == "no image that was held out is wrong"
+    assert fitted.record["notes"]["auto"]["methods"][2]["reason"] == "no validation image is wrong"
     assert fitted.record["metrics"]["after"]["test"]["top1"] == 1
 
 
