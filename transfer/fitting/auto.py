@@ -1,13 +1,14 @@
 """`--method auto`: the cheap methods first, training where it can still pay, and the best by validation.
 
 Prototypes and the probe need one pass over the images each. Fine-tuning follows unless validation has nothing left to
-gain (two tasks of 70 and 105 images gained nothing by it either) or `--time` leaves no room. Kept is what has the least cross-entropy, calibrated: a few dozen images tell answers apart by
-how sure those are much sooner than by how many are right. Validation images that were drawn from few say little by
-themselves, so those to train on count too where they have been left out: of 122 photographs of things, 23 of them gave
-prototypes the less loss, all of them the probe, which answers 87% of others and not 78%. What fine-tuning is better by
-than these, validation says alone, and fine-tuning is kept unless another is better by more than a standard error: of
-31 fits of 16 small tasks it was 2.6 points ahead of the probe on other images, and 1.2 in the 9 where it was behind by
-validation. Without validation images nothing can be compared, and the number of images decides.
+gain (two tasks of 70 and 105 images gained nothing by it either) or `--time` leaves no room. Kept is what has the least
+cross-entropy, calibrated: a few dozen images tell answers apart by how sure those are much sooner than by how many are
+right. Validation images that were drawn from few say little by themselves, so those to train on count too where they
+have been left out: of 122 photographs of things, 23 of them gave prototypes the less loss, all of them the probe, which
+answers 87% of others and not 78%. What fine-tuning is better by than these, validation says alone, and fine-tuning is
+kept unless another is better by more than a standard error: of 31 fits of 16 small tasks it was 2.6 points ahead of the
+probe on other images, and 1.2 in the 9 where it was behind by validation. Without validation images nothing can be
+compared, and the number of images decides.
 """
 
 from __future__ import annotations
