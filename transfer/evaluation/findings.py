@@ -85,7 +85,7 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
     """The JSON document of `slimzoo eval`."""
     evaluation, classes = evaluated.evaluation, evaluated.data.classes
     return {
-        **{key: value for key, value in evaluation.record().items() if key != "by_class"},
+        **evaluation.record(),
         "part": evaluated.part,
         "left_out": None if evaluated.left_out is None else vars(evaluated.left_out),
         "included": None if evaluated.included is None else vars(evaluated.included),
