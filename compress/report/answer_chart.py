@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import FONT, INK, LONGEST, WIDTH
+from compress.report.charts import AXIS, FONT, INK, WIDTH, short
 
 BAR_PX = 18
 COLOURS = {"decoding": "#8a8f98", "preparing": "#d9a441", "network": "#4c86c6"}
@@ -21,13 +21,7 @@ def answer_chart(rows: Sequence[dict[str, Any]]) -> alt.FacetChart | None:
         rows: of a benchmark, those with `answers`.
     """
     records = [
-        {
-            "model": row["model"] if len(row["model"]) <= LONGEST else row["model"][: LONGEST - 1] + "…",
-            "photo": photo,
-            "part": part,
-            "order": order,
-            "ms": found[key],
-        }
+        {"model": short(row["model"]), "photo": photo, "part": part, "order": order, "ms": found[key]}
         for row in rows
         for photo, found in (row.get("answers") or {}).items()
         for order, (part, key) in enumerate(PARTS.items())
@@ -36,7 +30,6 @@ def answer_chart(rows: Sequence[dict[str, Any]]) -> alt.FacetChart | None:
         return None
     photos = list(dict.fromkeys(record["photo"] for record in records))
     models = list(dict.fromkeys(record["model"] for record in records))
-    ink = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
     bars = (
         alt.Chart()
         .mark_bar(height=BAR_PX - 6)
@@ -61,7 +54,7 @@ def answer_chart(rows: Sequence[dict[str, Any]]) -> alt.FacetChart | None:
         .resolve_scale(x="independent")
         .properties(background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**ink, gridOpacity=0.12, labelFontSize=11)
+        .configure_axis(**AXIS, gridOpacity=0.12, labelFontSize=11)
         .configure_header(
             labelColor=INK, labelFontSize=12, labelAnchor="start", labelFontWeight="normal", labelPadding=2
         )

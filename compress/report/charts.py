@@ -13,12 +13,18 @@ import altair as alt
 
 WIDTH, HEIGHT = 620, 340
 INK = "currentColor"
+AXIS = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
 COLOURS = {"baseline": "#8a8f98", "chosen": "#1f9d63", "variant": "#4c86c6"}
 LARGEST_PX2 = 2200  # area of the bubble of the largest file; the others in proportion
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 LONGEST = 28  # letters of a name in the chart
 BUDGET_PX = 11
 FONT_PX, GLYPH_PX = 12, 6.5  # the mean advance of a letter at that size, on the wide side
+
+
+def short(name: str) -> str:
+    """A model's name, as far as there is room for it."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        name = self.name if len(self.name) <= LONGEST else self.name[: LONGEST - 1] + "…"
+        name = short(self.name)
         return name if self.role == "variant" else f"{name} · {self.role}"
 
 
@@ -110,12 +116,11 @@ def accuracy_chart(
     text = base.mark_text(fontSize=FONT_PX, fill=INK).encode(
         x=alt.X("label_x:Q", scale=x_scale), y=alt.Y("label_y:Q", scale=y_scale), text="label:N"
     )
-    ink = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
     chart: alt.LayerChart = (
         alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, text)
         .properties(width=WIDTH, height=HEIGHT, background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**ink, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titlePadding=8)
+        .configure_axis(**AXIS, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titlePadding=8)
         .configure_view(stroke=None)
     )
     return chart

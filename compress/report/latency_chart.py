@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import FONT, INK, LONGEST, WIDTH
+from compress.report.charts import AXIS, FONT, INK, WIDTH, short
 from compress.report.statistics import DISTURBED
 
 ROW_PX = 26
@@ -20,15 +20,14 @@ def latency_chart(bench: Mapping[str, Any]) -> alt.LayerChart | None:
     if not reference:
         return None
     shown = [row for row in bench["rows"] if row["runtime"] == reference["runtime"] and row.get("rounds_ms")]
-    models = [_short(row["model"]) for row in shown]
+    models = [short(row["model"]) for row in shown]
     if len(shown) < 2 or len(set(models)) < len(models):
         return None
     records = [
-        {"model": _short(row["model"]), "ms": ms, "round": "disturbed" if taken > DISTURBED else "undisturbed"}
+        {"model": short(row["model"]), "ms": ms, "round": "disturbed" if taken > DISTURBED else "undisturbed"}
         for row in shown
         for ms, taken in zip(row["rounds_ms"], row.get("taken") or [0.0] * len(row["rounds_ms"]), strict=False)
     ]
-    ink = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
     colour = alt.Color(
         "round:N",
         scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
@@ -51,11 +50,7 @@ def latency_chart(bench: Mapping[str, Any]) -> alt.LayerChart | None:
         alt.layer(*layers)
         .properties(width=WIDTH - 160, height=ROW_PX * len(models), background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**ink, gridOpacity=0.12, labelFontSize=11, titleFontWeight="normal")
+        .configure_axis(**AXIS, gridOpacity=0.12, labelFontSize=11, titleFontWeight="normal")
         .configure_view(stroke=None)
     )
     return chart
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import FONT, INK, LONGEST, WIDTH
+from compress.report.charts import AXIS, FONT, INK, WIDTH, short
 from compress.report.variants import Variant
 from zoo.files.model_directory import SAFETENSORS
 
@@ -30,7 +30,7 @@ def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
         shares = [outputs[name] / base[name] for name in both]
         if not any(share < 1 for share in shares):
             continue
-        name = variant.name if len(variant.name) <= LONGEST else variant.name[: LONGEST - 1] + "…"
+        name = short(variant.name)
         names.append(name)
         records += [
             {"model": name, "from": number, "to": number + 1, "left": share, "said": f"{layer}: {share:.0%} left"}
@@ -39,7 +39,6 @@ def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
     if not records:
         return None
     layers = max(record["to"] for record in records)
-    ink = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
     chart: alt.Chart = (
         alt.Chart({"values": records})
         .mark_rect(height=MOST_PX)
@@ -58,7 +57,7 @@ def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
         )
         .properties(width=WIDTH - 160, height=STRIP_PX * len(names), background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**ink, labelFontSize=11, titleFontWeight="normal")
+        .configure_axis(**AXIS, labelFontSize=11, titleFontWeight="normal")
         .configure_view(stroke=None)
     )
     return chart

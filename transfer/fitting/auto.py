@@ -95,8 +95,8 @@ def _expected(tried: list[Outcome], losses: dict[Method, NDArray[np.float64]], *
         loss = float(own.mean())
         if drawn and each.method == "finetune":
             loss += pooled["probe"] - float(losses["probe"].mean())
-        elif drawn and each.unseen is not None and len(each.unseen):
-            loss = (len(own) * loss + len(each.unseen) * each.unseen_loss) / (len(own) + len(each.unseen))
+        elif drawn and each.unseen is not None and (others := len(each.unseen.right)):
+            loss = (len(own) * loss + others * each.unseen.loss) / (len(own) + others)
         pooled[each.method] = loss
     return list(pooled.values())
 

@@ -18,7 +18,7 @@ from transfer.data.dataset import FEW_IMAGES
 from transfer.fitting.plan import planned
 from transfer.fitting.settings import Method
 from transfer.fitting.tail import passes_of, train_tail
-from transfer.fitting.task import Outcome, Task, Trains, calibrated_loss
+from transfer.fitting.task import Outcome, Task, Trains, Unseen, calibrated_loss
 from transfer.frozen.features import frozen_features
 from transfer.frozen.probe import LinearClassifier, fit_probe, folds_of, lift_classifier_, set_classifier_
 from transfer.frozen.prototype import fit_prototype
@@ -62,9 +62,7 @@ def probe(task: Task) -> Outcome:
         model=network.eval(),
         config=config,
         notes=notes,
-        unseen=found.out_of_fold,
-        unseen_loss=found.out_of_fold_loss,
-        folds=folds_of(len(train)),
+        unseen=Unseen(found.out_of_fold, found.out_of_fold_loss, folds_of(len(train))),
     )
 
 
@@ -83,9 +81,7 @@ def prototype(task: Task) -> Outcome:
         model=network.eval(),
         config=config,
         notes=notes,
-        unseen=found.left_out,
-        unseen_loss=found.left_out_loss,
-        folds=len(found.left_out),
+        unseen=Unseen(found.left_out, found.left_out_loss, len(found.left_out)),
     )
 
 
@@ -123,11 +119,7 @@ def _finetuned(task: Task, started: Outcome) -> Outcome:
     trunk = _trunk(own, started.model)
     outcome = _train(own, started.model, "finetune") if trunk is None else _train_tail(own, trunk)
     outcome = replace(
-        outcome,
-        start=started.model,
-        unseen=started.unseen,
-        folds=started.folds,
-        notes={**outcome.notes, "probe": started.notes},
+        outcome, start=started.model, unseen=started.unseen, notes={**outcome.notes, "probe": started.notes}
     )
     if task.pixels.val is None:
         return outcome

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from transfer.data.loader import LabelledPixels
+from transfer.evaluation.evaluate import rounded
 from transfer.evaluation.statistics import out_of_fold
 from transfer.fitting.methods import METHODS, finetune_all
 from transfer.fitting.settings import Method
@@ -49,21 +51,30 @@ def fit_twice(task: Task, fit: Callable[[Task], Outcome]) -> Outcome:
         return replace(judge, judge=judge.model, notes={**judge.notes, WHOLE: {"reason": first_line(error)}})
     notes = {**judge.notes, WHOLE: {"images": len(every.train), **outcome.notes}}
     return replace(
-        outcome, history=judge.history, notes=notes, judge=judge.model, expected=_expected(judge, outcome, task)
+        outcome,
+        history=judge.history,
+        notes=notes,
+        judge=judge.model,
+        expected=_expected(judge, outcome, whole, task.pixels.val),
     )
 
 
-def _expected(judge: Outcome, outcome: Outcome, task: Task) -> dict[str, Any] | None:
-    """The accuracy to expect of new images, for the lineage; None where no image was left out of anything."""
-    unseen, val = outcome.unseen, task.pixels.val
-    if unseen is None or len(unseen) < 2:
+def _expected(judge: Outcome, outcome: Outcome, task: Task, val: LabelledPixels | None) -> dict[str, Any] | None:
+    """The accuracy to expect of new images, for the lineage; None where no image was left out of anything.
+
+    Args:
+        task: of the outcome, on all images.
+        val: those that the judge has not seen.
+    """
+    unseen = outcome.unseen
+    if unseen is None or len(unseen.right) < 2:
         return None
     changed = None
     if judge.start is not None and val is not None:
         with main_first():
             began = replace(judge, method="probe", model=judge.start).evaluate(val, task.progress)
             changed = began.correct, judge.evaluate(val, task.progress).correct
-    counts = np.bincount(task.pixels.whole().train.labels)
-    top1, interval = out_of_fold(unseen, outcome.folds, counts, changed)
-    found = {"top1": round(top1, 6), "top1_ci": [round(bound, 6) for bound in interval], "n": len(unseen)}
+    counts = np.bincount(task.pixels.train.labels)
+    top1, interval = out_of_fold(unseen.right, unseen.folds, counts, changed)
+    found = {"top1": rounded(top1), "top1_ci": rounded(interval), "n": len(unseen.right)}
     return found if changed is None else {**found, "changed_n": len(changed[0])}

@@ -76,6 +76,21 @@ class Task:
         return TrainingData(self.pixels.train, self.pixels.val, self.config.preprocess)
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """Answers to training images of solutions that were found without them.
+
+    Attributes:
+        right: (n,); none where no class has two images.
+        loss: their mean cross-entropy.
+        folds: in how many parts the images were left out, one after the other.
+    """
+
+    right: NDArray[np.bool_]
+    loss: float
+    folds: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a method made.
@@ -89,9 +104,7 @@ class Outcome:
         start: what a fine-tuning began with, the probe's model.
         share: how far this is on the way from there to what was trained; see `averaged`.
         judge: the same without the validation images, where this was trained on them; see `transfer.fitting.refit`.
-        unseen: (n,) which training images it, or what a fine-tuning began with, answers right when they are left out.
-        unseen_loss: the mean cross-entropy of these answers.
-        folds: in how many parts they were left out, one after the other.
+        unseen: of it, or of what a fine-tuning began with.
         expected: the accuracy on new images, for the lineage; see `transfer.fitting.refit`.
     """
 
@@ -104,9 +117,7 @@ class Outcome:
     start: nn.Module | None = None
     share: float = 1.0
     judge: nn.Module | None = None
-    unseen: NDArray[np.bool_] | None = None
-    unseen_loss: float = float("nan")
-    folds: int = 0
+    unseen: Unseen | None = None
     expected: dict[str, Any] | None = None
 
     @property

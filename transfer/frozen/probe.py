@@ -26,7 +26,7 @@ PROBE_VERSION = 2  # of all in this file and in logistic.py that a kept solution
 # 5 emoji a class, 0.1 on 1,906 emoji, 0.001 on 1,078 digits of 64 pixels.
 ALPHAS = tuple(10 ** (0.5 - step / 2) for step in range(10))  # 3.2 to 1e-4, two a decade
 ALPHA_UNCHOSEN = 0.1  # where no class has two images to choose by
-# A solution that has seen four images of five of a small class is a worse one. Of 20 small tasks, three times divided,
+# A solution that has seen four images of five of a small class is a worse one. Of 16 small tasks, three times divided,
 # accuracy out of 5 folds was 2.2 points below that of the whole's on new images, out of 10 folds 1.3, out of 20 1.8.
 FOLDS, FOLDS_OF_FEW = 5, 10
 HELD_OUT = 4000  # images are enough to choose by: beyond 20,000 images one fold is
