@@ -91,7 +91,7 @@ def _text(title: str, document: Mapping[str, Any], said: str | None) -> Iterator
     yield ""
     yield "| | |"
     yield "|---|---|"
-    for part, on in {**PARTS, "expected": "new images, as cross-validation expects it,"}.items():
+    for part, on in {**PARTS, "expected": "new images, as cross-validation expects it"}.items():
         if (found := metrics.get(part)) and found.get("top1") is not None:
             lo, hi = found.get("top1_ci") or (None, None)
             between = "" if lo is None else f" (95% interval {lo:.1%} to {hi:.1%})"
