@@ -87,6 +87,9 @@ def report(
         float | None, typer.Option(min=0, help="Of an hour of this machine without its GPU, in any currency.")
     ] = None,
     price_gpu: Annotated[float | None, typer.Option(min=0, help="Of an hour of this machine with its GPU.")] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Show images whose answer changed, if they are still there.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Write OUT/report.html, report.md and report.json from the models' records and OUT/bench.json."""
@@ -94,7 +97,7 @@ def report(
 
     with Console(as_json=json) as console:
         built = build_report(
-            out, max_drop=max_drop, elsewhere=elsewhere or (), price_cpu=price_cpu, price_gpu=price_gpu
+            out, max_drop=max_drop, elsewhere=elsewhere or (), price_cpu=price_cpu, price_gpu=price_gpu, images=images
         )
         console.say(f"{built.html}\n{built.markdown}\n{built.json}")
         console.document({"out": str(out), "baseline": built.baseline, "chosen": built.chosen})

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from compress.report.figures import Cell, signed
-from compress.report.sections import Table, quoted
+from compress.report.figures import Cell, quoted, signed
+from compress.report.parts import Table
 from compress.report.variants import Variant
 
 MOST = 8  # classes, of those that lost most
 
 
-def class_table(baseline: Variant, others: Sequence[Variant], chosen: Variant | None, split: str) -> Table:
-    """The classes with other counts in the chosen model, or in the last where none is chosen: the worst first."""
+def class_table(baseline: Variant, other: Variant | None, split: str) -> Table:
+    """The classes with other counts in the other model: the worst first."""
     head = ["class", "images", baseline.name, "", "change"]
-    other = chosen or (others[-1] if others else None)
     before, after = (None if one is None else one.accuracy.get(split) for one in (baseline, other))
     if other is None or before is None or after is None or not before.by_class or not after.by_class:
         return Table(head, [])

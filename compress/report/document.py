@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.report.figures import Cell
-from compress.report.sections import Section, Table
+from compress.report.parts import Section, Table
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 VERSION = 1  # of the form
@@ -66,5 +66,5 @@ def _section(part: Section) -> dict[str, Any]:
         "text": [text for text in part.text if text],
         "table": None if part.table is None else {"head": list(part.table.head), "rows": cells},
         "code": list(part.code),
-        "picture": None if part.picture is None else part.picture.file,
+        "picture": part.file,
     }

@@ -89,3 +89,8 @@ def arguments(record: dict[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def quoted(name: str) -> str:
+    """A name to be set as code."""
+    return "`" + name.replace("`", "'").replace("\n", " ") + "`"

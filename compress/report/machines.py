@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.report.figures import MISSING, Cell, megabytes, milliseconds
-from compress.report.sections import Table, quoted
+from compress.report.figures import MISSING, Cell, megabytes, milliseconds, quoted
+from compress.report.parts import Table
 from compress.report.variants import BENCH, BENCH_ROW, Variant
 from zoo.disk import read_json, sha256
 from zoo.errors import UsageError

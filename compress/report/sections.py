@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from compress.report.figures import (
@@ -19,10 +19,12 @@ from compress.report.figures import (
     megabytes,
     milliseconds,
     percent,
+    quoted,
     signed,
     three,
     times,
 )
+from compress.report.parts import Table
 from compress.report.statistics import TooBusy
 from compress.report.variants import Comparison, Variant
 from compress.verbs import STEPS
@@ -30,35 +32,6 @@ from transfer.evaluation.metrics import EXPECTED
 
 MOST_BLAMED = 5  # layers of each quantized model
 PLACES = ("data", "out", "preprocess", "classes")  # that a record names beside the settings
-
-
-@dataclass(frozen=True)
-class Table:
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    words: int = 1  # leading columns that hold words, not numbers
-    marked: int | None = None  # the row to stand out
-    joined: bool = False  # rows are the models in order, and light up with what stands for them in a chart
-
-
-@dataclass(frozen=True)
-class Picture:
-    chart: Any  # Altair's
-    file: str  # of the PNG, beside the report
-
-
-@dataclass(frozen=True)
-class Section:
-    title: str
-    text: Sequence[str] = ()
-    table: Table | None = None
-    code: Sequence[str] = ()
-    picture: Picture | None = None
-
-
-def quoted(name: str) -> str:
-    """A name to be set as code."""
-    return "`" + name.replace("`", "'").replace("\n", " ") + "`"
 
 
 def verdict(
@@ -267,7 +240,7 @@ def data_text(variants: Sequence[Variant]) -> str:
         sizes = ", ".join(f"{split} {n}" for split, n in (data.get("sizes") or {}).items())
         fingerprint = str(data.get("fingerprint") or "")[:12]
         details = "; ".join(filter(None, (sizes, f"fingerprint {fingerprint}" if fingerprint else "")))
-        text = quoted(str(data.get("name"))) + (f" ({details})" if details else "")
+        text = quoted(PurePath(str(data.get("name"))).name) + (f" ({details})" if details else "")
         seen[text] = None
     return f"Data: {', '.join(seen)}." if seen else ""
 

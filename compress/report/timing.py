@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from compress.report.crossover import crossovers
-from compress.report.figures import Cell, megabytes, milliseconds, three
-from compress.report.sections import Table, quoted
+from compress.report.figures import Cell, megabytes, milliseconds, quoted, three
+from compress.report.parts import Table
 
 PARTS = ("decode_ms", "prepare_ms", "network_ms", "whole_ms")
 

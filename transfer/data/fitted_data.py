@@ -30,8 +30,8 @@ def reopen(lineage: Sequence[dict[str, Any]], source: str | Path | None = None) 
             on, are no longer the same.
     """
     for step in reversed(lineage):
-        fitted = step["arguments"]
-        if step["verb"] != "fit":
+        fitted = step.get("arguments") or {}
+        if step.get("verb") != "fit" or fitted.get("data") is None:
             continue
         if source is not None and not _same_source(str(source), fitted["data"]):
             moved = _moved(step, source)
@@ -161,7 +161,7 @@ def _moved(step: dict[str, Any], source: str | Path) -> Data | None:
     fitted, record = step["arguments"], step["data"]
     try:
         division = _division(fitted)
-        seed = division.pop("seed")
+        seed = division.pop("seed", 0)
         listing = gather(source, **division)
         if len(listing.items) != sum(record["sizes"].values()):
             return None
@@ -173,4 +173,4 @@ def _moved(step: dict[str, Any], source: str | Path) -> Data | None:
 
 def _division(fitted: dict[str, Any]) -> dict[str, Any]:
     """Choose, of a fit's arguments, those that decide which image is in which part."""
-    return {name: fitted[name] for name in ("val", "test", "seed")} | {"layout": fitted.get("layout", "auto")}
+    return {name: fitted[name] for name in ("val", "test", "seed", "layout") if name in fitted}
