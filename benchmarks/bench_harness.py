@@ -4,10 +4,11 @@
     python benchmarks/bench_harness.py --write
 
 EfficientNet-Lite0 at 96 px in onnxruntime, random weights, all threads, every option at its default. In half of the
-quiet repeats first, then beside 1, 2 and 4 busy loops, then in the other half. A quiet one measures the network, itself
-slowed by 10% and by 3% (its worker waits after each run, see slowed_worker.py) and ResNet-18; its twin, which `bench`
-measures anyway, is A against A. One beside loops measures it against ResNet-18 alone: the truth is the geometric mean
-of what the quiet repeats say. Rows are kept as they come in results/harness.runs.json.
+quiet repeats first, then beside 1, 2 and 4 busy loops and beside bursts of two (0.3 s of every 2 s in the mean, both
+exponentially distributed), then in the other half. A quiet one measures the network, itself slowed by 10% and by 3%
+(its worker waits after each run, see slowed_worker.py) and ResNet-18; its twin, which `bench` measures anyway, is A
+against A. One beside loops measures it against ResNet-18 alone: the truth is the geometric mean of what the quiet
+repeats say. Rows are kept as they come in results/harness.runs.json.
 """
 
 from __future__ import annotations
@@ -34,7 +35,17 @@ from zoo.create import create_model
 
 SIDE = 96
 SLOWED = (0.10, 0.03)
-LOOPS = (1, 2, 4)
+BURSTS = "bursts"
+LOOPS = (1, 2, 4, BURSTS)
+BUSY = "while True: pass"
+BURSTY = """
+import random, time
+while True:
+    end = time.monotonic() + random.expovariate(1 / 0.3)
+    while time.monotonic() < end:
+        pass
+    time.sleep(random.expovariate(1 / 1.7))
+"""
 OTHER = "resnet18.onnx"
 
 
@@ -78,11 +89,12 @@ def networks(folder: Path) -> list[Path]:
     return [*files, folder / OTHER]
 
 
-def one(files: Sequence[Path], loops: int, number: int, rows: Rows) -> None:
+def one(files: Sequence[Path], loops: int | str, number: int, rows: Rows) -> None:
     if rows.find(loops=loops, repeat=number):
         return
     began = time.monotonic()
-    beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    programs = [BURSTY] * 2 if loops == BURSTS else [BUSY] * int(loops)
+    beside = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
     try:
         result = bench(files)
     finally:

@@ -1,7 +1,7 @@
 """What `slimzoo fit FOLDER` makes of a few hundred images, on many small tasks, against its peers.
 
     pip install fastai                       # a peer; 2.8.12 was measured; without it its rows say so
-    python benchmarks/bench_photographs.py [TASK...] [--seeds 0 1 2] [--only ours logistic fastai prune torch-pruning]
+    python benchmarks/bench_photographs.py [TASK...] [--seeds 0 1 2] [--only METHOD...]
     python benchmarks/bench_photographs.py --write
 
 The tasks are those of small_tasks.py: each seed divides one into what is handed over and what is kept back, which
@@ -16,6 +16,7 @@ fastai: `vision_learner(...).fine_tune(8)` of `ImageDataLoaders.from_folder` wit
 a fifth for validation; it decodes and resizes every image in every epoch, as it does for its users.
 prune: with no option at all, and to half and to 30% of the MACs; what it answers of the images that are kept back, and
 before.
+int8: the fitted network and the one cut to half, quantized with no option.
 torch-pruning: of the same fitted networks, by Taylor's criterion to as many MACs, and then plain fine-tuning on all
 images, as long as our recovery (see torch_pruning_peer.py).
 
@@ -47,9 +48,10 @@ EPOCHS = 8  # fastai's
 WRITTEN = ("digits", "mnist-ten", "words", "scripts")  # mirrored they would be something else
 SHIFTED = ("emoji", "emoji-fine", "emoji-travel", "scripts")
 SHARES = (None, 0.5, 0.3)  # without one `prune` finds it
-CUTS = (*(f"prune {share}" for share in SHARES), *(f"torch-pruning {share}" for share in SHARES if share))
+QUANTIZED = {"int8 of all": "mine", "int8 of half": "cut-0.5"}  # rows, and the folders of what is quantized
+CUTS = (*(f"prune {share}" for share in SHARES), *QUANTIZED, *(f"torch-pruning {share}" for share in SHARES if share))
 PEERS = ("logistic", f"fastai fine_tune({EPOCHS})")
-METHODS = ("ours", "logistic", "fastai", "prune", "torch-pruning")
+METHODS = ("ours", "logistic", "fastai", "prune", "int8", "torch-pruning")
 ENOUGH = 150  # images, from which on what a cut loses is judged
 
 Row = dict[str, Any]
@@ -224,9 +226,14 @@ def _cut(root: Path, seed: int, methods: Sequence[str]) -> Iterator[dict[str, An
     fit_s = read_config(root / "mine").lineage[-1]["seconds"]
     before = evaluate(root / "mine", root / "test").evaluation.correct
     for method in methods:
-        by, share = method.split()
+        by, *_, share = method.split()
+        if method in QUANTIZED and not (root / QUANTIZED[method]).exists():
+            _prune(root, "0.5", seed)
         began, busy = time.monotonic(), time.process_time()
-        model, figures = (_prune if by == "prune" else _torch_pruning)(root, share, seed)
+        if by == "int8":
+            model, figures = _int8(root, method)
+        else:
+            model, figures = (_prune if by == "prune" else _torch_pruning)(root, share, seed)
         seconds, cpu_s = time.monotonic() - began, time.process_time() - busy
         yield {
             "method": method,
@@ -247,8 +254,27 @@ def _prune(root: Path, share: str, seed: int) -> tuple[Any, dict[str, Any]]:
     own = step.record["metrics"]
     return step, {
         "macs_share": round(own["after"]["macs"] / own["before"]["macs"], 4),
-        "said_points": round(100 * (own["before"]["val"]["top1"] - own["after"]["val"]["top1"]), 2),
+        "said_points": _said(own),
+        "nats": step.record["diverged"]["nats"],
     }
+
+
+def _int8(root: Path, method: str) -> tuple[Any, dict[str, Any]]:
+    from compress import quantize
+
+    step = quantize(root / QUANTIZED[method], data=root / "train", out=root / method.replace(" ", "-"))
+    own = step.record["metrics"]
+    share = own["after"]["size_bytes"] / own["before"]["size_bytes"]
+    return root / method.replace(" ", "-"), {
+        "size_share": round(share, 4),
+        "said_points": _said(own),
+        "nats": step.divergence,
+    }
+
+
+def _said(own: dict[str, Any]) -> float:
+    """What a step says that it lost, in points of validation accuracy."""
+    return round(100 * (own["before"]["val"]["top1"] - own["after"]["val"]["top1"]), 2)
 
 
 def _torch_pruning(root: Path, share: str, seed: int) -> tuple[Any, dict[str, Any]]:
@@ -316,6 +342,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
             "validation_alone_points": _mean([row["val_pct"] - row["in_shares_pct"] for row in same]),
         },
         "pruned": {str(share): _pruned_to(f"prune {share}", measured) for share in SHARES},
+        "int8": {method.split()[-1]: _pruned_to(method, measured) for method in QUANTIZED},
         "torch_pruning": {str(share): _pruned_to(f"torch-pruning {share}", measured) for share in SHARES if share},
         "runs": [{key: value for key, value in row.items() if key != "correct"} for row in rows],
     }
@@ -349,7 +376,7 @@ def _pruned_to(method: str, rows: Sequence[Row]) -> dict[str, Any] | None:
         "before_pct": _mean([row["before_pct"] for row in cut]),
         "lost_points": _mean(means),
         "lost_ci_points": _interval(means),
-        "macs_share": _mean([row["macs_share"] for row in cut]),
+        "macs_share": _mean([row["macs_share"] for row in cut if "macs_share" in row]),
         "times_fit": statistics.geometric_mean([row["seconds"] / row["fit_s"] for row in cut]),
     }
 

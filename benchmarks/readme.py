@@ -156,8 +156,9 @@ def harness(f: Figures) -> str:
     lines = ["| beside it | repeats | speed-up stated | its interval holds the quiet one | called faster, falsely |"]
     lines.append("|---|---:|---:|---:|---:|")
     for loops, row in beside.items():
+        what = loops if loops == "bursts" else f"{loops} busy loops"
         lines.append(
-            f"| {loops} busy loops | {row['repeats']} | {row['stated']} | {row['interval_holds_the_truth']} "
+            f"| {what} | {row['repeats']} | {row['stated']} | {row['interval_holds_the_truth']} "
             f"| {row['contradicted']} |"
         )
     verdicts = {name: ", ".join(f"{v} {n} times" for v, n in f[name].items()) for name in f if name.startswith("slow")}
@@ -169,6 +170,24 @@ def harness(f: Figures) -> str:
         + f" One such run of four models takes {f['quiet_seconds']:.0f} s."
     )
     return "\n".join([text, "", *lines])
+
+
+def bare(f: Figures) -> str:
+    said = {"bare": "twelve lines of Python", "deploy": "`deploy/bench.py`", "benchmark_app": "`benchmark_app`"}
+    lines = [
+        "| network | ours over | | range of single runs | that one's own runs, over their median |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for network, found in f["networks"].items():
+        for peer, ratio in found["ratios"].items():
+            spread = " | ".join(f"{lo:.2f} to {hi:.2f}" for lo, hi in (ratio["range"], ratio["it_against_itself"]))
+            lines.append(f"| `{network}`, {found['side']} px | {said[peer]} | {ratio['ours_over_it']:.2f} | {spread} |")
+    three = f["three_runtimes"]
+    widths = ", ".join(f"{name} {pct:.1f}%" for name, pct in three["interval_pct"].items())
+    costs = ", ".join(f"`{network}` {pct:.1f}%" for network, pct in f["own_cost_pct"].items())
+    text = f"The measuring itself takes {costs} of the time measured. ResNet-18 over three runtimes took "
+    text += f"{three['seconds']:.0f} s, the half-widths of the ratios' intervals: {widths}."
+    return "\n".join([*lines, "", text])
 
 
 def answer(f: Figures) -> str:
@@ -435,6 +454,7 @@ SECTIONS: dict[str, Callable[[Figures], str]] = {
     "loader": loader,
     "harness": harness,
     "answer": answer,
+    "bare": bare,
     "distributed": distributed,
     "prune": prune,
     "prune_speed": prune_speed,
