@@ -59,16 +59,17 @@ def photographs(f: Figures) -> str:
     for method, row in f["methods"].items():
         took = "1" if method == "ours" else f"{row['times_ours']:.2g}"
         lines.append(f"| {names.get(method, method)} | {row['top1_pct']:.1f}% | {took} |")
-    cuts = {f"`slimzoo prune --macs {share}`": row for share, row in f["pruned"].items()}
-    cuts |= {f"torch-pruning to {share}, plain fine-tuning": row for share, row in f["torch_pruning"].items()}
-    for asked, row in cuts.items():
+    cuts = {
+        f"`slimzoo prune --macs {share}`": (row, f["torch_pruning"].get(share)) for share, row in f["pruned"].items()
+    }
+    for asked, (row, peer) in cuts.items():
         if row is not None:
-            asked = asked.replace(" --macs None`", "`, no option")
-            low, high = row["lost_ci_points"] or (row["lost_points"],) * 2
-            lines.append(
-                f"| {asked}: {row['macs_share']:.0%} of the MACs | {-row['lost_points']:+.1f} points ({-high:+.1f} to "
-                f"{-low:+.1f}), {row['tasks']} tasks | {row['times_fit']:.1f} of the fit's |"
-            )
+            asked = f"{asked.replace(' --macs None`', '`, no option')}: {row['macs_share']:.0%} of the MACs"
+            if peer is not None:
+                asked += f" (torch-pruning, fine-tuned: {-peer['lost_points']:+.1f} points)"
+            lines.append(_changed(asked, row))
+    if (row := f.get("int8", {}).get("all")) is not None:
+        lines.append(_changed("`slimzoo quantize`, no option", row))
     low, high = f["gain_ci_points"]
     ours, honest, times = f["methods"]["ours"], f["honest"], "s" if f["seeds"][1:] else ""
     text = (
@@ -80,6 +81,14 @@ def photographs(f: Figures) -> str:
         f"(standard error {honest['standard_error_points']:.1f})."
     )
     return "\n".join([*lines, "", text])
+
+
+def _changed(step: str, row: Figures) -> str:
+    low, high = row["lost_ci_points"] or (row["lost_points"],) * 2
+    return (
+        f"| {step} | {-row['lost_points']:+.1f} points ({-high:+.1f} to {-low:+.1f}), {row['tasks']} tasks "
+        f"| {row['times_fit']:.1f} of the fit's |"
+    )
 
 
 def photographs_tasks(f: Figures) -> str:

@@ -4,8 +4,11 @@ from zoo.lazy import lazily
 
 HOMES = {
     "Benchmark": "compress.benchmark.table",
+    "Budgets": "compress.plan.settings",
     "Cluster": "compress.clustering.settings",
     "ClusteredStep": "compress.clustering.step",
+    "Compress": "compress.plan.settings",
+    "Compressed": "compress.plan.outcome",
     "Converted": "compress.quantization.converted",
     "Distill": "compress.distillation.settings",
     "DistilledStep": "compress.distillation.step",
@@ -28,6 +31,7 @@ HOMES = {
     "bench": "compress.benchmark.harness",
     "build_report": "compress.report.report",
     "cluster": "compress.clustering.step",
+    "compress": "compress.plan.step",
     "demo": "compress.demonstration",
     "distill": "compress.distillation.step",
     "export": "compress.deployment.export",

@@ -16,6 +16,9 @@ from compress.deployment.settings import Export as Export
 from compress.distillation.settings import Distill as Distill
 from compress.distillation.step import DistilledStep as DistilledStep
 from compress.graph.network import export_network as export_network
+from compress.plan.outcome import Compressed as Compressed
+from compress.plan.settings import Budgets as Budgets
+from compress.plan.settings import Compress as Compress
 from compress.pruning.importance import l2_norm as l2_norm
 from compress.pruning.settings import Prune as Prune
 from compress.pruning.step import PrunedStep as PrunedStep
@@ -67,6 +70,30 @@ def cluster(
     offline: bool = False,
 ) -> ClusteredStep:
     """Let each layer's weights share a few values, more where it is sensitive, and train the values."""
+
+def compress(
+    source: str | Path | Data,
+    whole: Compress | None = None,
+    /,
+    *,
+    data: str | Path | Data | None = None,
+    seed: int = 0,
+    max_drop: float = 1.0,
+    latency: float | str | None = None,
+    size: float | str | None = None,
+    macs: float | str | None = None,
+    time_s: float | str | None = None,
+    model: str = 'tf_efficientnet_lite0',
+    threads: int | None = None,
+    plan: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = ...,
+    offline: bool = False,
+) -> Compressed:
+    """Fit if SOURCE is images, search for the model that meets the budgets, and write it with what was tried."""
 
 def distill(
     student: str | Path | LoadedModel,

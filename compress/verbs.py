@@ -83,6 +83,22 @@ EXPORT = Step(
     needs="float weights, or a float32 ONNX file",
     gives="an ONNX file, or a coded one",
 )
+COMPRESS = Step(
+    name="compress",
+    help="Say the budget, get the model: fit if need be, search, choose, and write it with what it is compared with.",
+    panel=SMALLER,
+    function="compress.plan.step:compress",
+    settings="compress.plan.settings:Compress",
+    source="source",
+    metavar="SOURCE",
+    source_help="A folder of images, which is fitted first, or a model directory with --data.",
+    data="optional",
+    data_help="The images of the model's fit, where SOURCE is a model.",
+    adopt="",
+    dry_run="compress.plan.dry_run:planned",
+    needs="labelled images, or float weights and their images",
+    gives="the model that meets a budget, and all that were tried",
+)
 BENCH = Verb(
     name="bench",
     help="Measure latency, throughput, memory and size, each runtime in a process of its own, interleaved.",
@@ -107,5 +123,5 @@ DEMO = Verb(
     panel=DEPLOY,
     command="compress.commands:demo",
 )
-VERBS = (PRUNE, SPARSIFY, CLUSTER, DISTILL, QUANTIZE, EXPORT, BENCH, REPORT, RESUME, DEMO)
+VERBS = (COMPRESS, PRUNE, SPARSIFY, CLUSTER, DISTILL, QUANTIZE, EXPORT, BENCH, REPORT, RESUME, DEMO)
 STEPS = {verb.name: verb for verb in (*transfer.verbs.VERBS, *VERBS) if isinstance(verb, Step)}

@@ -55,6 +55,8 @@ def _run(step: Step, console: Console, source: str, given: dict[str, Any]) -> No
         console.say(line)
     console.next(*done.next())
     console.document({"out": str(done.file if hasattr(done, "file") else given["out"]), **done.record})
+    if code := getattr(done, "exit_code", 0):
+        raise typer.Exit(code)
 
 
 def _settings(step: Step, given: dict[str, Any]) -> Settings:

@@ -33,7 +33,7 @@ class Int8:
 
     Attributes:
         recipe: of training with rounding; None does without.
-        changes: see `nearest`.
+        changes, settled: see `nearest`.
     """
 
     scheme: Scheme
@@ -42,6 +42,7 @@ class Int8:
     recipe: Recipe | None
     progress: Progress | None
     changes: tuple[str, ...] = CHANGES
+    settled: bool = False
 
     def of(self, model: FloatModel, pixels: Pixels, seen: Images, unseen: Images, checkpoints: Path) -> Nearest:
         network, trained = model.network, None
@@ -56,6 +57,7 @@ class Int8:
             scheme=self.scheme,
             trained=trained,
             changes=self.changes,
+            settled=self.settled,
             progress=self.progress,
         )
 

@@ -170,9 +170,11 @@ class _Job:
 
     Attributes:
         before: metrics of the float model.
-        seen, unseen: images that calibrate, and others on which answers are compared.
+        seen, unseen: images that calibrate, and others on which answers are compared: those to validate by, where all
+            the rest calibrate.
         after_judge: metrics of what became of its judge, where that has been quantized before.
         changes: to a network that are tried, see `nearest`; of a model with a judge those that paid there.
+        judged: what became of its judge, in int8.
     """
 
     def __init__(
@@ -191,11 +193,13 @@ class _Job:
         self.before = model.metrics(model.predictor, self.measured, progress)
         shuffled = np.random.default_rng(settings.seed).permutation(len(pixels.train))
         chosen, others = shuffled[:CALIBRATION_IMAGES], shuffled[CALIBRATION_IMAGES:][:CALIBRATION_IMAGES]
-        few = (chosen, others if len(others) else chosen)
-        self.seen, self.unseen = (Images(pixels.train.pixels[these], self.config.preprocess) for these in few)
+        few = pixels.train.pixels[chosen]
+        rest = pixels.train.pixels[others] if len(others) else few if pixels.val is None else pixels.val.pixels
+        self.seen, self.unseen = (Images(these, self.config.preprocess) for these in (few, rest[:CALIBRATION_IMAGES]))
         self.ranking: list[Blame] = []
         self.after_judge: dict[str, Any] | None = None
         self.changes: tuple[str, ...] = CHANGES
+        self.judged: Nearest | None = None
 
     def for_model(self, model: FloatModel, checkpoints: Path) -> _Job:
         """The same on the model and all images, as this one, on its judge, has found best.
@@ -211,7 +215,8 @@ class _Job:
         calibration = replace(self.calibration, data=self.calibration.data.whole())
         job = _Job(model, settings, calibration, self.pixels.whole(), checkpoints, self.progress)
         job.ranking, job.after_judge = self.ranking, after
-        job.changes = found.taken if isinstance(found, Nearest) else job.changes
+        if isinstance(found, Nearest):
+            job.changes, job.judged = found.taken, found
         if VAL in self.before:
             job.before = {**job.before, VAL: self.before[VAL]}
         return job
@@ -236,6 +241,8 @@ class _Job:
             self.ranking = int8.ranking(nearest_, self.unseen)
         if holds is not None and loses:
             nearest_ = int8.within(nearest_, self.ranking, holds)
+        if self.judged is not None:  # its images were seen by neither
+            nearest_ = replace(nearest_, divergence=self.judged.divergence, tried=self.judged.tried)
         machine = self.settings.machine
         made_for = {"made_for": machine, "tried_there": is_here(machine)}
         return nearest_, int8.record(nearest_, self.ranking) | made_for
@@ -252,6 +259,7 @@ class _Job:
             recipe=recipe,
             progress=self.progress,
             changes=self.changes,
+            settled=self.judged is not None,
         )
 
     def finished(

@@ -20,6 +20,7 @@ from compress.report.variants import Comparison, Variant, choose, compare, read_
 from transfer.data.fitted_data import reopen
 from zoo.disk import json_bytes
 
+FASTEST = "the fastest"  # of those that lose little enough
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -55,6 +56,8 @@ def build_report(
     out: str | Path,
     *,
     max_drop: float = 1.0,
+    models: str | Path | None = None,
+    chosen: str | None = FASTEST,
     elsewhere: Sequence[str | Path] = (),
     price_cpu: float | None = None,
     price_gpu: float | None = None,
@@ -68,6 +71,8 @@ def build_report(
     Args:
         out: a directory of model directories, and of bench.json where they were timed.
         max_drop: percentage points.
+        models: the directory of model directories, where that is another.
+        chosen: the name of the model that was chosen already; None where none was good enough.
         elsewhere: what other machines measured of the same models: files of deploy/bench.py and `slimzoo bench --save`.
         price_cpu, price_gpu: of an hour of this machine without, and with its GPU, in any one currency.
         images: whether those are shown that are answered otherwise; the data of the fit must be as it found them.
@@ -78,25 +83,25 @@ def build_report(
     """
     out = Path(out)
     bench = read_bench(out)
-    baseline, *others = variants = read_variants(out, bench)
+    baseline, *others = variants = read_variants(Path(models or out), bench)
     others_say = [read_elsewhere(file, variants) for file in elsewhere]
     compared = [compare(variant, baseline, bench) for variant in others]
-    chosen = choose(others, compared, max_drop)
+    taken = _taken(chosen, others, compared, max_drop)
     pairs = list(zip(others, compared, strict=True))
-    verdict = sections.verdict(baseline, chosen, pairs, max_drop)
+    verdict = sections.verdict(baseline, taken, pairs, max_drop)
     data = reopen(baseline.lineage) if images else None
     parts = contents(
-        Compared(baseline, chosen, pairs, max_drop, bench, images, data),
+        Compared(baseline, taken, pairs, max_drop, bench, images, data),
         str(out.resolve()),
         crossover=timing.crossover_table(bench["rows"] if bench is not None else [], price_cpu, price_gpu),
         elsewhere=machines_table(others_say) if others_say else None,
     )
     report = Report(
         baseline=baseline.name,
-        chosen=None if chosen is None else chosen.name,
+        chosen=None if taken is None else taken.name,
         variants=[_record(baseline, None), *(_record(*pair) for pair in pairs)],
         budgets={"max_drop": max_drop},
-        met=chosen is not None,
+        met=taken is not None,
         verdict=verdict,
         markdown=out / "report.md",
         html=out / "report.html",
@@ -105,6 +110,14 @@ def build_report(
     )
     _write(report, located(parts, out), out)
     return report
+
+
+def _taken(
+    chosen: str | None, others: Sequence[Variant], compared: Sequence[Comparison], max_drop: float
+) -> Variant | None:
+    if chosen == FASTEST:
+        return choose(others, compared, max_drop)
+    return next((variant for variant in others if variant.name == chosen), None)
 
 
 def _write(report: Report, parts: Sequence[Section], out: Path) -> None:

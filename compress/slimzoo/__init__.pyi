@@ -1,6 +1,7 @@
 """Written by benchmarks/stubs.py: do not edit."""
 
 from compress import cluster as cluster
+from compress import compress as compress
 from compress import distill as distill
 from compress import export as export
 from compress import prune as prune
@@ -20,6 +21,9 @@ from compress.deployment.settings import Export as Export
 from compress.distillation.settings import Distill as Distill
 from compress.distillation.step import DistilledStep as DistilledStep
 from compress.graph.network import export_network as export_network
+from compress.plan.outcome import Compressed as Compressed
+from compress.plan.settings import Budgets as Budgets
+from compress.plan.settings import Compress as Compress
 from compress.pruning.importance import l2_norm as l2_norm
 from compress.pruning.settings import Prune as Prune
 from compress.pruning.step import PrunedStep as PrunedStep

@@ -17,7 +17,7 @@ from typing import Any
 
 from zoo.disk import NAME_MAX, NO_SPACE, PATH_MAX, fsync, write_json
 from zoo.errors import Interrupted, SlimzooError, UsageError
-from zoo.files.manifest import CHECKPOINTS, MANIFEST, RUN, write_manifest
+from zoo.files.manifest import CHECKPOINTS, MANIFEST, RUN, TRIALS, write_manifest
 
 REHEARSAL = "rehearsal"  # see zoo/files/rehearsal.py
 LONGEST_SUFFIX = ".old-12345678"  # of what lies beside an output directory for a while
@@ -86,7 +86,9 @@ def _make(partial: Path) -> None:
 
 
 def has_checkpoint(partial: Path) -> bool:
-    return any((partial / CHECKPOINTS).glob("**/step-*/state.json"))  # not one that was still being written
+    """Of a training that can go on, or of a search, whose trials are kept elsewhere."""
+    kept = partial / CHECKPOINTS
+    return (kept / TRIALS).is_file() or any(kept.glob("**/step-*/state.json"))  # not one that was still being written
 
 
 def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:

@@ -13,6 +13,7 @@ from zoo.errors import SlimzooError
 MANIFEST = "MANIFEST.sha256"
 RUN = "run.json"  # with the next, what serves the work only
 CHECKPOINTS = "checkpoints"
+TRIALS = "trials.json"  # in the latter, of a search: what was found so far
 
 
 def write_manifest(directory: Path) -> None:

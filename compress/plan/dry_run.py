@@ -1,0 +1,60 @@
+"""`compress --dry-run`: the plan of the first candidate that may meet the budgets, as YAML to edit; nothing is run."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.plan.plan import Plan, PlannedStep
+from compress.plan.search import SHARES
+from compress.plan.settings import Compress
+from compress.plan.step import check_plan, fit_of, images_of
+from compress.plan.trial import Candidate
+from compress.verbs import COMPRESS
+from transfer.data.sources import Data
+from zoo.call import Call, takes
+
+
+@dataclass(frozen=True)
+class Planned:
+    """
+    Attributes:
+        plan: that would be tried, or that was given.
+        command: that takes it.
+        searched: what is tried without it.
+    """
+
+    plan: Plan
+    command: str
+    searched: list[str]
+
+    def lines(self) -> list[str]:
+        """YAML; what is not of it is a comment."""
+        found = self.plan.text(self.command).splitlines()
+        if self.searched:
+            found.append(f"# Without --plan up to {len(self.searched)} are tried: {', '.join(self.searched)}.")
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"plan": [step.document() for step in self.plan.steps], "candidates": self.searched}
+
+
+@takes(COMPRESS)
+def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planned:
+    """The plan, and what would be tried; the images are looked for, and not read."""
+    images = images_of(source, call.data)
+    fits = images is source
+    given = None if settings.plan is None else Plan.read(settings.plan)
+    check_plan(given, fits=fits)
+    words = ["slimzoo", "compress", str(source), *([] if fits else ["--data", str(images)])]
+    command = shlex.join([*words, "--plan", "plan.yaml", "--out", "OUT"])
+    fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if fits else ()
+    if given is not None:
+        rest = tuple(step for step in given.steps if step.verb != "fit")
+        return Planned(Plan((*fitted, *rest)), command, [])
+    middle = Candidate(SHARES[len(SHARES) // 2], int8=True)
+    every = [Candidate(int8=True), *(Candidate(share, int8) for share in SHARES for int8 in (False, True))]
+    return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])

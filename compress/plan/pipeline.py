@@ -1,0 +1,187 @@
+"""Steps that are done once: each is kept under the hash of all that it depends on, and found there the next time.
+
+A step's key is made of its verb and settings, of its source (the key of the step that made it, or the files of a model
+directory), of its images' content and parts, of our own code and the versions of what computes. What is kept lies in
+$SLIMZOO_CACHE/steps/KEY/, a model directory as any, for every later run of whatever name; the oldest go when all
+together are larger than MOST_BYTES. A step that was interrupted goes on from its checkpoint. Several processes may
+share the folder: one works on a step, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from compress.plan.plan import PlannedStep
+from compress.verbs import STEPS
+from transfer.data.sources import list_source
+from zoo.disk import cache_directory, json_bytes, read_json, replace_text
+from zoo.errors import SlimzooError
+from zoo.files.directory import has_checkpoint, partial_of
+from zoo.files.manifest import MANIFEST, verify_manifest
+from zoo.files.model_directory import is_model_directory
+from zoo.lineage import BUILT_IN, versions
+from zoo.progress import Progress
+
+MOST_BYTES = 4e9  # of all that is kept
+PACKAGES = ("zoo", "transfer", "compress")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model directory that a step has made.
+
+    Attributes:
+        key: of the step.
+        seconds: that it took, when it was done.
+        reused: whether that was before.
+    """
+
+    path: Path
+    key: str
+    seconds: float
+    reused: bool
+
+
+class Pipeline:
+    """
+    Args:
+        data: of all steps; None for steps that take none.
+        folder: where steps are kept.
+
+    Attributes:
+        content: a hash of the data.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None,
+        *,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.data, self._progress, self._tell = data, progress, tell
+        self.folder = cache_directory() / "steps" if folder is None else folder
+        self.content = None if data is None else content_of(data)
+
+    def begin(self, directory: str | Path) -> Kept:
+        """A model that is there, to take steps from."""
+        return Kept(Path(directory), content_of(directory), 0.0, True)
+
+    def done(self, step: PlannedStep, source: Kept | None = None) -> Kept:
+        """The model directory that the step makes of its source; of the images, where it is a fit.
+
+        Raises:
+            SlimzooError: what the step raises.
+        """
+        key = self.key(step, source)
+        place = self.folder / key
+        with self._alone(place):
+            began = time.monotonic()
+            if (found := self._kept(place)) is not None:
+                os.utime(place)  # it was of use
+                return Kept(place, key, found, True)
+            self._do(step, source, place)
+            seconds = time.monotonic() - began
+            place.with_suffix(".json").write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+        self._make_room(place)
+        return Kept(place, key, seconds, False)
+
+    def key(self, step: PlannedStep, source: Kept | None) -> str:
+        terms = [step.document(), None if source is None else source.key, self.content, code(), versions()]
+        return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
+
+    def is_done(self, step: PlannedStep, source: Kept | None) -> bool:
+        return self._kept(self.folder / self.key(step, source)) is not None
+
+    def remembered(self, kind: str, terms: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, ready for JSON, for these terms; it is not asked again.
+
+        Args:
+            kind: what it is, in a word.
+        """
+        key = hashlib.sha256(json.dumps([kind, terms, code(), versions()], sort_keys=True).encode()).hexdigest()[:24]
+        file = self.folder / f"{kind}-{key}.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if file.exists():
+                return read_json(file)
+            found = make()
+            replace_text(file, json_bytes(found).decode())
+            return read_json(file)
+
+    def _do(self, step: PlannedStep, source: Kept | None, place: Path) -> None:
+        verb = STEPS[step.verb]
+        first = self.data if source is None else source.path
+        data = {} if verb.source == "data" else {"data": self.data}
+        going_on = has_checkpoint(partial_of(place)) if partial_of(place).is_dir() else False
+        verb.load_function()(
+            first,
+            step.settings,
+            **data,
+            out=place,
+            overwrite=place.exists(),
+            **({"resume": going_on} if verb.resumes else {}),
+            progress=self._progress,
+            tell=self._tell,
+        )
+
+    @staticmethod
+    def _kept(place: Path) -> float | None:
+        """The seconds that it took; None where it is not there, or not whole."""
+        try:
+            verify_manifest(place)
+            return float(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
+        except (SlimzooError, OSError, ValueError, KeyError):
+            return None
+
+    @contextmanager
+    def _alone(self, place: Path) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_suffix(".lock")):
+            yield
+
+    def _make_room(self, newest: Path) -> None:
+        """Take away what was of use longest ago."""
+        kept = [path.parent for path in self.folder.glob(f"*/{MANIFEST}") if path.parent != newest]
+        sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in kept}
+        room = MOST_BYTES - sum(sizes.values())
+        for path in sorted(kept, key=lambda path: path.stat().st_mtime):
+            if room >= 0:
+                break
+            room += sizes[path]
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def content_of(source: str | Path) -> str:
+    """A hash of a model directory's files, or of images, their classes and parts."""
+    if str(source) in BUILT_IN:
+        return str(source)
+    if is_model_directory(Path(source)):
+        return hashlib.sha256((Path(source) / MANIFEST).read_bytes()).hexdigest()
+    listing = list_source(source)
+    lines = sorted(f"{item.digest} {item.class_name} {item.part}" for item in listing.items)
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+@functools.cache
+def code() -> str:
+    """A hash of our own source files: a step of other code is another step."""
+    root, found = Path(__file__).parents[2], hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            found.update(path.relative_to(root).as_posix().encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()

@@ -1,0 +1,140 @@
+"""A plan: the steps that images or a fitted model go through, each with its settings; YAML in and out.
+
+    steps:
+    - fit:
+        model: tf_efficientnet_lite0
+    - prune:
+        macs: 0.5
+    - quantize: {}
+
+The settings of a step are those of its command, and what is left out has its default. Steps come in the order of TAKES,
+each at most once; those before `quantize` need float weights, and values that weights share do not outlive a training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.verbs import STEPS
+from zoo.errors import UsageError, did_you_mean
+from zoo.settings import Settings
+
+TAKES = ("fit", "prune", "sparsify", "cluster", "quantize")  # what a plan may hold, in this order
+HEAD = "# {command}\n# Every setting with its value; those that are as by default say so.\n"
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    verb: str
+    settings: Settings
+
+    def document(self) -> dict[str, Any]:
+        """As YAML and JSON have it."""
+        return {self.verb: self.settings.arguments()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Checked when made.
+
+    Raises:
+        UsageError: steps that cannot work in this order.
+    """
+
+    steps: tuple[PlannedStep, ...]
+
+    def __post_init__(self) -> None:
+        verbs = [step.verb for step in self.steps]
+        for before, after in itertools.pairwise(verbs):
+            if TAKES.index(before) >= TAKES.index(after):
+                raise UsageError(f"the plan has `{after}` after `{before}`: {_why_not(before, after)}")
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        return tuple(step.verb for step in self.steps)
+
+    @classmethod
+    def of(cls, *steps: tuple[str, Mapping[str, Any]]) -> Plan:
+        """Of verbs and what is not default in their settings."""
+        return cls(tuple(PlannedStep(verb, STEPS[verb].load_settings()(**given)) for verb, given in steps))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Plan:
+        """
+        Raises:
+            UsageError: no file of that kind; an unknown step or setting, with near names.
+        """
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--plan {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            line = f", line {where.line + 1}" if where is not None else ""
+            raise UsageError(f"--plan {path}{line} is no YAML: {getattr(error, 'problem', None) or error}") from error
+        if not isinstance(document, dict) or set(document) != {"steps"} or not isinstance(document["steps"], list):
+            raise UsageError(f"--plan {path}: wanted `steps:` and a list of steps, as --dry-run writes it")
+        return cls(tuple(_step(entry, path) for entry in document["steps"]))
+
+    def text(self, command: str) -> str:
+        """YAML with every setting, what it is about, and whether it is the default.
+
+        Args:
+            command: that takes it.
+        """
+        lines = ["steps:"]
+        for step in self.steps:
+            options = list(step.settings.options())
+            lines.append(f"- {step.verb}:" + ("" if options else " {}"))
+            values = step.settings.arguments()
+            for option in options:
+                value, default = values[option.name], _plain(type(step.settings), option.name)
+                mark = "default; " if value == default else ""
+                lines.append(f"    # {mark}{option.help}")
+                lines.append(f"    {option.name}: {json.dumps(value, ensure_ascii=False)}")
+        return HEAD.format(command=command) + "\n".join(lines) + "\n"
+
+
+def _plain(settings: type[Settings], name: str) -> Any:
+    """A default as a record has it."""
+    required = {option.name for option in settings.options() if option.required}
+    return None if required else settings().arguments()[name]
+
+
+def _step(entry: Any, path: str | Path) -> PlannedStep:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise UsageError(f"--plan {path}: wanted one step an entry, such as `- prune: {{macs: 0.5}}`, not {entry!r}")
+    ((verb, given),) = entry.items()
+    if verb not in TAKES:
+        raise UsageError(
+            f"--plan {path}: no step {verb!r}; {did_you_mean(str(verb), TAKES, 'known: ' + ', '.join(TAKES))}"
+        )
+    if given is not None and not isinstance(given, dict):
+        raise UsageError(f"--plan {path}: `{verb}` has {given!r}, wanted its settings by name")
+    try:
+        return PlannedStep(
+            verb, STEPS[verb].load_settings()(**{str(key): value for key, value in (given or {}).items()})
+        )
+    except UsageError as error:
+        raise UsageError(f"--plan {path}, `{verb}`: {error}") from error
+
+
+def _why_not(before: str, after: str) -> str:
+    if before == after:
+        return "a step comes once"
+    if before == "quantize":
+        return f"`{after}` needs float weights, and rounded ones are none"
+    if after == "fit":
+        return "a fit begins with images, so it comes first"
+    if before == "cluster":
+        return f"`{after}` trains, and weights no longer share their values; cluster last"
+    return f"a cut takes away what was made zero; `{after}` comes first"

@@ -1,0 +1,188 @@
+"""`compress`, whole: from images or a model to OUT/model, or to the reason why there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from compress import resume
+from compress.plan import outcome, step
+from compress.plan.plan import Plan
+from compress.plan.step import compress
+from transfer.fitting.step import fit
+from zoo.disk import sha256
+from zoo.errors import GateError, UsageError
+from zoo.files.directory import partial_of
+from zoo.files.manifest import verify_manifest
+from zoo.files.model_directory import read_config
+
+SHARES = (0.6, 0.4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short(tmp_path_factory):
+    """Few shares, few and short rounds, whose disturbances count for nothing; a cache of this module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIMZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("compress.report.statistics.DISTURBED", 1.0)
+        patch.setattr(outcome, "TIMED", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02, "photos": []})
+        patch.setattr(step, "QUICK", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02})
+        patch.setattr(step, "SHARES", SHARES)
+        yield
+
+
+@pytest.fixture(scope="module")
+def dense(photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("dense") / "dense"
+    fit(photos, model="lenet5_caffe", method="scratch", epochs=2, size=28, out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def done(dense, photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compress") / "out"
+    told = []
+    return compress(dense, data=photos, max_drop=100, out=out, tell=told.append), told
+
+
+def test_what_is_written(done):
+    found, told = done
+    assert found.met
+    assert found.exit_code == 0
+    assert found.chosen == "pruned-40-int8"  # the smallest and fastest: everything may be lost
+    variants = {path.name for path in (found.out / "variants").iterdir()}
+    assert variants == {"fit", "int8", "pruned-40", "pruned-40-int8"} | (variants & {"pruned-60", "pruned-60-int8"})
+    for place in [found.out, found.out / "model", *(found.out / "variants").iterdir()]:
+        verify_manifest(place)
+    assert (found.out / "model" / "deploy" / "infer.py").is_file()
+    assert sha256(found.out / "model/model.onnx") == sha256(found.out / "variants/pruned-40-int8/model.onnx")
+    report = json.loads((found.out / "report.json").read_text(encoding="utf-8"))
+    assert (report["chosen"], report["met"]) == ("pruned-40-int8", True)
+    assert {variant["name"] for variant in report["variants"]} == variants
+    assert any(line.startswith("what is promised before any training") for line in told)
+    trials = json.loads((found.out / "trials.json").read_text(encoding="utf-8"))
+    assert [trial["name"] for trial in trials if trial["meets"]] == [
+        variant["name"] for variant in found.record["variants"]
+    ]
+
+
+def test_records_name_what_lies_there_and_not_where_it_was_kept(done):
+    found, _ = done
+    for place in (found.out / "variants").iterdir():
+        for record in read_config(place).lineage:
+            assert "steps" not in str(record["arguments"])
+    lineage = read_config(found.out / "model").lineage
+    assert [record["verb"] for record in lineage] == ["fit", "prune", "quantize"]
+    assert lineage[2]["arguments"]["directory"] == str(found.out / "variants" / "pruned-40")
+
+
+def test_the_plan_makes_the_same_model_from_what_is_kept(done, dense, photos, tmp_path):
+    found, _ = done
+    plan = Plan.read(found.out / "plan.yaml")
+    assert plan.verbs == ("prune", "quantize")
+    again = compress(dense, data=photos, max_drop=100, plan=str(found.out / "plan.yaml"), out=tmp_path / "again")
+    assert again.chosen == "prune-quantize"
+    assert sha256(again.out / "model/model.onnx") == sha256(found.out / "model/model.onnx")
+
+
+def test_the_same_again_is_all_from_what_is_kept(done, dense, photos, tmp_path, monkeypatch):
+    found, _ = done
+    monkeypatch.setattr("compress.plan.pipeline.Pipeline._do", lambda *a: pytest.fail("a step was done again"))
+    monkeypatch.setattr(step, "measured", lambda *a, **k: pytest.fail("measured again"))
+    again = compress(dense, data=photos, max_drop=100, out=tmp_path / "again")
+    assert again.chosen == found.chosen
+    for name in ("model.onnx", "deploy/infer.py"):
+        assert sha256(again.out / "model" / name) == sha256(found.out / "model" / name)
+
+
+def test_a_budget_that_no_network_meets_is_told_before_any_training(dense, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("compress.plan.pipeline.Pipeline.done", lambda *a: pytest.fail("something was trained"))
+    with pytest.raises(GateError, match="no network of this kind meets the budget: the nearest, pruned-40-int8, takes"):
+        compress(dense, data=photos, size="1kB", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_too_much_is_lost_there_is_no_model_and_the_nearest_is_named(dense, photos, tmp_path, monkeypatch):
+    """All that was tried loses more than nothing: answers of everything but the fitted model are turned round."""
+    from compress.plan.trial import drop_between
+
+    def worse(base, metrics):
+        flipped = {**metrics, "val": {"correct": "".join("10"[int(c)] for c in metrics["val"]["correct"])}}
+        right = {**base, "val": {"correct": "1" * len(base["val"]["correct"])}}
+        return drop_between(right, right if metrics is base else flipped)
+
+    monkeypatch.setattr(step, "drop_between", worse)
+    found = compress(dense, data=photos, max_drop=0, out=tmp_path / "out")
+    assert not found.met
+    assert found.exit_code == 4
+    assert not (found.out / "model").exists()
+    assert any("no model meets the budget; the nearest is" in line for line in found.lines())
+    assert json.loads((found.out / "report.json").read_text(encoding="utf-8"))["chosen"] is None
+
+
+def test_a_search_that_was_interrupted_goes_on(dense, photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def stop(line):
+        if line == "trying pruned-40-int8":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="slimzoo resume"):
+        compress(dense, data=photos, max_drop=100, seed=7, out=out, tell=stop)
+    assert partial_of(out).is_dir()
+    lines = []
+    found = resume(out, tell=lines.append)
+    assert found.met
+    assert not partial_of(out).exists()
+    assert "trying pruned-40-int8" in lines
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"source": "digits", "data": "digits"}, "one source too many"),
+        ({"source": "timm:resnet18"}, "is fitted to images first: `slimzoo compress DATA --model timm:resnet18`"),
+        ({"source": "x.onnx"}, "`slimzoo quantize x.onnx`"),
+        ({"source": "nowhere"}, "no dataset 'nowhere'"),
+        ({"source": "digits", "plan": "nowhere.yaml"}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_compressed_is_said_at_once(given, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        compress(given.pop("source"), **given, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_needs_its_images(dense, tmp_path):
+    with pytest.raises(UsageError, match="name the images of its fit with data"):
+        compress(dense, out=tmp_path / "out")
+    with pytest.raises(UsageError, match="name it with out"):
+        compress("digits")
+    (tmp_path / "plan.yaml").write_text("steps: [fit, prune]", encoding="utf-8")
+    with pytest.raises(UsageError, match="SOURCE is fitted already"):
+        compress(dense, data="digits", plan=str(tmp_path / "plan.yaml"), out=tmp_path / "out")
+
+
+def test_from_images_it_fits_first(photos, tmp_path, slimzoo):
+    out = tmp_path / "out"
+    done = slimzoo(
+        "compress", photos, "--model", "lenet5_caffe", "--size", "500kB", "--max-drop", "100", "--out", out, "--json"
+    )
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["met"]
+    assert record["chosen"] == "int8"  # which meets it, and loses less than a cut
+    assert read_config(out / "model").lineage[0]["verb"] == "fit"
+    assert Plan.read(out / "plan.yaml").verbs == ("fit", "quantize")
+    shutil.rmtree(out)
+
+
+def test_a_dry_run_says_what_would_be_tried_and_does_nothing(photos, tmp_path, slimzoo):
+    done = slimzoo("compress", photos, "--dry-run", "--out", tmp_path / "out")
+    assert done.code == 0
+    (tmp_path / "plan.yaml").write_text(done.out, encoding="utf-8")
+    assert Plan.read(tmp_path / "plan.yaml").verbs == ("fit", "prune", "quantize")
+    assert "# Without --plan up to" in done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]

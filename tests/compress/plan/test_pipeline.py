@@ -1,0 +1,176 @@
+"""Steps are done once, whoever asks; what changes what they make makes another step of them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compress.plan import pipeline as module
+from compress.plan.pipeline import Pipeline, content_of
+from compress.plan.plan import PlannedStep
+from compress.pruning.settings import Prune
+from transfer.fitting.settings import Fit
+from zoo.disk import sha256
+from zoo.errors import UsageError
+from zoo.files.directory import partial_of
+from zoo.files.manifest import MANIFEST
+
+FIT = {"model": "lenet5_caffe", "method": "scratch", "epochs": 1, "size": 28}
+
+
+def step(**more):
+    return PlannedStep("fit", Fit(**FIT | more))
+
+
+CUT = PlannedStep("prune", Prune(macs=0.5, recover=0, criterion="l2"))
+
+
+@pytest.fixture
+def pipeline(photos, tmp_path):
+    return Pipeline(photos, folder=tmp_path / "steps")
+
+
+def test_a_step_is_done_once_and_the_next_from_it(pipeline, photos, tmp_path):
+    fitted = pipeline.done(step())
+    cut = pipeline.done(CUT, fitted)
+    assert not fitted.reused
+    assert not cut.reused
+    before = {
+        path: sha256(path) for path in (tmp_path / "steps").rglob("*") if path.suffix != ".lock" and path.is_file()
+    }
+    again = Pipeline(photos, folder=tmp_path / "steps")
+    assert again.is_done(step(), None)
+    base = again.done(step())
+    assert (base.path, base.reused, base.seconds) == (fitted.path, True, fitted.seconds)
+    assert again.done(CUT, base) == module.Kept(cut.path, cut.key, cut.seconds, True)
+    assert {path: sha256(path) for path in before} == before
+
+
+def test_what_a_step_depends_on_is_in_its_key(pipeline, photos, tmp_path, monkeypatch):
+    key = pipeline.key(step(), None)
+    kept = module.Kept(tmp_path, "one", 0.0, True)
+    others = {
+        pipeline.key(step(seed=1), None),
+        pipeline.key(step(epochs=2), None),
+        pipeline.key(step(), kept),
+        pipeline.key(step(), module.Kept(tmp_path, "two", 0.0, True)),
+        Pipeline("digits", folder=tmp_path).key(step(), None),
+        Pipeline(changed(photos, tmp_path), folder=tmp_path).key(step(), None),
+    }
+    monkeypatch.setattr(module, "code", lambda: "other code")
+    others.add(pipeline.key(step(), None))
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "versions", lambda: {"torch": "1"})
+    others.add(pipeline.key(step(), None))
+    assert len(others | {key}) == 9
+
+
+def changed(photos, folder):
+    """The same images but for one grey level of one."""
+    held = dict(np.load(photos))
+    held["images"][3, 4, 5, 0] ^= 1
+    np.savez(folder / "changed.npz", **held)
+    return folder / "changed.npz"
+
+
+def test_images_that_were_moved_are_the_same(photos, tmp_path):
+    shutil.copy(photos, tmp_path / "elsewhere.npz")
+    assert content_of(photos) == content_of(tmp_path / "elsewhere.npz")
+
+
+def test_our_own_code_is_read_whole():
+    """A file more, or a byte of one, is other code; see `code`."""
+    files = [
+        path for package in module.PACKAGES for path in Path(module.__file__).parents[2].joinpath(package).rglob("*.py")
+    ]
+    assert len(files) > 300
+    assert len(module.code()) == 64
+
+
+def test_what_was_damaged_is_made_again(pipeline):
+    fitted = pipeline.done(step())
+    weights = fitted.path / "model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert not pipeline.is_done(step(), None)
+    assert not pipeline.done(step()).reused
+    assert weights.read_bytes() == good
+
+
+def test_a_step_that_fails_is_not_kept_and_says_why(pipeline):
+    fitted = pipeline.done(step())
+    impossible = PlannedStep("prune", Prune(macs=1e-6, recover=0, criterion="l2"))
+    for _ in range(2):
+        with pytest.raises(UsageError, match="below what"):
+            pipeline.done(impossible, fitted)
+    assert not pipeline.is_done(impossible, fitted)
+
+
+def test_a_training_that_was_interrupted_goes_on(photos, tmp_path, monkeypatch):
+    """It ends with the bytes of one that was not."""
+    whole = Pipeline(photos, folder=tmp_path / "whole").done(step(epochs=4))
+
+    def progress(title, done, total, note=""):
+        if stop and title == "scratch" and done > total / 2:
+            raise KeyboardInterrupt
+
+    titles = []
+    stop = True
+    monkeypatch.setattr("transfer.training.boundary.CHECKPOINT_STEPS", 1)
+    stopped = Pipeline(photos, folder=tmp_path / "stopped", progress=lambda *a: (titles.append(a), progress(*a)))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.done(step(epochs=4))
+    place = stopped.folder / stopped.key(step(epochs=4), None)
+    assert partial_of(place).is_dir()
+    stop = False
+    titles.clear()
+    resumed = stopped.done(step(epochs=4))
+    first = next(done for title, done, *_ in titles if title == "scratch")
+    assert first > 1  # it did not begin anew
+    assert sha256(resumed.path / "model.safetensors") == sha256(whole.path / "model.safetensors")
+
+
+WORKER = """
+import sys
+from compress.plan.pipeline import Pipeline
+from compress.plan.plan import PlannedStep
+from transfer.fitting.settings import Fit
+kept = Pipeline(sys.argv[1], folder=__import__("pathlib").Path(sys.argv[2])).done(
+    PlannedStep("fit", Fit(model="lenet5_caffe", method="scratch", epochs=1, size=28)))
+print("reused", kept.reused)
+"""
+
+
+def test_of_several_processes_one_does_the_work(photos, tmp_path):
+    command = [sys.executable, "-c", WORKER, str(photos), str(tmp_path / "steps")]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(worker.communicate()[0].splitlines()[-1] for worker in workers)
+    assert said == ["reused False", "reused True"]
+
+
+def test_the_oldest_goes_when_there_is_no_room(pipeline, monkeypatch):
+    first, second = pipeline.done(step(seed=1)), pipeline.done(step(seed=2))
+    pipeline.done(step(seed=1))  # it is of use
+    size = sum(path.stat().st_size for path in first.path.iterdir())
+    monkeypatch.setattr(module, "MOST_BYTES", 1.5 * size)
+    third = pipeline.done(step(seed=3))
+    there = {path.parent for path in pipeline.folder.glob(f"*/{MANIFEST}")}
+    assert there == {first.path, third.path}
+    assert second.path not in there
+
+
+def test_what_is_remembered_is_asked_once(pipeline):
+    asked = []
+
+    def make():
+        asked.append(1)
+        return {"ms": 1.5}
+
+    assert [pipeline.remembered("speed", ["a"], make) for _ in range(3)] == [{"ms": 1.5}] * 3
+    pipeline.remembered("speed", ["b"], make)
+    assert len(asked) == 2

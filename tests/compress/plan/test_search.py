@@ -1,0 +1,168 @@
+"""The search against made-up worlds in which the best candidate is known."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from compress.plan.pipeline import Kept
+from compress.plan.search import NEARLY, SHARES, least_promised, next_candidate, promises_any
+from compress.plan.settings import Budgets
+from compress.plan.trial import BASE, Candidate, Trial, best_of, expected_loss, images_needed, nats_between, nearest_of
+from transfer.evaluation.statistics import PairedDrop
+
+EVERY = [Candidate(share, int8) for share in (None, *SHARES) for int8 in (False, True)]
+
+
+class World:
+    """Candidates cost what is promised times a random factor, and lose `slope` points for each halving of the MACs."""
+
+    def __init__(self, seed, slope, off=0.05):
+        rng = random.Random(seed)
+        self.points, self.costs, self.promised = {}, {}, {}
+        for candidate in EVERY:
+            share = candidate.share or 1.0
+            costs = {"macs": 1e8 * share, "size_bytes": 1e7 * share / (4 if candidate.int8 else 1)}
+            costs["latency_ms"] = 10 * share**0.7 / (2 if candidate.int8 else 1)
+            self.promised[candidate] = costs
+            self.costs[candidate] = {name: value * rng.uniform(1 - off, 1 + off) for name, value in costs.items()}
+            self.points[candidate] = slope * (1 / share - 1) + (0.1 if candidate.int8 else 0)
+
+    def trial(self, candidate):
+        drop = PairedDrop(self.points[candidate], (-1.0, 5.0), 1.0, 200, 10)
+        costs = dict(self.costs[candidate])
+        latency_ms = costs.pop("latency_ms")
+        kept = Kept(Path(candidate.name), "", 1.0, False)
+        return Trial(candidate.name, candidate, None, kept, costs, drop, latency_ms)
+
+    def searched(self, budgets):
+        trials = []
+        while (candidate := next_candidate(trials, budgets, self.promised)) is not None:
+            assert candidate not in {trial.candidate for trial in trials}
+            trials.append(self.trial(candidate))
+        return trials
+
+
+@pytest.mark.parametrize(("seed", "slope"), list(itertools.product(range(4), [0.02, 0.2, 0.5, 2, 20])))
+def test_without_budgets_of_costs_the_fastest_that_loses_little_is_found(seed, slope):
+    world, budgets = World(seed, slope), Budgets(1.0)
+    trials = world.searched(budgets)
+    meeting = [world.trial(candidate) for candidate in EVERY if world.points[candidate] <= 1]
+    deepest = max((c.candidate.share is not None, -(c.candidate.share or 0)) for c in meeting)
+    found = best_of(trials, budgets)
+    assert found is not None
+    assert (found.candidate.share is not None, -(found.candidate.share or 0)) == deepest
+    assert found.candidate.int8
+    assert len(trials) <= 2 + 2 * 3  # seven shares are halved three times
+
+
+@pytest.mark.parametrize(
+    ("seed", "slope", "costs"),
+    list(
+        itertools.product(
+            range(4),
+            [0.02, 0.3],
+            [
+                {"latency_ms": 20},
+                {"latency_ms": 4},
+                {"latency_ms": 2.5},
+                {"size_bytes": 2e6},
+                {"macs": 3e7},
+                {"latency_ms": 3, "size_bytes": 1e6},
+            ],
+        )
+    ),
+)
+def test_with_budgets_of_costs_the_least_compressed_that_meets_them_is_found(seed, slope, costs):
+    world, budgets = World(seed, slope), Budgets(1.0, **costs)
+    trials = world.searched(budgets)
+    meeting = [trial for candidate in EVERY if (trial := world.trial(candidate)).meets(budgets)]
+    best, found = best_of(meeting, budgets), best_of(trials, budgets)
+    assert (found is None) == (best is None)
+    if best is not None and found is not None:
+        assert (found.candidate.share or 1) == (best.candidate.share or 1)
+    else:
+        assert nearest_of(trials, budgets) is not None
+    for trial in trials[1:]:  # what has no chance is not trained, but on the way to int8
+        same = [Candidate(trial.candidate.share, int8) for int8 in (False, True)]
+        assert any(all(world.promised[c][name] * NEARLY <= most for name, most in budgets.costs.items()) for c in same)
+
+
+def test_a_budget_that_nothing_promises_is_known_before_any_training():
+    world, budgets = World(0, 0.1), Budgets(1.0, latency_ms=0.1)
+    assert not promises_any(budgets, world.promised)
+    candidate, over = least_promised(budgets, world.promised)
+    assert candidate == Candidate(SHARES[-1], int8=True)
+    assert over["latency_ms"] == pytest.approx(world.promised[candidate]["latency_ms"] / 0.1)
+
+
+def test_a_search_goes_on_where_it_stopped():
+    """The next candidate follows from what was found alone, in whatever order it was."""
+    world, budgets = World(1, 0.3), Budgets(1.0)
+    trials = world.searched(budgets)
+    for done in range(len(trials)):
+        mixed = trials[:done]
+        random.Random(done).shuffle(mixed)
+        assert next_candidate(mixed, budgets, world.promised) == trials[done].candidate
+
+
+def test_a_candidate_that_fails_counts_as_one_that_loses_too_much():
+    world, budgets = World(0, 0.01), Budgets(1.0)
+    trials = []
+    while (candidate := next_candidate(trials, budgets, world.promised)) is not None:
+        fails = (candidate.share or 1) < 0.5
+        trials.append(Trial(candidate.name, candidate, reason="no") if fails else world.trial(candidate))
+    assert best_of(trials, budgets).candidate == Candidate(0.5, int8=True)
+
+
+def test_where_something_could_not_be_timed_the_smallest_is_chosen():
+    world, budgets = World(0, 0.1), Budgets(1.0)
+    trials = [world.trial(candidate) for candidate in EVERY[:4]]
+    untimed = [Trial(t.name, t.candidate, None, t.kept, t.metrics, t.drop, None) for t in trials]
+    assert best_of(untimed, budgets).name == min(trials[1:], key=lambda t: t.costs["size_bytes"]).name
+    assert best_of(untimed[:1], budgets) is None  # the fitted model is no compression of itself
+    assert best_of(untimed[:1], Budgets(1.0, size_bytes=1e9)).name == BASE  # but may meet a budget as it is
+
+
+def test_how_many_images_a_loss_takes_to_be_seen():
+    """Against a simulation: with so many images, a loss of that size lies outside its own interval half of the time."""
+    drop = PairedDrop(2.0, (-1, 5), 0.5, 200, 20)  # a tenth of the answers changed
+    n = images_needed(2.0, drop)
+    rng = random.Random(0)
+    seen = 0
+    for _ in range(400):
+        lost = sum(rng.random() < 0.06 for _ in range(n))  # 6% lost, 4% won: 2 points
+        won = sum(rng.random() < 0.04 for _ in range(n))
+        error = 1.96 * ((lost + won) / n) ** 0.5 / n**0.5
+        seen += (lost - won) / n > error
+    assert 0.4 < seen / 400 < 0.6
+    assert images_needed(0.0, drop) == 0
+
+
+@pytest.mark.parametrize(
+    ("n", "flips", "points", "nats", "least", "most"),
+    [
+        (14, 0, 0.0, 0.107, 1.5, 2.7),  # nothing flipped, and answers moved: too few images to say that nothing is lost
+        (14, 0, 0.0, 0.001, 0.0, 0.1),  # answers hardly moved
+        (5000, 100, 0.4, 0.2, 0.3, 0.8),  # enough images to say what is lost
+        (100, 6, 4.0, 0.0, 0.0, 0.0),  # the same answers, and so the same accuracy
+        (100, 6, 4.0, None, 4.0, 4.0),
+    ],
+)
+def test_what_is_expected_to_be_lost_follows_what_is_surer(n, flips, points, nats, least, most):
+    found = expected_loss(PairedDrop(points, (-1, 9), 1.0, n, flips), nats)
+    assert least <= found <= most
+
+
+def test_nats_are_those_of_the_steps_since_the_fit():
+    fit = {"verb": "fit"}
+    prune = {"verb": "prune", "diverged": {"nats": 0.03}}
+    int8 = {"verb": "quantize", "divergence": {"mse": 0.02, "minmax": 0.04, "biases corrected": 0.005}, "taken": []}
+    corrected = int8 | {"taken": ["biases corrected"]}
+    assert nats_between([fit, prune], 1) == 0.03
+    assert nats_between([fit, prune, corrected], 2) == pytest.approx(0.035)
+    assert nats_between([fit, {"verb": "sparsify"}], 1) is None
+    assert nats_between([fit], 0) == 0
