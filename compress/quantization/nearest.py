@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from compress.quantization.cpu import Scheme, best_scheme
 from compress.quantization.equalize import equalize, without_ceilings
 from compress.quantization.fidelity import logits_of
 from compress.quantization.ptq import Quantized, quantize_static, rounded_activations
-from compress.quantization.rounding import Rounded, Roundings, round_to_nearest, with_weights, without
+from compress.quantization.rounding import Roundings, round_to_nearest, with_weights, without
 from compress.quantization.settings import RANGES
 from transfer.evaluation.divergence import divergence
 from zoo.progress import Progress
@@ -92,60 +91,95 @@ def nearest(
     Raises:
         see `quantize_static`.
     """
-    scheme = scheme or best_scheme()
-    expected = logits_of(network, unseen)
-    tried: dict[str, float] = {}
-
-    def attempt(
-        name: str, exact: onnx.ModelProto, seen: Mapping[str, Histogram], to: Roundings, by: Any, *before: str
-    ) -> Nearest:
-        quantized = quantize_static(exact, histograms=seen, ranges=by, keep=keep, scheme=scheme, roundings=to)
-        tried[name] = divergence(expected, logits_of(quantized.network, unseen))
-        taken = () if name == RANGES.name(by) else (*before, name)
-        return Nearest(quantized, tried[name], tried, taken, exact, seen, to)
-
-    rounded_weights = partial(_rounded_weights, bits=scheme.bits, trained=trained or {}, keep=keep)
-    seen, to = watch(network, rounded_activations(network), calibration), rounded_weights(network)
-    by_ranges = [attempt(str(RANGES.name(by)), network, seen, to, by) for by in ranges]
-    best = min(by_ranges, key=lambda found: found.divergence)
-    by = best.quantized.ranges
+    at_work = _Attempts(
+        calibration,
+        unseen,
+        logits_of(network, unseen),
+        keep,
+        scheme or best_scheme(),
+        trained or {},
+        changes,
+        settled=settled,
+        progress=progress,
+    )
+    best = at_work.by_ranges(network, ranges)
     if trained is not None:
         return replace(best, taken=(TRAINED,))
+    return at_work.rounded(at_work.equalized(best, network))
 
-    def better(found: Nearest, other: Nearest) -> Nearest:
-        return other if settled else found.or_better(other)
 
-    for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
-        equal, pairs = equalize(start) if start is not None else (network, [])
-        if pairs and name in changes:
-            seen, to = watch(equal, rounded_activations(equal), calibration), rounded_weights(equal)
-            best = better(best, attempt(name, equal, seen, to, by))
+@dataclass
+class _Attempts:
+    """What `nearest` tries, with its arguments.
 
-    def corrected(found: Nearest) -> Nearest:
-        if CORRECTED not in changes:
+    Attributes:
+        expected: the float network's answers to `unseen`.
+        tried: see `Nearest`.
+    """
+
+    calibration: Batches
+    unseen: Batches
+    expected: NDArray[np.float64]
+    keep: Collection[str]
+    scheme: Scheme
+    trained: Roundings
+    changes: Collection[str]
+    settled: bool
+    progress: Progress | None
+    tried: dict[str, float] = field(default_factory=dict)
+
+    def by_ranges(self, network: onnx.ModelProto, ranges: Sequence[Any]) -> Nearest:
+        seen, to = self._watched(network)
+        found = [self._attempt(str(RANGES.name(by)), network, seen, to, by) for by in ranges]
+        return replace(min(found, key=lambda each: each.divergence), taken=())
+
+    def equalized(self, best: Nearest, network: onnx.ModelProto) -> Nearest:
+        by = best.quantized.ranges
+        for name, start in ((EQUALIZED, network), (WITHOUT_CEILINGS, without_ceilings(network))):
+            equal, pairs = equalize(start) if start is not None else (network, [])
+            if pairs and name in self.changes:
+                best = self._better(best, self._attempt(name, equal, *self._watched(equal), by))
+        return best
+
+    def rounded(self, best: Nearest) -> Nearest:
+        """With biases corrected, and with the rounding learned before where that is worth its time."""
+        near = self._corrected(best)
+        if ROUNDED not in self.changes:
+            return near
+        if not self.settled and (
+            near.divergence < WORTH_LEARNING or self._by_weights(best) <= TO_BLAME * best.divergence
+        ):
+            return near
+        to = adaround(best.exact, best.roundings, self.calibration, progress=self.progress)
+        by = best.quantized.ranges
+        learned = self._better(best, self._attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
+        return near if learned is best else self._better(near, self._corrected(learned))
+
+    def _corrected(self, found: Nearest) -> Nearest:
+        if CORRECTED not in self.changes:
             return found
-        exact = correct_biases(found.exact, found.quantized.network, input_means(found.exact, calibration))
-        return better(found, attempt(CORRECTED, exact, found.histograms, found.roundings, by, *found.taken))
+        exact = correct_biases(found.exact, found.quantized.network, input_means(found.exact, self.calibration))
+        by = found.quantized.ranges
+        made = self._attempt(CORRECTED, exact, found.histograms, found.roundings, by, *found.taken)
+        return self._better(found, made)
 
-    near = corrected(best)
-    if ROUNDED not in changes:
-        return near
-    if not settled and (
-        near.divergence < WORTH_LEARNING or _by_weights(best, expected, unseen) <= TO_BLAME * best.divergence
-    ):
-        return near
-    to = adaround(best.exact, best.roundings, calibration, progress=progress)
-    learned = better(best, attempt(ROUNDED, best.exact, best.histograms, to, by, *best.taken))
-    return near if learned is best else better(near, corrected(learned))
+    def _attempt(
+        self, name: str, exact: onnx.ModelProto, seen: Mapping[str, Histogram], to: Roundings, by: Any, *before: str
+    ) -> Nearest:
+        quantized = quantize_static(exact, histograms=seen, ranges=by, keep=self.keep, scheme=self.scheme, roundings=to)
+        self.tried[name] = divergence(self.expected, logits_of(quantized.network, self.unseen))
+        return Nearest(quantized, self.tried[name], self.tried, (*before, name), exact, seen, to)
 
+    def _better(self, found: Nearest, other: Nearest) -> Nearest:
+        return other if self.settled else found.or_better(other)
 
-def _rounded_weights(
-    exact: onnx.ModelProto, *, bits: int, trained: Roundings, keep: Collection[str]
-) -> dict[str, Rounded]:
-    return without({**round_to_nearest(exact, bits), **trained}, exact, keep)
+    def _watched(self, network: onnx.ModelProto) -> tuple[Mapping[str, Histogram], Roundings]:
+        """Its activations on the images that calibrate, and its weights, to nearest or as they were trained."""
+        seen = watch(network, rounded_activations(network), self.calibration)
+        nearest_weights = {**round_to_nearest(network, self.scheme.bits), **self.trained}
+        return seen, without(nearest_weights, network, self.keep)
 
-
-def _by_weights(found: Nearest, expected: NDArray[np.float64], unseen: Batches) -> float:
-    """How far rounded weights alone take the answers."""
-    rounded = with_weights(found.exact, {name: each.weight for name, each in found.roundings.items()})
-    return divergence(expected, logits_of(rounded, unseen))
+    def _by_weights(self, found: Nearest) -> float:
+        """How far rounded weights alone take the answers."""
+        rounded = with_weights(found.exact, {name: each.weight for name, each in found.roundings.items()})
+        return divergence(self.expected, logits_of(rounded, self.unseen))

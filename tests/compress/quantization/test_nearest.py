@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from compress import quantize
 from compress.graph.network import export_network
+from compress.quantization.calibrate import Images
+from compress.quantization.cpu import best_scheme
 from compress.quantization.fidelity import logits_of
-from compress.quantization.nearest import CORRECTED, EQUALIZED, nearest
+from compress.quantization.nearest import CORRECTED, EQUALIZED, ROUNDED, nearest
 from compress.quantization.settings import RANGES
+from transfer.data.dataset import open_data
+from transfer.data.parts import read_pixels
 from transfer.evaluation.divergence import divergence
+from transfer.fitting.step import fit
 from zoo.create import create_model
 
 SIZE = (3, 32, 32)
@@ -64,3 +72,35 @@ def test_only_the_changes_asked_for_are_tried(images, far_apart):
     assert list(alone.tried) == ["minmax", EQUALIZED]
     assert alone.taken == (EQUALIZED,)
     assert list(nearest(far_apart, *images, ranges=("minmax",), changes=()).tried) == ["minmax"]
+
+
+@pytest.mark.parametrize(("enough", "learned"), [(10.0, False), (0.0, True)])
+def test_the_rounding_is_learned_where_corrected_biases_do_not_suffice(images, monkeypatch, enough, learned):
+    """In four bits rounded weights are to blame; whether that is worth the time is decided after biases."""
+    monkeypatch.setattr("compress.quantization.nearest.WORTH_LEARNING", enough)
+    scheme = replace(best_scheme(), bits=4)
+    found = nearest(of(spread=0.0), *images, ranges=("minmax",), scheme=scheme)
+    assert (ROUNDED in found.tried) == learned
+    assert list(found.tried)[-1] == CORRECTED or learned
+
+
+def test_settled_changes_are_made_whatever_they_bring(images):
+    """As for the model whose judge has found them best."""
+    network = of(spread=0.0)
+    assert EQUALIZED not in nearest(network, *images, ranges=("minmax",), changes=(EQUALIZED,)).taken
+    made = nearest(network, *images, ranges=("minmax",), changes=(EQUALIZED,), settled=True)
+    assert made.taken == (EQUALIZED,)
+
+
+def test_few_images_calibrate_and_others_compare(photos, tmp_path):
+    """All to train on calibrate; how far int8 is, is said of those to validate by, as of the judge's int8."""
+    fitted = fit(photos, model="lenet5_caffe", method="scratch", epochs=2, size=28)
+    step = quantize(fitted, data=photos)
+    val = read_pixels(open_data(photos), fitted.config.preprocess, None).val
+    judge = fitted.judge or fitted.model
+    network = export_network(judge, fitted.config.input_size)
+    held = Images(val.pixels, fitted.config.preprocess)
+    train = read_pixels(open_data(photos), fitted.config.preprocess, None).train
+    again = nearest(network, Images(train.pixels, fitted.config.preprocess), held)
+    assert step.divergence == pytest.approx(again.divergence, rel=1e-3)
+    assert step.record["divergence"].keys() == again.tried.keys()
