@@ -86,6 +86,7 @@ def compress(
     model: str = 'tf_efficientnet_lite0',
     threads: int | None = None,
     plan: str | None = None,
+    finish: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,

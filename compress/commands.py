@@ -105,6 +105,9 @@ def report(
 
 def resume(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The output directory of an interrupted run.")],
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Of `compress`: begin no other trial, and write the best so far.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Continue an interrupted step that trains; it ends as if it had never been interrupted."""
@@ -112,11 +115,12 @@ def resume(
     from transfer.fitting.command import console as speaking
 
     with speaking(as_json=json) as console:
-        step = run(directory, progress=console.progress, tell=console.say)
-        console.say(f"{step.out}: {step.after}")
-        for line in step.lost():
+        done = run(directory, finish=finish, progress=console.progress, tell=console.say)
+        for line in done.in_short():
             console.say(line)
-        console.document({"out": str(step.out), **step.record})
+        console.document({"out": str(done.out), **done.record})
+    if code := getattr(done, "exit_code", 0):
+        raise typer.Exit(code)
 
 
 def demo(

@@ -17,15 +17,22 @@ from zoo.progress import Progress
 
 
 def resume(
-    directory: str | Path, *, progress: Progress | None = None, tell: Callable[[str], None] = lambda line: None
+    directory: str | Path,
+    *,
+    finish: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Any:
     """Go on with the run in DIR.partial/; either name will do.
+
+    Args:
+        finish: of `compress`, begin no other trial.
 
     Returns:
         What the step's own function returns.
 
     Raises:
-        UsageError: there is none, or it keeps no checkpoints.
+        UsageError: there is none, or it keeps no checkpoints; another verb than `compress` is to be finished.
     """
     out = Path(directory).with_name(Path(directory).name.removesuffix(".partial"))
     try:
@@ -39,6 +46,9 @@ def resume(
     if not step.distributed and world_size() > 1:
         raise UsageError(f"`{step.name}` runs in one process: resume it without the launcher")
     arguments = {**run["arguments"], "out": str(out)}  # DIR may be named from elsewhere now
+    if finish and "finish" not in arguments:
+        raise UsageError(f"--finish is of `compress`, and {out} is of `{step.name}`: leave it out")
+    arguments |= {"finish": True} if finish else {}
     if gone := next((value for value in arguments.values() if str(value).startswith(IN_MEMORY)), None):
         raise UsageError(
             f"{out} was begun with {gone.removeprefix(IN_MEMORY)}, which was in memory: call `slimzoo.{step.name}` "

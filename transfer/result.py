@@ -60,6 +60,10 @@ class StepResult:
             f"{lost['advice']}"
         ]
 
+    def in_short(self) -> list[str]:
+        """What it came to, where what was asked for was said before."""
+        return [f"{self.out}: {self.after}", *self.lost()]
+
     def next(self) -> list[list[str | Path]]:
         """Commands that one would want to type now."""
         return []

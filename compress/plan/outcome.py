@@ -70,6 +70,9 @@ class Compressed:
     def lost(self) -> list[str]:
         return []
 
+    def in_short(self) -> list[str]:
+        return [f"{self.out}: {self.report.verdict}", *self.said]
+
     def next(self) -> list[list[str | Path]]:
         if not self.met:
             return [["slimzoo", "report", self.out]]
@@ -163,8 +166,8 @@ def _said(trials: Sequence[Trial], chosen: Trial | None, outcome: Outcome) -> li
     budgets = outcome.settings.budgets
     if chosen is None:
         nearest = nearest_of(trials, budgets)
-        if nearest is None or nearest.drop is None:
-            return ["nothing that was tried came out"]
+        if nearest is None:
+            return ["nothing that was tried came out" if len(trials) > 1 else "nothing was tried"]
         over = ", ".join(f"{times:.2g} times the {NAMES[name]}" for name, times in nearest.over(budgets).items())
         return [
             f"no model meets the budget; the nearest is {nearest.name}, which is expected to lose {nearest.lost:.1f} "

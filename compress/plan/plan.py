@@ -89,7 +89,7 @@ class Plan:
         Args:
             command: that takes it.
         """
-        lines = ["steps:"]
+        lines = ["steps:" if self.steps else "steps: []"]
         for step in self.steps:
             options = list(step.settings.options())
             lines.append(f"- {step.verb}:" + ("" if options else " {}"))

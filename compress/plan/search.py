@@ -35,9 +35,8 @@ def next_candidate(
     for free in (Candidate(), Candidate(int8=True)):
         if free not in tried and (free == Candidate() or _promises(free, budgets, promised)):
             return free
-    found = [tried[c] for c in (Candidate(), Candidate(int8=True)) if c in tried]
-    if budgets.costs and any(trial.meets(budgets) for trial in found):
-        return None  # what is whole loses least
+        if budgets.costs and free in tried and tried[free].meets(budgets):
+            return None  # what is whole loses least
     options = [share for share in shares if _any_promises(share, budgets, promised)]
     low, high = 0, len(options)  # all before `low` hold, none from `high` on
     while low < high:

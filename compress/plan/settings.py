@@ -43,6 +43,8 @@ class Compress(Seeded):
         None, "A YAML file of steps to take instead of searching; --dry-run writes one.", metavar="FILE", path=True
     )
 
+    finish: bool = option(False, "Begin nothing that takes training: choose among what was tried before.")
+
     @property
     def budgets(self) -> Budgets:
         return Budgets(self.max_drop, self.latency, self.size, self.macs)

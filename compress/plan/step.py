@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from compress.benchmark.harness import bench
 from compress.benchmark.machine import describe_machine
+from compress.plan.front import FRONT, front_so_far
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
@@ -33,6 +35,7 @@ from zoo.lineage import current_metrics
 from zoo.pretrained.upstream import is_upstream
 
 FIT_SHARE = 0.4  # of the time that is given for all
+SHORTEST = 10.0  # seconds that a step may take of which nothing is known
 LONGER = 1.5  # times as long as the longest step of its kind a next one may take
 QUICK = {"rounds": 6, "launches": 3, "seconds_per_round": 0.1}  # of a trial's latency, where that decides what is next
 
@@ -63,7 +66,7 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
     check_plan(given, fits=images is source)
     run = call.run()
     with run.directory() as work:
-        pipeline = Pipeline(images, progress=call.progress, tell=lambda line: call.tell(f"  {line}"))
+        pipeline = Pipeline(images, progress=call.progress, tell=partial(_tell, call))
         search = _Search(pipeline, settings, call, work, time.monotonic())
         if given is None:
             search.promise(source, fits=images is source)
@@ -74,6 +77,12 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
             search.follow(base, given)
         outcome = search.outcome()
         return deliver(outcome, work, Path(call.out), progress=call.progress)
+
+
+def _tell(call: Call, line: str) -> None:
+    """What a step says, but for checks that went well."""
+    if not line.startswith("ok "):
+        call.tell(f"  {line}")
 
 
 def images_of(source: str | Path | Data, data: str | Path | Data | None) -> str | Path:
@@ -181,8 +190,11 @@ class _Search:
         """Try candidates until nothing more could be better, or the time is up."""
         while (candidate := next_candidate(self.trials, self.budgets, self.promised, SHARES)) is not None:
             plan = candidate.plan(self.settings.seed)
-            if not self._fits_in(plan, base):
-                self.said.append(f"the time was up before {candidate.name}")
+            if (expected := self._seconds_of(plan, base)) and self.settings.finish:
+                self.said.append(f"finished as asked, before {candidate.name}")
+                return
+            if expected and self._left() < expected:
+                self.said.append(f"the time was up before {candidate.name}, which takes about {expected:.0f} s")
                 return
             self._try(candidate.name, plan, base, candidate)
 
@@ -213,24 +225,29 @@ class _Search:
         lineage = read_config(kept.path).lineage
         metrics, nats = current_metrics(lineage), nats_between(lineage, len(plan.steps))
         drop = drop_between(base_metrics, metrics)
-        self._found(Trial(name, candidate, plan, kept, metrics, drop, self._latency(kept), nats=nats))
+        promised = None if candidate is None else self.promised.get(candidate, {}).get("latency_ms")
+        latency = self._latency(kept)
+        self._found(Trial(name, candidate, plan, kept, metrics, drop, latency, nats=nats, promised_ms=promised))
 
     def _timed(self, step: PlannedStep, source: Kept | None) -> Kept:
         kept = self.pipeline.done(step, source)
         self.longest[step.verb] = max(self.longest.get(step.verb, 0.0), kept.seconds)
         return kept
 
-    def _fits_in(self, plan: Plan, base: Kept) -> bool:
-        """Whether what is still to be done of it may be done in time; a first step of its kind as a fit."""
-        if self.settings.time_s is None:
-            return True
+    def _left(self) -> float:
+        """Seconds."""
+        most = self.settings.time_s
+        return math.inf if most is None else most - (time.monotonic() - self.began)
+
+    def _seconds_of(self, plan: Plan, base: Kept) -> float:
+        """How long what is still to be done of it may take; 0 where nothing is. A first of its kind takes as a fit."""
         source, expected = base, 0.0
         for step in plan.steps:
             key = self.pipeline.key(step, source)
             if not self.pipeline.is_done(step, source):
-                expected += LONGER * self.longest.get(step.verb, self.longest.get("fit", 0.0))
+                expected += LONGER * self.longest.get(step.verb, self.longest.get("fit", SHORTEST))
             source = Kept(self.pipeline.folder / key, key, 0.0, False)
-        return time.monotonic() - self.began + expected <= self.settings.time_s
+        return expected
 
     def _latency(self, kept: Kept) -> float | None:
         """In milliseconds, where that decides what is tried next."""
@@ -261,6 +278,8 @@ class _Search:
         self.call.tell(trial.line(self.budgets))
         (self.work / CHECKPOINTS).mkdir(exist_ok=True)
         write_json(self.work / CHECKPOINTS / TRIALS, [each.document(self.budgets) for each in self.trials])
+        if (drawn := front_so_far(self.trials, self.budgets)) is not None:
+            (self.work / FRONT).write_bytes(drawn)
 
 
 def _median(models: Sequence[str | Path], threads: int | None) -> float | None:

@@ -58,6 +58,7 @@ class Trial:
         drop: of validation accuracy, paired with the fitted model's; None where nothing was measured.
         nats: how far its answers to held-out images are from the fitted model's; None where no step has said so.
         latency_ms: in onnxruntime.
+        promised_ms: the latency that was expected of it before it was made.
         reason: why it failed.
     """
 
@@ -70,6 +71,7 @@ class Trial:
     latency_ms: float | None = None
     reason: str = ""
     nats: float | None = None
+    promised_ms: float | None = None
 
     @property
     def lost(self) -> float | None:
@@ -97,7 +99,7 @@ class Trial:
         """Ready for JSON."""
         drop = None if self.drop is None else {"points": self.drop.points, "ci_points": self.drop.ci_points}
         found = {"name": self.name, "drop": drop, "nats": self.nats, "lost": self.lost, **self.costs}
-        found |= {"meets": self.meets(budgets)}
+        found |= {"promised_ms": self.promised_ms, "meets": self.meets(budgets)}
         return found | ({"reason": self.reason} if self.reason else {})
 
     def line(self, budgets: Budgets) -> str:
@@ -178,8 +180,8 @@ def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
 
 def nearest_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
     """Of those that meet not all: the one that is least over its worst budget among those that keep their accuracy; the
-    one that loses least, where none keeps it."""
-    there = [trial for trial in trials if trial.kept is not None and trial.drop is not None]
+    one that loses least, where none keeps it. The fitted model is one of them where costs are limited."""
+    there = [t for t in trials if t.kept is not None and t.drop is not None and (t.name != BASE or budgets.costs)]
     keeping = [trial for trial in there if trial.keeps(budgets)]
     if keeping:
         return min(keeping, key=lambda trial: max(trial.over(budgets).values(), default=1.0))

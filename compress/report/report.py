@@ -86,7 +86,7 @@ def build_report(
     baseline, *others = variants = read_variants(Path(models or out), bench)
     others_say = [read_elsewhere(file, variants) for file in elsewhere]
     compared = [compare(variant, baseline, bench) for variant in others]
-    taken = _taken(chosen, others, compared, max_drop)
+    taken = choose(others, compared, max_drop) if chosen == FASTEST else _named(chosen, variants)
     pairs = list(zip(others, compared, strict=True))
     verdict = sections.verdict(baseline, taken, pairs, max_drop)
     data = reopen(baseline.lineage) if images else None
@@ -112,12 +112,8 @@ def build_report(
     return report
 
 
-def _taken(
-    chosen: str | None, others: Sequence[Variant], compared: Sequence[Comparison], max_drop: float
-) -> Variant | None:
-    if chosen == FASTEST:
-        return choose(others, compared, max_drop)
-    return next((variant for variant in others if variant.name == chosen), None)
+def _named(name: str | None, variants: Sequence[Variant]) -> Variant | None:
+    return next((variant for variant in variants if variant.name == name), None)
 
 
 def _write(report: Report, parts: Sequence[Section], out: Path) -> None:

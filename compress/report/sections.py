@@ -38,6 +38,8 @@ def verdict(
     baseline: Variant, chosen: Variant | None, pairs: Sequence[tuple[Variant, Comparison]], max_drop: float
 ) -> str:
     """What to do, in one sentence, or two where speed does not speak for it."""
+    if chosen is baseline:
+        return f"Keep {quoted(baseline.name)}: it meets the budget as it is."
     if not pairs:
         return f"There is only {quoted(baseline.name)}: nothing was compressed yet."
     budget = f"{max_drop:.1f} {'point' if max_drop == 1 else 'points'}"

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from compress import resume
 from compress.plan import outcome, step
@@ -23,10 +24,10 @@ SHARES = (0.6, 0.4)
 
 @pytest.fixture(scope="module", autouse=True)
 def short(tmp_path_factory):
-    """Few shares, few and short rounds, whose disturbances count for nothing; a cache of this module's own."""
+    """Few shares, few and short rounds, all taken for disturbed, so that sizes choose; a cache of this module's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIMZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("compress.report.statistics.DISTURBED", 1.0)
+        patch.setattr("compress.report.statistics.DISTURBED", -1.0)
         patch.setattr(outcome, "TIMED", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02, "photos": []})
         patch.setattr(step, "QUICK", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02})
         patch.setattr(step, "SHARES", SHARES)
@@ -51,7 +52,7 @@ def test_what_is_written(done):
     found, told = done
     assert found.met
     assert found.exit_code == 0
-    assert found.chosen == "pruned-40-int8"  # the smallest and fastest: everything may be lost
+    assert found.chosen == "pruned-40-int8"  # the smallest: everything may be lost
     variants = {path.name for path in (found.out / "variants").iterdir()}
     assert variants == {"fit", "int8", "pruned-40", "pruned-40-int8"} | (variants & {"pruned-60", "pruned-60-int8"})
     for place in [found.out, found.out / "model", *(found.out / "variants").iterdir()]:
@@ -122,21 +123,72 @@ def test_where_too_much_is_lost_there_is_no_model_and_the_nearest_is_named(dense
     assert json.loads((found.out / "report.json").read_text(encoding="utf-8"))["chosen"] is None
 
 
-def test_a_search_that_was_interrupted_goes_on(dense, photos, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-
+def interrupted(dense, photos, out, *, before, seed):
     def stop(line):
-        if line == "trying pruned-40-int8":
+        if line == f"trying {before}":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match="slimzoo resume"):
-        compress(dense, data=photos, max_drop=100, seed=7, out=out, tell=stop)
-    assert partial_of(out).is_dir()
-    lines = []
-    found = resume(out, tell=lines.append)
-    assert found.met
+        compress(dense, data=photos, max_drop=100, seed=seed, out=out, tell=stop)
+    assert not out.exists()
+    with Image.open(partial_of(out) / "front.png") as front:  # to look at meanwhile
+        assert min(front.size) > 200
+
+
+def test_a_search_that_was_interrupted_goes_on(dense, photos, tmp_path, slimzoo):
+    out = tmp_path / "out"
+    interrupted(dense, photos, out, before="pruned-40-int8", seed=7)
+    done = slimzoo("resume", out)
+    assert done.code == 0, done.err
+    assert "trying pruned-40-int8" in done.out
+    assert f"{out}: Use `pruned-40-int8`" in done.out
+    assert "  ok " not in done.out  # checks of a training that went well
+    assert (out / "model" / "model.onnx").is_file()
     assert not partial_of(out).exists()
-    assert "trying pruned-40-int8" in lines
+
+
+def test_a_search_that_was_interrupted_can_be_finished(dense, photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    interrupted(dense, photos, out, before="pruned-40", seed=8)
+    lines = []
+    found = resume(out, finish=True, tell=lines.append)
+    assert found.chosen == "int8"
+    assert (out / "model" / "model.onnx").is_file()
+    assert "trying pruned-40" not in lines
+    assert "finished as asked, before pruned-40" in found.said
+    with pytest.raises(UsageError, match="nothing to resume"):
+        resume(out, finish=True)
+
+
+def test_only_a_search_can_be_finished(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("transfer.training.boundary.CHECKPOINT_STEPS", 1)
+
+    def stop(title, done, total, note=""):
+        if title == "scratch" and done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(photos, model="lenet5_caffe", method="scratch", epochs=3, size=28, out=tmp_path / "fit", progress=stop)
+    with pytest.raises(UsageError, match=r"finish is of `compress`, and .* is of `fit`"):
+        resume(tmp_path / "fit", finish=True)
+
+
+def test_no_trial_is_begun_that_would_take_longer_than_there_is_time(dense, photos, tmp_path):
+    """The fitted model is there, and the first step takes longer than a second, as all do of which nothing is known."""
+    found = compress(dense, data=photos, max_drop=100, seed=11, time_s=1.0, out=tmp_path / "out")
+    assert not found.met
+    assert any("the time was up before int8, which takes about" in line for line in found.lines())
+
+
+def test_a_model_that_meets_the_budget_as_it_is_stays_as_it_is(dense, photos, tmp_path):
+    found = compress(dense, data=photos, latency="10s", size="10MB", out=tmp_path / "out")
+    assert (found.met, found.chosen, found.exit_code) == (True, "fit", 0)
+    assert found.lines()[0] == "Keep `fit`: it meets the budget as it is."
+    assert [trial["name"] for trial in found.record["variants"]] == ["fit"]
+    report = json.loads((found.out / "report.json").read_text(encoding="utf-8"))
+    assert (report["chosen"], report["met"]) == ("fit", True)
+    assert (found.out / "model" / "deploy" / "infer.py").is_file()
+    assert Plan.read(found.out / "plan.yaml").steps == ()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def written(tmp_path, text):
 @pytest.mark.parametrize(
     "steps",
     [
+        [],
         [("prune", {"macs": 0.3, "seed": 4})],
         [("fit", {"model": "resnet18", "settings": {"optimizer": "sgd"}}), ("quantize", {"keep": ("a", "b")})],
         [(verb, {}) for verb in TAKES],
