@@ -39,6 +39,7 @@ from compress.benchmark.machine import default_threads
 from compress.benchmark.worker import UNMEASURED, Worker
 from compress.graph.network import export_network
 from zoo.create import create_model
+from zoo.files.directory import new_directory
 from zoo.files.model_directory import ModelConfig, save_model
 from zoo.preprocess import Preprocess
 
@@ -76,10 +77,15 @@ def main() -> int:
 
 def compared(name: str, side: int, folder: Path, repeats: int) -> dict[str, Any]:
     model = create_model(name, num_classes=10).eval()
-    config = ModelConfig(name, {"num_classes": 10}, tuple("abcdefghij"), Preprocess((side, side)))
+    config = ModelConfig(
+        architecture=name,
+        model_args={"num_classes": 10},
+        classes=tuple("abcdefghij"),
+        preprocess=Preprocess(size=(side, side)),
+    )
     directory, file = folder / name, folder / f"{name}.onnx"
-    directory.mkdir()
-    save_model(directory, model, config)
+    with new_directory(directory, run={}) as work:
+        save_model(work, model, config)
     export(directory)
     onnx.save(export_network(model, (3, side, side)), file)
     ways: dict[str, Callable[[], dict[str, float]]] = {
