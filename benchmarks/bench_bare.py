@@ -140,7 +140,8 @@ def benchmark_app(file: Path, side: int, folder: Path) -> float:
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
+    return done.stdout.strip().splitlines()[-1] if command[1] == "-c" else done.stdout
 
 
 def cost_pct(file: Path, requests: int = 5, runs: int = 200) -> float:
