@@ -136,7 +136,8 @@ def benchmark_app(file: Path, side: int, folder: Path) -> float:
     words = ["-m", file, "-d", "CPU", "-api", "sync", "-hint", "latency", "-load_config", given]
     words += ["-t", round(SECONDS), "-data_shape", f"[1,3,{side},{side}]"]
     said = _output([str(Path(sys.executable).with_name("benchmark_app")), *map(str, words)])
-    return float(re.findall(r"Median: +([\d.]+) ms", said)[0])
+    value, unit = re.findall(r"Median: +([\d.]+) (us|ms|s)\b", said)[0]
+    return float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 
 def _output(command: list[str]) -> str:
