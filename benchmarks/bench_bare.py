@@ -1,7 +1,7 @@
 """Is what `slimzoo bench` measures what others measure of the same file, and what does the measuring itself cost?
 
     pip install openvino
-    python benchmarks/bench_bare.py [--repeats 8]
+    python benchmarks/bench_bare.py [--repeats 4]
 
 EfficientNet-Lite0 at 96 px and ResNet-18 at 224 px, random weights, batch 1, a thread for each core. Of each the
 medians are taken one after the other, in turns whose order is reversed every second time:
@@ -64,7 +64,7 @@ print(1e3 * statistics.median(spent for began, spent in taken if began > end - s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=4)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = {name: compared(name, side, Path(folder), given.repeats) for name, side in NETWORKS}

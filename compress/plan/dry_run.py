@@ -53,8 +53,7 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
     command = shlex.join([*words, "--plan", "plan.yaml", "--out", "OUT"])
     fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if fits else ()
     if given is not None:
-        rest = tuple(step for step in given.steps if step.verb != "fit")
-        return Planned(Plan((*fitted, *rest)), command, [])
+        return Planned(Plan((*fitted, *given.after_fit)), command, [])
     middle = Candidate(SHARES[len(SHARES) // 2], int8=True)
     every = [Candidate(int8=True), *(Candidate(share, int8) for share in SHARES for int8 in (False, True))]
     return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])

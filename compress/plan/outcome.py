@@ -17,7 +17,7 @@ from compress.plan.trial import BASE, NAMES, Trial, best_of, images_needed, near
 from compress.report.report import Report, build_report
 from zoo.disk import write_json
 from zoo.files.manifest import CHECKPOINTS, TRIALS, replace_files
-from zoo.files.model_directory import config_files, read_config
+from zoo.files.model_directory import ONNX, config_files, read_config
 from zoo.progress import Progress
 
 MODEL, VARIANTS, PLAN = "model", "variants", "plan.yaml"
@@ -140,7 +140,7 @@ def _copy(trial: Trial, place: Path, places: dict[str, str], progress: Progress 
     config = read_config(place)
     lineage = [_moved(record, places) for record in config.lineage]
     replace_files(place, config_files(replace(config, lineage=lineage)))
-    if not (place / "model.onnx").exists():
+    if not (place / ONNX).exists():
         export(place, progress=progress)
 
 

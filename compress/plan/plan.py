@@ -60,6 +60,10 @@ class Plan:
     def verbs(self) -> tuple[str, ...]:
         return tuple(step.verb for step in self.steps)
 
+    @property
+    def after_fit(self) -> tuple[PlannedStep, ...]:
+        return tuple(step for step in self.steps if step.verb != "fit")
+
     @classmethod
     def of(cls, *steps: tuple[str, Mapping[str, Any]]) -> Plan:
         """Of verbs and what is not default in their settings."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from compress.benchmark.harness import bench
 from compress.benchmark.machine import describe_machine
+from compress.graph.network import export_network
 from compress.plan.front import FRONT, front_so_far
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Kept, Pipeline
@@ -149,10 +150,9 @@ class _Search:
             loaded = partial(_unfitted, source, self.settings.model)
         else:
             terms = [self.pipeline.begin(source).key]
-        machine = {key: value for key, value in describe_machine().items() if key != "load_average"}
         networks = self.pipeline.remembered(
             "promises",
-            [terms, self.settings.threads, machine],
+            [terms, self.settings.threads, _machine()],
             lambda: measured(loaded(), threads=self.settings.threads, progress=self.call.progress),
         )
         self.promised = interpolated(networks, SHARES)
@@ -200,8 +200,7 @@ class _Search:
 
     def follow(self, base: Kept, plan: Plan) -> None:
         """The one plan that a person wrote."""
-        rest = tuple(step for step in plan.steps if step.verb != "fit")
-        if rest:
+        if rest := plan.after_fit:
             self._try("-".join(step.verb for step in rest), Plan(rest), base, None)
 
     def outcome(self) -> Outcome:
@@ -253,9 +252,6 @@ class _Search:
         """In milliseconds, where that decides what is tried next."""
         if self.budgets.latency_ms is None:
             return None
-        from compress.graph.network import export_network
-
-        machine = {key: value for key, value in describe_machine().items() if key != "load_average"}
 
         def make() -> float | None:
             file = kept.path / ONNX
@@ -270,7 +266,7 @@ class _Search:
             finally:
                 network.unlink()
 
-        found: float | None = self.pipeline.remembered("latency", [kept.key, self.settings.threads, machine], make)
+        found: float | None = self.pipeline.remembered("latency", [kept.key, self.settings.threads, _machine()], make)
         return found
 
     def _found(self, trial: Trial) -> None:
@@ -280,6 +276,11 @@ class _Search:
         write_json(self.work / CHECKPOINTS / TRIALS, [each.document(self.budgets) for each in self.trials])
         if (drawn := front_so_far(self.trials, self.budgets)) is not None:
             (self.work / FRONT).write_bytes(drawn)
+
+
+def _machine() -> dict[str, Any]:
+    """What a latency depends on."""
+    return {key: value for key, value in describe_machine().items() if key != "load_average"}
 
 
 def _median(models: Sequence[str | Path], threads: int | None) -> float | None:

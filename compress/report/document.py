@@ -10,6 +10,7 @@ from typing import Any
 
 from compress.report.figures import Cell
 from compress.report.parts import Section, Table
+from zoo.files.directory import PARTIAL
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 VERSION = 1  # of the form
@@ -33,7 +34,9 @@ def document(report: Mapping[str, Any], parts: Sequence[Section]) -> dict[str, A
 
 def located(parts: Sequence[Section], out: Path) -> list[Section]:
     """The sections with paths as from the folder that holds `out`; what lies elsewhere at home begins with ~."""
-    places = {str(out.resolve().parent) + os.sep: "", str(Path.home()) + os.sep: "~" + os.sep}
+    work, home = out.resolve(), str(Path.home()) + os.sep
+    places = {str(work) + os.sep: str(finished(work)) + os.sep} if finished(work) != work else {}
+    places |= {str(work.parent) + os.sep: "", home: "~" + os.sep}
 
     def told(text: str) -> str:
         for place, instead in places.items():
@@ -56,6 +59,11 @@ def located(parts: Sequence[Section], out: Path) -> list[Section]:
         )
         for part in parts
     ]
+
+
+def finished(out: Path) -> Path:
+    """The name that a directory in work will have."""
+    return out.with_name(out.name.removesuffix(PARTIAL))
 
 
 def _section(part: Section) -> dict[str, Any]:

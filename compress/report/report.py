@@ -10,7 +10,7 @@ from typing import Any
 from compress.report import sections, timing
 from compress.report.charts import to_png, to_svg
 from compress.report.contents import PICTURE, Compared, contents
-from compress.report.document import document, located
+from compress.report.document import document, finished, located
 from compress.report.figures import Cell
 from compress.report.gallery import picture_uri, save_gallery
 from compress.report.machines import machines_table, read_elsewhere
@@ -92,7 +92,7 @@ def build_report(
     data = reopen(baseline.lineage) if images else None
     parts = contents(
         Compared(baseline, taken, pairs, max_drop, bench, images, data),
-        str(out.resolve()),
+        str(finished(out.resolve())),
         crossover=timing.crossover_table(bench["rows"] if bench is not None else [], price_cpu, price_gpu),
         elsewhere=machines_table(others_say) if others_say else None,
     )
@@ -117,7 +117,7 @@ def _named(name: str | None, variants: Sequence[Variant]) -> Variant | None:
 
 
 def _write(report: Report, parts: Sequence[Section], out: Path) -> None:
-    title = f"Compression report: {out.resolve().name}"
+    title = f"Compression report: {finished(out.resolve()).name}"
     for part in parts:
         if part.picture is not None:
             (out / part.picture.file).write_bytes(to_png(part.picture.chart))

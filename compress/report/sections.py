@@ -252,7 +252,10 @@ def commands(variants: Sequence[Variant], bench: dict[str, Any] | None, out: str
     lines = {command(r): None for variant in variants for r in variant.lineage if r.get("verb")}
     if bench is not None:
         models = dict.fromkeys(row["model"] for row in bench["rows"])
-        lines[shlex.join(["slimzoo", "bench", *(f"{out}/{m}" for m in models), "--save", f"{out}/bench.json"])] = None
+        folder = variants[0].directory.resolve().parent
+        lines[shlex.join(["slimzoo", "bench", *(f"{folder}/{m}" for m in models), "--save", f"{out}/bench.json"])] = (
+            None
+        )
     return list(lines)
 
 

@@ -69,6 +69,16 @@ def test_what_is_written(done):
     ]
 
 
+def test_the_report_names_the_directory_as_it_is_when_all_is_done(done):
+    """It is written while the work is still in OUT.partial/."""
+    found, _ = done
+    for name in ("report.html", "report.md", "report.json"):
+        text = (found.out / name).read_text(encoding="utf-8")
+        assert ".partial" not in text
+        assert str(found.out.parent) not in text  # paths are as from the folder that holds it
+    assert "slimzoo bench out/variants/fit " in (found.out / "report.md").read_text(encoding="utf-8")
+
+
 def test_records_name_what_lies_there_and_not_where_it_was_kept(done):
     found, _ = done
     for place in (found.out / "variants").iterdir():
