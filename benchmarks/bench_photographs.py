@@ -7,8 +7,9 @@
 The tasks are those of small_tasks.py: each seed divides one into what is handed over and what is kept back, which
 measures. Every method is given the folder of all that is handed over, with no option; `flip` alone is off where signs
 are written. The network is EfficientNet-Lite0 at the size that `fit` takes. One method is run after the other, caches
-empty, all threads; beside the seconds stand those of the processors (`cpu_s`), which other work on the machine
-lengthens less.
+empty; beside the seconds stand those of the processors (`cpu_s`), which other work on the machine lengthens less.
+Rows that were not given all threads (OMP_NUM_THREADS=1, one process on each core, which is more in all) count for
+accuracies and not for times.
 
 ours: `fit`, whole: reading, duplicates, all methods that `auto` tries, calibration, pictures.
 logistic: scikit-learn's LogisticRegression with its defaults on the last features of the frozen network.
@@ -112,7 +113,14 @@ def _run(method: str, root: Path, seed: int) -> dict[str, Any]:
         )
     except ImportError as error:
         return {"reason": f"not measured: {error}"}
-    return {**found, "seconds": round(time.monotonic() - began, 1), "cpu_s": round(time.process_time() - busy, 1)}
+    return {**found, **_took(began, busy)}
+
+
+def _took(began: float, busy: float) -> dict[str, Any]:
+    import torch
+
+    seconds, cpu_s = time.monotonic() - began, time.process_time() - busy
+    return {"seconds": round(seconds, 1), "cpu_s": round(cpu_s, 1), "threads": torch.get_num_threads()}
 
 
 def _flip(root: Path) -> bool | None:
@@ -234,14 +242,13 @@ def _cut(root: Path, seed: int, methods: Sequence[str]) -> Iterator[dict[str, An
             model, figures = _int8(root, method)
         else:
             model, figures = (_prune if by == "prune" else _torch_pruning)(root, share, seed)
-        seconds, cpu_s = time.monotonic() - began, time.process_time() - busy
+        took = _took(began, busy)
         yield {
             "method": method,
             **_answers(evaluate(model, root / "test").evaluation.correct),
             "before_pct": round(100 * float(before.mean()), 2),
             **figures,
-            "seconds": round(seconds, 1),
-            "cpu_s": round(cpu_s, 1),
+            **took,
             "fit_s": round(fit_s, 1),
         }
 
@@ -354,7 +361,11 @@ def _summary(method: str, by_task: dict[str, dict[str, list[Row]]]) -> dict[str,
     def mean(task: str, method: str, key: str) -> float:
         return statistics.mean(row[key] for row in by_task[task][method])
 
-    times = [mean(task, method, "seconds") / mean(task, "ours", "seconds") for task in by_task]
+    times = []
+    for own in by_task.values():
+        ours = {row["seed"]: row["seconds"] for row in own["ours"] if _had_all_threads(row)}
+        pairs = [row["seconds"] / ours[row["seed"]] for row in own[method] if row["seed"] in ours]
+        times += [statistics.geometric_mean(pairs)] if pairs else []
     return {
         "tasks": len(by_task),
         "top1_pct": _mean([mean(task, method, "top1_pct") for task in by_task]),
@@ -377,8 +388,12 @@ def _pruned_to(method: str, rows: Sequence[Row]) -> dict[str, Any] | None:
         "lost_points": _mean(means),
         "lost_ci_points": _interval(means),
         "macs_share": _mean([row["macs_share"] for row in cut if "macs_share" in row]),
-        "times_fit": statistics.geometric_mean([row["seconds"] / row["fit_s"] for row in cut]),
+        "times_fit": statistics.geometric_mean([r["seconds"] / r["fit_s"] for r in cut if _had_all_threads(r)] or [1]),
     }
+
+
+def _had_all_threads(row: Row) -> bool:
+    return bool(row.get("threads", os.cpu_count()) != 1)
 
 
 def _mean(values: Sequence[float]) -> float | None:
