@@ -94,8 +94,10 @@ COMPRESS = Step(
     source_help="A folder of images, which is fitted first, or a model directory with --data.",
     data="optional",
     data_help="The images of the model's fit, where SOURCE is a model.",
+    out="optional",
     adopt="",
     dry_run="compress.plan.dry_run:planned",
+    worker="compress.plan.worker:help_search",
     needs="labelled images, or float weights and their images",
     gives="the model that meets a budget, and all that were tried",
 )

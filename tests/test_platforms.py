@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "transfer", "compress")
-SHIPPED = ("compress.deployment.infer", "compress.deployment.bench")  # which stand beside image.py, in deploy/
+SHIPPED = tuple(f"compress.deployment.{name}" for name in ("infer", "on_openvino", "bench"))  # for deploy/
 BLOCKED = Path(__file__).with_name("posix_blocked")
 
 EVERY_MODULE = """

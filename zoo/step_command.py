@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from zoo.settings import Option, Settings
 
 Explain = Annotated[bool, typer.Option("--explain", help="Say what the step would do and what it costs, and stop.")]
+WorkerUrl = Annotated[
+    str | None,
+    typer.Option("--worker", metavar="URL", help="Help the search whose trials are there; SOURCE may be left out."),
+]
 OutUnlessExplained = Annotated[
     Path | None, typer.Option("--out", help="The directory to write; it appears when the work is done.")
 ]
@@ -28,12 +32,16 @@ def command_of(step: Step) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         as_json, explain, dry_run = (given.pop(name, False) for name in ("json", "explain", "dry_run"))
-        source = given.pop(step.source)
+        source, url = given.pop(step.source), given.pop("worker", None)
         del given["offline"]  # its option has seen to it
         defaults = {o.name: o.default for o in step.load_settings().options()}
         given = {name: value for name, value in given.items() if value not in (None, [], defaults.get(name))}
         with load(step.console)(as_json=as_json) as console:
-            if explain:
+            if url is not None:
+                _help(step, console, url, source, given)
+            elif source is None:
+                raise UsageError(f"{step.metavar} is needed: {step.source_help[0].lower()}{step.source_help[1:]}")
+            elif explain:
                 _explain(step, console, source, given)
             elif dry_run:
                 _dry_run(step, console, source, given)
@@ -54,7 +62,8 @@ def _run(step: Step, console: Console, source: str, given: dict[str, Any]) -> No
     for line in (*done.lines(), *done.lost()):
         console.say(line)
     console.next(*done.next())
-    console.document({"out": str(done.file if hasattr(done, "file") else given["out"]), **done.record})
+    made = done.file if hasattr(done, "file") else given.get("out")
+    console.document(({} if made is None else {"out": str(made)}) | done.record)
     if code := getattr(done, "exit_code", 0):
         raise typer.Exit(code)
 
@@ -74,6 +83,16 @@ def _explain(step: Step, console: Console, source: str, given: dict[str, Any]) -
     console.document(found.document())
 
 
+def _help(step: Step, console: Console, url: str, source: str | None, given: dict[str, Any]) -> None:
+    data = given.pop("data", None)
+    if flags := ", ".join("--" + name.replace("_", "-") for name, value in given.items() if value is not False):
+        raise UsageError(f"a worker goes by what the search was begun with: leave out {flags}")
+    found = load(step.worker)(url, source, data=data, progress=console.progress, tell=console.say)
+    for line in found.lines():
+        console.say(line)
+    console.document(found.document())
+
+
 def _dry_run(step: Step, console: Console, source: str, given: dict[str, Any]) -> None:
     settings = _settings(step, given)
     found = load(step.dry_run)(source, settings, **given, progress=console.progress, tell=console.say)
@@ -88,8 +107,11 @@ def _parameters(step: Step) -> list[inspect.Parameter]:
     def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    source = Annotated[str, typer.Argument(metavar=step.metavar, help=step.source_help)]
-    found = [parameter(step.source, source)]
+    about = typer.Argument(metavar=step.metavar, help=step.source_help)
+    if step.worker:
+        found = [parameter(step.source, Annotated[str | None, about], None)]
+    else:
+        found = [parameter(step.source, Annotated[str, about])]
     if step.data == "needed":
         found.append(parameter("data", Annotated[str, typer.Option("--data", help=step.data_help)]))
     if step.data == "optional":
@@ -106,6 +128,8 @@ def _parameters(step: Step) -> list[inspect.Parameter]:
     if step.explain:
         found.append(parameter("explain", Explain, False))
     found += [parameter("overwrite", Overwrite, False), parameter("offline", Offline, False)]
+    if step.worker:
+        found.append(parameter("worker", WorkerUrl, None))
     if step.dry_run:
         found.append(parameter("dry_run", DryRun, False))
     return [*found, parameter("json", Json, False)]

@@ -50,6 +50,7 @@ class Step(Verb):
         adopt: "module:function" that makes a model directory of weights from elsewhere, which need `arch`, `preprocess`
             and `classes`; "" where the source is no model.
         explain, dry_run: "module:function" with the same arguments, which say what the step would do; "" without.
+        worker: "module:function" that helps a run of the step, which has a URL; "" where nothing can be helped.
         console: "module:context manager" in which the command speaks.
         distributed: whether a launcher may start it in several processes.
         resumes: whether it keeps checkpoints.
@@ -67,6 +68,7 @@ class Step(Verb):
     adopt: str = "zoo.files.adopt:adopt_source"
     explain: str = ""
     dry_run: str = ""
+    worker: str = ""
     console: str = "zoo.console:Console"
     distributed: bool = False
     resumes: bool = True

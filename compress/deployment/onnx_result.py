@@ -13,7 +13,8 @@ from transfer.result import StepResult
 from zoo.files.model_directory import ONNX, ModelConfig, write_config
 from zoo.files.predictor import OnnxPredictor
 
-DEPLOY, INFER, BENCH = "deploy", "infer.py", "bench.py"
+DEPLOY, INFER = "deploy", "infer.py"
+SCRIPTS = (INFER, "on_openvino.py", "bench.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,12 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def files_of(model: bytes, config: ModelConfig) -> dict[str, bytes]:
-    """The file, and what runs and times it without slimzoo on onnxruntime, NumPy and Pillow alone, by name.
+    """The file, and what runs and times it without slimzoo on a runtime, NumPy and Pillow alone, by name.
 
     A model that takes tensors as somebody else prepares them has no such script.
     """
     if config.preprocess.is_prepared:
         return {ONNX: model}
-    sources = [Path(__file__).with_name(INFER), Path(__file__).with_name(BENCH), Path(zoo.image.__file__)]
+    sources = [*(Path(__file__).with_name(name) for name in SCRIPTS), Path(zoo.image.__file__)]
     parts = {ONNX: model, **{source.name: source.read_bytes() for source in sources}}
     return {ONNX: model, **{f"{DEPLOY}/{name}": part for name, part in parts.items()}}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.plan.beginning import check_plan, fit_of, images_of
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.search import SHARES
 from compress.plan.settings import Compress
-from compress.plan.step import check_plan, fit_of, images_of
 from compress.plan.trial import Candidate
 from compress.verbs import COMPRESS
 from transfer.data.sources import Data

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.harness import bench
-from compress.deployment.export import export
+from compress.plan.losses import images_needed
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.settings import Compress
-from compress.plan.trial import BASE, NAMES, Trial, best_of, images_needed, nearest_of
+from compress.plan.searching import Search
+from compress.plan.settings import Budgets, Compress
+from compress.plan.timing import RUNTIMES, machine, memory_of
+from compress.plan.trial import BASE, NAMES, Trial, best_of, nearest_of
 from compress.report.report import Report, build_report
-from zoo.disk import write_json
+from compress.report.searched import VARIANTS
+from zoo.disk import read_json, write_json
 from zoo.files.manifest import CHECKPOINTS, TRIALS, replace_files
-from zoo.files.model_directory import ONNX, config_files, read_config
-from zoo.progress import Progress
+from zoo.files.model_directory import config_files, read_config
 
-MODEL, VARIANTS, PLAN = "model", "variants", "plan.yaml"
+MODEL, PLAN, BENCH = "model", "plan.yaml", "bench.json"
 TIMED: dict[str, Any] = {}  # options of `bench`
 MOST_TIMED = 6  # models that are measured side by side in the end
 
@@ -29,16 +31,18 @@ MOST_TIMED = 6  # models that are measured side by side in the end
 class Outcome:
     """
     Attributes:
-        fitted: the step that made the first of the trials, where that was done here.
-        said: what a person should know of the search.
+        search: that is over.
+        fitted: the step that made the first of its trials, where that was done here.
         data: the images.
     """
 
-    trials: Sequence[Trial]
-    settings: Compress
+    search: Search
     fitted: PlannedStep | None
-    said: Sequence[str]
     data: str
+
+    @property
+    def settings(self) -> Compress:
+        return self.search.settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,7 @@ class Compressed:
         out: the directory that was made.
         met: whether a model meets the budgets, which is then `out`/model.
         chosen: its name among the variants.
+        runtime: in which it is fastest.
         record: {"baseline", "chosen", "variants", "budgets", "met"}.
         report: see `Report`.
     """
@@ -55,6 +60,7 @@ class Compressed:
     out: Path
     met: bool
     chosen: str | None
+    runtime: str | None
     record: dict[str, Any]
     report: Report
     said: Sequence[str]
@@ -77,71 +83,101 @@ class Compressed:
         if not self.met:
             return [["slimzoo", "report", self.out]]
         model = self.out / MODEL
-        return [["python", model / "deploy" / "infer.py", "IMAGE"], ["slimzoo", "predict", model, "IMAGE"]]
+        deployed: list[str | Path] = ["python", model / "deploy" / "infer.py", "IMAGE"]
+        if self.runtime != RUNTIMES[0]:
+            deployed += ["--runtime", str(self.runtime)]
+        return [deployed, ["slimzoo", "predict", model, "IMAGE"]]
 
 
-def deliver(outcome: Outcome, work: Path, out: Path, *, progress: Progress | None) -> Compressed:
+def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     """Fill the directory in work, which becomes `out`."""
-    budgets, settings = outcome.settings.budgets, outcome.settings
-    there = [trial for trial in outcome.trials if trial.kept is not None]
-    places = {str(t.kept.path): str(out / VARIANTS / t.name) for t in there if t.kept is not None}
-    for trial in there:
-        _copy(trial, work / VARIANTS / trial.name, places, progress)
-    timed = _finalists(there, outcome)
-    found = bench(
-        [work / VARIANTS / trial.name for trial in timed],
-        runtimes=["onnxruntime"],
-        threads=settings.threads,
-        save=work / "bench.json",
-        progress=progress,
-        **TIMED,
-    )
-    latencies = {row["model"]: row["median_ms"] for row in found.rows if not row.get("disturbed")}
-    trials = [replace(t, latency_ms=latencies.get(t.name, t.latency_ms)) for t in outcome.trials]
-    chosen = best_of(trials, budgets)
-    report = build_report(
-        work, max_drop=settings.max_drop, models=work / VARIANTS, chosen=None if chosen is None else chosen.name
-    )
-    if chosen is not None:
-        shutil.copytree(work / VARIANTS / chosen.name, work / MODEL)
-        (work / PLAN).write_text(_plan(outcome, chosen).text(_command(outcome, PLAN)), encoding="utf-8")
-    write_json(work / TRIALS, [trial.document(budgets) for trial in trials])
-    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-    record = {
+    search, budgets = outcome.search, outcome.settings.budgets
+    kept = {trial.name: trial.kept for trial in search.trials if trial.kept is not None and trial.kept.path.exists()}
+    there = [trial for trial in search.trials if trial.name in kept]
+    places = {str(each.path): str(out / VARIANTS / name) for name, each in kept.items()}
+    places |= {f"{each.path}-exported": str(out / VARIANTS / name) for name, each in kept.items()}
+    for name, each in kept.items():
+        _copy(search.pipeline.exported(each), work / VARIANTS / name, places)
+    rows = _measured(_finalists(there, budgets), search, work)
+    trials = [_as_measured(trial, rows.get(trial.name, []), search.overhead_ms) for trial in search.trials]
+    chosen = best_of([trial for trial in trials if (work / VARIANTS / trial.name).exists()], budgets)
+    record: dict[str, Any] = {
         "baseline": BASE,
         "chosen": None if chosen is None else chosen.name,
+        "runtime": None if chosen is None else chosen.runtime,
         "variants": [trial.document(budgets) for trial in trials],
         "budgets": budgets.record(),
         "met": chosen is not None,
     }
-    said = [*outcome.said, *_said(trials, chosen, outcome)]
+    write_json(work / TRIALS, record)
+    report = build_report(work)
+    if chosen is not None:
+        shutil.copytree(work / VARIANTS / chosen.name, work / MODEL)
+        (work / PLAN).write_text(_plan(outcome, chosen).text(_command(outcome, PLAN)), encoding="utf-8")
+    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    gone = [trial.name for trial in search.trials if trial.kept is not None and trial.name not in kept]
+    said = [f"made by a worker whose steps are not kept here, and left out: {', '.join(gone)}"] if gone else []
+    said = [*search.said, *said, *_said(trials, chosen, outcome)]
     return Compressed(
         out=out,
         met=chosen is not None,
-        chosen=None if chosen is None else chosen.name,
+        chosen=record["chosen"],
+        runtime=record["runtime"],
         record=record,
         report=report,
         said=said,
     )
 
 
-def _finalists(there: Sequence[Trial], outcome: Outcome) -> list[Trial]:
+def _measured(timed: Sequence[Trial], search: Search, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a benchmark side by side, by the model's name; the same models are not timed again."""
+    pipeline, settings = search.pipeline, search.settings
+
+    def rows() -> Any:
+        with pipeline.device.alone():
+            bench(
+                [work / VARIANTS / trial.name for trial in timed],
+                runtimes=list(search.runtimes),
+                threads=settings.threads,
+                save=work / BENCH,
+                progress=pipeline.progress,
+                **TIMED,
+            )
+        return read_json(work / BENCH)
+
+    keys = [(trial.name, trial.kept.key) for trial in timed if trial.kept is not None]
+    terms = [keys, search.runtimes, settings.threads, TIMED, machine()]
+    found = pipeline.remembered("bench", terms, rows, keeps=lambda found: not any(map(_is_unsure, found["rows"])))
+    write_json(work / BENCH, found)
+    return {trial.name: [row for row in found["rows"] if row["model"] == trial.name] for trial in timed}
+
+
+def _is_unsure(row: dict[str, Any]) -> bool:
+    return bool(row.get("disturbed")) or row["median_ms"] is None
+
+
+def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], overhead_ms: float) -> Trial:
+    """With the latencies of rows that nothing disturbed, and the time to an answer where that was measured."""
+    sure = [row for row in rows if not _is_unsure(row)]
+    if not sure:
+        return trial
+    latencies = {row["runtime"]: float(row["median_ms"]) for row in sure}
+    return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(overhead_ms)
+
+
+def _finalists(there: Sequence[Trial], budgets: Budgets) -> list[Trial]:
     """The fitted model, those that may be chosen, and then others, as many as are timed side by side."""
-    budgets = outcome.settings.budgets
     first = [trial for trial in there if trial.name == BASE]
     rest = sorted((t for t in there if t.name != BASE), key=lambda t: (not t.meets(budgets), t.costs["macs"] or 0.0))
     return [*first, *rest][:MOST_TIMED]
 
 
-def _copy(trial: Trial, place: Path, places: dict[str, str], progress: Progress | None) -> None:
-    """A model directory with its exported file; its records name where it is now, not where it was kept."""
-    assert trial.kept is not None
-    shutil.copytree(trial.kept.path, place)
+def _copy(kept: Path, place: Path, places: dict[str, str]) -> None:
+    """A model directory, whose records name where it is now, not where it was kept."""
+    shutil.copytree(kept, place)
     config = read_config(place)
     lineage = [_moved(record, places) for record in config.lineage]
     replace_files(place, config_files(replace(config, lineage=lineage)))
-    if not (place / ONNX).exists():
-        export(place, progress=progress)
 
 
 def _moved(record: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:

@@ -23,14 +23,17 @@ from typing import Any
 
 from filelock import FileLock
 
+from compress.deployment.export import export
+from compress.deployment.float_model import is_onnx_file
 from compress.plan.plan import PlannedStep
+from compress.plan.timing import Device
 from compress.verbs import STEPS
 from transfer.data.sources import list_source
-from zoo.disk import cache_directory, json_bytes, read_json, replace_text
+from zoo.disk import cache_directory, json_bytes, read_json, replace_text, sha256
 from zoo.errors import SlimzooError
 from zoo.files.directory import has_checkpoint, partial_of
 from zoo.files.manifest import MANIFEST, verify_manifest
-from zoo.files.model_directory import is_model_directory
+from zoo.files.model_directory import ONNX, is_model_directory
 from zoo.lineage import BUILT_IN, versions
 from zoo.progress import Progress
 
@@ -62,6 +65,8 @@ class Pipeline:
 
     Attributes:
         content: a hash of the data.
+        device: this machine, of which measurements have all.
+        progress: what was given, which waits while another process measures.
     """
 
     def __init__(
@@ -72,8 +77,10 @@ class Pipeline:
         progress: Progress | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.data, self._progress, self._tell = data, progress, tell
+        self.data, self._tell = data, tell
         self.folder = cache_directory() / "steps" if folder is None else folder
+        self.device = Device(self.folder)
+        self.progress = self.device.paused(progress)
         self.content = None if data is None else content_of(data)
 
     def begin(self, directory: str | Path) -> Kept:
@@ -103,14 +110,30 @@ class Pipeline:
         terms = [step.document(), None if source is None else source.key, self.content, code(), versions()]
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
 
+    def exported(self, kept: Kept) -> Path:
+        """A copy of it that has its ONNX file and deploy/, made once."""
+        if (kept.path / ONNX).exists():
+            return kept.path
+        place = self.folder / f"{kept.key}-exported"
+        with self._alone(place):
+            if self._kept(place) is None:
+                shutil.rmtree(place, ignore_errors=True)
+                shutil.copytree(kept.path, place)
+                export(place, progress=self.progress)
+                place.with_suffix(".json").write_text(json.dumps({"seconds": kept.seconds}), encoding="utf-8")
+        return place
+
     def is_done(self, step: PlannedStep, source: Kept | None) -> bool:
         return self._kept(self.folder / self.key(step, source)) is not None
 
-    def remembered(self, kind: str, terms: Any, make: Callable[[], Any]) -> Any:
+    def remembered(
+        self, kind: str, terms: Any, make: Callable[[], Any], *, keeps: Callable[[Any], bool] = lambda found: True
+    ) -> Any:
         """What `make` gives, ready for JSON, for these terms; it is not asked again.
 
         Args:
             kind: what it is, in a word.
+            keeps: whether what was found is worth it.
         """
         key = hashlib.sha256(json.dumps([kind, terms, code(), versions()], sort_keys=True).encode()).hexdigest()[:24]
         file = self.folder / f"{kind}-{key}.json"
@@ -118,9 +141,10 @@ class Pipeline:
         with FileLock(file.with_suffix(".lock")):
             if file.exists():
                 return read_json(file)
-            found = make()
-            replace_text(file, json_bytes(found).decode())
-            return read_json(file)
+            content = json_bytes(make()).decode()
+            if keeps(found := json.loads(content)):
+                replace_text(file, content)
+            return found
 
     def _do(self, step: PlannedStep, source: Kept | None, place: Path) -> None:
         verb = STEPS[step.verb]
@@ -134,7 +158,7 @@ class Pipeline:
             out=place,
             overwrite=place.exists(),
             **({"resume": going_on} if verb.resumes else {}),
-            progress=self._progress,
+            progress=self.progress,
             tell=self._tell,
         )
 
@@ -166,9 +190,11 @@ class Pipeline:
 
 
 def content_of(source: str | Path) -> str:
-    """A hash of a model directory's files, or of images, their classes and parts."""
+    """A hash of a model directory's files, of an ONNX file, or of images, their classes and parts."""
     if str(source) in BUILT_IN:
         return str(source)
+    if is_onnx_file(source):
+        return sha256(Path(source))
     if is_model_directory(Path(source)):
         return hashlib.sha256((Path(source) / MANIFEST).read_bytes()).hexdigest()
     listing = list_source(source)

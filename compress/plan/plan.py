@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from compress.plan.presets import PRESETS
 from compress.verbs import STEPS
 from zoo.errors import UsageError, did_you_mean
 from zoo.settings import Settings
@@ -71,14 +72,19 @@ class Plan:
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
-        """
+        """A file, or one of PRESETS by its name.
+
         Raises:
             UsageError: no file of that kind; an unknown step or setting, with near names.
         """
+        if str(path) in PRESETS and not Path(path).exists():
+            return cls.of(*PRESETS[str(path)])
         try:
             document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--plan {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            names = ", ".join(PRESETS)
+            raise UsageError(f"--plan {path} cannot be read ({reason}); wanted a file, or one of {names}") from error
         except yaml.YAMLError as error:
             where = getattr(error, "problem_mark", None)
             line = f", line {where.line + 1}" if where is not None else ""

@@ -1,8 +1,9 @@
 """What candidates will cost, before any of them is trained: networks of their widths, measured as they are.
 
 Uniform cuts of the fitted model to a few shares of its MACs, in float and with int8 that nothing was calibrated for,
-run in onnxruntime side by side; in between, costs are interpolated over the logarithm of the share. A real cut chooses
-other widths, and may take smaller images: a promise is as good as a guide, and what is reported is always measured.
+run side by side in every runtime that may be taken; in between, costs are interpolated over the logarithm of the share.
+A real cut chooses other widths, and may take smaller images: a promise is as good as a guide, and what is reported is
+always measured.
 """
 
 from __future__ import annotations
@@ -15,27 +16,31 @@ from typing import Any
 import numpy as np
 import onnx
 
+from compress.benchmark.answer import median_photo
 from compress.benchmark.harness import bench
+from compress.deployment.export import finish
 from compress.graph.network import export_network
+from compress.plan.timing import timed
 from compress.plan.trial import Candidate
 from compress.pruning.allocate import uniformly
 from compress.pruning.structured import prune_channels
 from compress.quantization.ptq import quantize_static
 from zoo.cost import count_macs
-from zoo.errors import SlimzooError
+from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import LoadedModel
 from zoo.progress import Progress
 
 MEASURED = (0.5, 0.25, 0.12)  # shares, beside the whole
-ROUNDS, LAUNCHES, SECONDS = 6, 2, 0.05
+BRIEF: dict[str, Any] = {"rounds": 4, "launches": 2, "seconds_per_round": 0.05}
+COSTS = ("latency_ms", "size_bytes", "macs", "memory_bytes")
 
 Promised = dict[Candidate, dict[str, float]]
 
 
 def measured(
-    loaded: LoadedModel, *, threads: int | None = None, progress: Progress | None = None
+    loaded: LoadedModel, runtimes: Sequence[str], *, threads: int | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
-    """Ready for JSON: of each network its share, whether it is int8, and its costs.
+    """Ready for JSON: of each network its share, whether it is int8, and its costs, the latency in its fastest runtime.
 
     Shares that the model's widths cannot reach are left out.
     """
@@ -62,30 +67,54 @@ def measured(
         for number, (_, network) in enumerate(networks):
             files.append(Path(folder, f"{number}.onnx"))
             onnx.save(network, files[-1])
-        rows = bench(
-            files,
-            runtimes=["onnxruntime"],
-            threads=threads,
-            rounds=ROUNDS,
-            launches=LAUNCHES,
-            seconds_per_round=SECONDS,
-            progress=progress,
-        ).rows
-    return [{**costs, "latency_ms": row["median_ms"]} for (costs, _), row in zip(networks, rows, strict=True)]
+        found = timed(files, runtimes, threads, progress=progress, **BRIEF)
+    return [
+        {**costs, "latency_ms": min(own["latencies"].values(), default=None), "memory_bytes": own["memory_bytes"]}
+        for (costs, _), own in zip(networks, found, strict=True)
+    ]
 
 
-def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float]) -> Promised:
-    """Of the whole model and of every share; beyond the smallest that was measured, as much as that."""
+def photo_of(images: Path) -> Path:
+    """One of median size.
+
+    Raises:
+        UsageError: the images are in no files of their own.
+    """
+    found = median_photo(images) if images.is_dir() else {}
+    if not found:
+        raise UsageError(f"{images} holds no pictures of which a way to the answer could be timed: leave out --answer")
+    return next(iter(found.values()))
+
+
+def overhead(loaded: LoadedModel, images: Path) -> float:
+    """Milliseconds from a photo of the images' median size to the network's input, as the exported file prepares it."""
+    photo = photo_of(images)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        onnx.save(finish(export_network(loaded.model, loaded.config.input_size), loaded.config, None), file)
+        rows = bench([file], runtimes=["onnxruntime"], photos=[photo], **BRIEF).rows
+    (parts,) = rows[0]["answers"].values()
+    return float(parts["decode_ms"] + parts["prepare_ms"])
+
+
+def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], overhead_ms: float = 0.0) -> Promised:
+    """Of the whole model and of every share; beyond the smallest that was measured, as much as that.
+
+    Args:
+        overhead_ms: from a photo to the network's input; 0 promises nothing of answers.
+    """
     found: Promised = {}
     for int8 in (False, True):
         known = sorted((each for each in networks if each["int8"] == int8), key=lambda each: float(each["share"]))
         at = np.log([each["share"] for each in known])
         for share in (None, *shares):
             costs = {}
-            for name in ("latency_ms", "size_bytes", "macs"):
+            for name in COSTS:
                 if any(each[name] is None for each in known):
                     continue  # it could not be timed
                 values = np.log([each[name] for each in known])
                 costs[name] = float(np.exp(np.interp(np.log(share or 1.0), at, values)))
+            if overhead_ms and "latency_ms" in costs:
+                costs["answer_ms"] = overhead_ms + costs["latency_ms"]
             found[Candidate(share, int8)] = costs
     return found

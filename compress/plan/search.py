@@ -3,26 +3,37 @@
 What costs nothing comes first: the fitted model as it is, and in int8. Then shares of the MACs are halved between those
 that keep their accuracy and those that do not, as `find_depth` does: what is cut deeper is taken to lose more. With
 budgets of costs the largest share that promises to meet them is tried, and smaller ones as long as it turns out to cost
-more than promised; what promises nothing is never trained. Each share is tried in float and in int8, which
-costs little more.
+more than promised; what promises nothing is never trained. Each share is tried in float and in int8, which costs
+little more. Recoveries are short at first (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943): the
+first share that loses too much recovers longer, if it loses so little that this may bring it back, and smaller ones
+after it.
+
+Several workers may ask: what others are at is taken to come out well until they have found otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from compress.plan.settings import Budgets
 from compress.plan.trial import Candidate, Trial
 
 SHARES = (0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.15)  # of the MACs, the largest first
 NEARLY = 0.9  # times a budget that a promise may be over it, and is tried still: promises are that far off
+HOPEFUL = 3.0  # times the points that may be lost, from which a longer recovery may come back
 
 Costs = Mapping[str, float]  # of a candidate: latency_ms, size_bytes, macs
 
 
 def next_candidate(
-    trials: Sequence[Trial], budgets: Budgets, promised: Mapping[Candidate, Costs], shares: Sequence[float] = SHARES
+    trials: Sequence[Trial],
+    budgets: Budgets,
+    promised: Mapping[Candidate, Costs],
+    shares: Sequence[float] = SHARES,
+    *,
+    running: Collection[Candidate] = (),
+    each: bool = False,
 ) -> Candidate | None:
     """The next to try; None where nothing more could be better.
 
@@ -30,34 +41,87 @@ def next_candidate(
         trials: in any order.
         promised: costs of candidates as they are known before training them; where one is missing, nothing is.
         shares: to choose from, the largest first.
+        running: what other workers are at.
+        each: whether every share is tried, whatever is found.
     """
     tried = {trial.candidate: trial for trial in trials if trial.candidate is not None}
-    for free in (Candidate(), Candidate(int8=True)):
-        if free not in tried and (free == Candidate() or _promises(free, budgets, promised)):
-            return free
-        if budgets.costs and free in tried and tried[free].meets(budgets):
+    if each:
+        every = [Candidate(share, int8) for share in (None, *shares) for int8 in (False, True)]
+        return next((c for c in every if c not in tried and not _in_hand(c, running)), None)
+    free = Candidate(int8=True)
+    for candidate in (Candidate(), *([free] if _promises(free, budgets, promised) else [])):
+        if candidate not in tried and candidate not in running:
+            return candidate
+        if budgets.costs and candidate in tried and tried[candidate].meets(budgets):
             return None  # what is whole loses least
     options = [share for share in shares if _any_promises(share, budgets, promised)]
+    found, at = _halved(tried, running, budgets, promised, options)
+    if found is not None or running:
+        return found
+    if budgets.costs and any(trial.meets(budgets) for trial in trials):
+        return None
+    return _longer(tried, budgets, promised, options if budgets.costs else options[at:])
+
+
+def _halved(
+    tried: Mapping[Candidate, Trial],
+    running: Collection[Candidate],
+    budgets: Budgets,
+    promised: Mapping[Candidate, Costs],
+    options: Sequence[float],
+) -> tuple[Candidate | None, int]:
+    """The next of the short recoveries, and how many options hold."""
     low, high = 0, len(options)  # all before `low` hold, none from `high` on
     while low < high:
         at = low if budgets.costs else (low + high) // 2
-        share = options[at]
-        candidates = [c for c in (Candidate(share), Candidate(share, int8=True)) if _wanted(c, budgets, promised)]
+        candidates = _wanted(options[at], False, budgets, promised)
+        if any(_in_hand(candidate, running) for candidate in candidates):
+            low = at + 1
+            continue
         if untried := next((c for c in candidates if c not in tried), None):
-            return untried
+            return untried, low
         there = [tried[c] for c in candidates]
         if budgets.costs and any(trial.meets(budgets) for trial in there):
-            return None
+            return None, low
         if any(trial.kept is not None and trial.keeps(budgets) for trial in there):
             low = at + 1
         else:
             high = at
+    return None, low
+
+
+def _longer(
+    tried: Mapping[Candidate, Trial], budgets: Budgets, promised: Mapping[Candidate, Costs], options: Sequence[float]
+) -> Candidate | None:
+    """The next that recovers longer: the first share that loses too much and not much more, and then smaller ones, as
+    long as they lose little enough, and until one meets budgets of costs."""
+    came_back = False
+    for share in options:
+        short = [tried[c] for c in _wanted(share, False, budgets, promised) if c in tried]
+        if any(trial.kept is not None and trial.keeps(budgets) for trial in short):
+            continue  # and costs too much
+        hopeful = [t for t in short if t.lost is not None and t.lost <= HOPEFUL * max(budgets.max_drop, 1.0)]
+        if not hopeful and (short or not came_back):
+            return None
+        candidates = _wanted(share, True, budgets, promised)
+        if untried := next((c for c in candidates if c not in tried), None):
+            return untried
+        there = [tried[c] for c in candidates]
+        came_back = any(trial.kept is not None and trial.keeps(budgets) for trial in there)
+        if not came_back or (budgets.costs and any(trial.meets(budgets) for trial in there)):
+            return None
     return None
 
 
-def _wanted(candidate: Candidate, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:
-    """In float it is the way to int8, so that it is tried in any case."""
-    return not candidate.int8 or _promises(candidate, budgets, promised)
+def _in_hand(candidate: Candidate, running: Collection[Candidate]) -> bool:
+    """Whether somebody is at it, or, of int8, at what it begins with."""
+    return candidate in running or Candidate(candidate.share, False, candidate.longer) in running
+
+
+def _wanted(share: float, longer: bool, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> list[Candidate]:
+    """Of that share, in float, which is the way to int8, and in int8 where that may meet the budgets."""
+    int8 = _promises(Candidate(share, int8=True), budgets, promised)
+    return [Candidate(share, False, longer), *([Candidate(share, True, longer)] if int8 else [])]
 
 
 def promises_any(budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:

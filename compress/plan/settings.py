@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from compress.plan.amounts import COUNT, SIZE, TIME, reader
 from transfer.fitting.settings import DEFAULT_MODEL, seconds
+from zoo.errors import UsageError
 from zoo.settings import Seeded, option
 
 
 class Compress(Seeded):
     """max_drop: judged on images that the model was not trained on, against the fitted model.
 
-    latency, size, macs: with one of them, the model that is compressed least among those that meet all; without, the
-    fastest of those that lose little enough.
+    latency, answer, size, macs, memory: with one of them, the model that is compressed least among those that meet all;
+    without, the fastest of those that lose little enough.
 
     plan: these steps instead of a search; see compress/plan/plan.py.
+
+    study: of a search with several workers; see compress/plan/ledger.py.
+
+    Raises:
+        UsageError: what contradicts itself; a value out of its range.
     """
 
     max_drop: float = option(1.0, "Points of validation accuracy that may be lost.", ge=0, le=100)
+    metric: Literal["top1", "balanced"] = option(
+        "top1", "Of which accuracy: of all images, or balanced, the mean of the classes'."
+    )
     latency: Annotated[float | None, BeforeValidator(reader("latency", TIME))] = option(
-        None, "The most that one image may take in onnxruntime on this machine: 5ms", metavar="MS"
+        None, "The most that one image may take on this machine, in the fastest runtime: 5ms", metavar="MS"
+    )
+    answer: Annotated[float | None, BeforeValidator(reader("answer", TIME))] = option(
+        None, "The most from a photo of the data's median size to its answer: 50ms", metavar="MS"
     )
     size: Annotated[float | None, BeforeValidator(reader("size", SIZE))] = option(
         None, "The most that the model file may take: 2MB.", metavar="BYTES"
@@ -31,23 +43,53 @@ class Compress(Seeded):
     macs: Annotated[float | None, BeforeValidator(reader("macs", COUNT))] = option(
         None, "The most multiply-accumulates of one image: 50M.", metavar="COUNT"
     )
+    memory: Annotated[float | None, BeforeValidator(reader("memory", SIZE))] = option(
+        None, "The most memory that a process may take with it: 150MB.", metavar="BYTES"
+    )
     time_s: Annotated[float | None, BeforeValidator(seconds)] = option(
         None,
         "How long all of it may take: 10m, 1h; no new trial is begun that would take longer.",
         flags=("--time",),
         metavar="30m",
     )
+    shares: tuple[float, ...] = option(
+        (), "Try each of these shares of the MACs, instead of searching; can be given again.", metavar="SHARE"
+    )
+    trials: int = option(0, "After the search, as many more by Optuna's sampler.", ge=0, le=10_000)
+    runtime: tuple[Literal["onnxruntime", "openvino"], ...] = option(
+        (), "That may run the model: onnxruntime, openvino; can be given again. [default: those installed]"
+    )
     model: str = option(DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.")
     threads: int | None = option(None, "Of the latency; one per physical core unless given.", ge=1)
     plan: str | None = option(
-        None, "A YAML file of steps to take instead of searching; --dry-run writes one.", metavar="FILE", path=True
+        None,
+        "Take these steps instead of searching: accurate, balanced, fast, smallest, or a YAML file of --dry-run's.",
+        metavar="PLAN",
+        path=True,
     )
-
+    study: str | None = option(
+        None,
+        "A database for the trials that other machines reach, such as postgresql://...; else a file in OUT.",
+        metavar="URL",
+    )
     finish: bool = option(False, "Begin nothing that takes training: choose among what was tried before.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Compress:
+        if self.latency is not None and self.answer is not None and self.answer <= self.latency:
+            raise UsageError(
+                f"--answer of {self.answer:g} ms is no longer than --latency of {self.latency:g} ms, which is a part "
+                "of it: leave one of them out"
+            )
+        if wrong := next((share for share in self.shares if not 0.05 <= share < 1), None):
+            raise UsageError(f"a share of MACs of {wrong} must be from 0.05 to below 1: 0.5 keeps half")
+        if self.plan is not None and (self.shares or self.trials):
+            raise UsageError("--plan says what is done: leave out --shares and --trials, which are of a search")
+        return self
 
     @property
     def budgets(self) -> Budgets:
-        return Budgets(self.max_drop, self.latency, self.size, self.macs)
+        return Budgets(self.max_drop, self.latency, self.size, self.macs, self.memory, self.answer)
 
 
 @dataclass(frozen=True)
@@ -58,12 +100,20 @@ class Budgets:
     latency_ms: float | None = None
     size_bytes: float | None = None
     macs: float | None = None
+    memory_bytes: float | None = None
+    answer_ms: float | None = None
 
     @property
     def costs(self) -> dict[str, float]:
         """Those that are limited."""
         named = {"latency_ms": self.latency_ms, "size_bytes": self.size_bytes, "macs": self.macs}
+        named |= {"memory_bytes": self.memory_bytes, "answer_ms": self.answer_ms}
         return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def of_time(self) -> bool:
+        """Whether a candidate must be run to know what it costs."""
+        return any(value is not None for value in (self.latency_ms, self.memory_bytes, self.answer_ms))
 
     def record(self) -> dict[str, Any]:
         """Ready for JSON."""

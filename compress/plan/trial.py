@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from compress.plan.losses import expected_loss
 from compress.plan.pipeline import Kept
 from compress.plan.plan import Plan
 from compress.plan.settings import Budgets
+from compress.pruning.settings import Prune
 from compress.report.figures import count, megabytes, milliseconds, percent, signed
 from transfer.data.split import VAL
-from transfer.evaluation.statistics import PairedDrop, paired_drop
+from transfer.evaluation.statistics import PairedDrop
 
-NAMES = {"latency_ms": "latency", "size_bytes": "size", "macs": "MACs"}
+NAMES = {
+    "latency_ms": "latency",
+    "size_bytes": "size",
+    "macs": "MACs",
+    "memory_bytes": "memory",
+    "answer_ms": "time to an answer",
+}
 BASE = "fit"  # the name of the model that the search begins with
-Z95 = 1.959964
-# Lost on images that were kept back, over nats, one division each, the mean of a cut to 1/2 and one to 0.3: clipart 36,
-# photographs of things 27 (both by older code), garments 15, emoji 13, scripts 12, digits 6, wallpapers -8.
-POINTS_PER_NAT = 15.0
-FEWEST_FLIPS = 0.02  # of the images, that are counted with where fewer answers changed
+LONGER = 4  # times as many epochs of recovery
+HEADER = ("", "top-1", "points", "expected", "latency", "size", "MACs", "over")  # of the lines of trials
+WIDTHS = (24, 8, 8, 10, 26, 10, 10, 0)
 
 
 @dataclass(frozen=True)
@@ -29,21 +36,27 @@ class Candidate:
     Attributes:
         share: of the MACs that pruning leaves; None prunes nothing.
         int8: whether it is quantized then.
+        longer: whether it recovers LONGER times as long.
     """
 
     share: float | None = None
     int8: bool = False
+    longer: bool = False
 
     @property
     def name(self) -> str:
         """Of its directory."""
-        parts = [f"pruned-{100 * self.share:.0f}"] if self.share is not None else []
+        parts = [f"pruned-{100 * self.share:g}"] if self.share is not None else []
+        parts += ["longer"] if self.longer else []
         return "-".join([*parts, "int8"] if self.int8 else parts) or BASE
 
     def plan(self, seed: int) -> Plan:
         """The steps from the fitted model."""
-        pruned = [] if self.share is None else [("prune", {"macs": self.share, "seed": seed})]
-        return Plan.of(*pruned, *([("quantize", {"seed": seed})] if self.int8 else []))
+        steps: list[tuple[str, dict[str, Any]]] = []
+        if self.share is not None:
+            longer = {"recover": LONGER * Prune().recover} if self.longer else {}
+            steps.append(("prune", {"macs": self.share, "seed": seed, **longer}))
+        return Plan.of(*steps, *([("quantize", {"seed": seed})] if self.int8 else []))
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,9 @@ class Trial:
         metrics: of its lineage.
         drop: of validation accuracy, paired with the fitted model's; None where nothing was measured.
         nats: how far its answers to held-out images are from the fitted model's; None where no step has said so.
-        latency_ms: in onnxruntime.
+        latencies: runtime -> milliseconds.
+        memory_bytes: what a process that runs it takes at most, in the fastest runtime.
+        answer_ms: from a photo to its answer, where that counts.
         promised_ms: the latency that was expected of it before it was made.
         reason: why it failed.
     """
@@ -68,10 +83,12 @@ class Trial:
     kept: Kept | None = None
     metrics: dict[str, Any] | None = None
     drop: PairedDrop | None = None
-    latency_ms: float | None = None
-    reason: str = ""
     nats: float | None = None
+    latencies: Mapping[str, float] = field(default_factory=dict)
+    memory_bytes: float | None = None
+    answer_ms: float | None = None
     promised_ms: float | None = None
+    reason: str = ""
 
     @property
     def lost(self) -> float | None:
@@ -79,9 +96,25 @@ class Trial:
         return None if self.drop is None else expected_loss(self.drop, self.nats)
 
     @property
+    def runtime(self) -> str | None:
+        """In which it is fastest."""
+        return min(self.latencies, key=lambda name: self.latencies[name], default=None)
+
+    @property
+    def latency_ms(self) -> float | None:
+        return None if self.runtime is None else self.latencies[self.runtime]
+
+    @property
     def costs(self) -> dict[str, float | None]:
         metrics = self.metrics or {}
-        return {"latency_ms": self.latency_ms, "size_bytes": metrics.get("size_bytes"), "macs": metrics.get("macs")}
+        found = {"latency_ms": self.latency_ms, "size_bytes": metrics.get("size_bytes"), "macs": metrics.get("macs")}
+        return {**found, "memory_bytes": self.memory_bytes, "answer_ms": self.answer_ms}
+
+    def answering(self, overhead_ms: float) -> Trial:
+        """The same with the time from a photo to its answer, of which so much passes before the network."""
+        if not overhead_ms or self.latency_ms is None:
+            return self
+        return replace(self, answer_ms=overhead_ms + self.latency_ms)
 
     def keeps(self, budgets: Budgets) -> bool:
         """Whether it loses no more than it may."""
@@ -96,69 +129,54 @@ class Trial:
         return self.kept is not None and self.keeps(budgets) and not self.over(budgets)
 
     def document(self, budgets: Budgets) -> dict[str, Any]:
-        """Ready for JSON."""
-        drop = None if self.drop is None else {"points": self.drop.points, "ci_points": self.drop.ci_points}
+        """What a person or a program reads of it; ready for JSON."""
+        drop = None if self.drop is None else {"points": self.drop.points, "ci_points": list(self.drop.ci_points)}
         found = {"name": self.name, "drop": drop, "nats": self.nats, "lost": self.lost, **self.costs}
-        found |= {"promised_ms": self.promised_ms, "meets": self.meets(budgets)}
-        return found | ({"reason": self.reason} if self.reason else {})
+        found |= {"runtime": self.runtime, "latencies_ms": dict(self.latencies), "promised_ms": self.promised_ms}
+        return {**found, "meets": self.meets(budgets)} | ({"reason": self.reason} if self.reason else {})
+
+    def record(self) -> dict[str, Any]:
+        """All of it but the plan, which follows from the candidate; ready for JSON, and for `Trial.of`."""
+        found = asdict(self) | {"plan": None}
+        return found | ({} if self.kept is None else {"kept": {**found["kept"], "path": str(self.kept.path)}})
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], seed: int) -> Trial:
+        """The trial of a `record`.
+
+        Args:
+            seed: of the plan.
+        """
+        given = dict(record)
+        candidate = Candidate(**given.pop("candidate"))
+        kept, drop = given.pop("kept"), given.pop("drop")
+        return cls(
+            **given
+            | {"candidate": candidate, "plan": candidate.plan(seed)}
+            | ({} if kept is None else {"kept": Kept(**{**kept, "path": Path(kept["path"])})})
+            | ({} if drop is None else {"drop": PairedDrop(**{**drop, "ci_points": tuple(drop["ci_points"])})})
+        )
 
     def line(self, budgets: Budgets) -> str:
-        """For a person, while the search goes on."""
+        """For a person, while the search goes on: a row below HEADER."""
         if self.kept is None:
-            return f"{self.name}: {self.reason}"
-        said = [] if self.metrics is None or VAL not in self.metrics else [percent(self.metrics[VAL]["top1"])]
-        if self.drop is not None and self.lost is not None and self.name != BASE:
-            said[-1:] = [f"{said[-1]} ({signed(-self.drop.points)} points; {signed(-self.lost)} expected)"]
-        costs = self.costs
-        said += [] if self.latency_ms is None else [milliseconds(self.latency_ms)]
-        said += [megabytes(int(costs["size_bytes"]))] if costs["size_bytes"] else []
-        said += [f"{count(int(costs['macs']))} MACs"] if costs["macs"] else []
-        over = ", ".join(f"{times:.2g} times the {NAMES[name]} allowed" for name, times in self.over(budgets).items())
-        return f"{self.name}: {', '.join(said)}" + (f"; {over}" if over else "")
+            return f"{self.name:<{WIDTHS[0]}}{self.reason}"
+        costs, changed = self.costs, self.drop is not None and self.lost is not None and self.name != BASE
+        cells = [
+            self.name,
+            percent(self.metrics[VAL]["top1"]) if self.metrics is not None and VAL in self.metrics else "",
+            signed(-self.drop.points) if changed and self.drop is not None else "",
+            signed(-self.lost) if changed and self.lost is not None else "",
+            "" if self.latency_ms is None else f"{milliseconds(self.latency_ms)} in {self.runtime}",
+            megabytes(int(costs["size_bytes"])) if costs["size_bytes"] else "",
+            count(int(costs["macs"])) if costs["macs"] else "",
+            ", ".join(f"{times:.2g} times the {NAMES[name]} allowed" for name, times in self.over(budgets).items()),
+        ]
+        return row(cells)
 
 
-def drop_between(base: dict[str, Any], metrics: dict[str, Any]) -> PairedDrop | None:
-    """On the validation images that both answered."""
-    before, after = (one.get(VAL, {}).get("correct") or "" for one in (base, metrics))
-    return paired_drop(before, after) if before and len(before) == len(after) else None
-
-
-def expected_loss(drop: PairedDrop, nats: float | None) -> float:
-    """Points that are lost on new images: the mean of two normal estimates, weighted by how sure each is.
-
-    One is what validation images say, whose variance is that of a paired difference, of one flip at least; the other
-    follows from how far all answers moved, and is as unsure as it is large. Fourteen images on which nothing flipped do
-    not outweigh answers that moved far; a thousand do.
-    """
-    if nats is None:
-        return drop.points
-    by_nats = POINTS_PER_NAT * nats
-    variance = (100 / drop.n) ** 2 * max(drop.flips, 1)
-    weight = by_nats**2 / (by_nats**2 + variance)
-    return by_nats + weight * (drop.points - by_nats)
-
-
-def nats_between(lineage: Sequence[Mapping[str, Any]], steps: int) -> float | None:
-    """How far answers moved in the last steps, which each say how far in theirs; None where one does not."""
-    found = 0.0
-    for record in lineage[len(lineage) - steps :]:
-        if record["verb"] == "prune" and record.get("diverged"):
-            found += record["diverged"]["nats"]
-        elif record["verb"] == "quantize" and record.get("divergence"):
-            tried = record["divergence"]
-            found += tried[record["taken"][-1]] if record.get("taken") else min(tried.values())
-        else:
-            return None
-    return found
-
-
-def images_needed(points: float, drop: PairedDrop) -> int:
-    """How many validation images it takes until a loss of so many points is more than its 95% interval is wide.
-
-    By the normal approximation of a paired difference, whose variance is the share of answers that changed, over n.
-    """
-    changed = max(drop.flips / drop.n, FEWEST_FLIPS)
-    return math.ceil(changed * (100 * Z95 / points) ** 2) if points > 0 else 0
+def row(cells: Sequence[str]) -> str:
+    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
 
 
 def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
@@ -170,7 +188,9 @@ def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
     meeting = [trial for trial in trials if trial.meets(budgets)]
     if budgets.costs:
         return max(
-            meeting, key=lambda trial: (_known(trial.costs["macs"]), _known(trial.costs["size_bytes"])), default=None
+            meeting,
+            key=lambda t: (_known(t.costs["macs"]), _known(t.costs["size_bytes"]), -(t.lost or 0.0)),
+            default=None,
         )
     compressed = [trial for trial in meeting if trial.name != BASE]
     if any(trial.latency_ms is None for trial in compressed):

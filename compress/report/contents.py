@@ -16,7 +16,7 @@ from compress.report.gallery import changed_section
 from compress.report.latency_chart import latency_chart
 from compress.report.layer_chart import layer_chart
 from compress.report.parts import Picture, Section, Table
-from compress.report.variants import Comparison, Variant
+from compress.report.variants import ONNXRUNTIME, Comparison, Variant
 from transfer.data.sources import Data
 
 BLAMED = (
@@ -113,8 +113,9 @@ def charts(compared: Compared) -> list[Section]:
     base = variants[0].accuracy.get(split)
     below = f"{max_drop:g} {'point' if max_drop == 1 else 'points'} below {variants[0].name}"
     budget = None if base is None else Budget(base.top1 - max_drop / 100, below)
+    runtime = f" in {ONNXRUNTIME}" if {variant.runtime for variant in variants} == {ONNXRUNTIME} else ""
     for title, costs, unit in (
-        ("Accuracy and latency", timed, "latency in onnxruntime, ms (median)"),
+        ("Accuracy and latency", timed, f"latency{runtime}, ms (median)"),
         ("Accuracy and size", sizes, "size, MB"),
     ):
         if points := _points(variants, chosen, split, costs):

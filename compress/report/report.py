@@ -15,12 +15,12 @@ from compress.report.figures import Cell
 from compress.report.gallery import picture_uri, save_gallery
 from compress.report.machines import machines_table, read_elsewhere
 from compress.report.parts import Section, Table
+from compress.report.searched import read_search
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
 from transfer.data.fitted_data import reopen
 from zoo.disk import json_bytes
 
-FASTEST = "the fastest"  # of those that lose little enough
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -56,8 +56,6 @@ def build_report(
     out: str | Path,
     *,
     max_drop: float = 1.0,
-    models: str | Path | None = None,
-    chosen: str | None = FASTEST,
     elsewhere: Sequence[str | Path] = (),
     price_cpu: float | None = None,
     price_gpu: float | None = None,
@@ -66,13 +64,12 @@ def build_report(
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
     The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
-    validation accuracy; the smallest, where `out` has no bench.json or one of a machine that was too busy.
+    validation accuracy; the smallest, where `out` has no bench.json or one of a machine that was too busy. Where a
+    search has written `out`, it is what that has chosen.
 
     Args:
-        out: a directory of model directories, and of bench.json where they were timed.
-        max_drop: percentage points.
-        models: the directory of model directories, where that is another.
-        chosen: the name of the model that was chosen already; None where none was good enough.
+        out: a directory of model directories, and of bench.json where they were timed, or what `compress` has written.
+        max_drop: percentage points; a search has its own.
         elsewhere: what other machines measured of the same models: files of deploy/bench.py and `slimzoo bench --save`.
         price_cpu, price_gpu: of an hour of this machine without, and with its GPU, in any one currency.
         images: whether those are shown that are answered otherwise; the data of the fit must be as it found them.
@@ -83,10 +80,15 @@ def build_report(
     """
     out = Path(out)
     bench = read_bench(out)
-    baseline, *others = variants = read_variants(Path(models or out), bench)
+    searched = read_search(out)
+    if searched is None:
+        baseline, *others = variants = read_variants(out, bench)
+    else:
+        max_drop = searched.max_drop
+        baseline, *others = variants = read_variants(searched.models, bench, searched.runtimes)
     others_say = [read_elsewhere(file, variants) for file in elsewhere]
     compared = [compare(variant, baseline, bench) for variant in others]
-    taken = choose(others, compared, max_drop) if chosen == FASTEST else _named(chosen, variants)
+    taken = choose(others, compared, max_drop) if searched is None else _named(searched.chosen, variants)
     pairs = list(zip(others, compared, strict=True))
     verdict = sections.verdict(baseline, taken, pairs, max_drop)
     data = reopen(baseline.lineage) if images else None
@@ -133,7 +135,7 @@ def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
     for split, accuracy in variant.accuracy.items():
         record |= {f"{split}_top1": accuracy.top1, f"{split}_top1_ci": accuracy.top1_ci}
     record |= {"params": variant.params, "macs": variant.macs, "size_bytes": variant.size_bytes}
-    record["median_ms"] = variant.latency_ms
+    record |= {"median_ms": variant.latency_ms, "runtime": variant.runtime}
     if compared is not None:
         for split, points in compared.points.items():
             record[f"{split}_drop_points"] = points

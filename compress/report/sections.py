@@ -26,7 +26,7 @@ from compress.report.figures import (
 )
 from compress.report.parts import Table
 from compress.report.statistics import TooBusy
-from compress.report.variants import Comparison, Variant
+from compress.report.variants import ONNXRUNTIME, Comparison, Variant
 from compress.verbs import STEPS
 from transfer.evaluation.metrics import EXPECTED
 
@@ -79,13 +79,18 @@ def _accuracy_part(chosen: Variant, compared: Comparison) -> str:
 def _speed_part(chosen: Variant, compared: Comparison) -> str:
     if chosen.latency_ms is None:
         return ""
-    text, found = milliseconds(chosen.latency_ms), compared.speed_up
+    text, found = milliseconds(chosen.latency_ms) + _elsewhere(chosen), compared.speed_up
     if found is None:
         return text
     if isinstance(found, TooBusy):
         return f"{text} (how much faster: {found})"
     how = {"faster": " faster", "slower": ", slower", "tie": ", a tie"}.get(compared.speed_verdict or "", " the speed")
     return f"{text} ({found.value:.2f}x{how}, {interval(found)})"
+
+
+def _elsewhere(variant: Variant) -> str:
+    """In which runtime it is compared, where that is not the usual one."""
+    return "" if variant.runtime == ONNXRUNTIME else f" in {variant.runtime}"
 
 
 def comparison_table(
@@ -124,7 +129,7 @@ def comparison_table(
                 Cell(count(variant.params)),
                 Cell(count(variant.macs), [_pixels(variant)] if of_several else []),
                 Cell(megabytes(variant.size_bytes), [_smaller(compared)]),
-                Cell(milliseconds(variant.latency_ms)),
+                Cell(milliseconds(variant.latency_ms), [_elsewhere(variant).strip()]),
                 speed,
             ]
         )

@@ -5,9 +5,10 @@ Nothing is stored for the report: metrics live in the lineage, latencies in benc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from zoo.files.model_directory import CONFIG
 from zoo.lineage import SAME_WEIGHTS, current_metrics
 
 SPLITS = ("val", "test")
+ONNXRUNTIME = "onnxruntime"  # in which models are compared, unless a search has found a faster one
 BENCH = {"rows", "noise", "settings", "machine"}  # of bench.json, what the report is made of
 BENCH_ROW = set("model runtime device precision reason rounds_ms median_ms p90_ms p99_ms images_per_s peak_mb".split())
 
@@ -69,25 +71,26 @@ class Variant:
     rows: list[dict[str, Any]]  # of bench.json
     input_size: tuple[int, ...] | None = None  # (height, width) of its images
     classes: tuple[str, ...] = ()
+    runtime: str = ONNXRUNTIME  # that it is compared in
 
     @property
-    def onnx_row(self) -> dict[str, Any] | None:
-        """The measured row in onnxruntime, the runtime that models are compared in."""
-        return next((r for r in self.rows if r["runtime"] == "onnxruntime" and r["median_ms"] is not None), None)
+    def row(self) -> dict[str, Any] | None:
+        """The measured row in its runtime."""
+        return next((r for r in self.rows if r["runtime"] == self.runtime and r["median_ms"] is not None), None)
 
     @property
     def latency_ms(self) -> float | None:
-        return None if self.onnx_row is None else float(self.onnx_row["median_ms"])
+        return None if self.row is None else float(self.row["median_ms"])
 
     @property
     def disturbed(self) -> bool:
         """Whether the machine was too busy when this one was timed."""
-        return self.onnx_row is not None and bool(self.onnx_row.get("disturbed"))
+        return self.row is not None and bool(self.row.get("disturbed"))
 
     @property
     def precision(self) -> str:
-        if self.onnx_row is not None and self.onnx_row["precision"]:
-            return str(self.onnx_row["precision"])
+        if self.row is not None and self.row["precision"]:
+            return str(self.row["precision"])
         made: dict[str, Any] | None = next((r for r in reversed(self.lineage) if r.get("verb") == "quantize"), None)
         if made is None or self.primary != "model.onnx":
             return "fp32"
@@ -126,7 +129,9 @@ def read_bench(out: Path) -> dict[str, Any] | None:
     return checked
 
 
-def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
+def read_variants(
+    out: Path, bench: dict[str, Any] | None, runtimes: Mapping[str, str] = MappingProxyType({})
+) -> list[Variant]:
     """The models in the immediate subdirectories of `out`, the one with the shortest lineage (the baseline) first.
 
     An export does not count as a step there: it may have been done to some of them and not to others.
@@ -146,7 +151,8 @@ def read_variants(out: Path, bench: dict[str, Any] | None) -> list[Variant]:
         ours = document.get("slimzoo") if isinstance(document, dict) else None
         if ours is not None:
             own = [row for row in rows if row["model"] == config.parent.name]
-            found.append(replace(_variant(config.parent, ours, own), classes=tuple(document.get("label_names") or ())))
+            classes, runtime = tuple(document.get("label_names") or ()), runtimes.get(config.parent.name, ONNXRUNTIME)
+            found.append(replace(_variant(config.parent, ours, own), classes=classes, runtime=runtime))
     if not found:
         raise UsageError(f"{out} holds no models: wanted a directory of model directories, as `slimzoo demo` writes it")
     return sorted(found, key=lambda variant: sum(record.get("verb") not in SAME_WEIGHTS for record in variant.lineage))
@@ -187,7 +193,7 @@ def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -
         if before.correct and after.correct and len(before.correct) == len(after.correct):
             paired[split] = paired_drop(before.correct, after.correct)
             points[split] = paired[split].points
-    old, new = baseline.onnx_row, variant.onnx_row
+    old, new = baseline.row, variant.row
     found = verdict = None
     if bench is not None and old is not None and new is not None:
         found = speed_up(old, new, bench["settings"]["rounds"])

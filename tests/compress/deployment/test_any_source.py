@@ -321,7 +321,7 @@ def test_a_model_of_timms(cache_on_hub, tmp_path):
     done("export", "timm:test_resnet", "--out", tmp_path / "out" / "float")
     out = tmp_path / "out" / "float"
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    deployed = {f"deploy/{name}" for name in ("bench.py", "image.py", "infer.py", "model.onnx")}
+    deployed = {f"deploy/{name}" for name in ("bench.py", "image.py", "infer.py", "model.onnx", "on_openvino.py")}
     assert names == {"README.md", "config.json", "model.safetensors", "model.onnx", "MANIFEST.sha256", *deployed}
     config = read_config(out)
     assert (config.architecture, len(config.classes), config.preprocess.mode) == ("timm:test_resnet", 1000, "crop")

@@ -1,0 +1,77 @@
+"""What `compress` begins with: images that it fits first, or a fitted model and its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.deployment.float_model import is_onnx_file
+from compress.plan.pipeline import Kept
+from compress.plan.plan import Plan, PlannedStep
+from compress.plan.searching import Search
+from compress.plan.settings import Compress
+from compress.plan.trial import Trial
+from transfer.data.sources import Data
+from transfer.data.split import VAL
+from transfer.fitting.settings import Fit
+from zoo.errors import UsageError
+from zoo.files.model_directory import is_model_directory, read_config
+from zoo.lineage import current_metrics
+from zoo.pretrained.upstream import is_upstream
+
+FIT_SHARE = 0.4  # of the time that is given for all
+
+
+def images_of(source: str | Path | Data, data: str | Path | Data | None) -> str | Path:
+    """The labelled images of the whole run.
+
+    Raises:
+        UsageError: a model without them, images twice, or a source of another kind.
+    """
+    named = str(source)
+    if isinstance(source, Data) or isinstance(data, Data):
+        raise UsageError("compress takes images that lie somewhere: steps are kept by what is in the files")
+    if not named:
+        raise UsageError("SOURCE is needed: a folder of images, or a model directory with --data")
+    if is_onnx_file(named):
+        raise UsageError(f"{source}: of an ONNX file only int8 can be made, which `slimzoo quantize {source}` does")
+    if is_upstream(named):
+        raise UsageError(f"{source} is fitted to images first: `slimzoo compress DATA --model {named}`")
+    if is_model_directory(Path(named)):
+        if data is None:
+            raise UsageError(f"{source} is a model: name the images of its fit with --data, by which losses are judged")
+        return data
+    if data is not None:
+        raise UsageError(f"{source} is taken for images, so that --data {data} is one source too many; leave it out")
+    return source
+
+
+def check_plan(plan: Plan | None, *, fits: bool) -> None:
+    if plan is not None and not fits and "fit" in plan.verbs:
+        raise UsageError("the plan begins with a fit, and SOURCE is fitted already: leave out the fit, or name images")
+
+
+def fit_of(plan: Plan | None, settings: Compress) -> PlannedStep:
+    if plan is not None and "fit" in plan.verbs:
+        return plan.steps[0]
+    time_s = None if settings.time_s is None else FIT_SHARE * settings.time_s
+    return PlannedStep("fit", Fit(model=settings.model, seed=settings.seed, time_s=time_s))
+
+
+def begin(search: Search, source: str | Path, fitted: PlannedStep | None) -> Trial:
+    """The fitted model, as the first trial.
+
+    Args:
+        fitted: the step that makes it, where `source` is images.
+    """
+    if fitted is None:
+        kept: Kept = search.pipeline.begin(source)
+    else:
+        if not search.pipeline.is_done(fitted, None):
+            search.tell(f"fitting {fitted.settings.arguments()['model']} to {source}")
+        kept = search.timed(fitted, None)
+    metrics = current_metrics(read_config(kept.path).lineage)
+    if not metrics.get(VAL, {}).get("correct"):
+        raise UsageError(
+            f"{kept.path} has no answers to validation images, by which losses are judged: fit it with --val"
+        )
+    return search.base(kept, metrics)

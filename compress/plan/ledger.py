@@ -1,0 +1,285 @@
+"""The trials of a search, kept in a database that its workers share: an Optuna study, on SQLite or what a URL names.
+
+A worker takes a candidate by beginning a trial with it, and says that it lives as long as it is at work. Who reads the
+ledger sees what is finished and what others are at. The trial of a worker that was killed counts for nothing, and its
+candidate is free again: at once, where the worker was on this machine, and after GRACE_S of silence elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from compress.plan.trial import Candidate, Trial
+from zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+    from optuna.trial import Trial as Begun
+
+HEARTBEAT_S, GRACE_S = 10, 60  # a worker says that it lives; how long it may be silent
+WAIT_S = 60.0  # for a database that another process writes to
+SHARES = (0.05, 1.0)  # of a candidate
+PARAMS = 3  # what Optuna knows of one
+RECORD, ABOUT, FINISHED, UNTIL, WORKER, TIMES = "record", "about", "finished", "until", "worker", "times"  # attributes
+
+
+class Ledger:
+    """
+    Attributes:
+        url: of the database.
+        about: what the search is of, as it was made with.
+    """
+
+    def __init__(self, url: str, study: Study, storage: RDBStorage) -> None:
+        self.url, self._study, self._storage = url, study, storage
+
+    @property
+    def about(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._study.user_attrs[ABOUT]
+        return found
+
+    @property
+    def until(self) -> float:
+        """Seconds since 1970, after which nothing is begun."""
+        return float(self._study.user_attrs.get(UNTIL, "inf"))
+
+    def allow(self, seconds: float) -> None:
+        """From now on; workers hear of it."""
+        with _quiet():
+            self._study.set_user_attr(UNTIL, str(time.time() + seconds))
+            self._study.set_user_attr(FINISHED, False)
+
+    def finish(self) -> None:
+        """No worker need look for work any more; the database is closed."""
+        with _quiet():
+            self._study.set_user_attr(FINISHED, True)
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self._study.user_attrs.get(FINISHED))
+
+    def trials(self) -> list[Trial]:
+        """Those that are finished, the oldest first."""
+        seed = int(self.about["seed"])
+        records = (trial.user_attrs.get(RECORD) for trial in self._all())
+        return [Trial.of(record, seed) for record in records if record is not None]
+
+    def running(self) -> set[Candidate]:
+        """What workers that live are at."""
+        from optuna.trial import TrialState
+
+        self._bury()
+        return {_candidate(t.params) for t in self._all() if t.state == TrialState.RUNNING and len(t.params) == PARAMS}
+
+    def say_times(self, key: str, found: Mapping[str, Any]) -> None:
+        """How fast the model of a step is where that counts, for workers elsewhere."""
+        with _quiet():
+            self._study.set_user_attr(f"{TIMES} {key}", dict(found))
+
+    def times_of(self, key: str) -> dict[str, Any] | None:
+        """What was said of it; None by now."""
+        found: dict[str, Any] | None = self._study.user_attrs.get(f"{TIMES} {key}")
+        return found
+
+    def attempt(self, candidate: Candidate | None, run: Callable[[Candidate], Trial]) -> Trial | None:
+        """Try a candidate, unless another worker has taken it; None where there was nothing to do, or it is no use.
+
+        Args:
+            candidate: None leaves it to Optuna's sampler.
+            run: what a trial does.
+        """
+        from optuna import TrialPruned
+
+        found: list[Trial] = []
+
+        def objective(begun: Begun) -> tuple[float, float]:
+            begun.set_user_attr(WORKER, {"host": platform.node(), "pid": os.getpid(), "began": _began(os.getpid())})
+            mine = _suggested(begun)
+            if mine in self._taken_before(begun.number):
+                raise TrialPruned
+            made = run(mine)
+            found.append(made)
+            begun.set_user_attr(RECORD, made.record())
+            size = (made.metrics or {}).get("size_bytes")
+            if made.lost is None or not size:
+                raise TrialPruned
+            return made.lost, made.latency_ms or float(size)
+
+        with _quiet():
+            if candidate is not None and not self._waits(candidate):
+                self._study.enqueue_trial(_params(candidate))
+            self._study.optimize(objective, n_trials=1)
+        return found[0] if found else None
+
+    def _taken_before(self, number: int) -> set[Candidate]:
+        """What was tried, and what workers are at who began before; of those that have begun just now it is waited for
+        what they take, so that of two who take the same one goes on."""
+        from optuna.trial import TrialState
+
+        until = time.monotonic() + GRACE_S
+        while True:
+            trials = [trial for trial in self._all() if trial.number != number]
+            before = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.number < number]
+            if all(len(trial.params) == PARAMS for trial in before) or time.monotonic() > until:
+                done = [trial for trial in trials if RECORD in trial.user_attrs]
+                return {_candidate(trial.params) for trial in (*done, *before) if len(trial.params) == PARAMS}
+            time.sleep(0.02)
+            self._bury()
+
+    def _all(self) -> list[FrozenTrial]:
+        with _quiet():
+            return self._study.get_trials(deepcopy=False)
+
+    def _waits(self, candidate: Candidate) -> bool:
+        """Whether it was enqueued, and nobody has begun with it yet."""
+        from optuna.trial import TrialState
+
+        waiting = (t for t in self._all() if t.state == TrialState.WAITING)
+        return any(t.system_attrs.get("fixed_params") == _params(candidate) for t in waiting)
+
+    def _bury(self) -> None:
+        """Give up the trials of workers that are gone."""
+        from optuna.exceptions import OptunaError
+        from optuna.storages import fail_stale_trials
+        from optuna.trial import TrialState
+
+        with _quiet():
+            for trial in self._all():
+                worker = trial.user_attrs.get(WORKER)
+                if trial.state == TrialState.RUNNING and worker is not None and _is_gone(worker):
+                    try:
+                        self._study.tell(trial.number, state=TrialState.FAIL)
+                    except (OptunaError, ValueError):
+                        continue  # another worker has just told it
+            fail_stale_trials(self._study)
+
+
+def opened(url: str, name: str, about: Mapping[str, Any], *, seed: int) -> Ledger:
+    """The ledger of that search, made where it is not there.
+
+    Args:
+        name: the same for the same search.
+        about: ready for JSON.
+        seed: of Optuna's sampler.
+
+    Raises:
+        UsageError: the database cannot be opened.
+    """
+    import optuna
+
+    with _quiet(), _told(url):
+        storage = _storage(url)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=["minimize", "minimize"],
+            sampler=optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=4),
+            load_if_exists=True,
+        )
+        if ABOUT not in study.user_attrs:
+            study.set_user_attr(ABOUT, dict(about))
+    return Ledger(url, study, storage)
+
+
+def joined(url: str) -> Ledger:
+    """The ledger of the search that is at work there.
+
+    Raises:
+        UsageError: the database cannot be opened, or no search is at work in it, or several are.
+    """
+    import optuna
+
+    url, _, named = url.partition("#")
+    with _quiet(), _told(url):
+        storage = _storage(url)
+        names = [study.study_name for study in optuna.get_all_study_summaries(storage)]
+        found = [Ledger(url, optuna.load_study(study_name=name, storage=storage), storage) for name in names]
+        found = [ledger for ledger in found if ABOUT in ledger._study.user_attrs and not ledger.is_finished]
+    if named:
+        found = [ledger for ledger in found if ledger._study.study_name == named]
+    if not found:
+        raise UsageError(f"no search is at work in {url}; `slimzoo compress` says the URL of its own when it begins")
+    if len(found) > 1:
+        each = ", ".join(f"{url}#{ledger._study.study_name}" for ledger in found)
+        raise UsageError(f"{len(found)} searches are at work in {url}; name one of {each}")
+    return found[0]
+
+
+def _storage(url: str) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    wait = {"connect_args": {"timeout": WAIT_S}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    return RDBStorage(url, engine_kwargs=wait, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+
+
+def _params(candidate: Candidate) -> dict[str, Any]:
+    return {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}
+
+
+def _candidate(params: Mapping[str, Any]) -> Candidate:
+    share = round(float(params["share"]), 2)
+    return Candidate(None if share >= 1 else share, bool(params["int8"]), bool(params["longer"]) and share < 1)
+
+
+def _suggested(begun: Begun) -> Candidate:
+    """As it was enqueued, or by the sampler."""
+    params = {
+        "share": begun.suggest_float("share", *SHARES),
+        "int8": begun.suggest_categorical("int8", [False, True]),
+        "longer": begun.suggest_categorical("longer", [False, True]),
+    }
+    return _candidate(params)
+
+
+def _began(pid: int) -> float | None:
+    """When the process was started; its number may be another's later."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _is_gone(worker: Mapping[str, Any]) -> bool:
+    return bool(worker["host"] == platform.node() and _began(worker["pid"]) != worker["began"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna without its log, and without warnings that something of it is new."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """What a database says of a URL that it does not like, in a line."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"the database {url} cannot be opened ({first}); wanted a URL of SQLAlchemy's, such as "
+            "sqlite:////PATH/search.db or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        ) from error

@@ -1,0 +1,250 @@
+"""A search at work: candidates one after the other, by one worker or several, until nothing more could be better."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from compress.graph.network import export_network
+from compress.plan.front import FRONT, front_so_far
+from compress.plan.ledger import Ledger
+from compress.plan.losses import drop_between, nats_between
+from compress.plan.pipeline import Kept, Pipeline
+from compress.plan.plan import Plan, PlannedStep
+from compress.plan.promises import Promised
+from compress.plan.search import SHARES, next_candidate
+from compress.plan.settings import Budgets, Compress
+from compress.plan.timing import machine, timed
+from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
+from zoo.disk import write_json
+from zoo.errors import GateError, UsageError
+from zoo.files.manifest import CHECKPOINTS, TRIALS
+from zoo.files.model_directory import ONNX, load_model, read_config
+from zoo.lineage import current_metrics
+
+TRYING = "trying "  # begins the line that says so
+SHORTEST = 10.0  # seconds that a step may take of which nothing is known
+LONGER_STEP = 1.5  # times as long as the longest step of its kind a next one may take
+WAIT_S = 1.0  # between looks at what other workers have found
+DRAWN_IN_VAIN = 5  # candidates of the sampler's that were tried before
+TOO_BUSY_S, BUSY_TRIES = 20.0, 3  # between tries to measure a machine that is too busy, and how many
+
+
+@dataclass
+class Search:
+    """
+    Attributes:
+        runtimes: that may run the model.
+        overhead_ms: from a photo to the network's input, where that counts.
+        until: when the time is up, in seconds since 1970.
+        tell: told what a person should know.
+        work: the directory in work, where what was tried is kept up to date; None in a worker that helps.
+        times: whether this is the machine whose latencies count.
+        promised: of candidates.
+        longest: seconds that the steps of each verb took at most.
+        said: what is to be said in the end.
+    """
+
+    pipeline: Pipeline
+    settings: Compress
+    runtimes: tuple[str, ...]
+    tell: Callable[[str], None]
+    work: Path | None
+    times: bool = True
+    overhead_ms: float = 0.0
+    until: float = math.inf
+    promised: Promised = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+    longest: dict[str, float] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def budgets(self) -> Budgets:
+        return self.settings.budgets
+
+    def state(self) -> str:
+        """How far the search is, in a few words."""
+        if not self.trials:
+            return ""
+        best, found = best_of(self.trials, self.budgets), f"{len(self.trials)} tried"
+        found += "" if best is None else f", best so far {best.name}"
+        rest = self.until - time.time()
+        return found if math.isinf(rest) else f"{found}, {max(0.0, rest) / 60:.0f} min left"
+
+    def base(self, kept: Kept, metrics: dict[str, Any]) -> Trial:
+        """The fitted model, as the first trial."""
+        trial = Trial(
+            BASE, Candidate(), Plan(()), kept, metrics, drop_between(metrics, metrics, self.settings.metric), 0.0
+        )
+        return self.found(self._with_times(trial))
+
+    def follow(self, base: Trial, plan: Plan) -> None:
+        """The one plan that a person wrote."""
+        if rest := plan.after_fit:
+            assert base.kept is not None
+            name = "-".join(step.verb for step in rest)
+            self.tell(f"{TRYING}{name}")
+            kept = base.kept
+            try:
+                for step in rest:
+                    kept = self.timed(step, kept)
+            except GateError as error:
+                self.found(Trial(name, None, Plan(rest), reason=str(error)))
+                return
+            self.found(self._with_times(self._measured(Trial(name, None, Plan(rest), kept), base)))
+
+    def run(self, base: Trial, ledger: Ledger) -> None:
+        """Try candidates until nothing more could be better, or the time is up; others may help."""
+        shares, idle = self.settings.shares or SHARES, 0
+        while idle < DRAWN_IN_VAIN:
+            self.until = ledger.until
+            running = self._hear(ledger) | ledger.running()
+            candidate = next_candidate(
+                self.trials, self.budgets, self.promised, shares, running=running, each=bool(self.settings.shares)
+            )
+            if candidate is None and not self._may_draw(running, shares):
+                if not running:
+                    return
+                self.pipeline.progress("waiting for other workers", 0, 1, "")
+                time.sleep(WAIT_S)
+                continue
+            if reason := self._too_late(base, candidate or Candidate(shares[-1], int8=True), self.until):
+                self.said.append(reason)
+                return
+            made = ledger.attempt(candidate, lambda taken: self._try(taken, base))
+            idle = idle + 1 if made is None and candidate is None else 0
+        self.said.append("Optuna's sampler found nothing new to try")
+
+    def _may_draw(self, running: Collection[Candidate], shares: Sequence[float]) -> bool:
+        """Whether the search itself is done, and more is to be tried."""
+        known = {None, *shares}
+        every = [*running, *(trial.candidate for trial in self.trials if trial.candidate is not None)]
+        drawn = sum(candidate.share not in known for candidate in every)
+        return drawn < self.settings.trials and all(candidate.share not in known for candidate in running)
+
+    def _hear(self, ledger: Ledger) -> set[Candidate]:
+        """Of what was finished, by whomever; those are left that wait to be timed on another machine."""
+        known, left = {trial.candidate for trial in self.trials}, set[Candidate]()
+        for trial in ledger.trials():
+            if trial.candidate in known or trial.candidate is None:
+                continue
+            if self.budgets.of_time and trial.kept is not None and not trial.latencies:
+                trial = self._timed_somewhere(trial, trial.kept.key, ledger)
+                if not trial.latencies and trial.candidate is not None:
+                    left.add(trial.candidate)
+                    continue
+            self.found(trial)
+        return left
+
+    def _timed_somewhere(self, trial: Trial, key: str, ledger: Ledger) -> Trial:
+        """A trial of a worker whose machine does not count: timed here, or as it was timed where that counts."""
+        if not self.times:
+            return self._with(trial, ledger.times_of(key))
+        found = self._with_times(trial)
+        ledger.say_times(key, {"latencies": found.latencies, "memory_bytes": found.memory_bytes})
+        return found
+
+    def _too_late(self, base: Trial, candidate: Candidate, until: float) -> str | None:
+        """Why it is not begun; None if it is."""
+        assert base.kept is not None
+        expected = self._seconds_of(candidate.plan(self.settings.seed), base.kept)
+        if not expected:
+            return None
+        if self.settings.finish:
+            return f"finished as asked, before {candidate.name}"
+        if until - time.time() < expected:
+            return f"the time was up before {candidate.name}, which takes about {expected:.0f} s"
+        return None
+
+    def _try(self, candidate: Candidate, base: Trial) -> Trial:
+        self.tell(f"{TRYING}{candidate.name}")
+        assert base.kept is not None
+        kept, plan = base.kept, candidate.plan(self.settings.seed)
+        trial = Trial(candidate.name, candidate, plan)
+        try:
+            for step in plan.steps:
+                kept = self.timed(step, kept)
+        except (GateError, UsageError) as error:  # it misses its own gate; widths that cannot be reached
+            return replace(trial, reason=str(error))
+        promised = self.promised.get(replace(candidate, longer=False), {}).get("latency_ms")
+        return self._with_times(self._measured(replace(trial, kept=kept, promised_ms=promised), base))
+
+    def _measured(self, trial: Trial, base: Trial) -> Trial:
+        assert trial.kept is not None
+        assert trial.plan is not None
+        lineage = read_config(trial.kept.path).lineage
+        metrics, nats = current_metrics(lineage), nats_between(lineage, len(trial.plan.steps))
+        drop = drop_between(base.metrics or {}, metrics, self.settings.metric)
+        return replace(trial, metrics=metrics, drop=drop, nats=nats)
+
+    def timed(self, step: PlannedStep, source: Kept | None) -> Kept:
+        """What the step makes, and how long such steps take."""
+        kept = self.pipeline.done(step, source)
+        self.longest[step.verb] = max(self.longest.get(step.verb, 0.0), kept.seconds)
+        return kept
+
+    def _seconds_of(self, plan: Plan, base: Kept) -> float:
+        """How long what is still to be done of it may take; 0 where nothing is. A first of its kind takes as a fit."""
+        source, expected = base, 0.0
+        for step in plan.steps:
+            key = self.pipeline.key(step, source)
+            if not self.pipeline.is_done(step, source):
+                expected += LONGER_STEP * self.longest.get(step.verb, self.longest.get("fit", SHORTEST))
+            source = Kept(self.pipeline.folder / key, key, 0.0, False)
+        return expected
+
+    def _with_times(self, trial: Trial) -> Trial:
+        """The same with its latencies on this machine, where they decide what is tried next."""
+        kept = trial.kept
+        if not self.budgets.of_time or not self.times or kept is None or trial.latencies:
+            return trial
+        terms = [kept.key, self.settings.threads, self.runtimes, machine()]
+        found: dict[str, Any] = {}
+        for _ in range(BUSY_TRIES):
+            found = self.pipeline.remembered("latency", terms, lambda: self._time(kept), keeps=_is_calm)
+            if _is_calm(found):
+                break
+            self.tell(f"the machine is too busy to time {trial.name}: trying again in {TOO_BUSY_S:.0f} s")
+            time.sleep(TOO_BUSY_S)
+        return self._with(trial, found)
+
+    def _with(self, trial: Trial, found: Mapping[str, Any] | None) -> Trial:
+        """The trial with what was timed."""
+        if not found:
+            return trial
+        timed = replace(trial, latencies=found["latencies"], memory_bytes=found["memory_bytes"])
+        return timed.answering(self.overhead_ms)
+
+    def _time(self, kept: Kept) -> dict[str, Any]:
+        file = kept.path / ONNX
+        with self.pipeline.device.alone():
+            if file.exists():
+                return timed([file], self.runtimes, self.settings.threads)[0]
+            loaded = load_model(str(kept.path))
+            network = self.pipeline.folder / f"{kept.key}.onnx"
+            network.write_bytes(export_network(loaded.model, loaded.config.input_size).SerializeToString())
+            try:
+                return timed([network], self.runtimes, self.settings.threads)[0]
+            finally:
+                network.unlink()
+
+    def found(self, trial: Trial) -> Trial:
+        """Keep what is known up to date, for a person to look at."""
+        if not self.trials:
+            self.tell(row(HEADER))
+        self.trials.append(trial)
+        self.tell(trial.line(self.budgets))
+        if self.work is not None:
+            (self.work / CHECKPOINTS).mkdir(exist_ok=True)
+            write_json(self.work / CHECKPOINTS / TRIALS, [each.document(self.budgets) for each in self.trials])
+            if (drawn := front_so_far(self.trials, self.budgets)) is not None:
+                (self.work / FRONT).write_bytes(drawn)
+        return trial
+
+
+def _is_calm(found: dict[str, Any]) -> bool:
+    return not found["disturbed"]

@@ -1,0 +1,84 @@
+"""How fast candidates are, in each runtime that may run them; on a device that does nothing else meanwhile."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from compress.benchmark.harness import bench
+from compress.benchmark.machine import describe_machine
+from zoo.progress import Progress
+
+RUNTIMES = ("onnxruntime", "openvino")  # that a model may be deployed in
+QUICK: dict[str, Any] = {"rounds": 6, "launches": 3, "seconds_per_round": 0.1}  # where it decides what is tried next
+
+
+def runtimes_here() -> tuple[str, ...]:
+    """Those that are installed, onnxruntime first."""
+    return tuple(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
+
+
+def machine() -> dict[str, Any]:
+    """What a latency depends on."""
+    return {key: value for key, value in describe_machine().items() if key != "load_average"}
+
+
+class Device:
+    """One measurement at a time on this machine; other workers of the search pause at their next step of progress.
+
+    Args:
+        folder: which the workers share.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = FileLock(folder / f"device-{platform.node()}.lock")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            yield
+
+    def paused(self, progress: Progress | None) -> Progress:
+        """The same, but it waits as long as another process measures."""
+
+        def told(title: str, done: int, total: int, note: str = "") -> None:
+            with self._lock:
+                pass
+            if progress is not None:
+                progress(title, done, total, note)
+
+        return told
+
+
+def timed(
+    models: Sequence[str | Path], runtimes: Sequence[str], threads: int | None, **how: Any
+) -> list[dict[str, Any]]:
+    """Of each model {"latencies": {runtime: ms}, "memory_bytes", "disturbed"}, without what could not be measured.
+
+    Args:
+        how: options of `bench`.
+    """
+    rows = bench(models, runtimes=runtimes, threads=threads, photos=[], **{**QUICK, **how}).rows
+    return [
+        {
+            "latencies": {row["runtime"]: row["median_ms"] for row in own if row["median_ms"] is not None},
+            "memory_bytes": memory_of(own),
+            "disturbed": any(bool(row.get("disturbed")) for row in own),
+        }
+        for own in (rows[at : at + len(runtimes)] for at in range(0, len(rows), len(runtimes)))
+    ]
+
+
+def memory_of(rows: Sequence[Any]) -> float | None:
+    """What the fastest of these rows takes."""
+    known = [row for row in rows if row["median_ms"] is not None]
+    fastest = min(known, key=lambda row: float(row["median_ms"]), default=None)
+    return None if fastest is None or fastest["peak_mb"] is None else 1e6 * fastest["peak_mb"]

@@ -1,0 +1,88 @@
+"""`compress --worker URL`: help a search that another process has begun, here or on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.plan.beginning import begin, fit_of
+from compress.plan.ledger import joined
+from compress.plan.pipeline import Pipeline, code
+from compress.plan.promises import interpolated
+from compress.plan.search import SHARES
+from compress.plan.searching import TRYING, Search
+from compress.plan.settings import Compress
+from compress.plan.timing import machine
+from zoo.errors import UsageError
+from zoo.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worked:
+    """
+    Attributes:
+        tried: names of what this worker has tried.
+        said: what a person should know.
+    """
+
+    tried: Sequence[str]
+    said: Sequence[str]
+
+    def lines(self) -> list[str]:
+        return [f"tried here: {', '.join(self.tried) or 'nothing'}; the search has no more to do", *self.said]
+
+    def document(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"tried": list(self.tried)}
+
+
+def help_search(
+    url: str,
+    source: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Worked:
+    """Try candidates of the search at `url` until there is nothing more to do.
+
+    Args:
+        url: that `compress` says when it begins, or of its `study`.
+        source, data: those of the search, where they lie elsewhere on this machine.
+
+    Raises:
+        UsageError: no such search; other images, another slimzoo, or steps that are not kept where this worker sees
+            them.
+    """
+    ledger = joined(url)
+    about = ledger.about
+    settings = Compress(**about["settings"])
+    first, images = source or about["source"], data or about["data"]
+    pipeline = Pipeline(images or first, progress=progress)
+    _check(about, pipeline)
+    tried: list[str] = []
+
+    def told(line: str) -> None:
+        tried.extend([line.removeprefix(TRYING)] if line.startswith(TRYING) else [])
+        tell(line)
+
+    times = about["machine"] == machine()
+    search = Search(pipeline, settings, tuple(about["runtimes"]), told, None, times, about["overhead_ms"])
+    search.promised = interpolated(about["networks"], settings.shares or SHARES, about["overhead_ms"])
+    base = begin(search, first, None if images else fit_of(None, settings))
+    search.run(base, ledger)
+    return Worked(tried=tried, said=search.said)
+
+
+def _check(about: dict[str, Any], pipeline: Pipeline) -> None:
+    if about["code"] != code():
+        raise UsageError("the search was begun by another version of slimzoo: install the same here")
+    if about["content"] != pipeline.content:
+        raise UsageError(f"{pipeline.data} holds other images than the search was begun with: name the same")
+    if not (pipeline.folder / about["name"]).exists():
+        raise UsageError(
+            f"the search keeps its steps in {about['steps']} on {about['host']}, and this worker in {pipeline.folder}: "
+            "set SLIMZOO_CACHE to a folder that both share"
+        )

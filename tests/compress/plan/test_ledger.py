@@ -1,0 +1,174 @@
+"""Workers of a search that share a ledger: in threads' stead processes, some of which are killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compress.plan.ledger import joined, opened
+from compress.plan.pipeline import Kept
+from compress.plan.trial import Candidate, Trial
+from transfer.evaluation.statistics import PairedDrop
+from zoo.errors import UsageError
+
+ABOUT = {"seed": 3, "source": "photos"}
+SHARES = [0.8, 0.6, 0.4, 0.2]
+
+# a worker that tries all shares in float, each of which takes a while, and says what it tried
+WORKER = """
+import os, pathlib, sys, time
+from compress.plan.ledger import opened
+from compress.plan.pipeline import Kept
+from compress.plan.search import next_candidate
+from compress.plan.settings import Budgets
+from compress.plan.trial import Trial
+from transfer.evaluation.statistics import PairedDrop
+
+url, log, *shares = sys.argv[1:]
+ledger = opened(url, "one", {"seed": 3}, seed=3)
+
+def run(candidate):
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"{os.getpid()} {candidate.name}\\n")
+    time.sleep(1.0)
+    drop = PairedDrop(10 * (1 - (candidate.share or 1)), (0.0, 1.0), 1.0, 100, 4)
+    kept = Kept(pathlib.Path(candidate.name), "key", 1.0, False)
+    return Trial(candidate.name, candidate, None, kept, {"size_bytes": int(1e6 * (candidate.share or 1))}, drop)
+
+while True:
+    running = ledger.running()
+    found = next_candidate(ledger.trials(), Budgets(1.0), {}, [float(s) for s in shares], running=running, each=True)
+    if found is not None:
+        ledger.attempt(found, run)
+    elif not running:
+        break
+    else:
+        time.sleep(0.05)
+"""
+
+
+def url_of(folder):
+    return f"sqlite:///{folder / 'search.db'}"
+
+
+def made(candidate):
+    drop = PairedDrop(1.25, (-0.5, 3.0), 0.25, 200, 10)
+    kept = Kept(Path("steps/1"), "1", 2.5, False)
+    metrics = {"size_bytes": 1000, "val": {"top1": 0.5, "correct": "01"}}
+    return Trial(
+        candidate.name,
+        candidate,
+        None,
+        kept,
+        metrics,
+        drop,
+        0.25,
+        {"onnxruntime": 2.0, "openvino": 1.5},
+        3e7,
+        None,
+        1.6,
+    )
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return opened(url_of(tmp_path), "one", ABOUT, seed=3)
+
+
+def test_a_trial_comes_back_as_it_was(ledger, tmp_path):
+    candidate = Candidate(0.4, int8=True, longer=True)
+    assert ledger.attempt(candidate, made) == made(candidate)
+    (found,) = opened(url_of(tmp_path), "one", {}, seed=3).trials()
+    assert found == made(candidate).__class__(**{**vars(made(candidate)), "plan": candidate.plan(3)})
+    assert (found.runtime, found.latency_ms) == ("openvino", 1.5)
+
+
+def test_what_fails_is_a_trial_too_and_is_not_tried_again(ledger):
+    candidate = Candidate(0.3)
+    ledger.attempt(candidate, lambda c: Trial(c.name, c, reason="no such widths"))
+    (found,) = ledger.trials()
+    assert (found.candidate, found.reason) == (candidate, "no such widths")
+    assert ledger.attempt(candidate, lambda c: pytest.fail("again")) is None
+
+
+def test_what_raises_is_free_again(ledger):
+    def stop(candidate):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.attempt(Candidate(0.5), stop)
+    assert (ledger.trials(), ledger.running()) == ([], set())
+    assert ledger.attempt(Candidate(0.5), made) is not None
+
+
+def test_the_sampler_draws_others_than_were_tried(ledger):
+    drawn = [ledger.attempt(None, made) for _ in range(6)]
+    found = [trial.candidate for trial in drawn if trial is not None]
+    assert len(set(found)) == len(found) >= 4
+
+
+def test_a_search_is_joined_by_its_url(ledger, tmp_path):
+    assert joined(url_of(tmp_path)).about == ABOUT
+    opened(url_of(tmp_path), "two", ABOUT, seed=3)
+    with pytest.raises(UsageError, match="2 searches are at work"):
+        joined(url_of(tmp_path))
+    assert joined(url_of(tmp_path) + "#two").about == ABOUT
+    ledger.finish()
+    assert joined(url_of(tmp_path)).about == ABOUT
+    opened(url_of(tmp_path), "two", ABOUT, seed=3).finish()
+    with pytest.raises(UsageError, match="no search is at work"):
+        joined(url_of(tmp_path))
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/search.db", "nosuchdatabase://x/y"])
+def test_a_database_that_cannot_be_opened_is_told_in_a_line(url):
+    with pytest.raises(UsageError, match="cannot be opened") as told:
+        joined(url)
+    assert "\n" not in str(told.value)
+
+
+def worker(folder):
+    command = [sys.executable, "-W", "error", "-c", WORKER, url_of(folder), str(folder / "log"), *map(str, SHARES)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
+
+
+def done(process):
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+
+
+def front(folder):
+    trials = opened(url_of(folder), "one", ABOUT, seed=3).trials()
+    return sorted((trial.name, trial.lost, trial.costs["size_bytes"]) for trial in trials)
+
+
+def lines(folder):
+    log = folder / "log"
+    return [line.split() for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_workers_lose_no_trial_and_none_is_done_twice(kills, tmp_path):
+    """SIGKILLs of two workers, in the middle of a trial: all candidates are tried, what was finished once only, and it
+    is what one alone finds."""
+    workers, hit = [worker(tmp_path), worker(tmp_path)], 0
+    for turn in range(kills):
+        victim = workers[turn % 2]
+        while victim.poll() is None and not any(pid == str(victim.pid) for pid, _ in lines(tmp_path)):
+            time.sleep(0.02)
+        hit += victim.poll() is None
+        victim.kill()
+        victim.communicate()
+        workers[turn % 2] = worker(tmp_path)
+    for process in workers:
+        done(process)
+    assert hit >= kills // 2
+    every = [Candidate(share, int8) for share in (None, *SHARES) for int8 in (False, True)]
+    alone = [(c.name, pytest.approx(10 * (1 - (c.share or 1))), int(1e6 * (c.share or 1))) for c in every]
+    assert front(tmp_path) == sorted(alone, key=lambda one: one[0])
+    assert len(lines(tmp_path)) - len(alone) <= hit  # each may cost the one trial that was at work
+    assert opened(url_of(tmp_path), "one", ABOUT, seed=3).running() == set()
