@@ -166,7 +166,7 @@ class Group:
             for method, made in maker(start):
                 seconds = round(time.monotonic() - began, 1)
                 left.remove(method)
-                self.keep(method, **self.answered(method, made, start), seconds=seconds, **made.facts)
+                self.keep(method, **self.answered(method, made, start), **({"seconds": seconds} | made.facts))
                 began = time.monotonic() - seconds  # answering takes none of its time
         except expected as error:
             said = f"not measured: {type(error).__name__}: {error}".splitlines()[0]
