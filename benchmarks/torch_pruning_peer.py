@@ -33,13 +33,9 @@ def cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, sh
     """Step by step, until the MACs are at most the share."""
     import torch_pruning
 
-    model, size = copy.deepcopy(loaded.model).eval(), loaded.config.input_size
+    size = loaded.config.input_size
+    model = traceable(loaded)
     whole = count_macs(model, size)
-    if isinstance(model, Tapped):  # it takes the flattening before a concatenation for one of the classifier's width
-        example = torch.randn(2, *size)
-        before = model(example)
-        model.body.global_pool, model.body.flatten = nn.Identity(), _Mean()
-        torch.testing.assert_close(model(example), before, rtol=1e-4, atol=1e-4)
     importance = {
         "l2": torch_pruning.importance.GroupMagnitudeImportance(p=2),
         "taylor": torch_pruning.importance.GroupTaylorImportance(),
@@ -66,6 +62,18 @@ def cut_by_torch_pruning(criterion: str, loaded: LoadedModel, pixels: Pixels, sh
                 model.zero_grad(set_to_none=True)
                 return model.eval()
     raise RuntimeError(f"torch-pruning does not get to {share:.0%} of the MACs")
+
+
+def traceable(loaded: LoadedModel) -> nn.Module:
+    """A copy of the network as torch-pruning follows it: it takes the flattening before a concatenation for one of the
+    classifier's width."""
+    model = copy.deepcopy(loaded.model).eval()
+    if isinstance(model, Tapped):
+        example = torch.randn(2, *loaded.config.input_size)
+        before = model(example)
+        model.body.global_pool, model.body.flatten = nn.Identity(), _Mean()
+        torch.testing.assert_close(model(example), before, rtol=1e-4, atol=1e-4)
+    return model
 
 
 class _Mean(nn.Module):
