@@ -129,7 +129,7 @@ def demo(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores."""
+    """The whole way on built-in data: fit, cuts, int8, what each costs, the report. About 5 minutes on two cores."""
     from compress.demonstration import demo as run
     from compress.demonstration import planned
     from zoo.files.directory import check_free

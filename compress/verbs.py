@@ -121,7 +121,7 @@ RESUME = Verb(
 )
 DEMO = Verb(
     name="demo",
-    help="The whole way on built-in data: fit, prune, int8, ONNX, bench, report. About 5 minutes on two cores.",
+    help="The whole way on built-in data: fit, cuts, int8, what each costs, the report. About 5 minutes on two cores.",
     panel=DEPLOY,
     command="compress.commands:demo",
 )

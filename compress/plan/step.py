@@ -77,14 +77,13 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
         if given is None:
             _promise(search, first, about, fits=fits)
         fitted = fit_of(given, settings) if fits else None
-        base = begin(search, first, fitted)
         if given is not None:
-            search.follow(base, given)
+            search.follow(begin(search, first, fitted), given)
         else:
             ledger = _ledger(search, about, work)
             ledger.allow(math.inf if settings.time_s is None else settings.time_s - (time.monotonic() - began))
             call.tell(f"to help from another terminal: slimzoo compress --worker {ledger.url}")
-            search.run(base, ledger)
+            search.run(begin(search, first, fitted), ledger)
             ledger.finish()
         return deliver(Outcome(search, fitted, str(images)), work, Path(call.out))
 

@@ -73,9 +73,7 @@ def recover(
         sparse: whether what is zero stays zero.
         checkpoints: where this training's are kept.
     """
-    recipe, notes = planned(
-        network, data, recipe, checkpoints=checkpoints, probe_initialized=True, progress=progress, tell=tell
-    )
+    recipe, notes = planned(network, data, recipe, checkpoints=checkpoints, begins="cut", progress=progress, tell=tell)
     if sparse:
         attach_masks_(network)
     trained = train_student(

@@ -162,7 +162,7 @@ def _train(task: Task, network: nn.Module, method: Trains) -> Outcome:
             checkpoints=task.checkpoints,
             deadline=task.deadline,
             find_lr=task.find_lr,
-            probe_initialized=method == "finetune",
+            begins="probe" if method == "finetune" else "fresh",
             progress=task.progress,
             tell=task.tell,
         )
@@ -206,7 +206,7 @@ def _train_tail(task: Task, trunk: Trunk) -> Outcome:
         checkpoints=task.checkpoints,
         deadline=task.deadline,
         find_lr=task.find_lr,
-        probe_initialized=True,
+        begins="probe",
         progress=task.progress,
         tell=task.tell,
     )

@@ -18,7 +18,7 @@ from torch import nn
 from transfer.training.batch import TrainingData
 from transfer.training.distributed import from_main, is_main
 from transfer.training.finetune import finetune
-from transfer.training.preflight import preflight
+from transfer.training.preflight import Begins, preflight
 from transfer.training.range_test import FEWEST_STEPS, range_test, save_range
 from transfer.training.recipe import Recipe
 from transfer.training.step import CannotTrain
@@ -43,7 +43,7 @@ def planned(
     checkpoints: Path,
     deadline: float | None = None,
     find_lr: bool = False,
-    probe_initialized: bool = False,
+    begins: Begins = "fresh",
     whole: tuple[nn.Module, TrainingData] | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda line: None,
@@ -54,6 +54,7 @@ def planned(
         checkpoints: where the plan is kept and read again; the picture of the range test goes beside that folder.
         deadline: of `time.monotonic`, for all that is still to come; None sets no limit.
         find_lr: replace the rates by those of a range test.
+        begins: see `preflight`.
         whole: the network, where what is trained is a part of it, and its data.
         tell: told the lines of the preflight.
 
@@ -69,7 +70,7 @@ def planned(
         checked = preflight(
             *(whole or (network, data)),
             recipe,
-            probe_initialized=probe_initialized,
+            begins=begins,
             part=None if whole is None else (network, data),
             progress=progress,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ LOOKED_AT = 32  # training images whose inputs and first loss are looked at
 SMALL_BATCH = 16  # images that are overfitted
 HELD_OUT = 64  # validation images that a fitted probe is tried on
 # logits of standard deviation s raise the loss of an undecided classifier by s^2 / 2 above ln(K): s = 1
+Begins = Literal["fresh", "probe", "cut"]
 INITIAL_TOLERANCE = 0.5
 LEAST_FALL = 1e-3  # of the first loss: what 8 steps must bring even to a deep network without normalization
 LEARNED = 0.05  # of ln(K): a batch whose loss is so low is known already
@@ -86,7 +87,7 @@ def preflight(
     data: TrainingData,
     recipe: Recipe,
     *,
-    probe_initialized: bool,
+    begins: Begins,
     part: tuple[nn.Module, TrainingData] | None = None,
     progress: Progress | None = None,
 ) -> Preflight:
@@ -96,7 +97,8 @@ def preflight(
     warning; training can go on.
 
     Args:
-        probe_initialized: the classifier was fitted on these images; otherwise it is fresh, with small weights.
+        begins: with a fresh classifier, of small weights; with a probe, which was fitted on these images; or cut, when
+            it may answer anything.
         part: what is trained of the model, where that is not all, on what enters it; training is tried on that.
 
     Raises:
@@ -109,14 +111,14 @@ def preflight(
         checks = _check_labels(data, classes)
         inputs, labels = _images(data, LOOKED_AT)
         checks += _check_inputs(inputs)
-        checks += _check_first_answers(tried, recipe, inputs, labels, probe_initialized)
+        checks += _check_first_answers(tried, recipe, inputs, labels, begins)
         said("first loss")
-        checks.append(_check_majority(tried, data, probe_initialized))
+        checks.append(_check_majority(tried, data, begins))
         said("majority")
     trained, entering = part or (model, data)
     with on_a_copy(trained, recipe) as tried:
         inputs, labels = _images(entering, SMALL_BATCH)
-        if probe_initialized:  # a probe may know the batch already: no loss could fall
+        if begins != "fresh":  # a probe may know the batch already: no loss could fall
             reset_classifier_(tried, classes, torch.Generator().manual_seed(recipe.seed))
         start = {name: tensor.clone() for name, tensor in tried.state_dict().items()}
         real = overfit(tried, recipe, inputs, labels, said)
@@ -193,7 +195,7 @@ def _check_inputs(inputs: Tensor) -> list[Check]:
 
 @torch.no_grad()
 def _check_first_answers(
-    model: nn.Module, recipe: Recipe, inputs: Tensor, labels: Tensor, probe_initialized: bool
+    model: nn.Module, recipe: Recipe, inputs: Tensor, labels: Tensor, begins: Begins
 ) -> list[Check]:
     set_mode_(model, recipe, training=False)
     logits = model(inputs)
@@ -210,7 +212,10 @@ def _check_first_answers(
         "rows that do not sum to one",
         "the model ends in a softmax and the loss takes another: remove the one in the model" if probabilities else "",
     )
-    if probe_initialized:
+    wanted = cause = "any, of a network that was cut"
+    if begins == "cut":
+        good = True
+    elif begins == "probe":
         good = loss < chance or logits.shape[1] == 1
         wanted = f"below {chance:.3g} = ln({logits.shape[1]}), after the probe"
         cause = "the classes are in another order than the probe's, or its features were of other images or sizes"
@@ -226,10 +231,10 @@ def _check_first_answers(
 
 
 @torch.no_grad()
-def _check_majority(model: nn.Module, data: TrainingData, probe_initialized: bool) -> Check:
+def _check_majority(model: nn.Module, data: TrainingData, begins: Begins) -> Check:
     """The share of the largest class is what an answer without looking reaches; a probe must not do clearly worse."""
     name = "majority baseline"
-    if not probe_initialized or data.val is None or not len(data.val):
+    if begins != "probe" or data.val is None or not len(data.val):
         share = float(np.bincount(data.train.labels).max() / len(data.train))
         cause = "" if share <= NEARLY_ALL else "nearly all images are of one class: go by the balanced accuracy"
         return Check(name, not cause, share, f"at most {NEARLY_ALL:g} of the images in one class", cause)

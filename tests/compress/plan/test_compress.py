@@ -73,8 +73,9 @@ def test_what_is_written(done):
     assert json.loads((found.out / "trials.json").read_text(encoding="utf-8")) == found.record
     assert all(trial["meets"] for trial in found.record["variants"])
     assert told[0].startswith("what is promised before any training")
-    assert told[1].split() == ["top-1", "points", "expected", "latency", "size", "MACs", "over"]
-    assert told[2].startswith("fit  ")
+    assert told[1].startswith("to help from another terminal: slimzoo compress --worker sqlite:///")
+    assert told[2].split() == ["top-1", "points", "expected", "latency", "size", "MACs", "over"]
+    assert told[3].startswith("fit  ")
 
 
 def test_the_report_names_the_directory_as_it_is_when_all_is_done(done):

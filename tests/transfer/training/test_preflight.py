@@ -75,7 +75,7 @@ def test_healthy_models_pass_and_are_left_alone(name):
     state = torch.get_rng_state()
     heard = []
     found = preflight(
-        model, data_for(preprocess), SCRATCH, probe_initialized=False, progress=lambda *what: heard.append(what[:3])
+        model, data_for(preprocess), SCRATCH, begins="fresh", progress=lambda *what: heard.append(what[:3])
     )
     assert found.passed, failed(found)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
@@ -86,7 +86,7 @@ def test_healthy_models_pass_and_are_left_alone(name):
 
 
 def test_same_values_every_time():
-    found = [preflight(fresh(), data_for(GREY), SCRATCH, probe_initialized=False) for _ in range(2)]
+    found = [preflight(fresh(), data_for(GREY), SCRATCH, begins="fresh") for _ in range(2)]
     assert found[0] == found[1]
 
 
@@ -118,7 +118,7 @@ def test_first_loss_is_that_of_an_undecided_classifier():
     """Zero weights: exactly ln(10), and gradients of the backbone that are zero at the first step only."""
     model = fresh()
     nn.init.zeros_(classifier(model).weight)
-    found = preflight(model, data_for(GREY), SCRATCH, probe_initialized=False)
+    found = preflight(model, data_for(GREY), SCRATCH, begins="fresh")
     assert found.passed, failed(found)
     assert found.checks[3].name == "first loss"
     assert found.checks[3].value == pytest.approx(math.log(10), rel=1e-5)
@@ -131,14 +131,14 @@ def test_large_first_weights():
     model = fresh()
     with torch.no_grad():
         classifier(model).weight.mul_(1000)
-    causes = failed(preflight(model, data_for(GREY), SCRATCH, probe_initialized=False))
+    causes = failed(preflight(model, data_for(GREY), SCRATCH, begins="fresh"))
     assert "first weights, or the features before it, are too large" in causes["first loss"]
 
 
 def test_classifier_that_knows_already():
     model, data = fresh(), data_for(GREY)
     trained = train(model, data)
-    causes = failed(preflight(trained, data, SCRATCH, probe_initialized=False))
+    causes = failed(preflight(trained, data, SCRATCH, begins="fresh"))
     assert list(causes) == ["first loss"]
     assert "not fresh" in causes["first loss"]
 
@@ -158,11 +158,11 @@ def test_a_fitted_probe_passes_and_one_of_other_classes_does_not():
     data = replace(data_for(GREY), val=pictures(GREY, n=64, seed=1))
     trained = train(fresh(), data)
     recipe = replace(SCRATCH, lr=1e-3, backbone_lr=5e-4)
-    assert preflight(trained, data, recipe, probe_initialized=True).passed
+    assert preflight(trained, data, recipe, begins="probe").passed
     turned = [
         LabelledPixels(part.pixels, (part.labels + 3) % 10) for part in (data.train, data.val)
     ]  # as if the classes were sorted otherwise
-    causes = failed(preflight(trained, TrainingData(*turned, GREY), recipe, probe_initialized=True))
+    causes = failed(preflight(trained, TrainingData(*turned, GREY), recipe, begins="probe"))
     assert "classes are in another order" in causes["first loss"]
     assert "classes are in another order" in causes["majority baseline"]
 
@@ -208,35 +208,35 @@ class Detach(nn.Module):
 
 
 def test_dead_units():
-    causes = failed(preflight(Dead(), data_for(GREY), SCRATCH, probe_initialized=False))
+    causes = failed(preflight(Dead(), data_for(GREY), SCRATCH, begins="fresh"))
     assert "conv.weight, conv.bias" in causes["parameters without gradient"]
     assert "dead units" in causes["parameters without gradient"]
     assert "does not depend on the image" in causes["same with the images"]
 
 
 def test_detached_layers():
-    causes = failed(preflight(Detached(), data_for(GREY), SCRATCH, probe_initialized=False))
+    causes = failed(preflight(Detached(), data_for(GREY), SCRATCH, begins="fresh"))
     assert causes["parameters without gradient"].startswith("conv.weight, conv.bias: cut off from the loss")
 
 
 def test_of_a_network_trained_in_part_that_part_is_tried():
     part = Detached(), data_for(GREY)
-    causes = failed(preflight(fresh(), data_for(GREY), SCRATCH, probe_initialized=False, part=part))
+    causes = failed(preflight(fresh(), data_for(GREY), SCRATCH, begins="fresh", part=part))
     assert set(causes) == {"parameters without gradient"}
-    swapped = preflight(Detached(), data_for(GREY), SCRATCH, probe_initialized=False, part=(fresh(), data_for(GREY)))
+    swapped = preflight(Detached(), data_for(GREY), SCRATCH, begins="fresh", part=(fresh(), data_for(GREY)))
     assert "parameters without gradient" not in failed(swapped)
 
 
 def test_gradients_of_frozen_stages_are_not_asked_for():
     model = Detached()
-    found = preflight(model, data_for(GREY), replace(SCRATCH, frozen_stages=1), probe_initialized=False)
+    found = preflight(model, data_for(GREY), replace(SCRATCH, frozen_stages=1), begins="fresh")
     assert "parameters without gradient" not in failed(found)
 
 
 def test_blank_images():
     data = data_for(GREY)
     blank = TrainingData(replace(data.train, pixels=np.full_like(data.train.pixels, 200)), None, GREY)
-    causes = failed(preflight(fresh(), blank, SCRATCH, probe_initialized=False))
+    causes = failed(preflight(fresh(), blank, SCRATCH, begins="fresh"))
     assert "blank or all alike" in causes["deviation of the inputs"]
     assert "does not depend on the image" in causes["same with the images"]
 
@@ -244,32 +244,32 @@ def test_blank_images():
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_rates_that_are_too_high(optimizer):
     recipe = replace(SCRATCH, optimizer=optimizer, lr=30.0, backbone_lr=30.0, clip_norm=math.inf)
-    causes = failed(preflight(fresh(), data_for(GREY), recipe, probe_initialized=False))
+    causes = failed(preflight(fresh(), data_for(GREY), recipe, begins="fresh"))
     assert "too high (lr=30, backbone_lr=30): try a tenth" in causes["loss of an overfitted batch"]
 
 
 def test_rates_that_are_too_low():
     recipe = replace(SCRATCH, lr=1e-8, backbone_lr=1e-8)
-    causes = failed(preflight(fresh(), data_for(GREY), recipe, probe_initialized=False))
+    causes = failed(preflight(fresh(), data_for(GREY), recipe, begins="fresh"))
     assert "too low (lr=1e-08)" in causes["loss of an overfitted batch"]
 
 
 def test_pixels_that_are_not_normalized():
     """Values 255 times too large, as of a network that wants 0..255 given one that wants 0..1."""
     data = data_for(replace(GREY, mean=(0.0,), std=(1 / 255,)))
-    causes = failed(preflight(fresh(), data, SCRATCH, probe_initialized=False))
+    causes = failed(preflight(fresh(), data, SCRATCH, begins="fresh"))
     assert "0..255 where 0..1" in causes["mean of the inputs"]
     assert "0..255 where 0..1" in causes["deviation of the inputs"]
 
 
 def test_pixels_divided_twice():
     data = data_for(replace(GREY, mean=(0.0,), std=(255.0,)))
-    causes = failed(preflight(fresh(), data, SCRATCH, probe_initialized=False))
+    causes = failed(preflight(fresh(), data, SCRATCH, begins="fresh"))
     assert "divided by 255 twice" in causes["deviation of the inputs"]
 
 
 def test_softmax_before_the_loss():
-    causes = failed(preflight(Around(after=nn.Softmax(1)), data_for(GREY), SCRATCH, probe_initialized=False))
+    causes = failed(preflight(Around(after=nn.Softmax(1)), data_for(GREY), SCRATCH, begins="fresh"))
     assert "the model ends in a softmax" in causes["outputs are logits"]
 
 
@@ -278,7 +278,7 @@ def test_gradients_that_explode():
         def forward(self, x):
             return x * 1e5
 
-    causes = failed(preflight(Around(before=Scale()), data_for(GREY), SCRATCH, probe_initialized=False))
+    causes = failed(preflight(Around(before=Scale()), data_for(GREY), SCRATCH, begins="fresh"))
     assert "first weights are too large" in causes["norm of the first gradient"]
 
 
@@ -286,12 +286,12 @@ def test_class_without_an_image_and_one_with_nearly_all():
     data = data_for(GREY)
     kept = data.train.labels != 3
     without = TrainingData(LabelledPixels(data.train.pixels[kept], data.train.labels[kept]), None, GREY)
-    causes = failed(preflight(fresh(), without, SCRATCH, probe_initialized=False))
+    causes = failed(preflight(fresh(), without, SCRATCH, begins="fresh"))
     assert "without a training image" in causes["classes without training images"]
     labels = np.zeros(40, dtype=np.int64)
     labels[:2] = 1
     causes = failed(
-        preflight(fresh(), replace(data, train=replace(data.train, labels=labels)), SCRATCH, probe_initialized=False)
+        preflight(fresh(), replace(data, train=replace(data.train, labels=labels)), SCRATCH, begins="fresh")
     )
     assert "nearly all images are of one class" in causes["majority baseline"]
 
@@ -304,7 +304,7 @@ def test_labels_out_of_range_are_hopeless(wrong, part):
     labels[2] = wrong
     data = replace(data, **{part: replace(getattr(data, part), labels=labels)})
     with pytest.raises(DataError, match=r"labels go from .* and the classifier has outputs 0 to 9") as caught:
-        preflight(fresh(), data, SCRATCH, probe_initialized=False)
+        preflight(fresh(), data, SCRATCH, begins="fresh")
     assert str(wrong) in str(caught.value)
 
 
@@ -313,12 +313,12 @@ def test_what_is_not_finite_is_hopeless():
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = math.nan
     with pytest.raises(SlimzooError, match="first loss is nan before any training"):
-        preflight(model, data_for(GREY), SCRATCH, probe_initialized=False)
+        preflight(model, data_for(GREY), SCRATCH, begins="fresh")
 
 
 def test_no_gradient_anywhere_is_hopeless():
     with pytest.raises(SlimzooError, match="output is detached from its weights"):
-        preflight(Around(after=Detach()), data_for(GREY), SCRATCH, probe_initialized=False)
+        preflight(Around(after=Detach()), data_for(GREY), SCRATCH, begins="fresh")
 
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet20"])
@@ -326,6 +326,6 @@ def test_no_gradient_anywhere_is_hopeless():
 def test_one_image_is_enough_to_look_at(name, count):
     arguments, preprocess = HEALTHY[name]
     data = TrainingData(pictures(preprocess, n=count), None, preprocess)
-    found = preflight(fresh(name, arguments), data, SCRATCH, probe_initialized=False)
+    found = preflight(fresh(name, arguments), data, SCRATCH, begins="fresh")
     assert "classes without training images" in failed(found)
     assert len(found.checks) == 10
