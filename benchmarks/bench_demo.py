@@ -10,6 +10,7 @@ Chromium is installed.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,12 @@ def row_of(bench: dict[str, Any], model: str, runtime: str) -> dict[str, Any]:
     return next(r for r in bench["rows"] if r["model"] == model and r["runtime"] == runtime)
 
 
+def shown(said: str, folder: str) -> list[str]:
+    """What the command printed, without what shows that it is alive, and the way to help it."""
+    lines = said.replace(folder + "/", "").splitlines()
+    return [line for line in lines if not re.match(r"(.* \d+/\d+ |to help )", line)]
+
+
 def keep_report(page: Path) -> None:
     """Copy the report to the results, and a picture of its first screen."""
     kept = RESULTS / "demo-report.html"
@@ -63,7 +70,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "demo")
         began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "compress", "demo", "--out", str(out)], check=True)
+        command = [sys.executable, "-m", "compress", "demo", "--out", str(out)]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
         seconds = time.monotonic() - began
         bench, found = (json.loads((out / name).read_text("utf-8")) for name in ("bench.json", "trials.json"))
         models = {path.name: last_metrics(path) for path in sorted((out / "variants").iterdir())}
@@ -78,6 +86,7 @@ def main() -> int:
         if speed is None or isinstance(speed, TooBusy):
             sys.exit(f"no result: {speed or 'not measured in pairs'}")
     figures = {
+        "output": shown(said, folder),
         "seconds": round(seconds, 1),
         "fitted_top1_pct": round(100 * dense["test"]["top1"], 2),
         "chosen_top1_pct": round(100 * chosen["test"]["top1"], 2),

@@ -24,7 +24,7 @@ from zoo.pretrained.weights import WEIGHTS
 
 Figures = dict[str, Any]
 OPTIONS = "options"  # the section that no result is in
-TASKS = "_tasks"  # ends the name of a section that is of a result's tasks one by one
+PARTS = ("_tasks", "_output")  # end the names of sections that are a part of a result
 PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
 
 
@@ -49,6 +49,11 @@ def demo(f: Figures) -> str:
         f"The whole command took {f['seconds'] / 60:.1f} minutes."
     )
     return "\n".join([*rows, "", text])
+
+
+def demo_output(f: Figures) -> str:
+    """What the command prints."""
+    return "\n".join(["```console", "$ " + f["output"][0], *f["output"][1:], "```"])
 
 
 def photographs(f: Figures) -> str:
@@ -454,6 +459,7 @@ def options() -> str:
 
 SECTIONS: dict[str, Callable[[Figures], str]] = {
     "demo": demo,
+    "demo_output": demo_output,
     "photographs": photographs,
     "photographs_tasks": photographs_tasks,
     "transfer": transfer,
@@ -491,7 +497,8 @@ def regenerated(text: str) -> str:
 def section(name: str) -> str:
     if name == OPTIONS:
         return options()
-    result = RESULTS / f"{name.removesuffix(TASKS)}.json"
+    part = next((part for part in PARTS if name.endswith(part)), "")
+    result = RESULTS / f"{name.removesuffix(part)}.json"
     if not result.exists():
         return "Not measured yet."
     return SECTIONS[name](json.loads(result.read_text(encoding="utf-8"))["figures"])

@@ -7,14 +7,15 @@ from pathlib import Path
 from compress.deployment.float_model import is_onnx_file
 from compress.plan.pipeline import Kept
 from compress.plan.plan import Plan, PlannedStep
+from compress.plan.search import SHARES
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
-from compress.plan.trial import Trial
+from compress.plan.trial import Candidate, Trial
 from transfer.data.sources import Data
 from transfer.data.split import VAL
 from transfer.fitting.settings import Fit
 from zoo.errors import UsageError
-from zoo.files.model_directory import is_model_directory, read_config
+from zoo.files.model_directory import ONNX, is_model_directory, read_config
 from zoo.lineage import current_metrics
 from zoo.pretrained.upstream import is_upstream
 
@@ -32,11 +33,9 @@ def images_of(source: str | Path | Data, data: str | Path | Data | None) -> str 
         raise UsageError("compress takes images that lie somewhere: steps are kept by what is in the files")
     if not named:
         raise UsageError("SOURCE is needed: a folder of images, or a model directory with --data")
-    if is_onnx_file(named):
-        raise UsageError(f"{source}: of an ONNX file only int8 can be made, which `slimzoo quantize {source}` does")
     if is_upstream(named):
         raise UsageError(f"{source} is fitted to images first: `slimzoo compress DATA --model {named}`")
-    if is_model_directory(Path(named)):
+    if is_onnx_file(named) or is_model_directory(Path(named)):
         if data is None:
             raise UsageError(f"{source} is a model: name the images of its fit with --data, by which losses are judged")
         return data
@@ -57,6 +56,22 @@ def fit_of(plan: Plan | None, settings: Compress) -> PlannedStep:
     return PlannedStep("fit", Fit(model=settings.model, seed=settings.seed, time_s=time_s))
 
 
+def shares_of(source: str | Path, settings: Compress, *, fits: bool) -> tuple[float, ...]:
+    """Of the MACs, to choose from; none of an ONNX file, which is not cut.
+
+    Raises:
+        UsageError: some are asked for.
+    """
+    of_onnx = is_onnx_file(source) or (not fits and read_config(Path(source)).primary == ONNX)
+    if not of_onnx:
+        return settings.shares or SHARES
+    if settings.shares or settings.trials or settings.macs is not None:
+        raise UsageError(
+            f"{source} is an ONNX model, of which only int8 is made: leave out --shares, --trials and --macs"
+        )
+    return ()
+
+
 def begin(search: Search, source: str | Path, fitted: PlannedStep | None) -> Trial:
     """The fitted model, as the first trial.
 
@@ -70,6 +85,12 @@ def begin(search: Search, source: str | Path, fitted: PlannedStep | None) -> Tri
             search.tell(f"fitting {fitted.settings.arguments()['model']} to {source}")
         kept = search.timed(fitted, None)
     metrics = current_metrics(read_config(kept.path).lineage)
+    if read_config(kept.path).primary == ONNX and VAL not in metrics:  # which its first step measures
+        step = Candidate(int8=True).plan(search.settings.seed).steps[0]
+        record = read_config(search.timed(step, kept).path).lineage[-1]
+        metrics = {**metrics, **record["metrics"]["before"]}
+        if why := record["unmeasured"]:
+            raise UsageError(f"what {source} loses cannot be measured: {why}")
     if not metrics.get(VAL, {}).get("correct"):
         raise UsageError(
             f"{kept.path} has no answers to validation images, by which losses are judged: fit it with --val"

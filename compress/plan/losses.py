@@ -73,6 +73,12 @@ def nats_between(lineage: Sequence[Mapping[str, Any]], steps: int) -> float | No
     return found
 
 
+def recovered(lineage: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the training after the last cut brought something that was kept."""
+    cut: Mapping[str, Any] = next((record for record in reversed(lineage) if record["verb"] == "prune"), {})
+    return bool((cut.get("kept") or {"share": 1.0})["share"])
+
+
 def images_needed(points: float, drop: PairedDrop) -> int:
     """How many validation images it takes until a loss of so many points is more than its 95% interval is wide.
 

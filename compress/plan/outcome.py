@@ -92,12 +92,15 @@ class Compressed:
 def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     """Fill the directory in work, which becomes `out`."""
     search, budgets = outcome.search, outcome.settings.budgets
+    for folder in (VARIANTS, MODEL):  # of a run that was interrupted here
+        shutil.rmtree(work / folder, ignore_errors=True)
     kept = {trial.name: trial.kept for trial in search.trials if trial.kept is not None and trial.kept.path.exists()}
     there = [trial for trial in search.trials if trial.name in kept]
     places = {str(each.path): str(out / VARIANTS / name) for name, each in kept.items()}
-    places |= {f"{each.path}-exported": str(out / VARIANTS / name) for name, each in kept.items()}
-    for name, each in kept.items():
-        _copy(search.pipeline.exported(each), work / VARIANTS / name, places)
+    exported = {name: search.pipeline.exported(each) for name, each in kept.items()}
+    places |= {str(path): str(out / VARIANTS / name) for name, path in exported.items()}
+    for name, path in exported.items():
+        _copy(path, work / VARIANTS / name, places)
     rows = _measured(_finalists(there, budgets), search, work)
     trials = [_as_measured(trial, rows.get(trial.name, []), search.overhead_ms) for trial in search.trials]
     chosen = best_of([trial for trial in trials if (work / VARIANTS / trial.name).exists()], budgets)

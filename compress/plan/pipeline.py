@@ -30,7 +30,7 @@ from compress.plan.timing import Device
 from compress.verbs import STEPS
 from transfer.data.sources import list_source
 from zoo.disk import cache_directory, json_bytes, read_json, replace_text, sha256
-from zoo.errors import SlimzooError
+from zoo.errors import SlimzooError, UsageError
 from zoo.files.directory import has_checkpoint, partial_of
 from zoo.files.manifest import MANIFEST, verify_manifest
 from zoo.files.model_directory import ONNX, is_model_directory
@@ -83,9 +83,25 @@ class Pipeline:
         self.progress = self.device.paused(progress)
         self.content = None if data is None else content_of(data)
 
-    def begin(self, directory: str | Path) -> Kept:
-        """A model that is there, to take steps from."""
-        return Kept(Path(directory), content_of(directory), 0.0, True)
+    def begin(self, source: str | Path) -> Kept:
+        """A model that is there, to take steps from: a directory, or an ONNX file, of which one is made.
+
+        Raises:
+            UsageError: a file that does not say how it takes pictures.
+        """
+        if not is_onnx_file(source):
+            return Kept(Path(source), content_of(source), 0.0, True)
+        key = content_of(source)[:24]
+        place = self.folder / f"{key}-adopted"
+        with self._alone(place):
+            if self._kept(place) is None:
+                try:
+                    export(source, out=place, overwrite=place.exists(), progress=self.progress)
+                except UsageError as error:
+                    made = f"`slimzoo export {source} --preprocess P --out DIR` makes a directory that compress takes"
+                    raise UsageError(f"{error}; {made}") from error
+                place.with_suffix(".json").write_text(json.dumps({"seconds": 0.0}), encoding="utf-8")
+        return Kept(place, key, 0.0, True)
 
     def done(self, step: PlannedStep, source: Kept | None = None) -> Kept:
         """The model directory that the step makes of its source; of the images, where it is a fit.

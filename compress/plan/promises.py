@@ -18,7 +18,8 @@ import onnx
 
 from compress.benchmark.answer import median_photo
 from compress.benchmark.harness import bench
-from compress.deployment.export import finish
+from compress.benchmark.runtimes import precision_of
+from compress.deployment.export import finish, network_of
 from compress.graph.network import export_network
 from compress.plan.timing import timed
 from compress.plan.trial import Candidate
@@ -27,7 +28,7 @@ from compress.pruning.structured import prune_channels
 from compress.quantization.ptq import quantize_static
 from zoo.cost import count_macs
 from zoo.errors import SlimzooError, UsageError
-from zoo.files.model_directory import LoadedModel
+from zoo.files.model_directory import LoadedModel, ModelConfig
 from zoo.progress import Progress
 
 MEASURED = (0.5, 0.25, 0.12)  # shares, beside the whole
@@ -37,17 +38,13 @@ COSTS = ("latency_ms", "size_bytes", "macs", "memory_bytes")
 Promised = dict[Candidate, dict[str, float]]
 
 
-def measured(
-    loaded: LoadedModel, runtimes: Sequence[str], *, threads: int | None = None, progress: Progress | None = None
-) -> list[dict[str, Any]]:
-    """Ready for JSON: of each network its share, whether it is int8, and its costs, the latency in its fastest runtime.
+Network = tuple[dict[str, Any], onnx.ModelProto]  # with what it costs as far as that is known without running it
 
-    Shares that the model's widths cannot reach are left out.
-    """
-    size, rng = loaded.config.input_size, np.random.default_rng(0)
-    noise = rng.standard_normal((4, *size), dtype=np.float32)
+
+def cuts_of(loaded: LoadedModel, progress: Progress | None = None) -> list[Network]:
+    """The model and uniform cuts of it, in float and int8. Shares that its widths cannot reach are left out."""
+    size, found = loaded.config.input_size, list[Network]()
     whole = count_macs(loaded.model, size)
-    networks: list[tuple[dict[str, Any], onnx.ModelProto]] = []
     for number, share in enumerate((1.0, *MEASURED)):
         if progress is not None:
             progress("measuring what cuts would save", number, 1 + len(MEASURED), "")
@@ -57,11 +54,39 @@ def measured(
                 model = prune_channels(model, size, macs=share, allocation=uniformly).model
             except SlimzooError:
                 break
-        network, macs = export_network(model, size), count_macs(model, size)
-        quantized = quantize_static(network, [noise]).network
-        for int8, made in ((False, network), (True, quantized)):
-            costs = {"share": macs / whole, "int8": int8, "macs": macs, "size_bytes": made.ByteSize()}
-            networks.append((costs, made))
+        macs = count_macs(model, size)
+        found += _in_both(export_network(model, size), size, {"share": macs / whole, "macs": macs})
+    return found
+
+
+def of_file(file: Path) -> list[Network]:
+    """The network of an ONNX file, in float and int8.
+
+    Raises:
+        UsageError: it is in another number format already.
+    """
+    network = network_of(file)
+    if (precision := precision_of(network)) != "fp32":
+        raise UsageError(f"{file} is {precision} already: compress the float model that it was made of")
+    shape = [int(each.dim_value) for each in network.graph.input[0].type.tensor_type.shape.dim[1:]]
+    return _in_both(network, shape, {"share": 1.0})
+
+
+def _in_both(network: onnx.ModelProto, shape: Sequence[int], costs: dict[str, Any]) -> list[Network]:
+    noise = np.random.default_rng(0).standard_normal((4, *shape), dtype=np.float32)
+    quantized = quantize_static(network, [noise]).network
+    pairs = ((False, network), (True, quantized))
+    return [({**costs, "int8": int8, "size_bytes": made.ByteSize()}, made) for int8, made in pairs]
+
+
+def measured(
+    networks: Sequence[Network],
+    runtimes: Sequence[str],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Ready for JSON: of each network its costs, the latency in its fastest runtime."""
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for number, (_, network) in enumerate(networks):
@@ -86,12 +111,12 @@ def photo_of(images: Path) -> Path:
     return next(iter(found.values()))
 
 
-def overhead(loaded: LoadedModel, images: Path) -> float:
+def overhead(network: onnx.ModelProto, config: ModelConfig, images: Path) -> float:
     """Milliseconds from a photo of the images' median size to the network's input, as the exported file prepares it."""
     photo = photo_of(images)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        onnx.save(finish(export_network(loaded.model, loaded.config.input_size), loaded.config, None), file)
+        onnx.save(finish(network, config, None), file)
         rows = bench([file], runtimes=["onnxruntime"], photos=[photo], **BRIEF).rows
     (parts,) = rows[0]["answers"].values()
     return float(parts["decode_ms"] + parts["prepare_ms"])
@@ -110,8 +135,8 @@ def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], ov
         for share in (None, *shares):
             costs = {}
             for name in COSTS:
-                if any(each[name] is None for each in known):
-                    continue  # it could not be timed
+                if any(each.get(name) is None for each in known):
+                    continue  # it could not be timed, or counted
                 values = np.log([each[name] for each in known])
                 costs[name] = float(np.exp(np.interp(np.log(share or 1.0), at, values)))
             if overhead_ms and "latency_ms" in costs:

@@ -5,8 +5,8 @@ that keep their accuracy and those that do not, as `find_depth` does: what is cu
 budgets of costs the largest share that promises to meet them is tried, and smaller ones as long as it turns out to cost
 more than promised; what promises nothing is never trained. Each share is tried in float and in int8, which costs
 little more. Recoveries are short at first (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943): the
-first share that loses too much recovers longer, if it loses so little that this may bring it back, and smaller ones
-after it.
+first share that loses too much recovers longer, if it loses so little that this may bring it back and the short one
+brought something, and smaller ones after it.
 
 Several workers may ask: what others are at is taken to come out well until they have found otherwise.
 """
@@ -100,7 +100,8 @@ def _longer(
         short = [tried[c] for c in _wanted(share, False, budgets, promised) if c in tried]
         if any(trial.kept is not None and trial.keeps(budgets) for trial in short):
             continue  # and costs too much
-        hopeful = [t for t in short if t.lost is not None and t.lost <= HOPEFUL * max(budgets.max_drop, 1.0)]
+        near = HOPEFUL * max(budgets.max_drop, 1.0)
+        hopeful = [trial for trial in short if trial.recovered and trial.lost is not None and trial.lost <= near]
         if not hopeful and (short or not came_back):
             return None
         candidates = _wanted(share, True, budgets, promised)

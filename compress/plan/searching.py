@@ -12,11 +12,11 @@ from typing import Any
 from compress.graph.network import export_network
 from compress.plan.front import FRONT, front_so_far
 from compress.plan.ledger import Ledger
-from compress.plan.losses import drop_between, nats_between
+from compress.plan.losses import drop_between, nats_between, recovered
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.promises import Promised
-from compress.plan.search import SHARES, next_candidate
+from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.timing import machine, timed
 from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
@@ -43,6 +43,7 @@ class Search:
         until: when the time is up, in seconds since 1970.
         tell: told what a person should know.
         work: the directory in work, where what was tried is kept up to date; None in a worker that helps.
+        shares: of the MACs, to choose from.
         times: whether this is the machine whose latencies count.
         promised: of candidates.
         longest: seconds that the steps of each verb took at most.
@@ -54,6 +55,7 @@ class Search:
     runtimes: tuple[str, ...]
     tell: Callable[[str], None]
     work: Path | None
+    shares: tuple[float, ...] = ()
     times: bool = True
     overhead_ms: float = 0.0
     until: float = math.inf
@@ -99,7 +101,7 @@ class Search:
 
     def run(self, base: Trial, ledger: Ledger) -> None:
         """Try candidates until nothing more could be better, or the time is up; others may help."""
-        shares, idle = self.settings.shares or SHARES, 0
+        shares, idle = self.shares, 0
         while idle < DRAWN_IN_VAIN:
             self.until = ledger.until
             running = self._hear(ledger) | ledger.running()
@@ -178,6 +180,7 @@ class Search:
         assert trial.plan is not None
         lineage = read_config(trial.kept.path).lineage
         metrics, nats = current_metrics(lineage), nats_between(lineage, len(trial.plan.steps))
+        trial = replace(trial, recovered=recovered(lineage))
         drop = drop_between(base.metrics or {}, metrics, self.settings.metric)
         return replace(trial, metrics=metrics, drop=drop, nats=nats)
 

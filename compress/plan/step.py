@@ -7,18 +7,17 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compress.plan.beginning import begin, check_plan, fit_of, images_of
+from compress.plan.beginning import begin, check_plan, fit_of, images_of, shares_of
 from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code
 from compress.plan.plan import Plan
-from compress.plan.promises import Promised, interpolated, measured, overhead, photo_of
-from compress.plan.search import SHARES, least_promised, promises_any
+from compress.plan.promises import Promised, cuts_of, interpolated, measured, of_file, overhead, photo_of
+from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
 from compress.plan.timing import machine, runtimes_here
@@ -30,7 +29,7 @@ from transfer.fitting.start import start
 from zoo.call import Call, takes
 from zoo.errors import GateError, UsageError
 from zoo.files.manifest import CHECKPOINTS
-from zoo.files.model_directory import LoadedModel, load_model
+from zoo.files.model_directory import ONNX, LoadedModel, load_model, read_config
 from zoo.lineage import versions
 
 STUDY = "search.db"  # among the checkpoints
@@ -73,6 +72,7 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
 
         pipeline = Pipeline(images, progress=progress, tell=partial(_tell, call))
         search = Search(pipeline, settings, settings.runtime or runtimes_here(), call.tell, work)
+        search.shares = shares_of(first, settings, fits=fits)
         about = _about(search, first, images, fits=fits)
         if given is None:
             _promise(search, first, about, fits=fits)
@@ -106,6 +106,7 @@ def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool
         "settings": settings.arguments(),
         "seed": settings.seed,
         "runtimes": list(search.runtimes),
+        "shares": list(search.shares),
         "machine": machine(),
         "code": code(),
         "host": platform.node(),
@@ -128,24 +129,25 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
         GateError: none can meet the budgets.
     """
     pipeline, settings = search.pipeline, search.settings
-    loaded: Callable[[], LoadedModel] = partial(load_model, str(source))
-    terms: list[Any] = [str(source), pipeline.content, settings.model]
-    if fits:
-        loaded = partial(_unfitted, source, settings.model)
-    else:
-        terms = [pipeline.begin(source).key]
+    kept = None if fits else pipeline.begin(source)
+    terms: list[Any] = [str(source), pipeline.content, settings.model] if kept is None else [kept.key]
 
     def found() -> dict[str, Any]:
+        if kept is not None and not search.shares:
+            config, networks = read_config(kept.path), of_file(kept.path / ONNX)
+        else:
+            loaded = _unfitted(source, settings.model) if kept is None else load_model(kept.path)
+            config, networks = loaded.config, cuts_of(loaded, pipeline.progress)
         with pipeline.device.alone():
-            networks = measured(loaded(), search.runtimes, threads=settings.threads, progress=pipeline.progress)
-            before = 0.0 if settings.answer is None else overhead(loaded(), Path(str(pipeline.data)))
-        return {"networks": networks, "overhead_ms": before}
+            costs = measured(networks, search.runtimes, threads=settings.threads, progress=pipeline.progress)
+            before = 0.0 if settings.answer is None else overhead(networks[0][1], config, Path(str(pipeline.data)))
+        return {"networks": costs, "overhead_ms": before}
 
     terms += [settings.threads, search.runtimes, settings.answer is not None, machine()]
     promised = pipeline.remembered("promises", terms, found)
     about |= {"networks": promised["networks"], "overhead_ms": promised["overhead_ms"]}
     search.overhead_ms = promised["overhead_ms"]
-    search.promised = interpolated(promised["networks"], settings.shares or SHARES, search.overhead_ms)
+    search.promised = interpolated(promised["networks"], search.shares, search.overhead_ms)
     search.tell(_promises_said(search.promised))
     if not promises_any(search.budgets, search.promised):
         nearest = least_promised(search.budgets, search.promised)

@@ -74,6 +74,7 @@ class Trial:
         memory_bytes: what a process that runs it takes at most, in the fastest runtime.
         answer_ms: from a photo to its answer, where that counts.
         promised_ms: the latency that was expected of it before it was made.
+        recovered: whether its recovery brought something.
         reason: why it failed.
     """
 
@@ -88,6 +89,7 @@ class Trial:
     memory_bytes: float | None = None
     answer_ms: float | None = None
     promised_ms: float | None = None
+    recovered: bool = True
     reason: str = ""
 
     @property

@@ -11,7 +11,6 @@ from compress.plan.beginning import begin, fit_of
 from compress.plan.ledger import joined
 from compress.plan.pipeline import Pipeline, code
 from compress.plan.promises import interpolated
-from compress.plan.search import SHARES
 from compress.plan.searching import TRYING, Search
 from compress.plan.settings import Compress
 from compress.plan.timing import machine
@@ -68,9 +67,10 @@ def help_search(
         tried.extend([line.removeprefix(TRYING)] if line.startswith(TRYING) else [])
         tell(line)
 
-    times = about["machine"] == machine()
-    search = Search(pipeline, settings, tuple(about["runtimes"]), told, None, times, about["overhead_ms"])
-    search.promised = interpolated(about["networks"], settings.shares or SHARES, about["overhead_ms"])
+    search = Search(pipeline, settings, tuple(about["runtimes"]), told, None)
+    search.shares, search.times = tuple(about["shares"]), about["machine"] == machine()
+    search.overhead_ms = about["overhead_ms"]
+    search.promised = interpolated(about["networks"], search.shares, search.overhead_ms)
     base = begin(search, first, None if images else fit_of(None, settings))
     search.run(base, ledger)
     return Worked(tried=tried, said=search.said)

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from compress import resume
-from compress.plan import outcome, searching, step, timing
+from compress.deployment.export import export
+from compress.plan import beginning, outcome, searching, step, timing
 from compress.plan.plan import Plan
 from compress.plan.step import compress
 from transfer.fitting.step import fit
@@ -37,8 +38,7 @@ def short(tmp_path_factory):
         patch.setattr(timing, "QUICK", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02})
         patch.setattr(searching, "TOO_BUSY_S", 0.0)
         patch.setattr(step, "runtimes_here", lambda: ("onnxruntime",))
-        for module in (step, searching):
-            patch.setattr(module, "SHARES", SHARES)
+        patch.setattr(beginning, "SHARES", SHARES)
         yield
 
 
@@ -166,6 +166,20 @@ def test_a_search_that_was_interrupted_goes_on(dense, photos, tmp_path, slimzoo)
     assert not partial_of(out).exists()
 
 
+def test_what_is_interrupted_while_it_measures_goes_on(dense, photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+
+        def stop(*given, **named):
+            raise KeyboardInterrupt
+
+        patch.setattr(outcome, "bench", stop)
+        with pytest.raises(KeyboardInterrupt, match="slimzoo resume"):
+            compress(dense, data=photos, max_drop=100, shares=[0.5], out=out)
+    assert resume(out).met
+    assert (out / "model" / "model.onnx").is_file()
+
+
 def test_a_search_that_was_interrupted_can_be_finished(dense, photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
     interrupted(dense, photos, out, before="pruned-40", seed=8)
@@ -215,7 +229,7 @@ def test_a_model_that_meets_the_budget_as_it_is_stays_as_it_is(dense, photos, tm
     [
         ({"source": "digits", "data": "digits"}, "one source too many"),
         ({"source": "timm:resnet18"}, "is fitted to images first: `slimzoo compress DATA --model timm:resnet18`"),
-        ({"source": "x.onnx"}, "`slimzoo quantize x.onnx`"),
+        ({"source": "x.onnx"}, "x.onnx is a model: name the images"),
         ({"source": "nowhere"}, "no dataset 'nowhere'"),
         ({"source": "digits", "plan": "nowhere.yaml"}, "cannot be read"),
     ],
@@ -287,8 +301,8 @@ def pictures(photos, tmp_path_factory):
     """The same images as files."""
     folder, held = tmp_path_factory.mktemp("pictures"), np.load(photos)
     for number, (pixels, label) in enumerate(zip(held["images"], held["labels"], strict=True)):
-        (folder / "ab"[label]).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / "ab"[label] / f"{number}.png")
+        (folder / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / str(label) / f"{number}.png")
     return folder
 
 
@@ -391,3 +405,22 @@ def test_memory_and_answers_are_budgets(dense, pictures, tmp_path):
     (trial,) = found.record["variants"]
     assert 5e6 < trial["memory_bytes"] < 2e9
     assert 0 < trial["latency_ms"] < trial["answer_ms"] < 1000
+
+
+def test_of_an_onnx_file_int8_and_the_runtime_are_chosen(dense, pictures, tmp_path):
+    """Its accuracy is measured on the way: such a file keeps no answers."""
+    exported = tmp_path / "exported"
+    shutil.copytree(dense, exported)
+    export(exported)
+    file = tmp_path / "model.onnx"
+    shutil.copyfile(exported / "model.onnx", file)
+    found = compress(file, data=pictures, max_drop=100, out=tmp_path / "out")
+    assert found.chosen == "int8"
+    assert {trial["name"] for trial in found.record["variants"]} == {"fit", "int8"}
+    assert (found.out / "model" / "deploy" / "infer.py").is_file()
+    base = next(trial for trial in found.record["variants"] if trial["name"] == "fit")
+    assert base["drop"]["points"] == 0
+    with pytest.raises(UsageError, match="of which only int8 is made"):
+        compress(file, data=pictures, shares=[0.5], out=tmp_path / "cut")
+    with pytest.raises(UsageError, match="is int8 already"):
+        compress(found.out / "model", data=pictures, out=tmp_path / "again")

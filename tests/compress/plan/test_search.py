@@ -27,6 +27,8 @@ class World:
     A longer recovery leaves `back` of the loss.
     """
 
+    recovers = True
+
     def __init__(self, seed, slope, off=0.05, back=1.0):
         rng = random.Random(seed)
         self.points, self.costs, self.promised = {}, {}, {}
@@ -45,7 +47,8 @@ class World:
         costs = dict(self.costs[candidate])
         latency_ms = costs.pop("latency_ms")
         kept = Kept(Path(candidate.name), "", 1.0, False)
-        return Trial(candidate.name, candidate, None, kept, costs, drop, latencies={"onnxruntime": latency_ms})
+        latencies = {"onnxruntime": latency_ms}
+        return Trial(candidate.name, candidate, None, kept, costs, drop, latencies=latencies, recovered=self.recovers)
 
     def searched(self, budgets):
         trials = []
@@ -108,6 +111,9 @@ def test_what_loses_little_too_much_recovers_longer():
     assert found.candidate == Candidate(0.3, int8=True, longer=True)
     assert [t.candidate.share for t in trials if t.candidate.longer] == [0.4, 0.4, 0.3, 0.3, 0.22, 0.22]
     assert not any(trial.candidate.longer for trial in World(0, 20, back=0.5).searched(budgets))
+    in_vain = World(0, 0.75, back=0.5)
+    in_vain.recovers = False
+    assert not any(trial.candidate.longer for trial in in_vain.searched(budgets))
 
 
 def test_with_budgets_of_costs_one_that_meets_them_recovers_longer():
