@@ -52,8 +52,10 @@ def demo(f: Figures) -> str:
 
 
 def demo_output(f: Figures) -> str:
-    """What the command prints."""
-    return "\n".join(["```console", "$ " + f["output"][0], *f["output"][1:], "```"])
+    """What the command prints, but for what it is at."""
+    said = f["output"][1 : f["output"].index("Next:")]
+    lines = [line for line in said if not line.startswith(("  auto:", "trying ", "fitting ", "Report:"))]
+    return "\n".join(["```console", "$ " + f["output"][0], *lines, "```"])
 
 
 def photographs(f: Figures) -> str:
