@@ -81,6 +81,7 @@ def compress(
     max_drop: float = 1.0,
     metric: Literal['top1', 'balanced'] = 'top1',
     latency: float | str | None = None,
+    latency_from: Sequence[str] = (),
     answer: float | str | None = None,
     size: float | str | None = None,
     macs: float | str | None = None,

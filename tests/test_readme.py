@@ -139,5 +139,5 @@ def test_recipe(block, folder):
     run_block(block, folder)
 
 
-def test_there_are_four_recipes():
-    assert TITLES == ["model", "criterion", "number format", "runtime"]
+def test_there_are_three_recipes():
+    assert TITLES == ["model", "criterion", "number format"]

@@ -67,8 +67,11 @@ class Settings(BaseModel):
         Args:
             locate: makes a path absolute.
         """
-        given = self.model_dump(mode="json")
-        return {o.name: locate(given[o.name]) if o.path else given[o.name] for o in self.options()}
+        given, found = self.model_dump(mode="json"), {}
+        for o in self.options():
+            value = given[o.name]
+            found[o.name] = value if not o.path else list(map(locate, value)) if o.many else locate(value)
+        return found
 
     @classmethod
     def options(cls) -> Iterator[Option]:

@@ -7,8 +7,6 @@ candidate is free again: at once, where the worker was on this machine, and afte
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.plan.trial import Candidate, Trial
 from zoo.errors import UsageError
+from zoo.process import is_gone, this_process
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -103,7 +102,7 @@ class Ledger:
         found: list[Trial] = []
 
         def objective(begun: Begun) -> tuple[float, float]:
-            begun.set_user_attr(WORKER, {"host": platform.node(), "pid": os.getpid(), "began": _began(os.getpid())})
+            begun.set_user_attr(WORKER, this_process())
             mine = _suggested(begun)
             if mine in self._taken_before(begun.number):
                 raise TrialPruned
@@ -156,7 +155,7 @@ class Ledger:
         with _quiet():
             for trial in self._all():
                 worker = trial.user_attrs.get(WORKER)
-                if trial.state == TrialState.RUNNING and worker is not None and _is_gone(worker):
+                if trial.state == TrialState.RUNNING and worker is not None and is_gone(worker):
                     try:
                         self._study.tell(trial.number, state=TrialState.FAIL)
                     except (OptunaError, ValueError):
@@ -239,20 +238,6 @@ def _suggested(begun: Begun) -> Candidate:
         "longer": begun.suggest_categorical("longer", [False, True]),
     }
     return _candidate(params)
-
-
-def _began(pid: int) -> float | None:
-    """When the process was started; its number may be another's later."""
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
-def _is_gone(worker: Mapping[str, Any]) -> bool:
-    return bool(worker["host"] == platform.node() and _began(worker["pid"]) != worker["began"])
 
 
 @contextmanager

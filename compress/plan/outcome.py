@@ -102,7 +102,7 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     for name, path in exported.items():
         _copy(path, work / VARIANTS / name, places)
     rows = _measured(_finalists(there, budgets), search, work)
-    trials = [_as_measured(trial, rows.get(trial.name, []), search.overhead_ms) for trial in search.trials]
+    trials = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
     chosen = best_of([trial for trial in trials if (work / VARIANTS / trial.name).exists()], budgets)
     record: dict[str, Any] = {
         "baseline": BASE,
@@ -120,6 +120,7 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     gone = [trial.name for trial in search.trials if trial.kept is not None and trial.name not in kept]
     said = [f"made by a worker whose steps are not kept here, and left out: {', '.join(gone)}"] if gone else []
+    said += [] if search.target is None else [search.target.said()]
     said = [*search.said, *said, *_said(trials, chosen, outcome)]
     return Compressed(
         out=out,
@@ -159,13 +160,14 @@ def _is_unsure(row: dict[str, Any]) -> bool:
     return bool(row.get("disturbed")) or row["median_ms"] is None
 
 
-def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], overhead_ms: float) -> Trial:
-    """With the latencies of rows that nothing disturbed, and the time to an answer where that was measured."""
+def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -> Trial:
+    """With the latencies of rows that nothing disturbed, and the time to an answer where that counts."""
     sure = [row for row in rows if not _is_unsure(row)]
     if not sure:
         return trial
-    latencies = {row["runtime"]: float(row["median_ms"]) for row in sure}
-    return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(overhead_ms)
+    here = {row["runtime"]: float(row["median_ms"]) for row in sure}
+    latencies = search.expected(here, int8=trial.is_int8)
+    return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(search.overhead_ms)
 
 
 def _finalists(there: Sequence[Trial], budgets: Budgets) -> list[Trial]:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from compress.graph.network import export_network
+from compress.plan.elsewhere import Target
 from compress.plan.front import FRONT, front_so_far
 from compress.plan.ledger import Ledger
 from compress.plan.losses import drop_between, nats_between, recovered
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.promises import Promised
+from compress.plan.promises import Promised, interpolated
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.timing import machine, timed
 from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
+from compress.pruning.settings import Prune
 from zoo.disk import write_json
 from zoo.errors import GateError, UsageError
 from zoo.files.manifest import CHECKPOINTS, TRIALS
@@ -40,6 +42,7 @@ class Search:
     Attributes:
         runtimes: that may run the model.
         overhead_ms: from a photo to the network's input, where that counts.
+        target: the machine whose latencies count, where it is not this one.
         until: when the time is up, in seconds since 1970.
         tell: told what a person should know.
         work: the directory in work, where what was tried is kept up to date; None in a worker that helps.
@@ -58,6 +61,7 @@ class Search:
     shares: tuple[float, ...] = ()
     times: bool = True
     overhead_ms: float = 0.0
+    target: Target | None = None
     until: float = math.inf
     promised: Promised = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
@@ -76,6 +80,13 @@ class Search:
         found += "" if best is None else f", best so far {best.name}"
         rest = self.until - time.time()
         return found if math.isinf(rest) else f"{found}, {max(0.0, rest) / 60:.0f} min left"
+
+    def promise(self, networks: Sequence[dict[str, Any]]) -> None:
+        """What candidates will cost, by networks that were measured."""
+        self.promised = interpolated(networks, self.shares, self.overhead_ms)
+        for candidate, costs in self.promised.items():
+            if self.target is not None and "latency_ms" in costs:
+                costs["latency_ms"] = self.target.there(costs["latency_ms"], int8=candidate.int8)
 
     def base(self, kept: Kept, metrics: dict[str, Any]) -> Trial:
         """The fitted model, as the first trial."""
@@ -145,7 +156,8 @@ class Search:
     def _timed_somewhere(self, trial: Trial, key: str, ledger: Ledger) -> Trial:
         """A trial of a worker whose machine does not count: timed here, or as it was timed where that counts."""
         if not self.times:
-            return self._with(trial, ledger.times_of(key))
+            known = ledger.times_of(key)
+            return trial if known is None else replace(trial, **known).answering(self.overhead_ms)
         found = self._with_times(trial)
         ledger.say_times(key, {"latencies": found.latencies, "memory_bytes": found.memory_bytes})
         return found
@@ -196,7 +208,8 @@ class Search:
         for step in plan.steps:
             key = self.pipeline.key(step, source)
             if not self.pipeline.is_done(step, source):
-                expected += LONGER_STEP * self.longest.get(step.verb, self.longest.get("fit", SHORTEST))
+                seconds = self.longest.get(step.verb, self.longest.get("fit", SHORTEST))
+                expected += LONGER_STEP * seconds * max(1.0, getattr(step.settings, "recover", 0) / Prune().recover)
             source = Kept(self.pipeline.folder / key, key, 0.0, False)
         return expected
 
@@ -219,8 +232,14 @@ class Search:
         """The trial with what was timed."""
         if not found:
             return trial
-        timed = replace(trial, latencies=found["latencies"], memory_bytes=found["memory_bytes"])
-        return timed.answering(self.overhead_ms)
+        latencies = self.expected(found["latencies"], int8=trial.is_int8)
+        return replace(trial, latencies=latencies, memory_bytes=found["memory_bytes"]).answering(self.overhead_ms)
+
+    def expected(self, latencies: Mapping[str, float], *, int8: bool) -> dict[str, float]:
+        """Where they count, of those here."""
+        if self.target is None:
+            return dict(latencies)
+        return {name: self.target.there(ms, int8=int8) for name, ms in latencies.items()}
 
     def _time(self, kept: Kept) -> dict[str, Any]:
         file = kept.path / ONNX

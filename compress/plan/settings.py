@@ -13,6 +13,11 @@ from zoo.errors import UsageError
 from zoo.settings import Seeded, option
 
 
+def as_words(given: object) -> object:
+    """Paths among several words as words."""
+    return tuple(map(str, given)) if isinstance(given, list | tuple) else given
+
+
 class Compress(Seeded):
     """max_drop: judged on images that the model was not trained on, against the fitted model.
 
@@ -20,6 +25,8 @@ class Compress(Seeded):
     without, the fastest of those that lose little enough.
 
     plan: these steps instead of a search; see compress/plan/plan.py.
+
+    latency_from: see compress/plan/elsewhere.py.
 
     study: of a search with several workers; see compress/plan/ledger.py.
 
@@ -34,8 +41,14 @@ class Compress(Seeded):
     latency: Annotated[float | None, BeforeValidator(reader("latency", TIME))] = option(
         None, "The most that one image may take on this machine, in the fastest runtime: 5ms", metavar="MS"
     )
+    latency_from: Annotated[tuple[str, ...], BeforeValidator(as_words)] = option(
+        (),
+        "That machine is another: what deploy/bench.py measured there, of models that are here; can be given again.",
+        metavar="FILE",
+        path=True,
+    )
     answer: Annotated[float | None, BeforeValidator(reader("answer", TIME))] = option(
-        None, "The most from a photo of the data's median size to its answer: 50ms", metavar="MS"
+        None, "The most that a photo of the data's median size may take to its answer, such as 50ms.", metavar="MS"
     )
     size: Annotated[float | None, BeforeValidator(reader("size", SIZE))] = option(
         None, "The most that the model file may take: 2MB.", metavar="BYTES"
@@ -57,7 +70,7 @@ class Compress(Seeded):
     )
     trials: int = option(0, "After the search, as many more by Optuna's sampler.", ge=0, le=10_000)
     runtime: tuple[Literal["onnxruntime", "openvino"], ...] = option(
-        (), "That may run the model: onnxruntime, openvino; can be given again. [default: those installed]"
+        (), "That may run the model: onnxruntime, openvino; those installed unless given; can be given again."
     )
     model: str = option(DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.")
     threads: int | None = option(None, "Of the latency; one per physical core unless given.", ge=1)
@@ -80,6 +93,11 @@ class Compress(Seeded):
             raise UsageError(
                 f"--answer of {self.answer:g} ms is no longer than --latency of {self.latency:g} ms, which is a part "
                 "of it: leave one of them out"
+            )
+        if self.latency_from and (self.latency is None or self.answer is not None or self.runtime):
+            raise UsageError(
+                "--latency-from is of a --latency on another machine, in onnxruntime: give --latency, and leave out "
+                "--answer and --runtime"
             )
         if wrong := next((share for share in self.shares if not 0.05 <= share < 1), None):
             raise UsageError(f"a share of MACs of {wrong} must be from 0.05 to below 1: 0.5 keeps half")

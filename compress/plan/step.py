@@ -11,25 +11,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compress.benchmark.runtimes import precision_of
+from compress.deployment.export import network_of
 from compress.plan.beginning import begin, check_plan, fit_of, images_of, shares_of
+from compress.plan.elsewhere import Target, measured_there, target_of
 from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code
 from compress.plan.plan import Plan
-from compress.plan.promises import Promised, cuts_of, interpolated, measured, of_file, overhead, photo_of
+from compress.plan.promises import Promised, cuts_of, measured, of_file, overhead, photo_of
 from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
-from compress.plan.timing import machine, runtimes_here
+from compress.plan.timing import RUNTIMES, machine, runtimes_here, timed
 from compress.plan.trial import NAMES, Candidate
 from compress.verbs import COMPRESS
 from transfer.data.dataset import open_data
 from transfer.data.sources import Data
 from transfer.fitting.start import start
 from zoo.call import Call, takes
+from zoo.disk import sha256
 from zoo.errors import GateError, UsageError
 from zoo.files.manifest import CHECKPOINTS
-from zoo.files.model_directory import ONNX, LoadedModel, load_model, read_config
+from zoo.files.model_directory import ONNX, LoadedModel, is_model_directory, load_model, read_config
 from zoo.lineage import versions
 
 STUDY = "search.db"  # among the checkpoints
@@ -71,8 +75,10 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
                 call.progress(title, done, total, f"{note}  {search.state()}".strip())
 
         pipeline = Pipeline(images, progress=progress, tell=partial(_tell, call))
-        search = Search(pipeline, settings, settings.runtime or runtimes_here(), call.tell, work)
+        runtimes = RUNTIMES[:1] if settings.latency_from else settings.runtime or runtimes_here()
+        search = Search(pipeline, settings, runtimes, call.tell, work)
         search.shares = shares_of(first, settings, fits=fits)
+        search.target = _target(search, first)
         about = _about(search, first, images, fits=fits)
         if given is None:
             _promise(search, first, about, fits=fits)
@@ -94,6 +100,28 @@ def _tell(call: Call, line: str) -> None:
         call.tell(f"  {line}")
 
 
+def _target(search: Search, source: str | Path) -> Target | None:
+    """The other machine, where latencies of one are wanted."""
+    settings, folder = search.settings, search.pipeline.folder
+    if not settings.latency_from:
+        return None
+    beside = [Path(source), *Path(source).parent.glob("*/")] if is_model_directory(Path(source)) else []
+    name, found = measured_there(settings.latency_from, [*folder.glob("*/"), *beside])
+    files = [each.file for each in found]
+    terms = [[sha256(file) for file in files], settings.threads, machine()]
+
+    def here() -> list[dict[str, Any]]:
+        with search.pipeline.device.alone():
+            return timed(files, [RUNTIMES[0]], settings.threads)
+
+    times = search.pipeline.remembered("elsewhere", terms, here)
+    points = [
+        (precision_of(network_of(each.file)), one["latencies"][RUNTIMES[0]], each.there_ms)
+        for each, one in zip(found, times, strict=True)
+    ]
+    return target_of(name, points)
+
+
 def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool) -> dict[str, Any]:
     """What the search is of, for its workers."""
     pipeline, settings = search.pipeline, search.settings
@@ -107,6 +135,7 @@ def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool
         "seed": settings.seed,
         "runtimes": list(search.runtimes),
         "shares": list(search.shares),
+        "target": None if search.target is None else search.target.record(),
         "machine": machine(),
         "code": code(),
         "host": platform.node(),
@@ -147,7 +176,7 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
     promised = pipeline.remembered("promises", terms, found)
     about |= {"networks": promised["networks"], "overhead_ms": promised["overhead_ms"]}
     search.overhead_ms = promised["overhead_ms"]
-    search.promised = interpolated(promised["networks"], search.shares, search.overhead_ms)
+    search.promise(promised["networks"])
     search.tell(_promises_said(search.promised))
     if not promises_any(search.budgets, search.promised):
         nearest = least_promised(search.budgets, search.promised)

@@ -98,6 +98,10 @@ class Trial:
         return None if self.drop is None else expected_loss(self.drop, self.nats)
 
     @property
+    def is_int8(self) -> bool:
+        return self.plan is not None and "quantize" in self.plan.verbs
+
+    @property
     def runtime(self) -> str | None:
         """In which it is fastest."""
         return min(self.latencies, key=lambda name: self.latencies[name], default=None)

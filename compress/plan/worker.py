@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.plan.beginning import begin, fit_of
+from compress.plan.elsewhere import Target
 from compress.plan.ledger import joined
 from compress.plan.pipeline import Pipeline, code
-from compress.plan.promises import interpolated
 from compress.plan.searching import TRYING, Search
 from compress.plan.settings import Compress
 from compress.plan.timing import machine
@@ -70,7 +70,8 @@ def help_search(
     search = Search(pipeline, settings, tuple(about["runtimes"]), told, None)
     search.shares, search.times = tuple(about["shares"]), about["machine"] == machine()
     search.overhead_ms = about["overhead_ms"]
-    search.promised = interpolated(about["networks"], search.shares, search.overhead_ms)
+    search.target = None if about["target"] is None else Target.of(about["target"])
+    search.promise(about["networks"])
     base = begin(search, first, None if images else fit_of(None, settings))
     search.run(base, ledger)
     return Worked(tried=tried, said=search.said)

@@ -25,11 +25,10 @@ class Elsewhere:
     rows: list[dict[str, Any]]
 
 
-def read_elsewhere(file: str | Path, variants: Sequence[Variant]) -> Elsewhere:
-    """Read one, and find each row's model among the variants by the hash of its ONNX file.
-
+def read_benchmark(file: str | Path) -> dict[str, Any]:
+    """
     Raises:
-        UsageError: no such file, another kind of file, or one in which no row is of a model here.
+        UsageError: no such file, or another kind of file.
     """
     path = Path(file)
     if not path.is_file():
@@ -38,6 +37,18 @@ def read_elsewhere(file: str | Path, variants: Sequence[Variant]) -> Elsewhere:
     rows = result.get("rows") if isinstance(result, dict) else None
     if not isinstance(rows, list) or not result.keys() >= BENCH or not all(BENCH_ROW <= row.keys() for row in rows):
         raise UsageError(f"{path} is no benchmark; {WANTED}")
+    found: dict[str, Any] = result
+    return found
+
+
+def read_elsewhere(file: str | Path, variants: Sequence[Variant]) -> Elsewhere:
+    """Read one, and find each row's model among the variants by the hash of its ONNX file.
+
+    Raises:
+        UsageError: no such file, another kind of file, or one in which no row is of a model here.
+    """
+    path, result = Path(file), read_benchmark(file)
+    rows = result["rows"]
     files = {variant.name: variant.directory / ONNX for variant in variants}
     here = {sha256(file): name for name, file in files.items() if file.is_file()}
     known = [row | {"model": here[row["sha256"]]} for row in rows if row.get("sha256") in here]

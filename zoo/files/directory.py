@@ -18,6 +18,7 @@ from typing import Any
 from zoo.disk import NAME_MAX, NO_SPACE, PATH_MAX, fsync, write_json
 from zoo.errors import Interrupted, SlimzooError, UsageError
 from zoo.files.manifest import CHECKPOINTS, MANIFEST, RUN, TRIALS, write_manifest
+from zoo.process import is_another, this_process
 
 REHEARSAL = "rehearsal"  # see zoo/files/rehearsal.py
 LONGEST_SUFFIX = ".old-12345678"  # of what lies beside an output directory for a while
@@ -52,7 +53,7 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
     whole = False
     try:
         _make(partial)
-        write_json(partial / RUN, {**run, "overwrite": overwrite})
+        write_json(partial / RUN, {**run, "overwrite": overwrite, "process": this_process()})
         yield partial
         write_manifest(partial)
         _flush(partial)
@@ -111,10 +112,23 @@ def check_free(out: Path, *, overwrite: bool = False, resume: bool = False) -> N
         raise UsageError(f"{partial} is a file, and the work goes on in a directory of that name; move it")
     if partial.exists() and any(partial.iterdir()) and not (partial / RUN).exists() and not is_ours(partial):
         raise UsageError(f"{partial} was not made by slimzoo and is in the way; move it, or name another --out")
+    _check_idle(partial)
     if partial.exists() and has_checkpoint(partial) and not (resume or overwrite):
         raise UsageError(
             f"{partial} holds an interrupted run; continue it with `slimzoo resume {out}`, "
             "or start afresh with --overwrite"
+        )
+
+
+def _check_idle(partial: Path) -> None:
+    """Refuse a directory in which another process is at work."""
+    try:
+        process = json.loads((partial / RUN).read_text(encoding="utf-8"))["process"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if is_another(process):
+        raise UsageError(
+            f"process {process['pid']} is at work in {partial}; wait for it, stop it, or name another --out"
         )
 
 

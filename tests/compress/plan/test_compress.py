@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from compress import resume
-from compress.deployment.export import export
-from compress.plan import beginning, outcome, searching, step, timing
+from compress.plan import outcome, searching, step
 from compress.plan.plan import Plan
 from compress.plan.step import compress
 from transfer.fitting.step import fit
@@ -25,35 +20,7 @@ from zoo.files.directory import partial_of
 from zoo.files.manifest import verify_manifest
 from zoo.files.model_directory import read_config
 
-SHARES = (0.6, 0.4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short(tmp_path_factory):
-    """Few shares, few and short rounds, all taken for disturbed, so that sizes choose; a cache of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLIMZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("compress.report.statistics.DISTURBED", -1.0)
-        patch.setattr(outcome, "TIMED", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02, "photos": []})
-        patch.setattr(timing, "QUICK", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02})
-        patch.setattr(searching, "TOO_BUSY_S", 0.0)
-        patch.setattr(step, "runtimes_here", lambda: ("onnxruntime",))
-        patch.setattr(beginning, "SHARES", SHARES)
-        yield
-
-
-@pytest.fixture(scope="module")
-def dense(photos, tmp_path_factory):
-    out = tmp_path_factory.mktemp("dense") / "dense"
-    fit(photos, model="lenet5_caffe", method="scratch", epochs=2, size=28, out=out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def done(dense, photos, tmp_path_factory):
-    out = tmp_path_factory.mktemp("compress") / "out"
-    told = []
-    return compress(dense, data=photos, max_drop=100, out=out, tell=told.append), told
+pytestmark = pytest.mark.usefixtures("short")
 
 
 def test_what_is_written(done):
@@ -294,133 +261,3 @@ def test_a_second_identical_run_measures_nothing_and_ends_with_the_same_bytes(de
             texts[0] = texts[0].replace(*moved)
             words = [re.split(r"(?<=[>;])", re.sub(r"gradient_\d+", "", text)) for text in texts]  # Vega counts on
             assert not [pair for pair in zip(*words, strict=True) if pair[0] != pair[1]], name
-
-
-@pytest.fixture(scope="module")
-def pictures(photos, tmp_path_factory):
-    """The same images as files."""
-    folder, held = tmp_path_factory.mktemp("pictures"), np.load(photos)
-    for number, (pixels, label) in enumerate(zip(held["images"], held["labels"], strict=True)):
-        (folder / str(label)).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / str(label) / f"{number}.png")
-    return folder
-
-
-def test_openvino_is_chosen_where_it_is_faster_and_runs_what_is_deployed(
-    dense, photos, pictures, tmp_path, monkeypatch
-):
-    pytest.importorskip("openvino")
-    rows = outcome._measured
-
-    def faster(timed, search, work):
-        found = rows(timed, search, work)
-        for own in found.values():
-            assert [row["runtime"] for row in own] == ["onnxruntime", "openvino"]
-            for row in own:
-                row |= {"disturbed": False, "median_ms": 1.0 if row["runtime"] == "openvino" else 2.0}
-        return found
-
-    monkeypatch.setattr(outcome, "_measured", faster)
-    found = compress(
-        dense, data=photos, max_drop=100, shares=[0.4], runtime=["onnxruntime", "openvino"], out=tmp_path / "out"
-    )
-    assert found.runtime == "openvino"
-    deployed, _ = found.next()
-    picture = next(pictures.rglob("*.png"))
-    asked = [[*map(str, deployed[1:-3]), str(picture)], [*map(str, deployed[1:-3]), str(picture), *deployed[-2:]]]
-    said = [subprocess.run([sys.executable, *words], capture_output=True, encoding="utf-8") for words in asked]
-    assert [one.stderr for one in said] == ["", ""]
-    classes = [re.findall(r"(\w+) ([\d.]+)%", one.stdout) for one in said]
-    assert [name for name, _ in classes[0]] == [name for name, _ in classes[1]]
-    for (_, one), (_, other) in zip(*classes, strict=True):
-        assert float(one) == pytest.approx(float(other), abs=1.5)
-
-
-def test_a_worker_helps_from_another_process(dense, photos, tmp_path):
-    """It is started while the search is at its first trial, and what it finds counts as what is found here."""
-    out, begun = tmp_path / "out", []
-
-    def tell(line):
-        if line.startswith("to help from another terminal: ") and not begun:
-            words = shlex.split(line.partition(": ")[2])
-            command = [sys.executable, "-m", "compress", *words[1:], "--json"]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            begun.append(subprocess.Popen(command, **pipes, encoding="utf-8"))
-            heard = list(iter(begun[0].stderr.readline, ""))
-            assert any(line.startswith("fit  ") for line in heard), heard
-
-    found = compress(dense, data=photos, max_drop=100, seed=21, shares=[0.8, 0.6, 0.4], out=out, tell=tell)
-    said, errors = begun[0].communicate(timeout=120)
-    assert begun[0].returncode == 0, errors
-    tried = json.loads(said)["tried"]
-    names = {trial["name"] for trial in found.record["variants"]}
-    assert len(names) == len(found.record["variants"]) == 8
-    assert set(tried) <= names
-    assert tried, "it had nothing to do"
-
-
-def test_a_search_without_its_source_or_a_worker_without_its_search(tmp_path, slimzoo):
-    told = slimzoo("compress", "--out", tmp_path / "out")
-    assert told.code == 2
-    assert "SOURCE is needed: a folder of images" in told.err
-    told = slimzoo("compress", "--worker", f"sqlite:///{tmp_path / 'search.db'}")
-    assert told.code == 2
-    assert "no search is at work in sqlite:///" in told.err
-    told = slimzoo("compress", "--worker", "sqlite:///x.db", "--max-drop", "2")
-    assert "leave out --max-drop" in told.err
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"latency": "5ms", "answer": "4ms"}, "no longer than latency of 5 ms"),
-        ({"shares": [0.5, 1.5]}, "a share of MACs of 1.5 must be"),
-        ({"plan": "fast", "shares": [0.5]}, "leave out shares"),
-        ({"memory": "5ms"}, "ms measures a time; wanted a size"),
-        ({"study": "nonsense"}, "cannot be opened"),
-    ],
-)
-def test_what_contradicts_itself_is_refused(given, said, dense, photos, tmp_path):
-    with pytest.raises(UsageError, match=said):
-        compress(dense, data=photos, **given, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_sampler_goes_on_where_the_search_ends(dense, photos, tmp_path):
-    found = compress(dense, data=photos, max_drop=100, shares=[0.4], trials=2, out=tmp_path / "out")
-    drawn = [t["name"] for t in found.record["variants"] if not re.fullmatch("fit|int8|pruned-40(-int8)?", t["name"])]
-    assert len(drawn) == 2
-
-
-def test_a_way_to_the_answer_that_decoding_alone_takes_is_told_at_once(dense, photos, pictures, tmp_path):
-    with pytest.raises(GateError, match="times the time to an answer allowed"):
-        compress(dense, data=pictures, answer="20us", out=tmp_path / "out")
-    with pytest.raises(UsageError, match="holds no pictures"):
-        compress(dense, data=photos, answer="20us", out=tmp_path / "out")
-
-
-def test_memory_and_answers_are_budgets(dense, pictures, tmp_path):
-    found = compress(dense, data=pictures, answer="1s", memory="2GB", max_drop=100, out=tmp_path / "out")
-    assert found.chosen == "fit"
-    (trial,) = found.record["variants"]
-    assert 5e6 < trial["memory_bytes"] < 2e9
-    assert 0 < trial["latency_ms"] < trial["answer_ms"] < 1000
-
-
-def test_of_an_onnx_file_int8_and_the_runtime_are_chosen(dense, pictures, tmp_path):
-    """Its accuracy is measured on the way: such a file keeps no answers."""
-    exported = tmp_path / "exported"
-    shutil.copytree(dense, exported)
-    export(exported)
-    file = tmp_path / "model.onnx"
-    shutil.copyfile(exported / "model.onnx", file)
-    found = compress(file, data=pictures, max_drop=100, out=tmp_path / "out")
-    assert found.chosen == "int8"
-    assert {trial["name"] for trial in found.record["variants"]} == {"fit", "int8"}
-    assert (found.out / "model" / "deploy" / "infer.py").is_file()
-    base = next(trial for trial in found.record["variants"] if trial["name"] == "fit")
-    assert base["drop"]["points"] == 0
-    with pytest.raises(UsageError, match="of which only int8 is made"):
-        compress(file, data=pictures, shares=[0.5], out=tmp_path / "cut")
-    with pytest.raises(UsageError, match="is int8 already"):
-        compress(found.out / "model", data=pictures, out=tmp_path / "again")

@@ -215,6 +215,27 @@ def test_crash_with_a_checkpoint_leaves_it_to_resume(tmp_path):
     assert not partial_of(out).exists()
 
 
+def test_a_directory_in_which_another_process_is_at_work_is_left_alone(tmp_path):
+    """Until that has ended, in whatever way."""
+    code = (
+        "import sys, time; from pathlib import Path; from zoo.files.directory import new_directory\n"
+        "with new_directory(Path(sys.argv[1]), run={}) as work:\n"
+        "    (work / 'checkpoints' / 'step-1').mkdir(parents=True)\n"
+        "    (work / 'checkpoints' / 'step-1' / 'state.json').write_text('{}')\n"
+        "    print('ready', flush=True); time.sleep(60)"
+    )
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE, encoding="utf-8") as other:
+        assert other.stdout.readline() == "ready\n"
+        for how in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(UsageError, match=f"process {other.pid} is at work in .*out.partial"):
+                check_free(out, **how)
+        other.kill()
+    with new_directory(out, run=RUN, resume=True) as work:
+        (work / "result").write_text("done")
+    assert (out / "result").is_file()
+
+
 def test_overwriting_run_can_be_resumed(tmp_path):
     out = tmp_path / "out"
     with new_directory(out, run=RUN) as work:
