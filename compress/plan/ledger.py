@@ -7,6 +7,8 @@ candidate is free again: at once, where the worker was on this machine, and afte
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from compress.plan.trial import Candidate, Trial
-from zoo.errors import UsageError
+from zoo.errors import SlimzooError, UsageError
 from zoo.process import is_gone, this_process
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class Ledger:
         return found
 
     def attempt(self, candidate: Candidate | None, run: Callable[[Candidate], Trial]) -> Trial | None:
-        """Try a candidate, unless another worker has taken it; None where there was nothing to do, or it is no use.
+        """Try a candidate; None where another worker has taken it.
 
         Args:
             candidate: None leaves it to Optuna's sampler.
@@ -242,8 +244,14 @@ def _suggested(begun: Begun) -> Candidate:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna without its log, and without warnings that something of it is new."""
+    """Optuna without its log, and without warnings that something of it is new.
+
+    Raises:
+        OSError: the disk of the database is full.
+        SlimzooError: it does not answer.
+    """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -251,6 +259,11 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        if "disk is full" in reason:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise SlimzooError(f"the database of the search does not answer: {reason}") from error
     finally:
         optuna.logging.set_verbosity(before)
 

@@ -82,7 +82,8 @@ class Compress(Seeded):
     )
     study: str | None = option(
         None,
-        "A database for the trials that other machines reach, such as postgresql://...; else a file in OUT.",
+        "A database for the trials that other machines reach, such as postgresql+psycopg://USER:PASSWORD@HOST/NAME "
+        "with the extra postgresql; else a file in OUT.",
         metavar="URL",
     )
     finish: bool = option(False, "Begin nothing that takes training: choose among what was tried before.")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from compress.plan.ledger import joined, opened
 from compress.plan.pipeline import Kept
@@ -129,6 +130,20 @@ def test_a_database_that_cannot_be_opened_is_told_in_a_line(url):
     with pytest.raises(UsageError, match="cannot be opened") as told:
         joined(url)
     assert "\n" not in str(told.value)
+
+
+def test_a_full_disk_is_told_as_such(ledger):
+    """SQLite takes no more pages, as on a full disk."""
+    engine = ledger._storage.engine
+    engine.dispose()
+    event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA max_page_count = 1"))
+
+    def fill():
+        for number in range(2000):  # until the last page is full
+            ledger.say_times(f"{number}", {"latencies": {"onnxruntime": 1.0}, "said": "x" * 1000})
+
+    with pytest.raises(OSError, match="No space left on device"):
+        fill()
 
 
 def worker(folder):
