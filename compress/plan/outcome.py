@@ -84,7 +84,7 @@ class Compressed:
             return [["slimzoo", "report", self.out]]
         model = self.out / MODEL
         deployed: list[str | Path] = ["python", model / "deploy" / "infer.py", "IMAGE"]
-        if self.runtime != RUNTIMES[0]:
+        if self.runtime not in (None, RUNTIMES[0]):  # it could not be timed
             deployed += ["--runtime", str(self.runtime)]
         return [deployed, ["slimzoo", "predict", model, "IMAGE"]]
 

@@ -125,7 +125,8 @@ def _target(search: Search, source: str | Path) -> Target | None:
 def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool) -> dict[str, Any]:
     """What the search is of, for its workers."""
     pipeline, settings = search.pipeline, search.settings
-    fixed = settings.arguments() | {"finish": False, "time_s": None, "study": None}
+    fixed = settings.arguments() | {"finish": False, "study": None}
+    fixed |= {} if fits else {"time_s": None}  # on which a fit depends, and no trial
     terms = [pipeline.content, None if fits else pipeline.begin(source).key, fixed, code(), versions()]
     return {
         "source": str(Path(source).absolute()) if Path(source).exists() else str(source),

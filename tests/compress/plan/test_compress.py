@@ -38,6 +38,7 @@ def test_what_is_written(done):
     assert (report["chosen"], report["met"]) == ("pruned-40-int8", True)
     assert {variant["name"] for variant in report["variants"]} == variants
     assert json.loads((found.out / "trials.json").read_text(encoding="utf-8")) == found.record
+    assert (found.runtime, found.next()[0][-1]) == (None, "IMAGE")  # all was taken for disturbed
     assert all(trial["meets"] for trial in found.record["variants"])
     assert told[0].startswith("what is promised before any training")
     assert told[1].startswith("to help from another terminal: slimzoo compress --worker sqlite:///")
