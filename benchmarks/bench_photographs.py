@@ -364,7 +364,8 @@ def _summary(method: str, by_task: dict[str, dict[str, list[Row]]]) -> dict[str,
     times = []
     for own in by_task.values():
         ours = {row["seed"]: row["seconds"] for row in own["ours"] if _had_all_threads(row)}
-        pairs = [row["seconds"] / ours[row["seed"]] for row in own[method] if row["seed"] in ours]
+        timed = [row for row in own[method] if _had_all_threads(row) and row["seed"] in ours]
+        pairs = [row["seconds"] / ours[row["seed"]] for row in timed]
         times += [statistics.geometric_mean(pairs)] if pairs else []
     return {
         "tasks": len(by_task),
