@@ -33,7 +33,7 @@ def by_compress(start: Start) -> Iterator[tuple[str, Made]]:
     """
     out = start.folder / "out"
     found = compress(start.fitted, data=start.data, max_drop=MAX_DROP, seed=start.seed, out=out)
-    trials = json.loads((out / TRIALS).read_text(encoding="utf-8"))
+    trials = json.loads((out / TRIALS).read_text(encoding="utf-8"))["variants"]
     if found.chosen is None:
         raise UsageError("nothing that was tried meets the budget")
     runtime = next(trial for trial in trials if trial["name"] == found.chosen).get("runtime") or ORT
