@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.benchmark.harness import bench
+from compress.deployment.onnx_result import run_without_slimzoo
 from compress.plan.losses import images_needed
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.searching import Search
@@ -83,10 +84,9 @@ class Compressed:
         if not self.met:
             return [["slimzoo", "report", self.out]]
         model = self.out / MODEL
-        deployed: list[str | Path] = ["python", model / "deploy" / "infer.py", "IMAGE"]
-        if self.runtime not in (None, RUNTIMES[0]):  # it could not be timed
-            deployed += ["--runtime", str(self.runtime)]
-        return [deployed, ["slimzoo", "predict", model, "IMAGE"]]
+        runtime = [] if self.runtime in (None, RUNTIMES[0]) else ["--runtime", str(self.runtime)]  # None: not timed
+        deployed = run_without_slimzoo(str(model), read_config(model))
+        return [*([*words, *runtime] for words in deployed), ["slimzoo", "predict", model, "IMAGE"]]
 
 
 def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:

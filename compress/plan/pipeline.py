@@ -93,14 +93,15 @@ class Pipeline:
             return Kept(Path(source), content_of(source), 0.0, True)
         key = content_of(source)[:24]
         place = self.folder / f"{key}-adopted"
-        with self._alone(place):
-            if self._kept(place) is None:
-                try:
-                    export(source, out=place, overwrite=place.exists(), progress=self.progress)
-                except UsageError as error:
-                    made = f"`slimzoo export {source} --preprocess P --out DIR` makes a directory that compress takes"
-                    raise UsageError(f"{error}; {made}") from error
-                place.with_suffix(".json").write_text(json.dumps({"seconds": 0.0}), encoding="utf-8")
+
+        def make() -> None:
+            try:
+                export(source, out=place, overwrite=place.exists(), progress=self.progress)
+            except UsageError as error:
+                made = f"`slimzoo export {source} --preprocess P --out DIR` makes a directory that compress takes"
+                raise UsageError(f"{error}; {made}") from error
+
+        self._made_once(place, make)
         return Kept(place, key, 0.0, True)
 
     def done(self, step: PlannedStep, source: Kept | None = None) -> Kept:
@@ -118,7 +119,7 @@ class Pipeline:
                 return Kept(place, key, found, True)
             self._do(step, source, place)
             seconds = time.monotonic() - began
-            place.with_suffix(".json").write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
+            _note_seconds(place, seconds)
         self._make_room(place)
         return Kept(place, key, seconds, False)
 
@@ -131,13 +132,21 @@ class Pipeline:
         if (kept.path / ONNX).exists():
             return kept.path
         place = self.folder / f"{kept.key}-exported"
+
+        def make() -> None:
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(kept.path, place)
+            export(place, progress=self.progress)
+
+        self._made_once(place, make)
+        return place
+
+    def _made_once(self, place: Path, make: Callable[[], None]) -> None:
+        """A directory that is no step of its own."""
         with self._alone(place):
             if self._kept(place) is None:
-                shutil.rmtree(place, ignore_errors=True)
-                shutil.copytree(kept.path, place)
-                export(place, progress=self.progress)
-                place.with_suffix(".json").write_text(json.dumps({"seconds": kept.seconds}), encoding="utf-8")
-        return place
+                make()
+                _note_seconds(place, 0.0)
 
     def is_done(self, step: PlannedStep, source: Kept | None) -> bool:
         return self._kept(self.folder / self.key(step, source)) is not None
@@ -203,6 +212,11 @@ class Pipeline:
                 break
             room += sizes[path]
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _note_seconds(place: Path, seconds: float) -> None:
+    """By which a directory that is whole is told from one that was interrupted."""
+    place.with_suffix(".json").write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
 
 
 def content_of(source: str | Path) -> str:
