@@ -40,7 +40,7 @@ class Ledger:
     """
 
     def __init__(self, url: str, study: Study, storage: RDBStorage) -> None:
-        self.url, self._study, self._storage = url, study, storage
+        self.url, self._study, self._storage, self._sampler = url, study, storage, study.sampler
 
     @property
     def about(self) -> dict[str, Any]:
@@ -100,10 +100,13 @@ class Ledger:
             run: what a trial does.
         """
         from optuna import TrialPruned
+        from optuna.exceptions import OptunaError
+        from optuna.samplers import PartialFixedSampler
 
-        found: list[Trial] = []
+        begun_as, found = list[int](), list[Trial]()
 
         def objective(begun: Begun) -> tuple[float, float]:
+            begun_as.append(begun.number)
             begun.set_user_attr(WORKER, this_process())
             mine = _suggested(begun)
             if mine in self._taken_before(begun.number):
@@ -116,11 +119,23 @@ class Ledger:
                 raise TrialPruned
             return made.lost, made.latency_ms or float(size)
 
-        with _quiet():
-            if candidate is not None and not self._waits(candidate):
-                self._study.enqueue_trial(_params(candidate))
-            self._study.optimize(objective, n_trials=1)
+        with _quiet():  # no queue of Optuna's: SQLite gives its first to two who come at once
+            self._study.sampler = self._sampler
+            if candidate is not None:
+                self._study.sampler = PartialFixedSampler(_params(candidate), self._sampler)
+            try:
+                self._study.optimize(objective, n_trials=1)
+            except (OptunaError, ValueError):
+                if not found or not self._was_given_up(*begun_as):
+                    raise
+                return None
         return found[0] if found else None
+
+    def _was_given_up(self, number: int) -> bool:
+        """Whether others took this worker for dead: the machine slept. What it made is kept, and soon found again."""
+        from optuna.trial import TrialState
+
+        return any(trial.number == number and trial.state == TrialState.FAIL for trial in self._all())
 
     def _taken_before(self, number: int) -> set[Candidate]:
         """What was tried, and what workers are at who began before; of those that have begun just now it is waited for
@@ -140,13 +155,6 @@ class Ledger:
     def _all(self) -> list[FrozenTrial]:
         with _quiet():
             return self._study.get_trials(deepcopy=False)
-
-    def _waits(self, candidate: Candidate) -> bool:
-        """Whether it was enqueued, and nobody has begun with it yet."""
-        from optuna.trial import TrialState
-
-        waiting = (t for t in self._all() if t.state == TrialState.WAITING)
-        return any(t.system_attrs.get("fixed_params") == _params(candidate) for t in waiting)
 
     def _bury(self) -> None:
         """Give up the trials of workers that are gone."""

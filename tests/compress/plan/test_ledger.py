@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from sqlalchemy import event
 
 from compress.plan.ledger import joined, opened
@@ -104,6 +106,39 @@ def test_what_raises_is_free_again(ledger):
         ledger.attempt(Candidate(0.5), stop)
     assert (ledger.trials(), ledger.running()) == ([], set())
     assert ledger.attempt(Candidate(0.5), made) is not None
+
+
+def test_of_workers_that_come_at_once_one_takes_it_and_nothing_else_is_tried(ledger, tmp_path):
+    """Each finds its candidate taken, or tries it: none does another's twice, or draws one that nobody asked for."""
+    named, at_once, wrong = [Candidate(share / 100) for share in range(20, 80, 10)], threading.Barrier(3), []
+
+    def work():
+        mine = opened(url_of(tmp_path), "one", ABOUT, seed=3)
+        for candidate in named:
+            at_once.wait(60)
+            try:
+                mine.attempt(candidate, made)
+            except Exception as error:
+                wrong.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join()
+    assert wrong == []
+    assert sorted(t.name for t in ledger.trials()) == sorted(candidate.name for candidate in named)
+
+
+def test_a_worker_that_slept_and_was_taken_for_dead_goes_on(ledger, tmp_path):
+    others = opened(url_of(tmp_path), "one", ABOUT, seed=3)
+
+    def sleeps(candidate):
+        others._study.tell(0, state=TrialState.FAIL)
+        return made(candidate)
+
+    assert ledger.attempt(Candidate(0.5), sleeps) is None
+    assert ledger.attempt(Candidate(0.5), made) == made(Candidate(0.5))
 
 
 def test_the_sampler_draws_others_than_were_tried(ledger):
