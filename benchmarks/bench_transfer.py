@@ -52,15 +52,15 @@ def main(seeds: list[int]) -> int:
             if kept.find(task=task, seed=seed):
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                data = emoji / "google" if task == "emoji" else _few(emoji / "google", Path(folder), seed)
+                data = emoji / "google" if task == "emoji" else few(emoji / "google", Path(folder), seed)
                 os.environ["SLIMZOO_CACHE"] = str(Path(folder, "cache-fastai"))
                 arrays = _arrays(data, emoji / "twitter", seed)
-                rows = [_ours("auto", data, emoji / "twitter", seed, Path(folder))]
+                rows = [ours("auto", data, emoji / "twitter", seed, Path(folder))]
                 rows += [_fastai(arrays, seed, epochs) for epochs in EPOCHS[task]]
                 rows += [
                     {**rows[0], "method": method}
                     if method == rows[0]["chosen"]
-                    else _ours(method, data, emoji / "twitter", seed, Path(folder))
+                    else ours(method, data, emoji / "twitter", seed, Path(folder))
                     for method in SINGLE
                 ]
             kept.keep(*({"task": task, "seed": seed, **row} for row in rows))
@@ -76,7 +76,7 @@ def main(seeds: list[int]) -> int:
     return 4 if missed else 0
 
 
-def _few(google: Path, folder: Path, seed: int) -> Path:
+def few(google: Path, folder: Path, seed: int) -> Path:
     """A CSV of 20 images a class."""
     rng = np.random.default_rng(seed)
     path = folder / "few.csv"
@@ -90,7 +90,7 @@ def _few(google: Path, folder: Path, seed: int) -> Path:
     return path
 
 
-def _ours(method: str, data: Path, test: Path, seed: int, folder: Path) -> dict[str, Any]:
+def ours(method: str, data: Path, test: Path, seed: int, folder: Path) -> dict[str, Any]:
     from transfer.fitting.step import fit
 
     os.environ["SLIMZOO_CACHE"] = str(folder / f"cache-{method}")  # what another run computed is not there

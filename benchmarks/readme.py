@@ -24,7 +24,7 @@ from zoo.pretrained.weights import WEIGHTS
 
 Figures = dict[str, Any]
 OPTIONS = "options"  # the section that no result is in
-PARTS = ("_tasks", "_output")  # end the names of sections that are a part of a result
+PARTS = ("_tasks", "_output", "_peers")  # end the names of sections that are a part of a result
 PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
 
 
@@ -271,6 +271,57 @@ def prune(f: Figures) -> str:
     return "\n".join(lines)
 
 
+def drawings(f: Figures) -> str:
+    lines = ["| emoji, drawn by others | before | with this code | difference |", "|---|---:|---:|---:|"]
+    names = {"fit emoji": "`fit`", "fit emoji-20": "`fit`, 20 a class"}
+    for cell in f["cells"]:
+        name = names.get(cell["task"]) or f"`prune --macs {cell['task'].split()[1]}`"
+        between = "" if "gains_ci_points" not in cell else " ({:+.1f} to {:+.1f})".format(*cell["gains_ci_points"])
+        lines.append(
+            f"| {name} | {cell['before_top1_pct']:.1f}% | {cell['top1_pct']:.1f}% "
+            f"| {cell['gains_points']:+.1f} points{between}, {len(cell['seeds'])} seeds |"
+        )
+    return "\n".join(lines)
+
+
+def search(f: Figures) -> str:
+    lines = [
+        "| network, data | chosen | accuracy | times as fast as the fit in onnxruntime "
+        "| fastest peer that loses a point at most | times as fast as it | minutes |",
+        "|---|---|---:|---:|---|---:|---:|",
+    ]
+    for cell in f["cells"]:
+        ours, best = cell["ours"], cell["best_peer"]
+        chosen = dict.fromkeys(f"`{name}` in {r}" for name, r in zip(ours["chosen"], ours["runtimes"], strict=True))
+        peer = ("none", "") if best is None else (best["name"], f"{best['ours_times_as_fast']:.2f}")
+        lines.append(
+            f"| {_network(cell)} | {', '.join(chosen)} | {cell['fitted_top1_pct']:.1f}% {-ours['loses_points']:+.1f} "
+            f"| {ours['times_as_fast']:.2f} | {peer[0]} | {peer[1]} | {cell['minutes']:.0f} |"
+        )
+    told = f["promises"]
+    text = (
+        f"Latencies of {told['candidates']} candidates are off from what was promised before they were made by "
+        f"{told['off_median']:.0%} in the median, by {told['off_worst_decile']:.0%} in the worst tenth."
+    )
+    return "\n".join([*lines, "", text])
+
+
+def search_peers(f: Figures) -> str:
+    lines = ["| network, data | method | points | times as fast |", "|---|---|---:|---:|"]
+    for cell in f["cells"]:
+        for name, found in (cell["peers"] | cell["by_hand"]).items():
+            lines.append(
+                f"| {_network(cell)} | {name} | {-found['loses_points']:+.1f} | {found['times_as_fast']:.2f} |"
+            )
+        lines += [f"| {_network(cell)} | {name} |  |  |" for name in cell["not_measured"]]
+    return "\n".join(lines)
+
+
+def _network(cell: Figures) -> str:
+    name = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18"}.get(cell["model"], cell["model"])
+    return f"{name}, {cell['task']}"
+
+
 def prune_speed(f: Figures) -> str:
     lines = ["| network, 224 px | slimzoo | torch-pruning | times faster |", "|---|---:|---:|---:|"]
     for row in f["rows"]:
@@ -473,6 +524,9 @@ SECTIONS: dict[str, Callable[[Figures], str]] = {
     "bare": bare,
     "distributed": distributed,
     "prune": prune,
+    "drawings": drawings,
+    "search": search,
+    "search_peers": search_peers,
     "prune_speed": prune_speed,
     "latency": latency,
     "coding": coding,
