@@ -88,6 +88,7 @@ def compress(
     memory: float | str | None = None,
     time_s: float | str | None = None,
     shares: tuple[float, ...] | str = (),
+    student: Sequence[str] = (),
     trials: int = 0,
     runtime: tuple[Literal['onnxruntime', 'openvino'], ...] = (),
     model: str = 'tf_efficientnet_lite0',

@@ -22,6 +22,17 @@ class Distill(Seeded, Unlabeled, Patient, Distillation):
     size: int | None = option(None, "Side of the input of a student that is a name, pixels.", ge=8)
 
 
+class Taught(Seeded, Unlabeled, Patient, Distillation):
+    """The same as a step of a plan, whose teacher is what the steps before have made."""
+
+    student: str = option(..., "The name of a model.", metavar="NAME")
+    epochs: int | None = option(None, "Passes over the training images.", ge=0, le=MOST_EPOCHS)
+    size: int | None = option(None, "Side of the student's input, pixels.", ge=8)
+
+    def by(self, teacher: str | Path) -> Distill:
+        return Distill(teacher=teacher, **{k: v for k, v in self.arguments().items() if k != "student"})
+
+
 def adopt_both(student: Any, settings: Distill, keywords: dict[str, Any]) -> tuple[Any, Distill]:
     """Model directories of the student and the teacher, of which one at least needs `arch`, `preprocess`, `classes`."""
     from zoo.files.adopt import adopt_all, path_of

@@ -138,7 +138,7 @@ def _is_trained(student: str | Path | LoadedModel) -> bool:
 def _check_student(student: str | Path | LoadedModel, size: int | None, teacher: ModelConfig) -> None:
     """Refuse, before any image is read, a student that is not for these classes or not of this size."""
     if not isinstance(student, LoadedModel) and not _is_trained(student):
-        check(str(student), _method(student), size)
+        check_name(str(student), size)
         return
     config = student.config if isinstance(student, LoadedModel) else read_config(Path(student))
     classes = config.classes or ()
@@ -149,6 +149,20 @@ def _check_student(student: str | Path | LoadedModel, size: int | None, teacher:
         )
     if size is not None:
         raise UsageError(f"--size {size}: {student} has its own; leave it out, or name a model to start from")
+
+
+def check_name(student: str, size: int | None = None) -> None:
+    """Refuse a student that is a name, before anything is fetched.
+
+    Raises:
+        UsageError: see `transfer.fitting.start.check`.
+    """
+    check(student, _method(student), size)
+
+
+def untaught(student: str, source: Data, size: int | None = None, progress: Progress | None = None) -> LoadedModel:
+    """A student that is a name, as it begins: with pretrained weights where it has some."""
+    return LoadedModel(*start(student, source, _method(student), size, progress))
 
 
 def _method(student: str | Path) -> Method:
@@ -165,9 +179,7 @@ def _student(
 ) -> tuple[LoadedModel, bool]:
     """The model to train, and whether it has learned something already."""
     if not isinstance(student, LoadedModel) and not _is_trained(student):
-        return LoadedModel(*start(str(student), source, _method(student), size, progress)), (
-            _method(student) == "finetune"
-        )
+        return untaught(str(student), source, size, progress), _method(student) == "finetune"
     loaded = load_editable(student, "distill")
     if _judged_by_its_own(loaded.config, data, source):
         raise UsageError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.deployment.float_model import is_onnx_file
+from compress.distillation.settings import Taught
+from compress.distillation.step import check_name
 from compress.plan.pipeline import Kept
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.search import SHARES
@@ -44,9 +46,18 @@ def images_of(source: str | Path | Data, data: str | Path | Data | None) -> str 
     return source
 
 
-def check_plan(plan: Plan | None, *, fits: bool) -> None:
+def check_plan(plan: Plan | None, settings: Compress, *, fits: bool) -> None:
+    """
+    Raises:
+        UsageError: the plan begins with a fit, and nothing is to be fitted; an unknown student.
+    """
     if plan is not None and not fits and "fit" in plan.verbs:
         raise UsageError("the plan begins with a fit, and SOURCE is fitted already: leave out the fit, or name images")
+    for student in settings.student:
+        check_name(student)
+    for step in plan.steps if plan is not None else ():
+        if isinstance(step.settings, Taught):
+            check_name(step.settings.student, step.settings.size)
 
 
 def fit_of(plan: Plan | None, settings: Compress) -> PlannedStep:
@@ -65,9 +76,9 @@ def shares_of(source: str | Path, settings: Compress, *, fits: bool) -> tuple[fl
     of_onnx = is_onnx_file(source) or (not fits and read_config(Path(source)).primary == ONNX)
     if not of_onnx:
         return settings.shares or SHARES
-    if settings.shares or settings.trials or settings.macs is not None:
+    if settings.shares or settings.trials or settings.student or settings.macs is not None:
         raise UsageError(
-            f"{source} is an ONNX model, of which only int8 is made: leave out --shares, --trials and --macs"
+            f"{source} is an ONNX model, of which only int8 is made: leave out --shares, --student, --trials and --macs"
         )
     return ()
 

@@ -48,7 +48,7 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
     images = images_of(source, call.data)
     fits = images is source
     given = None if settings.plan is None else Plan.read(settings.plan)
-    check_plan(given, fits=fits)
+    check_plan(given, settings, fits=fits)
     words = ["slimzoo", "compress", str(source), *([] if fits else ["--data", str(images)])]
     command = shlex.join([*words, "--plan", "plan.yaml", "--out", "OUT"])
     fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if fits else ()
@@ -56,4 +56,5 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
         return Planned(Plan((*fitted, *given.after_fit)), command, [])
     middle = Candidate(SHARES[len(SHARES) // 2], int8=True)
     every = [Candidate(int8=True), *(Candidate(share, int8) for share in SHARES for int8 in (False, True))]
+    every += [Candidate(student=name, int8=int8) for name in settings.student for int8 in (False, True)]
     return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])

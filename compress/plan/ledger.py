@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from compress.plan.trial import Candidate, Trial
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 HEARTBEAT_S, GRACE_S = 10, 60  # a worker says that it lives; how long it may be silent
 WAIT_S = 60.0  # for a database that another process writes to
 SHARES = (0.05, 1.0)  # of a candidate
-PARAMS = 3  # what Optuna knows of one
-RECORD, ABOUT, FINISHED, UNTIL, WORKER, TIMES = "record", "about", "finished", "until", "worker", "times"  # attributes
+RECORD, CANDIDATE, WORKER = "record", "candidate", "worker"  # attributes of a trial
+ABOUT, FINISHED, UNTIL, TIMES = "about", "finished", "until", "times"  # and of a search
 
 
 class Ledger:
@@ -80,7 +81,7 @@ class Ledger:
         from optuna.trial import TrialState
 
         self._bury()
-        return {_candidate(t.params) for t in self._all() if t.state == TrialState.RUNNING and len(t.params) == PARAMS}
+        return {_taken(t) for t in self._all() if t.state == TrialState.RUNNING and CANDIDATE in t.user_attrs}
 
     def say_times(self, key: str, found: Mapping[str, Any]) -> None:
         """How fast the model of a step is where that counts, for workers elsewhere."""
@@ -108,7 +109,10 @@ class Ledger:
         def objective(begun: Begun) -> tuple[float, float]:
             begun_as.append(begun.number)
             begun.set_user_attr(WORKER, this_process())
-            mine = _suggested(begun)
+            drawn = _suggested(begun) if candidate is None or candidate.student is None else None
+            mine = candidate or drawn
+            assert mine is not None
+            begun.set_user_attr(CANDIDATE, asdict(mine))
             if mine in self._taken_before(begun.number):
                 raise TrialPruned
             made = run(mine)
@@ -121,7 +125,7 @@ class Ledger:
 
         with _quiet():  # no queue of Optuna's: SQLite gives its first to two who come at once
             self._study.sampler = self._sampler
-            if candidate is not None:
+            if candidate is not None and candidate.student is None:
                 self._study.sampler = PartialFixedSampler(_params(candidate), self._sampler)
             try:
                 self._study.optimize(objective, n_trials=1)
@@ -146,9 +150,9 @@ class Ledger:
         while True:
             trials = [trial for trial in self._all() if trial.number != number]
             before = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.number < number]
-            if all(len(trial.params) == PARAMS for trial in before) or time.monotonic() > until:
+            if all(CANDIDATE in trial.user_attrs for trial in before) or time.monotonic() > until:
                 done = [trial for trial in trials if RECORD in trial.user_attrs]
-                return {_candidate(trial.params) for trial in (*done, *before) if len(trial.params) == PARAMS}
+                return {_taken(trial) for trial in (*done, *before) if CANDIDATE in trial.user_attrs}
             time.sleep(0.02)
             self._bury()
 
@@ -235,19 +239,16 @@ def _params(candidate: Candidate) -> dict[str, Any]:
     return {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}
 
 
-def _candidate(params: Mapping[str, Any]) -> Candidate:
-    share = round(float(params["share"]), 2)
-    return Candidate(None if share >= 1 else share, bool(params["int8"]), bool(params["longer"]) and share < 1)
+def _taken(trial: FrozenTrial) -> Candidate:
+    return Candidate(**trial.user_attrs[CANDIDATE])
 
 
 def _suggested(begun: Begun) -> Candidate:
-    """As it was enqueued, or by the sampler."""
-    params = {
-        "share": begun.suggest_float("share", *SHARES),
-        "int8": begun.suggest_categorical("int8", [False, True]),
-        "longer": begun.suggest_categorical("longer", [False, True]),
-    }
-    return _candidate(params)
+    """As the sampler has it, of whole percents."""
+    share = round(begun.suggest_float("share", *SHARES), 2)
+    int8 = begun.suggest_categorical("int8", [False, True])
+    longer = begun.suggest_categorical("longer", [False, True])
+    return Candidate(None if share >= 1 else share, int8, longer and share < 1)
 
 
 @contextmanager

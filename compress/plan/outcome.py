@@ -13,6 +13,7 @@ from compress.benchmark.harness import bench
 from compress.deployment.onnx_result import run_without_slimzoo
 from compress.plan.losses import images_needed
 from compress.plan.plan import Plan, PlannedStep
+from compress.plan.promises import in_step
 from compress.plan.searching import Search
 from compress.plan.settings import Budgets, Compress
 from compress.plan.timing import RUNTIMES, machine, memory_of
@@ -102,7 +103,7 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     for name, path in exported.items():
         _copy(path, work / VARIANTS / name, places)
     rows = _measured(_finalists(there, budgets), search, work)
-    trials = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
+    trials = _as_promised([_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials], search)
     chosen = best_of([trial for trial in trials if (work / VARIANTS / trial.name).exists()], budgets)
     record: dict[str, Any] = {
         "baseline": BASE,
@@ -168,6 +169,19 @@ def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -
     here = {row["runtime"]: float(row["median_ms"]) for row in sure}
     latencies = search.expected(here, int8=trial.is_int8)
     return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(search.overhead_ms)
+
+
+def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:
+    """With the latency that was promised of each, by that of the fitted model as it was measured beside it."""
+    base = next((trial.latency_ms for trial in trials if trial.name == BASE), None)
+    promised = in_step(search.promised, base)
+
+    def of(trial: Trial) -> float | None:
+        if trial.name == BASE or trial.candidate is None:
+            return None
+        return promised.get(replace(trial.candidate, longer=False), {}).get("latency_ms")
+
+    return [replace(trial, promised_ms=of(trial)) for trial in trials]
 
 
 def _finalists(there: Sequence[Trial], budgets: Budgets) -> list[Trial]:

@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from compress.deployment.export import export
 from compress.deployment.float_model import is_onnx_file
+from compress.distillation.settings import Taught
 from compress.plan.plan import PlannedStep
 from compress.plan.timing import Device
 from compress.verbs import STEPS
@@ -172,13 +173,15 @@ class Pipeline:
             return found
 
     def _do(self, step: PlannedStep, source: Kept | None, place: Path) -> None:
-        verb = STEPS[step.verb]
-        first = self.data if source is None else source.path
+        verb, settings = STEPS[step.verb], step.settings
+        first: Any = self.data if source is None else source.path
+        if isinstance(settings, Taught):
+            first, settings = settings.student, settings.by(first)
         data = {} if verb.source == "data" else {"data": self.data}
         going_on = has_checkpoint(partial_of(place)) if partial_of(place).is_dir() else False
         verb.load_function()(
             first,
-            step.settings,
+            settings,
             **data,
             out=place,
             overwrite=place.exists(),

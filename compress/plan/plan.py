@@ -9,6 +9,7 @@
 
 The settings of a step are those of its command, and what is left out has its default. Steps come in the order of TAKES,
 each at most once; those before `quantize` need float weights, and values that weights share do not outlive a training.
+`distill` names its student; its teacher is what the steps before have made.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from typing import Any
 
 import yaml
 
+from compress.distillation.settings import Taught
 from compress.plan.presets import PRESETS
-from compress.verbs import STEPS
+from compress.verbs import DISTILL, STEPS
 from zoo.errors import UsageError, did_you_mean
 from zoo.settings import Settings
 
-TAKES = ("fit", "prune", "sparsify", "cluster", "quantize")  # what a plan may hold, in this order
+TAKES = ("fit", "distill", "prune", "sparsify", "cluster", "quantize")  # what a plan may hold, in this order
 HEAD = "# {command}\n# Every setting with its value; those that are as by default say so.\n"
 
 
@@ -68,7 +70,7 @@ class Plan:
     @classmethod
     def of(cls, *steps: tuple[str, Mapping[str, Any]]) -> Plan:
         """Of verbs and what is not default in their settings."""
-        return cls(tuple(PlannedStep(verb, STEPS[verb].load_settings()(**given)) for verb, given in steps))
+        return cls(tuple(PlannedStep(verb, _settings_of(verb)(**given)) for verb, given in steps))
 
     @classmethod
     def read(cls, path: str | Path) -> Plan:
@@ -112,6 +114,10 @@ class Plan:
         return HEAD.format(command=command) + "\n".join(lines) + "\n"
 
 
+def _settings_of(verb: str) -> type[Settings]:
+    return Taught if verb == DISTILL.name else STEPS[verb].load_settings()
+
+
 def _plain(settings: type[Settings], name: str) -> Any:
     """A default as a record has it."""
     required = {option.name for option in settings.options() if option.required}
@@ -131,9 +137,7 @@ def _step(entry: Any, path: str | Path) -> PlannedStep:
     if given is not None and not isinstance(given, dict):
         raise UsageError(f"--plan {path}: `{verb}` has {given!r}, wanted its settings by name")
     try:
-        return PlannedStep(
-            verb, STEPS[verb].load_settings()(**{str(key): value for key, value in (given or {}).items()})
-        )
+        return PlannedStep(verb, _settings_of(verb)(**{str(key): value for key, value in (given or {}).items()}))
     except UsageError as error:
         raise UsageError(f"--plan {path}, `{verb}`: {error}") from error
 

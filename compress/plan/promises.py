@@ -20,12 +20,14 @@ from compress.benchmark.answer import median_photo
 from compress.benchmark.harness import bench
 from compress.benchmark.runtimes import precision_of
 from compress.deployment.export import finish, network_of
+from compress.distillation.step import untaught
 from compress.graph.network import export_network
 from compress.plan.timing import timed
 from compress.plan.trial import Candidate
 from compress.pruning.allocate import uniformly
 from compress.pruning.structured import prune_channels
 from compress.quantization.ptq import quantize_static
+from transfer.data.sources import Data
 from zoo.cost import count_macs
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import LoadedModel, ModelConfig
@@ -59,6 +61,17 @@ def cuts_of(loaded: LoadedModel, progress: Progress | None = None) -> list[Netwo
     return found
 
 
+def of_students(names: Sequence[str], images: Data, progress: Progress | None = None) -> list[Network]:
+    """Architectures as they would be taught, in float and int8."""
+    found = list[Network]()
+    for name in names:
+        begun = untaught(name, images, None, progress)
+        size, model = begun.config.input_size, begun.model.eval()
+        costs = {"share": None, "student": name, "macs": count_macs(model, size)}
+        found += _in_both(export_network(model, size), size, costs)
+    return found
+
+
 def of_file(file: Path) -> list[Network]:
     """The network of an ONNX file, in float and int8.
 
@@ -86,7 +99,7 @@ def measured(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Ready for JSON: of each network its costs, the latency in its fastest runtime."""
+    """Of each network its costs, the latency in its fastest runtime, and whether other work disturbed that."""
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for number, (_, network) in enumerate(networks):
@@ -94,7 +107,12 @@ def measured(
             onnx.save(network, files[-1])
         found = timed(files, runtimes, threads, progress=progress, **BRIEF)
     return [
-        {**costs, "latency_ms": min(own["latencies"].values(), default=None), "memory_bytes": own["memory_bytes"]}
+        {
+            **costs,
+            "latency_ms": min(own["latencies"].values(), default=None),
+            "memory_bytes": own["memory_bytes"],
+            "disturbed": own["disturbed"],
+        }
         for (costs, _), own in zip(networks, found, strict=True)
     ]
 
@@ -123,14 +141,19 @@ def overhead(network: onnx.ModelProto, config: ModelConfig, images: Path) -> flo
 
 
 def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], overhead_ms: float = 0.0) -> Promised:
-    """Of the whole model and of every share; beyond the smallest that was measured, as much as that.
+    """Of the whole model, of every share and every student; beyond the smallest share that was measured, as of that.
 
     Args:
         overhead_ms: from a photo to the network's input; 0 promises nothing of answers.
     """
     found: Promised = {}
     for int8 in (False, True):
-        known = sorted((each for each in networks if each["int8"] == int8), key=lambda each: float(each["share"]))
+        own = [each for each in networks if each["int8"] == int8]
+        for each in own:
+            if each.get("student") is not None:
+                costs = {name: float(each[name]) for name in COSTS if each.get(name) is not None}
+                found[Candidate(student=each["student"], int8=int8)] = _answering(costs, overhead_ms)
+        known = sorted((each for each in own if each["share"] is not None), key=lambda each: float(each["share"]))
         at = np.log([each["share"] for each in known])
         for share in (None, *shares):
             costs = {}
@@ -139,7 +162,28 @@ def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], ov
                     continue  # it could not be timed, or counted
                 values = np.log([each[name] for each in known])
                 costs[name] = float(np.exp(np.interp(np.log(share or 1.0), at, values)))
-            if overhead_ms and "latency_ms" in costs:
-                costs["answer_ms"] = overhead_ms + costs["latency_ms"]
-            found[Candidate(share, int8)] = costs
+            found[Candidate(share, int8)] = _answering(costs, overhead_ms)
     return found
+
+
+def _answering(costs: dict[str, float], overhead_ms: float) -> dict[str, float]:
+    return {**costs, "answer_ms": overhead_ms + costs["latency_ms"]} if overhead_ms and "latency_ms" in costs else costs
+
+
+def in_step(promised: Promised, whole_ms: float | None) -> Promised:
+    """The same on a machine that takes so long for the whole model, if that is known.
+
+    A clock, or a neighbour, makes a machine half as fast from one minute to the next, and all networks alike: of what
+    was measured then, ratios hold now.
+    """
+    then_ms = promised.get(Candidate(), {}).get("latency_ms")
+    if whole_ms is None or then_ms is None:
+        return promised
+    times = whole_ms / then_ms
+    return {candidate: _slower(costs, times) for candidate, costs in promised.items()}
+
+
+def _slower(costs: dict[str, float], times: float) -> dict[str, float]:
+    more_ms = (times - 1) * costs.get("latency_ms", 0.0)
+    of_time = ("latency_ms", "answer_ms")
+    return {name: value + more_ms if name in of_time else value for name, value in costs.items()}

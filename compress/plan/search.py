@@ -6,7 +6,7 @@ budgets of costs the largest share that promises to meet them is tried, and smal
 more than promised; what promises nothing is never trained. Each share is tried in float and in int8, which costs
 little more. Recoveries are short at first (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943): the
 first share that loses too much recovers longer, if it loses so little that this may bring it back and the short one
-brought something, and smaller ones after it.
+brought something, and smaller ones after it. Students that a person names are each taught before that.
 
 Several workers may ask: what others are at is taken to come out well until they have found otherwise.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from compress.plan.settings import Budgets
 from compress.plan.trial import Candidate, Trial
@@ -34,6 +35,7 @@ def next_candidate(
     *,
     running: Collection[Candidate] = (),
     each: bool = False,
+    students: Sequence[str] = (),
 ) -> Candidate | None:
     """The next to try; None where nothing more could be better.
 
@@ -43,10 +45,12 @@ def next_candidate(
         shares: to choose from, the largest first.
         running: what other workers are at.
         each: whether every share is tried, whatever is found.
+        students: architectures that the fitted model may teach, each of which is tried.
     """
     tried = {trial.candidate: trial for trial in trials if trial.candidate is not None}
     if each:
         every = [Candidate(share, int8) for share in (None, *shares) for int8 in (False, True)]
+        every += [Candidate(student=name, int8=int8) for name in students for int8 in (False, True)]
         return next((c for c in every if c not in tried and not _in_hand(c, running)), None)
     free = Candidate(int8=True)
     for candidate in (Candidate(), *([free] if _promises(free, budgets, promised) else [])):
@@ -56,6 +60,7 @@ def next_candidate(
             return None  # what is whole loses least
     options = [share for share in shares if _any_promises(share, budgets, promised)]
     found, at = _halved(tried, running, budgets, promised, options)
+    found = found or _taught(tried, running, budgets, promised, students)
     if found is not None or running:
         return found
     if budgets.costs and any(trial.meets(budgets) for trial in trials):
@@ -90,6 +95,23 @@ def _halved(
     return None, low
 
 
+def _taught(
+    tried: Mapping[Candidate, Trial],
+    running: Collection[Candidate],
+    budgets: Budgets,
+    promised: Mapping[Candidate, Costs],
+    students: Sequence[str],
+) -> Candidate | None:
+    """The next student that may meet the budgets, in float, which is the way to int8, and in int8."""
+    for name in students:
+        small = Candidate(student=name, int8=True)
+        for candidate in (replace(small, int8=False), small):
+            untried = candidate not in tried and not _in_hand(candidate, running)
+            if untried and _promises(small, budgets, promised):
+                return candidate
+    return None
+
+
 def _longer(
     tried: Mapping[Candidate, Trial], budgets: Budgets, promised: Mapping[Candidate, Costs], options: Sequence[float]
 ) -> Candidate | None:
@@ -116,7 +138,7 @@ def _longer(
 
 def _in_hand(candidate: Candidate, running: Collection[Candidate]) -> bool:
     """Whether somebody is at it, or, of int8, at what it begins with."""
-    return candidate in running or Candidate(candidate.share, False, candidate.longer) in running
+    return candidate in running or replace(candidate, int8=False) in running
 
 
 def _wanted(share: float, longer: bool, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> list[Candidate]:

@@ -16,7 +16,7 @@ from compress.plan.ledger import Ledger
 from compress.plan.losses import drop_between, nats_between, recovered
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.promises import Promised, interpolated
+from compress.plan.promises import Promised, in_step, interpolated
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.timing import machine, timed
@@ -93,7 +93,9 @@ class Search:
         trial = Trial(
             BASE, Candidate(), Plan(()), kept, metrics, drop_between(metrics, metrics, self.settings.metric), 0.0
         )
-        return self.found(self._with_times(trial))
+        trial = self._with_times(trial)
+        self.promised = in_step(self.promised, trial.latency_ms)
+        return self.found(trial)
 
     def follow(self, base: Trial, plan: Plan) -> None:
         """The one plan that a person wrote."""
@@ -117,7 +119,13 @@ class Search:
             self.until = ledger.until
             running = self._hear(ledger) | ledger.running()
             candidate = next_candidate(
-                self.trials, self.budgets, self.promised, shares, running=running, each=bool(self.settings.shares)
+                self.trials,
+                self.budgets,
+                self.promised,
+                shares,
+                running=running,
+                each=bool(self.settings.shares),
+                students=self.settings.student,
             )
             if candidate is None and not self._may_draw(running, shares):
                 if not running:
@@ -184,8 +192,7 @@ class Search:
                 kept = self.timed(step, kept)
         except (GateError, UsageError) as error:  # it misses its own gate; widths that cannot be reached
             return replace(trial, reason=str(error))
-        promised = self.promised.get(replace(candidate, longer=False), {}).get("latency_ms")
-        return self._with_times(self._measured(replace(trial, kept=kept, promised_ms=promised), base))
+        return self._with_times(self._measured(replace(trial, kept=kept), base))
 
     def _measured(self, trial: Trial, base: Trial) -> Trial:
         assert trial.kept is not None
@@ -219,21 +226,22 @@ class Search:
         if not self.budgets.of_time or not self.times or kept is None or trial.latencies:
             return trial
         terms = [kept.key, self.settings.threads, self.runtimes, machine()]
-        found: dict[str, Any] = {}
-        for _ in range(BUSY_TRIES):
-            found = self.pipeline.remembered("latency", terms, lambda: self._time(kept), keeps=_is_calm)
-            if _is_calm(found):
-                break
-            self.tell(f"the machine is too busy to time {trial.name}: trying again in {TOO_BUSY_S:.0f} s")
-            time.sleep(TOO_BUSY_S)
-        return self._with(trial, found)
-
-    def _with(self, trial: Trial, found: Mapping[str, Any] | None) -> Trial:
-        """The trial with what was timed."""
-        if not found:
-            return trial
+        found = self.timed_calmly("latency", terms, lambda: self._time(kept), trial.name)
         latencies = self.expected(found["latencies"], int8=trial.is_int8)
         return replace(trial, latencies=latencies, memory_bytes=found["memory_bytes"]).answering(self.overhead_ms)
+
+    def timed_calmly(self, kind: str, terms: Any, measure: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:
+        """What is measured, once for these terms; where time decides and other work disturbs it, a few times anew."""
+        if not self.budgets.of_time:
+            return dict(self.pipeline.remembered(kind, terms, measure))
+        for tries in range(BUSY_TRIES):
+            if tries:
+                self.tell(f"the machine is too busy to time {what}: trying again in {TOO_BUSY_S:.0f} s")
+                time.sleep(TOO_BUSY_S)
+            found: dict[str, Any] = self.pipeline.remembered(kind, terms, measure, keeps=_is_calm)
+            if _is_calm(found):
+                break
+        return found
 
     def expected(self, latencies: Mapping[str, float], *, int8: bool) -> dict[str, float]:
         """Where they count, of those here."""

@@ -68,6 +68,9 @@ class Compress(Seeded):
     shares: tuple[float, ...] = option(
         (), "Try each of these shares of the MACs, instead of searching; can be given again.", metavar="SHARE"
     )
+    student: tuple[str, ...] = option(
+        (), "Also teach this smaller architecture by the fitted model; can be given again.", metavar="NAME"
+    )
     trials: int = option(0, "After the search, as many more by Optuna's sampler.", ge=0, le=10_000)
     runtime: tuple[Literal["onnxruntime", "openvino"], ...] = option(
         (), "That may run the model: onnxruntime, openvino; those installed unless given; can be given again."
@@ -102,8 +105,10 @@ class Compress(Seeded):
             )
         if wrong := next((share for share in self.shares if not 0.05 <= share < 1), None):
             raise UsageError(f"a share of MACs of {wrong} must be from 0.05 to below 1: 0.5 keeps half")
-        if self.plan is not None and (self.shares or self.trials):
-            raise UsageError("--plan says what is done: leave out --shares and --trials, which are of a search")
+        if self.plan is not None and (self.shares or self.trials or self.student):
+            raise UsageError(
+                "--plan says what is done: leave out --shares, --student and --trials, which are of a search"
+            )
         return self
 
     @property

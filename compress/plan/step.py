@@ -19,7 +19,7 @@ from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code
 from compress.plan.plan import Plan
-from compress.plan.promises import Promised, cuts_of, measured, of_file, overhead, photo_of
+from compress.plan.promises import Promised, cuts_of, measured, of_file, of_students, overhead, photo_of
 from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
@@ -64,7 +64,7 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
     fits = images is source
     first = images if fits else str(source)
     given = None if settings.plan is None else Plan.read(settings.plan)
-    check_plan(given, fits=fits)
+    check_plan(given, settings, fits=fits)
     if settings.answer is not None:
         photo_of(Path(images))
     run, began = call.run(), time.monotonic()
@@ -168,13 +168,15 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
         else:
             loaded = _unfitted(source, settings.model) if kept is None else load_model(kept.path)
             config, networks = loaded.config, cuts_of(loaded, pipeline.progress)
+        if settings.student:
+            networks += of_students(settings.student, open_data(str(pipeline.data)), pipeline.progress)
         with pipeline.device.alone():
             costs = measured(networks, search.runtimes, threads=settings.threads, progress=pipeline.progress)
             before = 0.0 if settings.answer is None else overhead(networks[0][1], config, Path(str(pipeline.data)))
-        return {"networks": costs, "overhead_ms": before}
+        return {"networks": costs, "overhead_ms": before, "disturbed": any(each["disturbed"] for each in costs)}
 
-    terms += [settings.threads, search.runtimes, settings.answer is not None, machine()]
-    promised = pipeline.remembered("promises", terms, found)
+    terms += [settings.student, settings.threads, search.runtimes, settings.answer is not None, machine()]
+    promised = search.timed_calmly("promises", terms, found, "what cuts would save")
     about |= {"networks": promised["networks"], "overhead_ms": promised["overhead_ms"]}
     search.overhead_ms = promised["overhead_ms"]
     search.promise(promised["networks"])
@@ -201,7 +203,8 @@ def _promises_said(promised: Promised) -> str:
     parts = []
     shares = sorted({c.share for c in promised if c.share is not None}, reverse=True)
     shown = {share: None for share in (shares[len(shares) // 2], shares[-1])} if shares else {}
-    for candidate in (Candidate(), Candidate(int8=True), *(Candidate(share, int8=True) for share in shown)):
+    students = [candidate for candidate in promised if candidate.student is not None and candidate.int8]
+    for candidate in (Candidate(), Candidate(int8=True), *(Candidate(share, int8=True) for share in shown), *students):
         costs = promised.get(candidate, {})
         if "latency_ms" in costs:
             name = "as it is" if candidate == Candidate() else candidate.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -37,22 +38,27 @@ class Candidate:
         share: of the MACs that pruning leaves; None prunes nothing.
         int8: whether it is quantized then.
         longer: whether it recovers LONGER times as long.
+        student: an architecture that the fitted model teaches, and which is not pruned.
     """
 
     share: float | None = None
     int8: bool = False
     longer: bool = False
+    student: str | None = None
 
     @property
     def name(self) -> str:
         """Of its directory."""
         parts = [f"pruned-{100 * self.share:g}"] if self.share is not None else []
+        parts += [f"taught-{re.sub('[^A-Za-z0-9_.]+', '-', self.student)}"] if self.student is not None else []
         parts += ["longer"] if self.longer else []
         return "-".join([*parts, "int8"] if self.int8 else parts) or BASE
 
     def plan(self, seed: int) -> Plan:
         """The steps from the fitted model."""
         steps: list[tuple[str, dict[str, Any]]] = []
+        if self.student is not None:
+            steps.append(("distill", {"student": self.student, "seed": seed}))
         if self.share is not None:
             longer = {"recover": LONGER * Prune().recover} if self.longer else {}
             steps.append(("prune", {"macs": self.share, "seed": seed, **longer}))
@@ -73,7 +79,7 @@ class Trial:
         latencies: runtime -> milliseconds.
         memory_bytes: what a process that runs it takes at most, in the fastest runtime.
         answer_ms: from a photo to its answer, where that counts.
-        promised_ms: the latency that was expected of it before it was made.
+        promised_ms: what it was expected to take before it was made, at the speed of the machine that measured it.
         recovered: whether its recovery brought something.
         reason: why it failed.
     """

@@ -90,6 +90,20 @@ def test_a_trial_comes_back_as_it_was(ledger, tmp_path):
     assert (found.runtime, found.latency_ms) == ("openvino", 1.5)
 
 
+@pytest.mark.parametrize("candidate", [Candidate(0.333), Candidate(student="mobilenet_v2"), Candidate(int8=True)])
+def test_what_is_asked_for_is_tried_as_it_is_and_nothing_near_it(ledger, candidate):
+    running = []
+
+    def run(taken):
+        running.extend(ledger.running())
+        return made(taken)
+
+    assert ledger.attempt(candidate, run).candidate == candidate
+    assert running == [candidate]
+    assert [trial.candidate for trial in ledger.trials()] == [candidate]
+    assert ledger.attempt(candidate, run) is None
+
+
 def test_what_fails_is_a_trial_too_and_is_not_tried_again(ledger):
     candidate = Candidate(0.3)
     ledger.attempt(candidate, lambda c: Trial(c.name, c, reason="no such widths"))
@@ -142,6 +156,7 @@ def test_a_worker_that_slept_and_was_taken_for_dead_goes_on(ledger, tmp_path):
 
 
 def test_the_sampler_draws_others_than_were_tried(ledger):
+    ledger.attempt(Candidate(student="mobilenet_v2"), made)  # of which the sampler knows nothing
     drawn = [ledger.attempt(None, made) for _ in range(6)]
     found = [trial.candidate for trial in drawn if trial is not None]
     assert len(set(found)) == len(found) >= 4

@@ -130,6 +130,28 @@ def test_every_share_is_tried_where_they_are_named():
     assert [t.candidate for t in trials] == [Candidate(s, int8) for s in (None, *shares) for int8 in (False, True)]
 
 
+def test_students_that_may_meet_the_budgets_are_each_taught_after_the_short_recoveries():
+    def tried(budgets):
+        trials = []
+        while (c := next_candidate(trials, budgets, promised, students=["small", "large"])) is not None:
+            plain = c.student is None
+            trials.append(world.trial(c) if plain else Trial(c.name, c, reason="not of this world"))
+        return [trial.candidate for trial in trials]
+
+    world = World(0, 0.75, back=0.5)
+    promised = world.promised | {
+        Candidate(student=name, int8=int8): {"latency_ms": ms, "size_bytes": 1e5, "macs": 1e6}
+        for name, ms in (("small", 1.0), ("large", 50.0))
+        for int8 in (False, True)
+    }
+    every = tried(Budgets(1.0))
+    students = [candidate for candidate in every if candidate.student is not None]
+    assert students == [Candidate(student=name, int8=int8) for name in ("small", "large") for int8 in (False, True)]
+    assert {c.longer for c in every[: every.index(students[0])]} == {False}
+    assert {c.longer for c in every[every.index(students[-1]) + 1 :]} == {True}
+    assert {c.student for c in tried(Budgets(1.0, latency_ms=2.0))} == {None, "small"}
+
+
 @pytest.mark.parametrize("slope", [0.02, 0.2, 0.5, 2, 20])
 @pytest.mark.parametrize("costs", [{}, {"latency_ms": 2.5}, {"size_bytes": 2e6}])
 def test_two_workers_find_what_one_finds(slope, costs):

@@ -15,8 +15,10 @@ from compress.benchmark.harness import bench
 from compress.deployment.export import export
 from compress.plan import outcome, step
 from compress.plan.elsewhere import target_of
+from compress.plan.plan import Plan
 from compress.plan.step import compress
 from zoo.errors import GateError, UsageError
+from zoo.files.model_directory import read_config
 
 pytestmark = pytest.mark.usefixtures("short")
 
@@ -49,6 +51,37 @@ def test_openvino_is_chosen_where_it_is_faster_and_runs_what_is_deployed(
     assert [name for name, _ in classes[0]] == [name for name, _ in classes[1]]
     for (_, one), (_, other) in zip(*classes, strict=True):
         assert float(one) == pytest.approx(float(other), abs=1.5)
+
+
+def test_architectures_that_are_named_are_taught_and_compared(dense, photos, tmp_path):
+    found = compress(dense, data=photos, max_drop=100, shares=[0.4], student=["lenet_300_100"], out=tmp_path / "out")
+    by_name = {trial["name"]: trial for trial in found.record["variants"]}
+    taught = by_name["taught-lenet_300_100"], by_name["taught-lenet_300_100-int8"]
+    assert [trial["drop"] is not None and trial["macs"] for trial in taught] == [784 * 300 + 300 * 100 + 100 * 2] * 2
+    assert taught[0]["size_bytes"] > 3 * taught[1]["size_bytes"]
+    lineage = read_config(found.out / "variants" / "taught-lenet_300_100-int8").lineage
+    assert [record["verb"] for record in lineage] == ["distill", "quantize"]
+    assert lineage[0]["arguments"]["teacher"] == str(found.out / "variants" / "fit")
+
+
+def test_a_student_is_a_step_of_a_plan(dense, photos, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("steps:\n- distill: {student: lenet_300_100, epochs: 1}\n- quantize: {}\n", encoding="utf-8")
+    found = compress(dense, data=photos, max_drop=100, plan=str(plan), out=tmp_path / "out")
+    assert found.chosen == "distill-quantize"
+    again = Plan.read(found.out / "plan.yaml")
+    assert again.verbs == ("distill", "quantize")
+    assert again.steps[0].settings.epochs == 1
+
+
+def test_a_student_that_is_not_known_is_refused_before_anything_is_done(dense, photos, tmp_path):
+    with pytest.raises(UsageError, match="lenet_300_100"):
+        compress(dense, data=photos, student=["lenet_300_10"], out=tmp_path / "out")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("steps:\n- distill: {student: resnet19}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="did you mean .resnet18"):
+        compress(dense, data=photos, plan=str(plan), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_worker_helps_from_another_process(dense, photos, tmp_path):
