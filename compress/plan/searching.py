@@ -77,9 +77,9 @@ class Search:
         if not self.trials:
             return ""
         best, found = best_of(self.trials, self.budgets), f"{len(self.trials)} tried"
-        found += "" if best is None else f", best so far {best.name}"
+        found += "" if best is None else f", best so far {best.name}: {best.against(self.budgets)}"
         rest = self.until - time.time()
-        return found if math.isinf(rest) else f"{found}, {max(0.0, rest) / 60:.0f} min left"
+        return found if math.isinf(rest) else f"{found}; {max(0.0, rest) / 60:.0f} min left"
 
     def promise(self, networks: Sequence[dict[str, Any]]) -> None:
         """What candidates will cost, by networks that were measured."""

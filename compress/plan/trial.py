@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,13 @@ NAMES = {
     "macs": "MACs",
     "memory_bytes": "memory",
     "answer_ms": "time to an answer",
+}
+SHOWN: Mapping[str, Callable[[float | None], str]] = {
+    "latency_ms": milliseconds,
+    "size_bytes": megabytes,
+    "macs": count,
+    "memory_bytes": megabytes,
+    "answer_ms": milliseconds,
 }
 BASE = "fit"  # the name of the model that the search begins with
 LONGER = 4  # times as many epochs of recovery
@@ -136,6 +143,12 @@ class Trial:
         """By how many times it is over each budget of costs that it does not meet."""
         found = {name: (self.costs[name] or math.inf) / most for name, most in budgets.costs.items()}
         return {name: times for name, times in found.items() if times > 1}
+
+    def against(self, budgets: Budgets) -> str:
+        """What it is expected to lose, and takes, of what it may, in a few words."""
+        found = [] if self.lost is None else [f"{self.lost:.1f} of {budgets.max_drop:g} points"]
+        found += [f"{SHOWN[name](self.costs[name])} of {SHOWN[name](most)}" for name, most in budgets.costs.items()]
+        return ", ".join(found)
 
     def meets(self, budgets: Budgets) -> bool:
         return self.kept is not None and self.keeps(budgets) and not self.over(budgets)

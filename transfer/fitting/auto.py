@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.evaluation.divergence import clearly_less
-from transfer.fitting.methods import METHODS, finetune_all
+from transfer.fitting.methods import PLAIN
 from transfer.fitting.plan import NoTime
 from transfer.fitting.settings import Method
 from transfer.fitting.task import Outcome, Task, calibrated_losses
@@ -29,7 +29,6 @@ from transfer.training.distributed import from_main, main_first, world_size
 from transfer.training.step import CannotTrain
 from zoo.errors import first_line
 
-CANDIDATES = {**METHODS, "finetune": finetune_all}  # which is compared with the probe here
 FEW_SHOT = 3  # images a class, in the middle: up to here class means beat what is trained (Wang et al. 2019, table 1)
 
 
@@ -44,7 +43,7 @@ def auto(task: Task) -> Outcome:
 
     def run(method: Method) -> None:
         at = time.monotonic()
-        outcome = CANDIDATES[method](task)
+        outcome = PLAIN[method](task)
         with main_first():
             found = outcome.evaluate(val, task.progress)
         losses[method], seconds = calibrated_losses(found), round(time.monotonic() - at, 2)
@@ -116,10 +115,10 @@ def _by_number(task: Task) -> Outcome:
     method: Method = "prototype" if _images_a_class(task) <= FEW_SHOT else "finetune"
     task.tell(f"auto: {method}, by the number of images: without validation images nothing can be compared")
     try:
-        return CANDIDATES[method](task)
+        return PLAIN[method](task)
     except NoTime as error:
         task.tell(f"auto: probe instead, {first_line(error)}")
-        return CANDIDATES["probe"](task)
+        return PLAIN["probe"](task)
 
 
 def _images_a_class(task: Task) -> float:

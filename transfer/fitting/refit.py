@@ -17,15 +17,13 @@ import numpy as np
 from transfer.data.loader import LabelledPixels
 from transfer.evaluation.evaluate import rounded
 from transfer.evaluation.statistics import out_of_fold
-from transfer.fitting.methods import METHODS, finetune_all
-from transfer.fitting.settings import Method
+from transfer.fitting.methods import PLAIN
 from transfer.fitting.task import Outcome, Task
 from transfer.training.distributed import main_first
 from transfer.training.step import CannotTrain
 from zoo.errors import first_line
 
 WHOLE = "whole"  # the folder of its checkpoints, and its place in the notes
-AGAIN: dict[Method, Callable[[Task], Outcome]] = {**METHODS, "finetune": finetune_all}  # which was compared before
 
 
 def fit_twice(task: Task, fit: Callable[[Task], Outcome]) -> Outcome:
@@ -45,7 +43,7 @@ def fit_twice(task: Task, fit: Callable[[Task], Outcome]) -> Outcome:
         task, pixels=every, decided=judge.recipe, tail="tail" in judge.notes, checkpoints=task.checkpoints / WHOLE
     )
     try:
-        outcome = AGAIN[judge.method](whole).averaged(judge.share)
+        outcome = PLAIN[judge.method](whole).averaged(judge.share)
     except CannotTrain as error:
         task.tell(f"not trained on the validation images: {first_line(error)}")
         return replace(judge, judge=judge.model, notes={**judge.notes, WHOLE: {"reason": first_line(error)}})

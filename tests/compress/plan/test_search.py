@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,19 @@ def test_two_workers_find_what_one_finds(slope, costs):
     found = best_of(trials, budgets)
     assert (found and found.candidate) == (serial and serial.candidate)
     assert both > 0 or costs or slope == 20
+
+
+def test_a_trial_is_shown_against_every_budget():
+    world, budgets = World(0, 0.3), Budgets(1.5, latency_ms=20, size_bytes=2e6, macs=3e7)
+    trial = world.trial(Candidate(0.5))
+    costs = trial.costs
+    shown = trial.against(budgets)
+    assert shown.startswith(f"{trial.lost:.1f} of 1.5 points, ")
+    assert re.findall(r"([\d.]+) (ms|MB|M) of ([\d.]+) ", shown) == [
+        (f"{costs['latency_ms']:#.3g}", "ms", "20.0"),
+        (f"{costs['size_bytes'] / 1e6:#.3g}", "MB", "2.00"),
+        (f"{costs['macs'] / 1e6:#.3g}", "M", "30.0"),
+    ]
 
 
 def test_balanced_losses_are_of_classes_and_not_of_images():

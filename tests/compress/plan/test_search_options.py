@@ -79,7 +79,7 @@ def test_a_student_that_is_not_known_is_refused_before_anything_is_done(dense, p
         compress(dense, data=photos, student=["lenet_300_10"], out=tmp_path / "out")
     plan = tmp_path / "plan.yaml"
     plan.write_text("steps:\n- distill: {student: resnet19}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="did you mean .resnet18"):
+    with pytest.raises(UsageError, match="did you mean 'resnet18'"):
         compress(dense, data=photos, plan=str(plan), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
