@@ -6,9 +6,7 @@ import errno
 import io
 import json
 import os
-import shlex
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -21,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from zoo.errors import Interrupted, SlimzooError, first_line
+from zoo.shell import pasteable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -114,7 +113,7 @@ class Console:
         """The commands that one would want to type now, ready to paste."""
         self.say("Next:")
         for command in commands:
-            self.say("  " + _pasteable([str(word) for word in command]))
+            self.say("  " + pasteable([str(word) for word in command]))
 
     def progress(self, title: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` is done: a live bar on a terminal, a line every 10 s elsewhere."""
@@ -212,11 +211,6 @@ def _complete(command: Any, name: str) -> None:
     variable = f"_{name.upper()}_COMPLETE"
     if variable in os.environ:
         command._main_shell_completion({}, name, variable)
-
-
-def _pasteable(words: list[str]) -> str:
-    """The words as one line for the shell of this system."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def _speak_any_language() -> None:

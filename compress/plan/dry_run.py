@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.plan.beginning import check_plan, fit_of, images_of
+from compress.plan.beginning import check_plan, fit_of, images_of, shares_of
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.search import SHARES
 from compress.plan.settings import Compress
 from compress.plan.trial import Candidate
 from compress.verbs import COMPRESS
@@ -54,7 +53,8 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
     fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if fits else ()
     if given is not None:
         return Planned(Plan((*fitted, *given.after_fit)), command, [])
-    middle = Candidate(SHARES[len(SHARES) // 2], int8=True)
-    every = [Candidate(int8=True), *(Candidate(share, int8) for share in SHARES for int8 in (False, True))]
+    shares = shares_of(images if fits else str(source), settings, fits=fits)
+    middle = Candidate(shares[len(shares) // 2] if shares else None, int8=True)
+    every = [Candidate(int8=True), *(Candidate(share, int8) for share in shares for int8 in (False, True))]
     every += [Candidate(student=name, int8=int8) for name in settings.student for int8 in (False, True)]
     return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.plan.trial import Candidate, Trial
@@ -44,6 +45,11 @@ class Ledger:
         self.url, self._study, self._storage, self._sampler = url, study, storage, study.sampler
 
     @property
+    def place(self) -> str:
+        """Of this search among others in its database."""
+        return f"{self.url}#{self._study.study_name}"
+
+    @property
     def about(self) -> dict[str, Any]:
         found: dict[str, Any] = self._study.user_attrs[ABOUT]
         return found
@@ -60,21 +66,24 @@ class Ledger:
             self._study.set_user_attr(FINISHED, False)
 
     def finish(self) -> None:
-        """No worker need look for work any more; the database is closed."""
+        """No worker need look for work any more."""
         with _quiet():
             self._study.set_user_attr(FINISHED, True)
-            self._storage.remove_session()
-            self._storage.engine.dispose()
+
+    def close(self) -> None:
+        """Let go of the database; Windows neither moves nor deletes a file that is open."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     @property
     def is_finished(self) -> bool:
         return bool(self._study.user_attrs.get(FINISHED))
 
     def trials(self) -> list[Trial]:
-        """Those that are finished, the oldest first."""
+        """Those that are finished and whose models are still kept, the oldest first."""
         seed = int(self.about["seed"])
-        records = (trial.user_attrs.get(RECORD) for trial in self._all())
-        return [Trial.of(record, seed) for record in records if record is not None]
+        last = {_taken(trial): trial.user_attrs[RECORD] for trial in self._all() if _is_of_use(trial)}
+        return [Trial.of(record, seed) for record in last.values()]
 
     def running(self) -> set[Candidate]:
         """What workers that live are at."""
@@ -151,7 +160,7 @@ class Ledger:
             trials = [trial for trial in self._all() if trial.number != number]
             before = [trial for trial in trials if trial.state == TrialState.RUNNING and trial.number < number]
             if all(CANDIDATE in trial.user_attrs for trial in before) or time.monotonic() > until:
-                done = [trial for trial in trials if RECORD in trial.user_attrs]
+                done = [trial for trial in trials if _is_of_use(trial)]
                 return {_taken(trial) for trial in (*done, *before) if CANDIDATE in trial.user_attrs}
             time.sleep(0.02)
             self._bury()
@@ -212,7 +221,7 @@ def joined(url: str) -> Ledger:
     """
     import optuna
 
-    url, _, named = url.partition("#")
+    url, named = named_in(url)
     with _quiet(), _told(url):
         storage = _storage(url)
         names = [study.study_name for study in optuna.get_all_study_summaries(storage)]
@@ -223,9 +232,15 @@ def joined(url: str) -> Ledger:
     if not found:
         raise UsageError(f"no search is at work in {url}; `slimzoo compress` says the URL of its own when it begins")
     if len(found) > 1:
-        each = ", ".join(f"{url}#{ledger._study.study_name}" for ledger in found)
+        each = ", ".join(ledger.place for ledger in found)
         raise UsageError(f"{len(found)} searches are at work in {url}; name one of {each}")
     return found[0]
+
+
+def named_in(place: str) -> tuple[str, str]:
+    """URL and name of `Ledger.place`; the name is empty where there is none."""
+    url, mark, name = place.rpartition("#")
+    return (url, name) if mark else (name, "")
 
 
 def _storage(url: str) -> RDBStorage:
@@ -237,6 +252,12 @@ def _storage(url: str) -> RDBStorage:
 
 def _params(candidate: Candidate) -> dict[str, Any]:
     return {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}
+
+
+def _is_of_use(trial: FrozenTrial) -> bool:
+    """Whether it is finished, and did not lose its model since, to make room for others, or with another machine."""
+    record = trial.user_attrs.get(RECORD)
+    return record is not None and (record["kept"] is None or Path(record["kept"]["path"]).exists())
 
 
 def _taken(trial: FrozenTrial) -> Candidate:
@@ -253,7 +274,7 @@ def _suggested(begun: Begun) -> Candidate:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna without its log, and without warnings that something of it is new.
+    """Optuna without its log and warnings, and without warnings that something of it is new.
 
     Raises:
         OSError: the disk of the database is full.
@@ -263,7 +284,7 @@ def _quiet() -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # of what is interrupted it warns with a traceback
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

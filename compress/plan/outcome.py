@@ -5,28 +5,25 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.benchmark.harness import bench
 from compress.deployment.onnx_result import run_without_slimzoo
 from compress.plan.losses import images_needed
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.promises import in_step
 from compress.plan.searching import Search
-from compress.plan.settings import Budgets, Compress
-from compress.plan.timing import RUNTIMES, machine, memory_of
+from compress.plan.settings import Compress
+from compress.plan.side_by_side import kept_of
+from compress.plan.timing import RUNTIMES
 from compress.plan.trial import BASE, NAMES, Trial, best_of, nearest_of
 from compress.report.report import Report, build_report
 from compress.report.searched import VARIANTS
-from zoo.disk import read_json, write_json
-from zoo.files.manifest import CHECKPOINTS, TRIALS, replace_files
-from zoo.files.model_directory import config_files, read_config
+from zoo.disk import write_json
+from zoo.files.manifest import CHECKPOINTS, TRIALS
+from zoo.files.model_directory import read_config
 
-MODEL, PLAN, BENCH = "model", "plan.yaml", "bench.json"
-TIMED: dict[str, Any] = {}  # options of `bench`
-MOST_TIMED = 6  # models that are measured side by side in the end
+MODEL, PLAN = "model", "plan.yaml"
 
 
 @dataclass(frozen=True)
@@ -91,20 +88,10 @@ class Compressed:
 
 
 def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
-    """Fill the directory in work, which becomes `out`."""
+    """Fill the directory in work, which becomes `out`, and in which variants lie already."""
     search, budgets = outcome.search, outcome.settings.budgets
-    for folder in (VARIANTS, MODEL):  # of a run that was interrupted here
-        shutil.rmtree(work / folder, ignore_errors=True)
-    kept = {trial.name: trial.kept for trial in search.trials if trial.kept is not None and trial.kept.path.exists()}
-    there = [trial for trial in search.trials if trial.name in kept]
-    places = {str(each.path): str(out / VARIANTS / name) for name, each in kept.items()}
-    exported = {name: search.pipeline.exported(each) for name, each in kept.items()}
-    places |= {str(path): str(out / VARIANTS / name) for name, path in exported.items()}
-    for name, path in exported.items():
-        _copy(path, work / VARIANTS / name, places)
-    rows = _measured(_finalists(there, budgets), search, work)
-    trials = _as_promised([_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials], search)
-    chosen = best_of([trial for trial in trials if (work / VARIANTS / trial.name).exists()], budgets)
+    trials, kept = search.trials, kept_of(search.trials)
+    chosen = best_of([trial for trial in trials if trial.name in kept], budgets)
     record: dict[str, Any] = {
         "baseline": BASE,
         "chosen": None if chosen is None else chosen.name,
@@ -115,14 +102,15 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     }
     write_json(work / TRIALS, record)
     report = build_report(work)
+    shutil.rmtree(work / MODEL, ignore_errors=True)  # of a run that was interrupted here
     if chosen is not None:
         shutil.copytree(work / VARIANTS / chosen.name, work / MODEL)
         (work / PLAN).write_text(_plan(outcome, chosen).text(_command(outcome, PLAN)), encoding="utf-8")
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-    gone = [trial.name for trial in search.trials if trial.kept is not None and trial.name not in kept]
+    gone = [trial.name for trial in trials if trial.kept is not None and trial.name not in kept]
     said = [f"made by a worker whose steps are not kept here, and left out: {', '.join(gone)}"] if gone else []
     said += [] if search.target is None else [search.target.said()]
-    said = [*search.said, *said, *_said(trials, chosen, outcome)]
+    said = [*dict.fromkeys(search.said), *said, *_said(trials, chosen, outcome)]
     return Compressed(
         out=out,
         met=chosen is not None,
@@ -132,76 +120,6 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
         report=report,
         said=said,
     )
-
-
-def _measured(timed: Sequence[Trial], search: Search, work: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a benchmark side by side, by the model's name; the same models are not timed again."""
-    pipeline, settings = search.pipeline, search.settings
-
-    def rows() -> Any:
-        with pipeline.device.alone():
-            bench(
-                [work / VARIANTS / trial.name for trial in timed],
-                runtimes=list(search.runtimes),
-                threads=settings.threads,
-                save=work / BENCH,
-                progress=pipeline.progress,
-                **TIMED,
-            )
-        return read_json(work / BENCH)
-
-    keys = [(trial.name, trial.kept.key) for trial in timed if trial.kept is not None]
-    terms = [keys, search.runtimes, settings.threads, TIMED, machine()]
-    found = pipeline.remembered("bench", terms, rows, keeps=lambda found: not any(map(_is_unsure, found["rows"])))
-    write_json(work / BENCH, found)
-    return {trial.name: [row for row in found["rows"] if row["model"] == trial.name] for trial in timed}
-
-
-def _is_unsure(row: dict[str, Any]) -> bool:
-    return bool(row.get("disturbed")) or row["median_ms"] is None
-
-
-def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -> Trial:
-    """With the latencies of rows that nothing disturbed, and the time to an answer where that counts."""
-    sure = [row for row in rows if not _is_unsure(row)]
-    if not sure:
-        return trial
-    here = {row["runtime"]: float(row["median_ms"]) for row in sure}
-    latencies = search.expected(here, int8=trial.is_int8)
-    return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(search.overhead_ms)
-
-
-def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """With the latency that was promised of each, by that of the fitted model as it was measured beside it."""
-    base = next((trial.latency_ms for trial in trials if trial.name == BASE), None)
-    promised = in_step(search.promised, base)
-
-    def of(trial: Trial) -> float | None:
-        if trial.name == BASE or trial.candidate is None:
-            return None
-        return promised.get(replace(trial.candidate, longer=False), {}).get("latency_ms")
-
-    return [replace(trial, promised_ms=of(trial)) for trial in trials]
-
-
-def _finalists(there: Sequence[Trial], budgets: Budgets) -> list[Trial]:
-    """The fitted model, those that may be chosen, and then others, as many as are timed side by side."""
-    first = [trial for trial in there if trial.name == BASE]
-    rest = sorted((t for t in there if t.name != BASE), key=lambda t: (not t.meets(budgets), t.costs["macs"] or 0.0))
-    return [*first, *rest][:MOST_TIMED]
-
-
-def _copy(kept: Path, place: Path, places: dict[str, str]) -> None:
-    """A model directory, whose records name where it is now, not where it was kept."""
-    shutil.copytree(kept, place)
-    config = read_config(place)
-    lineage = [_moved(record, places) for record in config.lineage]
-    replace_files(place, config_files(replace(config, lineage=lineage)))
-
-
-def _moved(record: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
-    arguments = {k: places.get(v, v) if isinstance(v, str) else v for k, v in record.get("arguments", {}).items()}
-    return {**record, "arguments": arguments}
 
 
 def _plan(outcome: Outcome, chosen: Trial) -> Plan:

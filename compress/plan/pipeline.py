@@ -1,7 +1,8 @@
 """Steps that are done once: each is kept under the hash of all that it depends on, and found there the next time.
 
-A step's key is made of its verb and settings, of its source (the key of the step that made it, or the files of a model
-directory), of its images' content and parts, of our own code and the versions of what computes. What is kept lies in
+A step's key is made of its verb and settings, of the files that these name, of its source (the key of the step that
+made it, or the files of a model directory), of its images' content and parts, of our own code and the versions of what
+computes, and of this machine where that decides what is made. What is kept lies in
 $SLIMZOO_CACHE/steps/KEY/, a model directory as any, for every later run of whatever name; the oldest go when all
 together are larger than MOST_BYTES. A step that was interrupted goes on from its checkpoint. Several processes may
 share the folder: one works on a step, the others wait for it.
@@ -27,8 +28,9 @@ from compress.deployment.export import export
 from compress.deployment.float_model import is_onnx_file
 from compress.distillation.settings import Taught
 from compress.plan.plan import PlannedStep
-from compress.plan.timing import Device
-from compress.verbs import STEPS
+from compress.plan.timing import Device, machine
+from compress.quantization.cpu import THIS, best_scheme
+from compress.verbs import QUANTIZE, STEPS
 from transfer.data.sources import list_source
 from zoo.disk import cache_directory, json_bytes, read_json, replace_text, sha256
 from zoo.errors import SlimzooError, UsageError
@@ -37,6 +39,7 @@ from zoo.files.manifest import MANIFEST, verify_manifest
 from zoo.files.model_directory import ONNX, is_model_directory
 from zoo.lineage import BUILT_IN, versions
 from zoo.progress import Progress
+from zoo.settings import Settings
 
 MOST_BYTES = 4e9  # of all that is kept
 PACKAGES = ("zoo", "transfer", "compress")
@@ -115,8 +118,10 @@ class Pipeline:
         place = self.folder / key
         with self._alone(place):
             began = time.monotonic()
+            for used in (place, None if source is None else source.path):
+                if used is not None and used.parent == self.folder and used.exists():
+                    os.utime(used)  # it is of use
             if (found := self._kept(place)) is not None:
-                os.utime(place)  # it was of use
                 return Kept(place, key, found, True)
             self._do(step, source, place)
             seconds = time.monotonic() - began
@@ -126,6 +131,7 @@ class Pipeline:
 
     def key(self, step: PlannedStep, source: Kept | None) -> str:
         terms = [step.document(), None if source is None else source.key, self.content, code(), versions()]
+        terms += [inputs_of(step.settings), made_for(step)]
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
 
     def exported(self, kept: Kept) -> Path:
@@ -207,14 +213,57 @@ class Pipeline:
 
     def _make_room(self, newest: Path) -> None:
         """Take away what was of use longest ago."""
-        kept = [path.parent for path in self.folder.glob(f"*/{MANIFEST}") if path.parent != newest]
-        sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in kept}
-        room = MOST_BYTES - sum(sizes.values())
-        for path in sorted(kept, key=lambda path: path.stat().st_mtime):
+        places = [path.parent for path in self.folder.glob(f"*/{MANIFEST}") if path.parent != newest]
+        kept = [found for place in places if (found := _age_and_bytes(place)) is not None]
+        room = MOST_BYTES - sum(size for _, size, _ in kept)
+        for _, size, path in sorted(kept):
             if room >= 0:
                 break
-            room += sizes[path]
+            room += size
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _age_and_bytes(place: Path) -> tuple[float, int, Path] | None:
+    """When a step was last of use, and its size; None where another process is at work on it, or took it away."""
+    try:
+        size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+        return None if place.suffix else (place.stat().st_mtime, size, place)
+    except OSError:
+        return None
+
+
+def inputs_of(settings: Settings) -> dict[str, str]:
+    """Hashes of the files and folders that settings name: what lies there may be another by the next time."""
+    words = {
+        word
+        for value in settings.arguments().values()
+        for word in (value if isinstance(value, list) else [value])
+        if isinstance(word, str) and word and word not in BUILT_IN
+    }
+    return {word: _hash_of(Path(word)) for word in sorted(words) if os.path.exists(word)}
+
+
+def _hash_of(path: Path) -> str:
+    """Of a file its content, of a model directory its files', of another folder the names, sizes and times in it."""
+    if path.is_file():
+        return sha256(path)
+    if is_model_directory(path):
+        return content_of(path)
+    found = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        about = file.stat()
+        found.update(
+            f"{file.relative_to(path).as_posix()} {about.st_size} {about.st_mtime_ns}\n".encode(errors="replace")
+        )
+    return found.hexdigest()
+
+
+def made_for(step: PlannedStep) -> Any:
+    """What of this machine decides what the step makes: which int8 its processor sums exactly, how fast it is."""
+    given = step.settings.arguments()
+    if step.verb == QUANTIZE.name and given["machine"] == THIS:
+        return str(best_scheme())
+    return machine() if given.get("latency") is not None else None
 
 
 def _note_seconds(place: Path, seconds: float) -> None:

@@ -149,6 +149,8 @@ def _why_not(before: str, after: str) -> str:
         return f"`{after}` needs float weights, and rounded ones are none"
     if after == "fit":
         return "a fit begins with images, so it comes first"
+    if after == DISTILL.name:
+        return f"a student is taught before anything is made smaller, and `{before}` would be lost on it"
     if before == "cluster":
         return f"`{after}` trains, and weights no longer share their values; cluster last"
     return f"a cut takes away what was made zero; `{after}` comes first"

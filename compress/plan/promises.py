@@ -129,15 +129,16 @@ def photo_of(images: Path) -> Path:
     return next(iter(found.values()))
 
 
-def overhead(network: onnx.ModelProto, config: ModelConfig, images: Path) -> float:
-    """Milliseconds from a photo of the images' median size to the network's input, as the exported file prepares it."""
+def overhead(network: onnx.ModelProto, config: ModelConfig, images: Path) -> tuple[float, bool]:
+    """Milliseconds from a photo of the images' median size to the network's input, as the exported file prepares it;
+    and whether other work disturbed that."""
     photo = photo_of(images)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         onnx.save(finish(network, config, None), file)
         rows = bench([file], runtimes=["onnxruntime"], photos=[photo], **BRIEF).rows
     (parts,) = rows[0]["answers"].values()
-    return float(parts["decode_ms"] + parts["prepare_ms"])
+    return float(parts["decode_ms"] + parts["prepare_ms"]), bool(rows[0].get("disturbed"))
 
 
 def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], overhead_ms: float = 0.0) -> Promised:

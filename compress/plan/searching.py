@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from compress.deployment.export import network_of
 from compress.graph.network import export_network
 from compress.plan.elsewhere import Target
 from compress.plan.front import FRONT, front_so_far
@@ -16,14 +17,14 @@ from compress.plan.ledger import Ledger
 from compress.plan.losses import drop_between, nats_between, recovered
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.promises import Promised, in_step, interpolated
+from compress.plan.promises import Promised, in_step, interpolated, overhead
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.timing import machine, timed
 from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
 from compress.pruning.settings import Prune
 from zoo.disk import write_json
-from zoo.errors import GateError, UsageError
+from zoo.errors import DataError, GateError, SlimzooError
 from zoo.files.manifest import CHECKPOINTS, TRIALS
 from zoo.files.model_directory import ONNX, load_model, read_config
 from zoo.lineage import current_metrics
@@ -90,12 +91,26 @@ class Search:
 
     def base(self, kept: Kept, metrics: dict[str, Any]) -> Trial:
         """The fitted model, as the first trial."""
+        if self.budgets.answer_ms is not None and not self.overhead_ms:
+            self.overhead_ms = self._overhead(kept)
         trial = Trial(
             BASE, Candidate(), Plan(()), kept, metrics, drop_between(metrics, metrics, self.settings.metric), 0.0
         )
         trial = self._with_times(trial)
         self.promised = in_step(self.promised, trial.latency_ms)
         return self.found(trial)
+
+    def _overhead(self, kept: Kept) -> float:
+        """What no promise has measured: milliseconds from a photo to the network's input."""
+        file, images = self.pipeline.exported(kept) / ONNX, Path(str(self.pipeline.data))
+
+        def measure() -> dict[str, Any]:
+            with self.pipeline.device.alone():
+                ms, disturbed = overhead(network_of(file), read_config(kept.path), images)
+            return {"overhead_ms": ms, "disturbed": disturbed}
+
+        terms = [kept.key, self.pipeline.content, machine()]
+        return float(self.timed_calmly("overhead", terms, measure, "the way to the network")["overhead_ms"])
 
     def follow(self, base: Trial, plan: Plan) -> None:
         """The one plan that a person wrote."""
@@ -106,6 +121,9 @@ class Search:
             kept = base.kept
             try:
                 for step in rest:
+                    if self.settings.finish and not self.pipeline.is_done(step, kept):
+                        self.said.append(f"finished as asked, before `{step.verb}`")
+                        return
                     kept = self.timed(step, kept)
             except GateError as error:
                 self.found(Trial(name, None, Plan(rest), reason=str(error)))
@@ -117,6 +135,8 @@ class Search:
         shares, idle = self.shares, 0
         while idle < DRAWN_IN_VAIN:
             self.until = ledger.until
+            if self.work is None and ledger.is_finished:
+                return
             running = self._hear(ledger) | ledger.running()
             candidate = next_candidate(
                 self.trials,
@@ -130,15 +150,21 @@ class Search:
             if candidate is None and not self._may_draw(running, shares):
                 if not running:
                     return
-                self.pipeline.progress("waiting for other workers", 0, 1, "")
-                time.sleep(WAIT_S)
+                self._wait()
                 continue
-            if reason := self._too_late(base, candidate or Candidate(shares[-1], int8=True), self.until):
+            if reason := self._too_late(base, candidate):
+                if running:  # what was begun in time counts
+                    self._wait()
+                    continue
                 self.said.append(reason)
                 return
             made = ledger.attempt(candidate, lambda taken: self._try(taken, base))
             idle = idle + 1 if made is None and candidate is None else 0
         self.said.append("Optuna's sampler found nothing new to try")
+
+    def _wait(self) -> None:
+        self.pipeline.progress("waiting for other workers", 0, 1, "")
+        time.sleep(WAIT_S)
 
     def _may_draw(self, running: Collection[Candidate], shares: Sequence[float]) -> bool:
         """Whether the search itself is done, and more is to be tried."""
@@ -154,32 +180,40 @@ class Search:
             if trial.candidate in known or trial.candidate is None:
                 continue
             if self.budgets.of_time and trial.kept is not None and not trial.latencies:
-                trial = self._timed_somewhere(trial, trial.kept.key, ledger)
-                if not trial.latencies and trial.candidate is not None:
+                timed = self._timed_somewhere(trial, trial.kept.key, ledger)
+                if timed is None:
                     left.add(trial.candidate)
                     continue
+                trial = timed
             self.found(trial)
         return left
 
-    def _timed_somewhere(self, trial: Trial, key: str, ledger: Ledger) -> Trial:
-        """A trial of a worker whose machine does not count: timed here, or as it was timed where that counts."""
+    def _timed_somewhere(self, trial: Trial, key: str, ledger: Ledger) -> Trial | None:
+        """A trial of a worker whose machine does not count: timed here, or as it was timed where that counts.
+
+        None where it has not been yet; what cannot be timed has no latencies.
+        """
         if not self.times:
             known = ledger.times_of(key)
-            return trial if known is None else replace(trial, **known).answering(self.overhead_ms)
+            return None if known is None else replace(trial, **known).answering(self.overhead_ms)
         found = self._with_times(trial)
         ledger.say_times(key, {"latencies": found.latencies, "memory_bytes": found.memory_bytes})
         return found
 
-    def _too_late(self, base: Trial, candidate: Candidate, until: float) -> str | None:
-        """Why it is not begun; None if it is."""
+    def _too_late(self, base: Trial, candidate: Candidate | None) -> str | None:
+        """Why it is not begun; None if it is. Of what the sampler will draw nothing is taken to be done before."""
         assert base.kept is not None
-        expected = self._seconds_of(candidate.plan(self.settings.seed), base.kept)
+        if candidate is None:
+            name = "more of Optuna's sampler"
+            expected = LONGER_STEP * sum(self.longest.get(verb, SHORTEST) for verb in ("prune", "quantize"))
+        else:
+            name, expected = candidate.name, self._seconds_of(candidate.plan(self.settings.seed), base.kept)
         if not expected:
             return None
         if self.settings.finish:
-            return f"finished as asked, before {candidate.name}"
-        if until - time.time() < expected:
-            return f"the time was up before {candidate.name}, which takes about {expected:.0f} s"
+            return f"finished as asked, before {name}"
+        if self.until - time.time() < expected:
+            return f"the time was up before {name}, which takes about {expected:.0f} s"
         return None
 
     def _try(self, candidate: Candidate, base: Trial) -> Trial:
@@ -190,7 +224,9 @@ class Search:
         try:
             for step in plan.steps:
                 kept = self.timed(step, kept)
-        except (GateError, UsageError) as error:  # it misses its own gate; widths that cannot be reached
+        except SlimzooError as error:  # it misses its own gate; widths that cannot be reached
+            if isinstance(error, DataError) or isinstance(error.__cause__, OSError):
+                raise  # of which this candidate is not the reason
             return replace(trial, reason=str(error))
         return self._with_times(self._measured(replace(trial, kept=kept), base))
 
@@ -277,4 +313,5 @@ class Search:
 
 
 def _is_calm(found: dict[str, Any]) -> bool:
-    return not found["disturbed"]
+    """Whether what was measured is worth keeping: nothing disturbed it, and there is something."""
+    return not found["disturbed"] and found.get("latencies") != {}

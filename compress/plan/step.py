@@ -17,24 +17,27 @@ from compress.plan.beginning import begin, check_plan, fit_of, images_of, shares
 from compress.plan.elsewhere import Target, measured_there, target_of
 from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
-from compress.plan.pipeline import Pipeline, code
+from compress.plan.pipeline import Pipeline, code, inputs_of
 from compress.plan.plan import Plan
 from compress.plan.promises import Promised, cuts_of, measured, of_file, of_students, overhead, photo_of
 from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
-from compress.plan.timing import RUNTIMES, machine, runtimes_here, timed
-from compress.plan.trial import NAMES, Candidate
+from compress.plan.side_by_side import compare
+from compress.plan.timing import RUNTIMES, check_runtimes, machine, runtimes_here, timed
+from compress.plan.trial import NAMES, Candidate, Trial
+from compress.quantization.cpu import best_scheme
 from compress.verbs import COMPRESS
 from transfer.data.dataset import open_data
 from transfer.data.sources import Data
 from transfer.fitting.start import start
 from zoo.call import Call, takes
 from zoo.disk import sha256
-from zoo.errors import GateError, UsageError
+from zoo.errors import GateError, SlimzooError, UsageError
 from zoo.files.manifest import CHECKPOINTS
 from zoo.files.model_directory import ONNX, LoadedModel, is_model_directory, load_model, read_config
-from zoo.lineage import versions
+from zoo.lineage import located, versions
+from zoo.shell import pasteable
 
 STUDY = "search.db"  # among the checkpoints
 
@@ -65,6 +68,7 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
     first = images if fits else str(source)
     given = None if settings.plan is None else Plan.read(settings.plan)
     check_plan(given, settings, fits=fits)
+    check_runtimes(settings.runtime)
     if settings.answer is not None:
         photo_of(Path(images))
     run, began = call.run(), time.monotonic()
@@ -85,13 +89,28 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
         fitted = fit_of(given, settings) if fits else None
         if given is not None:
             search.follow(begin(search, first, fitted), given)
+            compare(search, work, Path(call.out))
         else:
             ledger = _ledger(search, about, work)
-            ledger.allow(math.inf if settings.time_s is None else settings.time_s - (time.monotonic() - began))
-            call.tell(f"to help from another terminal: slimzoo compress --worker {ledger.url}")
-            search.run(begin(search, first, fitted), ledger)
-            ledger.finish()
+            try:
+                ledger.allow(math.inf if settings.time_s is None else settings.time_s - (time.monotonic() - began))
+                helping = pasteable(["slimzoo", "compress", "--worker", ledger.place])
+                call.tell(f"to help from another terminal: {helping}")
+                _run(search, begin(search, first, fitted), ledger, work, Path(call.out))
+                ledger.finish()
+            finally:
+                ledger.close()
         return deliver(Outcome(search, fitted, str(images)), work, Path(call.out))
+
+
+def _run(search: Search, base: Trial, ledger: Ledger, work: Path, out: Path) -> None:
+    """Search, and go on where what was found takes more in the end than it took alone, until nothing is left to try."""
+    search.run(base, ledger)
+    while not compare(search, work, out):
+        tried = len(search.trials)
+        search.run(base, ledger)
+        if len(search.trials) == tried:
+            return
 
 
 def _tell(call: Call, line: str) -> None:
@@ -110,34 +129,40 @@ def _target(search: Search, source: str | Path) -> Target | None:
     files = [each.file for each in found]
     terms = [[sha256(file) for file in files], settings.threads, machine()]
 
-    def here() -> list[dict[str, Any]]:
+    def here() -> dict[str, Any]:
         with search.pipeline.device.alone():
-            return timed(files, [RUNTIMES[0]], settings.threads)
+            rows = timed(files, [RUNTIMES[0]], settings.threads)
+        return {"rows": rows, "disturbed": any(row["disturbed"] for row in rows)}
 
-    times = search.pipeline.remembered("elsewhere", terms, here)
+    rows = search.timed_calmly("elsewhere", terms, here, "the models that were measured there")["rows"]
     points = [
-        (precision_of(network_of(each.file)), one["latencies"][RUNTIMES[0]], each.there_ms)
-        for each, one in zip(found, times, strict=True)
+        (precision_of(network_of(each.file)), row["latencies"][RUNTIMES[0]], each.there_ms)
+        for each, row in zip(found, rows, strict=True)
+        if row["latencies"]
     ]
+    if not points:
+        raise SlimzooError(f"--latency-from: none of the models that were measured on {name} could be timed here")
     return target_of(name, points)
 
 
 def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool) -> dict[str, Any]:
     """What the search is of, for its workers."""
     pipeline, settings = search.pipeline, search.settings
-    fixed = settings.arguments() | {"finish": False, "study": None}
+    fixed = settings.arguments(located) | {"finish": False, "study": None}
     fixed |= {} if fits else {"time_s": None}  # on which a fit depends, and no trial
     terms = [pipeline.content, None if fits else pipeline.begin(source).key, fixed, code(), versions()]
+    terms += [inputs_of(settings), machine() if search.budgets.of_time else None]
     return {
         "source": str(Path(source).absolute()) if Path(source).exists() else str(source),
         "data": None if fits else str(Path(images).absolute()) if Path(images).exists() else str(images),
         "content": pipeline.content,
-        "settings": settings.arguments(),
+        "settings": settings.arguments(located),
         "seed": settings.seed,
         "runtimes": list(search.runtimes),
         "shares": list(search.shares),
         "target": None if search.target is None else search.target.record(),
         "machine": machine(),
+        "int8": str(best_scheme()),
         "code": code(),
         "host": platform.node(),
         "steps": str(pipeline.folder),
@@ -160,7 +185,7 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
     """
     pipeline, settings = search.pipeline, search.settings
     kept = None if fits else pipeline.begin(source)
-    terms: list[Any] = [str(source), pipeline.content, settings.model] if kept is None else [kept.key]
+    terms: list[Any] = [str(source), settings.model, inputs_of(settings)] if kept is None else [kept.key]
 
     def found() -> dict[str, Any]:
         if kept is not None and not search.shares:
@@ -172,10 +197,20 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
             networks += of_students(settings.student, open_data(str(pipeline.data)), pipeline.progress)
         with pipeline.device.alone():
             costs = measured(networks, search.runtimes, threads=settings.threads, progress=pipeline.progress)
-            before = 0.0 if settings.answer is None else overhead(networks[0][1], config, Path(str(pipeline.data)))
-        return {"networks": costs, "overhead_ms": before, "disturbed": any(each["disturbed"] for each in costs)}
+            before, disturbed = 0.0, any(each["disturbed"] for each in costs)
+            if settings.answer is not None:
+                before, also = overhead(networks[0][1], config, Path(str(pipeline.data)))
+                disturbed |= also
+        return {"networks": costs, "overhead_ms": before, "disturbed": disturbed}
 
-    terms += [settings.student, settings.threads, search.runtimes, settings.answer is not None, machine()]
+    terms += [
+        pipeline.content,
+        settings.student,
+        settings.threads,
+        search.runtimes,
+        settings.answer is not None,
+        machine(),
+    ]
     promised = search.timed_calmly("promises", terms, found, "what cuts would save")
     about |= {"networks": promised["networks"], "overhead_ms": promised["overhead_ms"]}
     search.overhead_ms = promised["overhead_ms"]

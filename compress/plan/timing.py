@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from filelock import FileLock
 
 from compress.benchmark.harness import bench
 from compress.benchmark.machine import describe_machine
+from zoo.errors import UsageError
 from zoo.progress import Progress
 
 RUNTIMES = ("onnxruntime", "openvino")  # that a model may be deployed in
@@ -24,9 +27,20 @@ def runtimes_here() -> tuple[str, ...]:
     return tuple(name for name in RUNTIMES if importlib.util.find_spec(name) is not None)
 
 
+def check_runtimes(names: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: one of them is not installed.
+    """
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"{missing[0]} is not installed: pip install 'slimzoo[{missing[0]}]', or leave --runtime out")
+
+
+@functools.cache
 def machine() -> dict[str, Any]:
-    """What a latency depends on."""
-    return {key: value for key, value in describe_machine().items() if key != "load_average"}
+    """What a latency depends on; ready for JSON."""
+    found = {key: value for key, value in describe_machine().items() if key != "load_average"}
+    return found | {"runtimes": {name: importlib.metadata.version(name) for name in runtimes_here()}}
 
 
 class Device:

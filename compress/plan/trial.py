@@ -208,7 +208,7 @@ def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
     """The one to use; None where none meets the budgets.
 
     With budgets of costs, the one whose compression is least, by the MACs and then the bytes: what meets them needs to
-    be no faster. Without, the fastest, or the smallest where nothing could be timed.
+    be no faster. Without, the fastest of those that were timed, or the smallest where nothing could be timed.
     """
     meeting = [trial for trial in trials if trial.meets(budgets)]
     if budgets.costs:
@@ -218,9 +218,9 @@ def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
             default=None,
         )
     compressed = [trial for trial in meeting if trial.name != BASE]
-    if any(trial.latency_ms is None for trial in compressed):
-        return min(compressed, key=lambda trial: trial.costs["size_bytes"] or math.inf, default=None)
-    return min(compressed, key=lambda trial: trial.latency_ms or math.inf, default=None)
+    if timed := [trial for trial in compressed if trial.latency_ms is not None]:
+        return min(timed, key=lambda trial: trial.latency_ms or math.inf)
+    return min(compressed, key=lambda trial: trial.costs["size_bytes"] or math.inf, default=None)
 
 
 def nearest_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:

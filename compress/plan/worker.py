@@ -14,6 +14,7 @@ from compress.plan.pipeline import Pipeline, code
 from compress.plan.searching import TRYING, Search
 from compress.plan.settings import Compress
 from compress.plan.timing import machine
+from compress.quantization.cpu import best_scheme
 from zoo.errors import UsageError
 from zoo.progress import Progress
 
@@ -74,6 +75,7 @@ def help_search(
     search.promise(about["networks"])
     base = begin(search, first, None if images else fit_of(None, settings))
     search.run(base, ledger)
+    ledger.close()
     return Worked(tried=tried, said=search.said)
 
 
@@ -82,6 +84,11 @@ def _check(about: dict[str, Any], pipeline: Pipeline) -> None:
         raise UsageError("the search was begun by another version of slimzoo: install the same here")
     if about["content"] != pipeline.content:
         raise UsageError(f"{pipeline.data} holds other images than the search was begun with: name the same")
+    if about["int8"] != str(best_scheme()):
+        raise UsageError(
+            f"the search makes int8 of {about['int8']} for the processor of {about['host']}, and this one sums others "
+            "exactly: help it from a machine of the same kind"
+        )
     if not (pipeline.folder / about["name"]).exists():
         raise UsageError(
             f"the search keeps its steps in {about['steps']} on {about['host']}, and this worker in {pipeline.folder}: "

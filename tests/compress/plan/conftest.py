@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.plan import beginning, outcome, searching, step, timing
+from compress.plan import beginning, searching, side_by_side, step, timing
 from compress.plan.step import compress
 from transfer.fitting.step import fit
 
@@ -19,7 +19,7 @@ def short(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIMZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("compress.report.statistics.DISTURBED", -1.0)
-        patch.setattr(outcome, "TIMED", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02, "photos": []})
+        patch.setattr(side_by_side, "TIMED", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02, "photos": []})
         patch.setattr(timing, "QUICK", {"rounds": 3, "launches": 1, "seconds_per_round": 0.02})
         patch.setattr(searching, "TOO_BUSY_S", 0.0)
         patch.setattr(step, "runtimes_here", lambda: ("onnxruntime",))

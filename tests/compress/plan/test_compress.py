@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from compress import resume
-from compress.plan import outcome, searching, step
+from compress.plan import searching, side_by_side, step
 from compress.plan.plan import Plan
 from compress.plan.step import compress
 from transfer.fitting.step import fit
@@ -41,7 +41,7 @@ def test_what_is_written(done):
     assert (found.runtime, found.next()[0][-1]) == (None, "IMAGE")  # all was taken for disturbed
     assert all(trial["meets"] for trial in found.record["variants"])
     assert told[0].startswith("what is promised before any training")
-    assert told[1].startswith("to help from another terminal: slimzoo compress --worker sqlite:///")
+    assert told[1].startswith("to help from another terminal: slimzoo compress --worker 'sqlite:///")
     assert told[2].split() == ["top-1", "points", "expected", "latency", "size", "MACs", "over"]
     assert told[3].startswith("fit  ")
 
@@ -141,7 +141,7 @@ def test_what_is_interrupted_while_it_measures_goes_on(dense, photos, tmp_path, 
         def stop(*given, **named):
             raise KeyboardInterrupt
 
-        patch.setattr(outcome, "bench", stop)
+        patch.setattr(side_by_side, "bench", stop)
         with pytest.raises(KeyboardInterrupt, match="slimzoo resume"):
             compress(dense, data=photos, max_drop=100, shares=[0.5], out=out)
     assert resume(out).met
@@ -238,6 +238,9 @@ def test_a_dry_run_says_what_would_be_tried_and_does_nothing(photos, tmp_path, s
     (tmp_path / "plan.yaml").write_text(done.out, encoding="utf-8")
     assert Plan.read(tmp_path / "plan.yaml").verbs == ("fit", "prune", "quantize")
     assert "# Without --plan up to" in done.out
+    one = slimzoo("compress", photos, "--dry-run", "--shares", "0.7", "--out", tmp_path / "out")
+    assert "    macs: 0.7" in one.out
+    assert "up to 3 are tried: int8, pruned-70, pruned-70-int8." in one.out
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
 
 
@@ -253,7 +256,7 @@ def test_a_second_identical_run_measures_nothing_and_ends_with_the_same_bytes(de
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         compress(dense, data=photos, max_drop=100, out=tmp_path / folder / "out")
-        monkeypatch.setattr(outcome, "bench", lambda *a, **k: pytest.fail("measured again"))
+        monkeypatch.setattr(side_by_side, "bench", lambda *a, **k: pytest.fail("measured again"))
         monkeypatch.setattr("compress.plan.pipeline.Pipeline._do", lambda *a: pytest.fail("a step was done again"))
     moved = str(tmp_path / "one"), str(tmp_path / "two")
     for name in same_files(tmp_path / "one" / "out", tmp_path / "two" / "out"):

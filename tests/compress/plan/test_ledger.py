@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def run(candidate):
         file.write(f"{os.getpid()} {candidate.name}\\n")
     time.sleep(1.0)
     drop = PairedDrop(10 * (1 - (candidate.share or 1)), (0.0, 1.0), 1.0, 100, 4)
-    kept = Kept(pathlib.Path(candidate.name), "key", 1.0, False)
+    kept = Kept(pathlib.Path.cwd(), candidate.name, 1.0, False)
     return Trial(candidate.name, candidate, None, kept, {"size_bytes": int(1e6 * (candidate.share or 1))}, drop)
 
 while True:
@@ -60,7 +61,7 @@ def url_of(folder):
 
 def made(candidate):
     drop = PairedDrop(1.25, (-0.5, 3.0), 0.25, 200, 10)
-    kept = Kept(Path("steps/1"), "1", 2.5, False)
+    kept = Kept(Path(__file__).parent, "1", 2.5, False)
     metrics = {"size_bytes": 1000, "val": {"top1": 0.5, "correct": "01"}}
     return Trial(
         candidate.name,
@@ -112,12 +113,13 @@ def test_what_fails_is_a_trial_too_and_is_not_tried_again(ledger):
     assert ledger.attempt(candidate, lambda c: pytest.fail("again")) is None
 
 
-def test_what_raises_is_free_again(ledger):
+def test_what_raises_is_free_again(ledger, capfd):
     def stop(candidate):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ledger.attempt(Candidate(0.5), stop)
+    assert capfd.readouterr().err == ""  # Optuna says nothing of it
     assert (ledger.trials(), ledger.running()) == ([], set())
     assert ledger.attempt(Candidate(0.5), made) is not None
 
@@ -160,6 +162,29 @@ def test_the_sampler_draws_others_than_were_tried(ledger):
     drawn = [ledger.attempt(None, made) for _ in range(6)]
     found = [trial.candidate for trial in drawn if trial is not None]
     assert len(set(found)) == len(found) >= 4
+
+
+def test_a_trial_whose_model_is_gone_is_tried_again(ledger, tmp_path):
+    """It made room for others, or lies on another machine."""
+
+    def making(candidate):
+        (tmp_path / "step").mkdir()
+        return replace(made(candidate), kept=Kept(tmp_path / "step", "1", 1.0, False))
+
+    assert ledger.attempt(Candidate(0.5), making) is not None
+    assert ledger.attempt(Candidate(0.5), making) is None
+    (tmp_path / "step").rmdir()
+    assert ledger.trials() == []
+    assert ledger.attempt(Candidate(0.5), making) is not None
+    assert len(ledger.trials()) == 1
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    folder = tmp_path / "a b#c & d"
+    folder.mkdir()
+    place = opened(url_of(folder), "one", ABOUT, seed=3).place
+    assert joined(place).about == ABOUT
+    assert joined(place).place == place
 
 
 def test_a_search_is_joined_by_its_url(ledger, tmp_path):

@@ -14,6 +14,7 @@ from compress.plan import pipeline as module
 from compress.plan.pipeline import Pipeline, content_of
 from compress.plan.plan import PlannedStep
 from compress.pruning.settings import Prune
+from compress.quantization.settings import Quantize
 from transfer.fitting.settings import Fit
 from zoo.disk import sha256
 from zoo.errors import UsageError
@@ -68,6 +69,39 @@ def test_what_a_step_depends_on_is_in_its_key(pipeline, photos, tmp_path, monkey
     monkeypatch.setattr(module, "versions", lambda: {"torch": "1"})
     others.add(pipeline.key(step(), None))
     assert len(others | {key}) == 9
+
+
+def test_what_settings_name_is_in_a_key_by_what_lies_there(pipeline, tmp_path, photos):
+    backbone, more = tmp_path / "backbone.safetensors", tmp_path / "more"
+    backbone.write_bytes(b"one")
+    more.mkdir()
+    (more / "1.png").write_bytes(b"one")
+    steps = [PlannedStep("fit", Fit(model=str(backbone))), PlannedStep("prune", Prune(macs=0.5, unlabeled=str(more)))]
+    before = [pipeline.key(each, None) for each in steps]
+    assert [pipeline.key(each, None) for each in steps] == before
+    backbone.write_bytes(b"two")
+    (more / "2.png").write_bytes(b"two")
+    assert not {pipeline.key(each, None) for each in steps} & set(before)
+
+
+def test_int8_for_this_processor_is_another_step_on_another(pipeline, monkeypatch):
+    this, any_other = PlannedStep("quantize", Quantize()), PlannedStep("quantize", Quantize(machine="any"))
+    before = [pipeline.key(each, None) for each in (this, any_other)]
+    monkeypatch.setattr(module, "best_scheme", lambda: "another")
+    after = [pipeline.key(each, None) for each in (this, any_other)]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def test_what_others_are_at_is_no_room_to_be_made(pipeline, monkeypatch):
+    """A step of another process vanishes under its name in work, and the one that is used stays."""
+    monkeypatch.setattr(module, "MOST_BYTES", 1.0)
+    fitted = pipeline.done(step())
+    (at_work := pipeline.folder / "key.partial").mkdir()
+    (at_work / MANIFEST).write_text("", encoding="utf-8")
+    cut = pipeline.done(CUT, fitted)
+    assert cut.path.exists()
+    assert at_work.exists()
 
 
 def changed(photos, folder):

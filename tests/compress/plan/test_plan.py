@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from compress.plan.plan import TAKES, Plan
-from compress.verbs import STEPS
 from zoo.errors import UsageError
 
 
@@ -21,7 +20,7 @@ def written(tmp_path, text):
         [],
         [("prune", {"macs": 0.3, "seed": 4})],
         [("fit", {"model": "resnet18", "settings": {"optimizer": "sgd"}}), ("quantize", {"keep": ("a", "b")})],
-        [(verb, {}) for verb in TAKES],
+        [(verb, {"student": "resnet20"} if verb == "distill" else {}) for verb in TAKES],
     ],
 )
 def test_what_is_written_is_read_again(steps, tmp_path):
@@ -29,7 +28,7 @@ def test_what_is_written_is_read_again(steps, tmp_path):
     text = plan.text("slimzoo compress x --plan y")
     assert Plan.read(written(tmp_path, text)) == plan
     for step in plan.steps:  # and nothing is left out
-        assert all(f"    {option.name}: " in text for option in STEPS[step.verb].load_settings().options())
+        assert all(f"    {option.name}: " in text for option in type(step.settings).options())
 
 
 def test_what_is_not_the_default_is_marked_by_its_absence():
@@ -49,7 +48,10 @@ def test_settings_left_out_have_their_defaults(tmp_path):
     [
         ("steps:\n- prune: {mac: 0.5}\n", "`prune`: unknown setting 'mac'; did you mean 'macs'"),
         ("steps:\n- prun: {}\n", "no step 'prun'; did you mean 'prune'"),
-        ("steps:\n- bake: {}\n", "no step 'bake'; known: fit, prune"),
+        ("steps:\n- bake: {}\n", "no step 'bake'; known: fit, distill, prune"),
+        ("steps:\n- distill\n", "student is needed"),
+        ("steps:\n- distill: {student: resnet20, teacher: x}\n", "unknown setting 'teacher'"),
+        ("steps:\n- prune\n- distill: {student: resnet20}\n", "taught before anything is made smaller"),
         ("steps:\n- prune: {macs: 7}\n", "`prune`: a share of MACs of 7"),
         ("steps:\n- prune: [1]\n", "wanted its settings by name"),
         ("steps:\n- 3\n", "wanted one step an entry"),

@@ -233,6 +233,14 @@ def test_a_candidate_that_fails_counts_as_one_that_loses_too_much():
     assert best_of(trials, budgets).candidate == Candidate(0.5, int8=True)
 
 
+def test_of_some_that_were_timed_the_fastest_is_chosen():
+    world, budgets = World(0, 0.01), Budgets(1.0)
+    trials = [world.trial(Candidate(share, int8)) for share in (None, 0.5, 0.3, 0.15) for int8 in (False, True)]
+    timed = [replace(t, latencies={}) if t.candidate.share == 0.15 else t for t in trials]
+    fastest = min((t for t in timed if t.latencies and t.name != "fit"), key=lambda t: t.latency_ms)
+    assert best_of(timed, budgets) is fastest
+
+
 def test_where_something_could_not_be_timed_the_smallest_is_chosen():
     world, budgets = World(0, 0.1), Budgets(1.0)
     trials = [world.trial(candidate) for candidate in EVERY[:4]]

@@ -13,7 +13,7 @@ import pytest
 
 from compress.benchmark.harness import bench
 from compress.deployment.export import export
-from compress.plan import outcome, step
+from compress.plan import side_by_side, step
 from compress.plan.elsewhere import target_of
 from compress.plan.plan import Plan
 from compress.plan.step import compress
@@ -27,7 +27,7 @@ def test_openvino_is_chosen_where_it_is_faster_and_runs_what_is_deployed(
     dense, photos, pictures, tmp_path, monkeypatch
 ):
     pytest.importorskip("openvino")
-    rows = outcome._measured
+    rows = side_by_side._measured
 
     def faster(timed, search, work):
         found = rows(timed, search, work)
@@ -37,7 +37,7 @@ def test_openvino_is_chosen_where_it_is_faster_and_runs_what_is_deployed(
                 row |= {"disturbed": False, "median_ms": 1.0 if row["runtime"] == "openvino" else 2.0}
         return found
 
-    monkeypatch.setattr(outcome, "_measured", faster)
+    monkeypatch.setattr(side_by_side, "_measured", faster)
     found = compress(
         dense, data=photos, max_drop=100, shares=[0.4], runtime=["onnxruntime", "openvino"], out=tmp_path / "out"
     )
@@ -190,7 +190,9 @@ def there(done, tmp_path):
 
 def test_latencies_may_be_those_of_another_machine(dense, photos, there, tmp_path, monkeypatch):
     """Where here each takes a millisecond, that is ten and twenty times as slow."""
-    monkeypatch.setattr(step, "timed", lambda files, *how: [{"latencies": {"onnxruntime": 1.0}} for _ in files])
+    monkeypatch.setattr(
+        step, "timed", lambda files, *how: [{"latencies": {"onnxruntime": 1.0}, "disturbed": False} for _ in files]
+    )
     monkeypatch.setattr("compress.report.statistics.DISTURBED", 1.0)
     budget = {"latency": "100s", "latency_from": [there]}
     found = compress(dense, data=photos, max_drop=100, shares=[0.4], **budget, out=tmp_path / "out")

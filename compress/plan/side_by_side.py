@@ -1,0 +1,128 @@
+"""What a search has found, laid out and measured side by side in the end: by these latencies a model is chosen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from compress.benchmark.harness import bench
+from compress.plan.pipeline import Kept
+from compress.plan.promises import in_step
+from compress.plan.searching import Search
+from compress.plan.settings import Budgets
+from compress.plan.timing import machine, memory_of
+from compress.plan.trial import BASE, Trial, best_of
+from compress.report.searched import VARIANTS
+from zoo.disk import read_json, write_json
+from zoo.files.manifest import replace_files
+from zoo.files.model_directory import config_files, read_config
+
+BENCH = "bench.json"
+TIMED: dict[str, Any] = {}  # options of `bench`
+MOST_TIMED = 6  # models that are measured side by side
+
+
+def compare(search: Search, work: Path, out: Path) -> bool:
+    """Fill `work`/variants, and give the search's trials the latencies that its finalists have side by side.
+
+    Args:
+        out: where `work` will be in the end.
+
+    Returns:
+        Whether what the search had found still meets the budgets: a machine that was faster before may have promised
+        too much.
+    """
+    budgets, found = search.budgets, best_of(search.trials, search.budgets)
+    kept = kept_of(search.trials)
+    _lay_out(kept, search, work, out)
+    rows = _measured(_finalists([t for t in search.trials if t.name in kept], budgets), search, work)
+    measured = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
+    search.trials = _as_promised(measured, search)
+    return found is None or best_of(search.trials, budgets) is not None
+
+
+def kept_of(trials: Sequence[Trial]) -> dict[str, Kept]:
+    """Those that are still there, by their names."""
+    return {trial.name: trial.kept for trial in trials if trial.kept is not None and trial.kept.path.exists()}
+
+
+def _lay_out(kept: dict[str, Kept], search: Search, work: Path, out: Path) -> None:
+    shutil.rmtree(work / VARIANTS, ignore_errors=True)  # of a run that was interrupted here
+    places = {str(each.path): str(out / VARIANTS / name) for name, each in kept.items()}
+    exported = {name: search.pipeline.exported(each) for name, each in kept.items()}
+    places |= {str(path): str(out / VARIANTS / name) for name, path in exported.items()}
+    for name, path in exported.items():
+        _copy(path, work / VARIANTS / name, places)
+
+
+def _copy(kept: Path, place: Path, places: dict[str, str]) -> None:
+    """A model directory, whose records name where it is now, not where it was kept."""
+    shutil.copytree(kept, place)
+    config = read_config(place)
+    lineage = [_moved(record, places) for record in config.lineage]
+    replace_files(place, config_files(replace(config, lineage=lineage)))
+
+
+def _moved(record: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
+    arguments = {k: places.get(v, v) if isinstance(v, str) else v for k, v in record.get("arguments", {}).items()}
+    return {**record, "arguments": arguments}
+
+
+def _finalists(there: Sequence[Trial], budgets: Budgets) -> list[Trial]:
+    """The fitted model, those that may be chosen, and then others, as many as are timed side by side."""
+    first = [trial for trial in there if trial.name == BASE]
+    rest = sorted((t for t in there if t.name != BASE), key=lambda t: (not t.meets(budgets), t.costs["macs"] or 0.0))
+    return [*first, *rest][:MOST_TIMED]
+
+
+def _measured(timed: Sequence[Trial], search: Search, work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a benchmark side by side, by the model's name; the same models are not timed again."""
+    pipeline, settings = search.pipeline, search.settings
+
+    def rows() -> Any:
+        with pipeline.device.alone():
+            bench(
+                [work / VARIANTS / trial.name for trial in timed],
+                runtimes=list(search.runtimes),
+                threads=settings.threads,
+                save=work / BENCH,
+                progress=pipeline.progress,
+                **TIMED,
+            )
+        return read_json(work / BENCH)
+
+    keys = [(trial.name, trial.kept.key) for trial in timed if trial.kept is not None]
+    terms = [keys, search.runtimes, settings.threads, TIMED, machine()]
+    found = pipeline.remembered("bench", terms, rows, keeps=lambda found: not any(map(_is_unsure, found["rows"])))
+    write_json(work / BENCH, found)
+    return {trial.name: [row for row in found["rows"] if row["model"] == trial.name] for trial in timed}
+
+
+def _is_unsure(row: dict[str, Any]) -> bool:
+    return bool(row.get("disturbed")) or row["median_ms"] is None
+
+
+def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -> Trial:
+    """With the latencies of rows that nothing disturbed, and the time to an answer where that counts."""
+    sure = [row for row in rows if not _is_unsure(row)]
+    if not sure:
+        return trial
+    here = {row["runtime"]: float(row["median_ms"]) for row in sure}
+    latencies = search.expected(here, int8=trial.is_int8)
+    return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(search.overhead_ms)
+
+
+def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:
+    """With the latency that was promised of each, by that of the fitted model as it was measured beside it."""
+    base = next((trial.latency_ms for trial in trials if trial.name == BASE), None)
+    promised = in_step(search.promised, base)
+
+    def of(trial: Trial) -> float | None:
+        if trial.name == BASE or trial.candidate is None:
+            return None
+        return promised.get(replace(trial.candidate, longer=False), {}).get("latency_ms")
+
+    return [replace(trial, promised_ms=of(trial)) for trial in trials]

@@ -1,0 +1,126 @@
+"""A search that meets what it did not expect: other latencies in the end, what cannot be timed, steps that fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.plan import searching, side_by_side, step, timing
+from compress.plan.pipeline import Pipeline
+from compress.plan.step import compress
+from zoo.errors import DataError, SlimzooError, UsageError
+from zoo.lineage import current_metrics
+
+pytestmark = pytest.mark.usefixtures("short")
+
+
+@pytest.fixture
+def whole(done):
+    """MACs of the fitted network."""
+    found, _ = done
+    return next(trial["macs"] for trial in found.record["variants"] if trial["name"] == "fit")
+
+
+@pytest.fixture
+def clock(monkeypatch, whole, tmp_path):
+    """Ten milliseconds for the whole, and as much less as it has fewer MACs, until in the end it is `slower`; nothing
+    was measured before."""
+    monkeypatch.setenv("SLIMZOO_CACHE", str(tmp_path / "cache"))
+
+    class Clock:
+        slower = 1.0
+
+    def alone(self, kept):
+        macs = current_metrics(searching.read_config(kept.path).lineage)["macs"]
+        return {"latencies": {"onnxruntime": 10 * macs / whole}, "memory_bytes": 1e8, "disturbed": False}
+
+    def together(trials, search, work):
+        row = {"runtime": "onnxruntime", "disturbed": False, "peak_mb": 100.0}
+        return {t.name: [{**row, "median_ms": Clock.slower * 10 * t.metrics["macs"] / whole}] for t in trials}
+
+    def promised(networks, *how, **more):
+        return [
+            {**costs, "latency_ms": 10 * costs["share"], "memory_bytes": 1e8, "disturbed": False}
+            for costs, _ in networks
+        ]
+
+    monkeypatch.setattr(searching.Search, "_time", alone)
+    monkeypatch.setattr(side_by_side, "_measured", together)
+    monkeypatch.setattr(step, "measured", promised)
+    return Clock
+
+
+def test_what_takes_longer_side_by_side_than_alone_is_not_the_end_of_the_search(dense, photos, tmp_path, clock):
+    clock.slower = 1.2
+    found = compress(dense, data=photos, max_drop=100, latency="6.5ms", seed=31, out=tmp_path / "out")
+    assert found.chosen == "pruned-40"
+    at = {trial["name"]: trial for trial in found.record["variants"]}
+    assert at["pruned-60"]["latency_ms"] > 6.5 > at["pruned-60"]["latency_ms"] / 1.2  # for which it stopped at first
+    assert at["pruned-40"]["promised_ms"] == pytest.approx(1.2 * 4, rel=0.02)
+
+
+def test_a_search_that_nothing_satisfies_side_by_side_ends(dense, photos, tmp_path, clock):
+    clock.slower = 10.0
+    found = compress(dense, data=photos, max_drop=100, latency="6.5ms", seed=31, out=tmp_path / "out")
+    assert (found.met, found.exit_code) == (False, 4)
+    assert {trial["name"] for trial in found.record["variants"]} >= {"pruned-60", "pruned-40"}
+
+
+def test_what_cannot_be_timed_does_not_meet_a_latency_and_holds_nothing_up(dense, photos, tmp_path, clock, monkeypatch):
+    nothing = {"latencies": {}, "memory_bytes": None, "disturbed": False}
+    monkeypatch.setattr(searching.Search, "_time", lambda self, kept: nothing)
+    monkeypatch.setattr(side_by_side, "_measured", lambda *given: {})
+    found = compress(dense, data=photos, max_drop=100, latency="6.6ms", seed=32, out=tmp_path / "out")
+    assert not found.met
+    assert {trial["latency_ms"] for trial in found.record["variants"]} == {None}
+
+
+def failing(monkeypatch, error):
+    done = Pipeline.done
+
+    def fails(self, step, source=None):
+        if step.verb == "prune" and step.settings.macs == 0.6:
+            raise error
+        return done(self, step, source)
+
+    monkeypatch.setattr(Pipeline, "done", fails)
+
+
+def test_a_cut_that_does_not_work_is_a_candidate_less(dense, photos, tmp_path, monkeypatch):
+    failing(monkeypatch, SlimzooError("less effect than counted"))
+    found = compress(dense, data=photos, max_drop=100, shares=[0.6, 0.4], seed=33, out=tmp_path / "out")
+    reasons = {trial["name"]: trial.get("reason") for trial in found.record["variants"]}
+    assert reasons["pruned-60"] == reasons["pruned-60-int8"] == "less effect than counted"
+    assert reasons["pruned-40"] is None
+    assert found.met
+
+
+@pytest.mark.parametrize("kind", [DataError("an image is gone"), SlimzooError("the disk is full")])
+def test_what_no_candidate_is_the_reason_of_ends_the_search(kind, dense, photos, tmp_path, monkeypatch):
+    if not isinstance(kind, DataError):
+        kind.__cause__ = OSError(28, "No space left on device")
+    failing(monkeypatch, kind)
+    with pytest.raises(type(kind), match=str(kind)):
+        compress(dense, data=photos, max_drop=100, shares=[0.6, 0.4], seed=34, out=tmp_path / "out")
+
+
+def test_a_runtime_that_is_not_installed_is_refused_at_once(dense, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="openvino is not installed: pip install"):
+        compress(dense, data=photos, runtime=["openvino"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_may_have_a_budget_of_answers(dense, pictures, tmp_path):
+    found = compress(dense, data=pictures, plan="accurate", answer="1s", max_drop=100, out=tmp_path / "out")
+    assert found.met
+    for trial in found.record["variants"]:
+        assert 0 < trial["latency_ms"] < trial["answer_ms"] < 1000
+
+
+def test_the_sampler_draws_nothing_where_there_is_no_time_or_that_is_asked(dense, photos, tmp_path):
+    given = {"data": photos, "max_drop": 100, "shares": [0.4], "seed": 35}
+    compress(dense, **given, out=tmp_path / "before")
+    for more in ({"finish": True}, {"time_s": 2.0}):
+        found = compress(dense, **given, **more, trials=3, out=tmp_path / next(iter(more)))
+        assert {t["name"] for t in found.record["variants"]} == {"fit", "int8", "pruned-40", "pruned-40-int8"}
+        assert any("more of Optuna's sampler" in line for line in found.said)
