@@ -75,7 +75,7 @@ class Compress(Seeded):
     runtime: tuple[Literal["onnxruntime", "openvino"], ...] = option(
         (), "That may run the model: onnxruntime, openvino; those installed unless given; can be given again."
     )
-    model: str = option(DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.")
+    model: str = option(DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.", path=True)
     threads: int | None = option(None, "Of the latency; one per physical core unless given.", ge=1)
     plan: str | None = option(
         None,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 
 from compress.graph.layers import PRODUCTS
 from compress.graph.run import tensors_of
+from compress.quantization.patches import as_matrix, columns_at, from_matrix, outputs_of
 from compress.quantization.rounding import Rounded, Roundings, with_weights
 from zoo.progress import Progress
 
@@ -266,39 +266,8 @@ def sampled(
     parts = []
     most = max(PLACES, SAMPLES // max(1, sum(map(len, batches))))
     for found in tensors_of(network, [layer.source], batches):
-        columns = columns_of(layer.node, weight, torch.from_numpy(found[layer.source]))  # (B, G, K, L)
-        images, _, _, size = columns.shape
-        places = torch.from_numpy(rng.integers(0, size, (images, 1, 1, min(most, size))))
-        chosen = torch.gather(columns, 3, places.expand(-1, *columns.shape[1:3], -1))
-        parts.append(chosen.permute(1, 2, 0, 3).flatten(2))
+        source = torch.from_numpy(found[layer.source])
+        size = outputs_of(layer.node, weight, source)
+        places = torch.from_numpy(rng.integers(0, size, (len(source), min(most, size))))
+        parts.append(columns_at(layer.node, weight, source, places).permute(1, 2, 0, 3).flatten(2))
     return torch.cat(parts, dim=2)
-
-
-def columns_of(node: onnx.NodeProto, weight: Tensor, x: Tensor) -> Tensor:
-    """(B, G, K, L): of each image and group, what is multiplied at each of L places."""
-    if node.op_type != "Conv":
-        return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)[:, None]
-    attributes: dict[str, Any] = {a.name: list(a.ints) or a.i for a in node.attribute}
-    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    kernel = tuple(weight.shape[2:])
-    unfolded = F.unfold(
-        F.pad(x, (left, right, top, bottom)),
-        kernel,
-        dilation=tuple(attributes.get("dilations", (1, 1))),
-        stride=tuple(attributes.get("strides", (1, 1))),
-    )
-    return unfolded.reshape(len(x), attributes.get("group", 1), -1, unfolded.shape[-1])
-
-
-def as_matrix(node: onnx.NodeProto, weight: Tensor, groups: int) -> Tensor:
-    """(G, O / G, K)."""
-    if node.op_type == "Conv":
-        return weight.reshape(groups, weight.shape[0] // groups, -1)
-    transposed = any(a.name == "transB" and a.i for a in node.attribute)
-    return (weight if transposed else weight.T)[None]
-
-
-def from_matrix(node: onnx.NodeProto, matrix: Tensor, shape: torch.Size) -> Tensor:
-    """The weight that `as_matrix` made this of."""
-    transposed = node.op_type != "Conv" and not any(a.name == "transB" and a.i for a in node.attribute)
-    return matrix[0].T.contiguous() if transposed else matrix.reshape(shape)

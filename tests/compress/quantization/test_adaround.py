@@ -9,8 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compress.graph.network import export_network
-from compress.quantization.adaround import adaround, as_matrix, columns_of, few_of, layers_of
+from compress.quantization.adaround import adaround, few_of, layers_of
 from compress.quantization.fidelity import logits_of
+from compress.quantization.patches import as_matrix, columns_at, outputs_of
 from compress.quantization.rounding import round_to_nearest, with_weights
 from transfer.evaluation.divergence import divergence
 from zoo.create import create_model
@@ -73,6 +74,8 @@ def test_every_weight_goes_to_a_neighbour_and_zeros_stay(product):
         nn.Conv2d(6, 8, 3, stride=2, padding=1),
         nn.Conv2d(6, 6, 3, groups=6),
         nn.Conv2d(6, 8, (1, 3), dilation=2, groups=2),
+        nn.Conv2d(6, 8, (3, 2), stride=(1, 3), padding=(0, 2), dilation=(2, 1)),
+        nn.Conv2d(6, 8, 1),
     ],
     ids=str,
 )
@@ -80,10 +83,22 @@ def test_columns_times_matrix_are_the_convolution(conv):
     x = torch.randn(4, 6, 9, 11)
     network = export_network(nn.Sequential(conv), (6, 9, 11))
     (layer,) = layers_of(network)
-    columns = columns_of(layer.node, conv.weight, x)
+    size = outputs_of(layer.node, conv.weight, x)
+    columns = columns_at(layer.node, conv.weight, x, torch.arange(size).expand(4, -1))
     outputs = as_matrix(layer.node, conv.weight, conv.groups) @ columns
     expected = conv(x) - conv.bias[:, None, None]
     torch.testing.assert_close(outputs.flatten(1, 2).reshape(expected.shape), expected)
+    places = torch.randint(size, (4, 7))
+    some = columns_at(layer.node, conv.weight, x, places)
+    torch.testing.assert_close(some, torch.stack([columns[i][..., places[i]] for i in range(4)]))
+
+
+def test_rows_times_a_matrix_are_the_product():
+    x, weight = torch.randn(4, 5, 6), torch.randn(6, 3)
+    (layer,) = layers_of(one_product(weight.numpy()))
+    places = torch.randint(outputs_of(layer.node, weight, x), (4, 7))
+    outputs = as_matrix(layer.node, weight, 1) @ columns_at(layer.node, weight, x, places)
+    torch.testing.assert_close(outputs[:, 0], torch.stack([(x @ weight)[i][places[i]].T for i in range(4)]))
 
 
 def test_a_network_of_four_bits_comes_nearer():
