@@ -33,6 +33,7 @@ TRYING = "trying "  # begins the line that says so
 SHORTEST = 10.0  # seconds that a step may take of which nothing is known
 LONGER_STEP = 1.5  # times as long as the longest step of its kind a next one may take
 WAIT_S = 1.0  # between looks at what other workers have found
+PATIENCE_S = 600.0  # for latencies from the machine that measures them, while nobody is at work
 DRAWN_IN_VAIN = 5  # candidates of the sampler's that were tried before
 TOO_BUSY_S, BUSY_TRIES = 20.0, 3  # between tries to measure a machine that is too busy, and how many
 
@@ -52,6 +53,7 @@ class Search:
         promised: of candidates.
         longest: seconds that the steps of each verb took at most.
         said: what is to be said in the end.
+        alone_s: how long it has waited while nobody else was at work.
     """
 
     pipeline: Pipeline
@@ -68,6 +70,7 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     longest: dict[str, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    alone_s: float = 0.0
 
     @property
     def budgets(self) -> Budgets:
@@ -137,7 +140,8 @@ class Search:
             self.until = ledger.until
             if self.work is None and ledger.is_finished:
                 return
-            running = self._hear(ledger) | ledger.running()
+            others = ledger.running()
+            running = self._hear(ledger) | others
             candidate = next_candidate(
                 self.trials,
                 self.budgets,
@@ -150,11 +154,14 @@ class Search:
             if candidate is None and not self._may_draw(running, shares):
                 if not running:
                     return
-                self._wait()
+                if not self._wait(others):
+                    self.said.append(
+                        f"for {PATIENCE_S / 60:.0f} min nobody has timed what was found: its search is gone"
+                    )
+                    return
                 continue
             if reason := self._too_late(base, candidate):
-                if running:  # what was begun in time counts
-                    self._wait()
+                if running and self._wait(others):  # what was begun in time counts
                     continue
                 self.said.append(reason)
                 return
@@ -162,9 +169,12 @@ class Search:
             idle = idle + 1 if made is None and candidate is None else 0
         self.said.append("Optuna's sampler found nothing new to try")
 
-    def _wait(self) -> None:
+    def _wait(self, others: Collection[Candidate]) -> bool:
+        """Whether that may still pay: others are at work, or were a while ago."""
         self.pipeline.progress("waiting for other workers", 0, 1, "")
         time.sleep(WAIT_S)
+        self.alone_s = 0.0 if others else self.alone_s + WAIT_S
+        return self.alone_s < PATIENCE_S
 
     def _may_draw(self, running: Collection[Candidate], shares: Sequence[float]) -> bool:
         """Whether the search itself is done, and more is to be tried."""
