@@ -96,8 +96,8 @@ class Problem:
         below: F, (G, O / G, K) whole multiples of the scale.
         above: how far above them the weights are, in [0, 1); where it is 0 there is nothing to choose.
         scale: S, (G, O / G, 1).
-        outputs: W x, (G, O / G, P) of the float network.
-        seen: x', (G, K, P) of the rounded one.
+        outputs: W x, (P, G, O / G) of the float network; places come first, since steps draw them.
+        seen: x', (P, G, K) of the rounded one.
         shift: b, (G, O / G, 1).
         activation: f.
     """
@@ -116,10 +116,9 @@ class Problem:
 
     def error(self, up: Tensor, places: Tensor | slice) -> Tensor:
         """Mean over the outputs; `up` (G, O / G, K) may be anything in [0, 1]."""
-        outputs = ((self.below + up) * self.scale) @ self.seen[..., places]
-        return F.mse_loss(
-            self.activation(outputs + self.shift), self.activation(self.outputs[..., places] + self.shift)
-        )
+        outputs = ((self.below + up) * self.scale) @ self.seen[places].permute(1, 2, 0)
+        exact = self.outputs[places].permute(1, 2, 0)
+        return F.mse_loss(self.activation(outputs + self.shift), self.activation(exact + self.shift))
 
 
 def learn(
@@ -134,16 +133,17 @@ def learn(
     """One layer's weight: relaxed and decided, then polished; or to nearest, where that is better on other images.
 
     Args:
-        columns, seen: (G, K, P) what the layer takes in the float network, and in the rounded one.
+        columns, seen: (P, G, K) what the layer takes in the float network, and in the rounded one.
     """
-    groups, grid = len(columns), nearest.grid
+    groups, grid = columns.shape[1], nearest.grid
     steps = torch.from_numpy(grid.steps(exact.numpy()))
     matrix, below = as_matrix(layer.node, exact, groups), as_matrix(layer.node, steps.floor().float(), groups)
     scale = as_matrix(layer.node, torch.from_numpy(grid.at(np.ones(exact.shape))), groups)[..., :1]
     shift = torch.zeros(1) if bias is None else torch.from_numpy(bias.copy()).reshape(groups, -1, 1)
     above = as_matrix(layer.node, (steps - steps.floor()).float(), groups)
-    problem = Problem(below, above, scale, matrix @ columns, seen, shift, layer.activation)
-    learned = seen.shape[-1] - seen.shape[-1] // JUDGED
+    outputs = (matrix @ columns.permute(1, 2, 0)).permute(2, 0, 1).contiguous()
+    problem = Problem(below, above, scale, outputs, seen, shift, layer.activation)
+    learned = len(seen) - len(seen) // JUDGED
     if not problem.free.any():
         return nearest
     rounded = as_matrix(layer.node, torch.from_numpy(np.rint(grid.steps(exact.numpy()))).float(), groups) - below
@@ -190,7 +190,7 @@ def polish(problem: Problem, up: Tensor, learned: int) -> Tensor:
     Without the activation function, the error is quadratic in each output's weights (eq. 13), and what a step gains is
     known without computing outputs.
     """
-    seen, outputs = problem.seen[..., :learned], problem.outputs[..., :learned]
+    seen, outputs = (each[:learned].permute(1, 2, 0) for each in (problem.seen, problem.outputs))
     curvature = seen @ seen.transpose(1, 2) / learned  # (G, K, K)
     up = up.clone()
     slope = ((problem.below + up) * problem.scale) @ curvature - outputs @ seen.transpose(1, 2) / learned
@@ -261,7 +261,7 @@ def few_of(batches: Batches) -> list[NDArray[np.float32]]:
 def sampled(
     layer: Layer, weight: Tensor, network: onnx.ModelProto, batches: Sequence[NDArray[np.float32]], seed: int
 ) -> Tensor:
-    """(G, K, S) what the weight of each group is multiplied by, at S random places of the images."""
+    """(P, G, K) what the weight of each group is multiplied by, at P random places of the images."""
     rng = np.random.default_rng(seed)
     parts = []
     most = max(PLACES, SAMPLES // max(1, sum(map(len, batches))))
@@ -269,5 +269,5 @@ def sampled(
         source = torch.from_numpy(found[layer.source])
         size = outputs_of(layer.node, weight, source)
         places = torch.from_numpy(rng.integers(0, size, (len(source), min(most, size))))
-        parts.append(columns_at(layer.node, weight, source, places).permute(1, 2, 0, 3).flatten(2))
-    return torch.cat(parts, dim=2)
+        parts.append(columns_at(layer.node, weight, source, places).permute(0, 3, 1, 2).flatten(0, 1))
+    return torch.cat(parts)
