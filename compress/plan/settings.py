@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
@@ -14,8 +15,10 @@ from zoo.settings import Seeded, option
 
 
 def as_words(given: object) -> object:
-    """Paths among several words as words."""
-    return tuple(map(str, given)) if isinstance(given, list | tuple) else given
+    """A path, or those among several words, as words."""
+    if isinstance(given, list | tuple):
+        return tuple(map(str, given))
+    return str(given) if isinstance(given, Path) else given
 
 
 class Compress(Seeded):
@@ -75,9 +78,11 @@ class Compress(Seeded):
     runtime: tuple[Literal["onnxruntime", "openvino"], ...] = option(
         (), "That may run the model: onnxruntime, openvino; those installed unless given; can be given again."
     )
-    model: str = option(DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.", path=True)
+    model: Annotated[str, BeforeValidator(as_words), "str | Path"] = option(
+        DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.", path=True
+    )
     threads: int | None = option(None, "Of the latency; one per physical core unless given.", ge=1)
-    plan: str | None = option(
+    plan: Annotated[str | None, BeforeValidator(as_words), "str | Path | None"] = option(
         None,
         "Take these steps instead of searching: accurate, balanced, fast, smallest, or a YAML file of --dry-run's.",
         metavar="PLAN",

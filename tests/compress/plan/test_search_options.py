@@ -67,7 +67,7 @@ def test_architectures_that_are_named_are_taught_and_compared(dense, photos, tmp
 def test_a_student_is_a_step_of_a_plan(dense, photos, tmp_path):
     plan = tmp_path / "plan.yaml"
     plan.write_text("steps:\n- distill: {student: lenet_300_100, epochs: 1}\n- quantize: {}\n", encoding="utf-8")
-    found = compress(dense, data=photos, max_drop=100, plan=str(plan), out=tmp_path / "out")
+    found = compress(dense, data=photos, max_drop=100, plan=plan, out=tmp_path / "out")
     assert found.chosen == "distill-quantize"
     again = Plan.read(found.out / "plan.yaml")
     assert again.verbs == ("distill", "quantize")

@@ -219,7 +219,7 @@ def test_where_the_second_training_fails_the_first_is_kept_and_said(photos, monk
     def fails(task):
         raise CannotTrain("the memory is full")
 
-    monkeypatch.setitem(refit.AGAIN, "scratch", fails)
+    monkeypatch.setitem(refit.PLAIN, "scratch", fails)
     told = []
     fitted = fit(photos, **SMALL, tell=told.append)
     assert told[-1] == "not trained on the validation images: the memory is full"
