@@ -52,7 +52,6 @@ def main(seeds: Sequence[int]) -> int:
                 keep(kept, f"prune {share}", seed, row)
     figures = compared(kept.all)
     print(write_result("drawings", figures, f"python benchmarks/bench_drawings.py {' '.join(map(str, seeds))}".strip()))
-    kept.finish()
     return 4 if figures["missed"] else 0
 
 
@@ -105,7 +104,7 @@ def compared(rows: Sequence[Row]) -> dict[str, Any]:
             "gains_points_by_seed": [round(after - then, 2) for then, after in zip(old, new, strict=True)],
             "seconds": round(statistics.mean(row["seconds"] for _, row in pairs), 1),
         }
-        if all("correct" in run for run, _ in pairs):
+        if all("correct" in run for pair in pairs for run in pair):
             drop = paired_drop(*("".join(pair[side]["correct"] for pair in pairs) for side in (0, 1)))
             cell["gains_ci_points"] = [round(-drop.ci_points[1], 2), round(-drop.ci_points[0], 2)]
         if cell["gains_points"] < WORSE:
