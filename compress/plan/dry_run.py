@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.plan.beginning import check_plan, fit_of, images_of, shares_of
 from compress.plan.plan import Plan, PlannedStep
+from compress.plan.search import every_candidate
 from compress.plan.settings import Compress
 from compress.plan.trial import Candidate
 from compress.verbs import COMPRESS
@@ -55,6 +56,5 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
         return Planned(Plan((*fitted, *given.after_fit)), command, [])
     shares = shares_of(images if fits else str(source), settings, fits=fits)
     middle = Candidate(shares[len(shares) // 2] if shares else None, int8=True)
-    every = [Candidate(int8=True), *(Candidate(share, int8) for share in shares for int8 in (False, True))]
-    every += [Candidate(student=name, int8=int8) for name in settings.student for int8 in (False, True)]
+    every = every_candidate(shares, settings.student)[1:]  # the first is there
     return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])

@@ -43,6 +43,7 @@ from zoo.settings import Settings
 
 MOST_BYTES = 4e9  # of all that is kept
 PACKAGES = ("zoo", "transfer", "compress")
+MODEL = "model"  # a setting that is a name or a directory
 
 
 @dataclass(frozen=True)
@@ -225,22 +226,23 @@ class Pipeline:
 
 def _age_and_bytes(place: Path) -> tuple[float, int, Path] | None:
     """When a step was last of use, and its size; None where another process is at work on it, or took it away."""
+    if place.suffix:
+        return None
     try:
         size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-        return None if place.suffix else (place.stat().st_mtime, size, place)
+        return place.stat().st_mtime, size, place
     except OSError:
         return None
 
 
 def inputs_of(settings: Settings) -> dict[str, str]:
     """Hashes of the files and folders that settings name: what lies there may be another by the next time."""
-    words = {
-        word
-        for value in settings.arguments().values()
-        for word in (value if isinstance(value, list) else [value])
-        if isinstance(word, str) and word and word not in BUILT_IN
-    }
-    return {word: _hash_of(Path(word)) for word in sorted(words) if os.path.exists(word)}
+    given = settings.arguments()
+    values = [given[option.name] for option in settings.options() if option.path or option.name == MODEL]
+    words = {str(word) for value in values for word in (value if isinstance(value, list) else [value])}.difference(
+        BUILT_IN
+    )
+    return {word: _hash_of(Path(word)) for word in sorted(words) if word and os.path.exists(word)}
 
 
 def _hash_of(path: Path) -> str:
@@ -251,7 +253,7 @@ def _hash_of(path: Path) -> str:
         return content_of(path)
     found = hashlib.sha256()
     for file in sorted(path.rglob("*")):
-        about = file.stat()
+        about = file.lstat()  # a link may lead nowhere
         found.update(
             f"{file.relative_to(path).as_posix()} {about.st_size} {about.st_mtime_ns}\n".encode(errors="replace")
         )

@@ -49,8 +49,7 @@ def next_candidate(
     """
     tried = {trial.candidate: trial for trial in trials if trial.candidate is not None}
     if each:
-        every = [Candidate(share, int8) for share in (None, *shares) for int8 in (False, True)]
-        every += [Candidate(student=name, int8=int8) for name in students for int8 in (False, True)]
+        every = every_candidate(shares, students)
         return next((c for c in every if c not in tried and not _in_hand(c, running)), None)
     free = Candidate(int8=True)
     for candidate in (Candidate(), *([free] if _promises(free, budgets, promised) else [])):
@@ -66,6 +65,12 @@ def next_candidate(
     if budgets.costs and any(trial.meets(budgets) for trial in trials):
         return None
     return _longer(tried, budgets, promised, options if budgets.costs else options[at:])
+
+
+def every_candidate(shares: Sequence[float], students: Sequence[str]) -> list[Candidate]:
+    """All that there are with a short recovery, the fitted model first."""
+    plain = [Candidate(share) for share in (None, *shares)] + [Candidate(student=name) for name in students]
+    return [replace(candidate, int8=int8) for candidate in plain for int8 in (False, True)]
 
 
 def _halved(

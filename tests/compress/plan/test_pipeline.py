@@ -84,6 +84,15 @@ def test_what_settings_name_is_in_a_key_by_what_lies_there(pipeline, tmp_path, p
     assert not {pipeline.key(each, None) for each in steps} & set(before)
 
 
+def test_a_folder_that_is_called_as_a_method_is_no_input(pipeline, tmp_path, monkeypatch):
+    """A cluster's scratch folder is not read through."""
+    monkeypatch.chdir(tmp_path)
+    before = pipeline.key(step(), None)
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "large").write_bytes(b"one")
+    assert pipeline.key(step(), None) == before
+
+
 def test_int8_for_this_processor_is_another_step_on_another(pipeline, monkeypatch):
     this, any_other = PlannedStep("quantize", Quantize()), PlannedStep("quantize", Quantize(machine="any"))
     before = [pipeline.key(each, None) for each in (this, any_other)]
