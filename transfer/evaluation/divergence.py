@@ -27,15 +27,15 @@ def mean_nats(found: NDArray[np.float64]) -> float:
     return max(0.0, float(found.mean()))  # rounding goes below
 
 
-def clearly_less(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether the first's mean is less by more than the standard error of the difference, image by image.
+def clearly_less(some: NDArray[np.float64], others: NDArray[np.float64], errors: float = 1.0) -> bool:
+    """Whether the first's mean is less by more than so many standard errors of the difference, image by image.
 
     Breiman et al. 1984 (Classification and regression trees), sec. 3.4.3: of two that a few images cannot tell apart,
     the simpler one.
     """
     apart = others - some
     error = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else 0.0
-    return bool(apart.mean() > error)
+    return bool(apart.mean() > errors * error)
 
 
 def _log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -66,6 +66,16 @@ def test_what_has_the_least_loss_on_validation_images_is_kept(chosen, three, tmp
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize(("errors", "kept"), [(1.5, "finetune"), (3.0, "probe")])
+def test_finetuning_is_kept_unless_another_is_clearly_ahead(errors, kept, three, tmp_path, monkeypatch):
+    """The standard error of the 15 differences is planted: 1."""
+    spread = np.resize([np.sqrt(15), -np.sqrt(15)], 14)  # and a 0: 14 squares of 15, over 14 and 15, are 1
+    planted = iter((np.full(15, 9.0), np.full(15, 1.0), 1 + errors + np.append(spread, 0)))
+    monkeypatch.setattr("transfer.fitting.auto.calibrated_losses", lambda found: next(planted))
+    fitted = fit(three, epochs=1, flip=False, **SMALL, **DIVIDED, out=tmp_path / "out")
+    assert fitted.record["method"] == kept
+
+
 def test_what_is_kept_is_a_model_directory_like_any_other(chosen):
     fitted, _ = chosen
     test = fitted.record["metrics"]["after"]["test"]
