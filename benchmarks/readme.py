@@ -78,12 +78,13 @@ def photographs(f: Figures) -> str:
         lines.append(_changed("`slimzoo quantize`, no option", row))
     low, high = f["gain_ci_points"]
     ours, honest, times = f["methods"]["ours"], f["honest"], "s" if f["seeds"][1:] else ""
+    above = round(honest["said_above_kept_back_points"], 1) + 0.0  # no -0.0
     text = (
         f"Means over {ours['tasks']} small tasks of {f['images'][0]} to {f['images'][1]} photographs, scans or "
         f"drawings, {len(f['seeds'])} division{times} of each: {f['gain_points']:+.1f} points ({low:+.1f} to "
         f"{high:+.1f}) against the better peer of each task, {f['least_gain_points']:+.1f} at worst. Of the accuracies "
         f"that `fit` expects, {honest['inside_interval']:.0%} of {honest['fits']} have that of the other images within "
-        f"their 95% interval; they are {honest['said_above_kept_back_points']:+.1f} points above it on the mean "
+        f"their 95% interval; they are {above:+.1f} points above it on the mean "
         f"(standard error {honest['standard_error_points']:.1f})."
     )
     return "\n".join([*lines, "", text])
