@@ -158,6 +158,7 @@ def prune(
     macs: float | None = None,
     latency: float | str | None = None,
     size: int | None = None,
+    blocks: int = 0,
     criterion: Any = None,
     allocation: Any = None,
     rounds: int = 1,

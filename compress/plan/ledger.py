@@ -11,12 +11,13 @@ import errno
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.plan.promises import counts_of
 from compress.plan.trial import Candidate, Trial
 from zoo.errors import SlimzooError, UsageError
 from zoo.process import is_gone, this_process
@@ -114,11 +115,12 @@ class Ledger:
         from optuna.samplers import PartialFixedSampler
 
         begun_as, found = list[int](), list[Trial]()
+        blocks = counts_of(self.about.get("networks", []))
 
         def objective(begun: Begun) -> tuple[float, float]:
             begun_as.append(begun.number)
             begun.set_user_attr(WORKER, this_process())
-            drawn = _suggested(begun) if candidate is None or candidate.student is None else None
+            drawn = _suggested(begun, blocks) if candidate is None or candidate.student is None else None
             mine = candidate or drawn
             assert mine is not None
             begun.set_user_attr(CANDIDATE, asdict(mine))
@@ -135,7 +137,7 @@ class Ledger:
         with _quiet():  # no queue of Optuna's: SQLite gives its first to two who come at once
             self._study.sampler = self._sampler
             if candidate is not None and candidate.student is None:
-                self._study.sampler = PartialFixedSampler(_params(candidate), self._sampler)
+                self._study.sampler = PartialFixedSampler(_params(candidate, blocks), self._sampler)
             try:
                 self._study.optimize(objective, n_trials=1)
             except (OptunaError, ValueError):
@@ -250,8 +252,13 @@ def _storage(url: str) -> RDBStorage:
     return RDBStorage(url, engine_kwargs=wait, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
 
 
-def _params(candidate: Candidate) -> dict[str, Any]:
-    return {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}
+def _params(candidate: Candidate, blocks: Sequence[int]) -> dict[str, Any]:
+    """
+    Args:
+        blocks: how many may be left out.
+    """
+    found = {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}
+    return found | ({"blocks": candidate.blocks} if blocks[1:] else {})
 
 
 def _is_of_use(trial: FrozenTrial) -> bool:
@@ -264,12 +271,13 @@ def _taken(trial: FrozenTrial) -> Candidate:
     return Candidate(**trial.user_attrs[CANDIDATE])
 
 
-def _suggested(begun: Begun) -> Candidate:
+def _suggested(begun: Begun, blocks: Sequence[int]) -> Candidate:
     """As the sampler has it, of whole percents."""
     share = round(begun.suggest_float("share", *SHARES), 2)
     int8 = begun.suggest_categorical("int8", [False, True])
     longer = begun.suggest_categorical("longer", [False, True])
-    return Candidate(None if share >= 1 else share, int8, longer and share < 1)
+    less = begun.suggest_categorical("blocks", blocks) if blocks[1:] else 0
+    return Candidate(share, int8, longer, blocks=less) if share < 1 else Candidate(None, int8)
 
 
 @contextmanager

@@ -1,20 +1,22 @@
 """What candidates will cost, before any of them is trained: networks of their widths, measured as they are.
 
-Uniform cuts of the fitted model to a few shares of its MACs, in float and with int8 that nothing was calibrated for,
-run side by side in every runtime that may be taken; in between, costs are interpolated over the logarithm of the share.
-A real cut chooses other widths, and may take smaller images: a promise is as good as a guide, and what is reported is
-always measured.
+Uniform cuts of the fitted model to a few shares of its MACs, with all of its residual blocks and with fewer, in float
+and with int8 that nothing was calibrated for, run side by side in every runtime that may be taken; in between, costs
+are interpolated over the logarithm of the share. A real cut chooses other widths, and may take smaller images: a
+promise is as good as a guide, and what is reported is always measured.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from torch import nn
 
 from compress.benchmark.answer import median_photo
 from compress.benchmark.harness import bench
@@ -28,12 +30,14 @@ from compress.pruning.allocate import uniformly
 from compress.pruning.structured import prune_channels
 from compress.quantization.ptq import quantize_static
 from transfer.data.sources import Data
+from zoo.blocks import residual_blocks, without
 from zoo.cost import count_macs
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import LoadedModel, ModelConfig
 from zoo.progress import Progress
 
-MEASURED = (0.5, 0.25, 0.12)  # shares, beside the whole
+MEASURED = (0.5, 0.25, 0.12, 0.06)  # shares, beside the whole
+WITHOUT = (0.25, 0.06)  # beside the network without some blocks
 BRIEF: dict[str, Any] = {"rounds": 4, "launches": 2, "seconds_per_round": 0.05}
 COSTS = ("latency_ms", "size_bytes", "macs", "memory_bytes")
 
@@ -44,21 +48,43 @@ Network = tuple[dict[str, Any], onnx.ModelProto]  # with what it costs as far as
 
 
 def cuts_of(loaded: LoadedModel, progress: Progress | None = None) -> list[Network]:
-    """The model and uniform cuts of it, in float and int8. Shares that its widths cannot reach are left out."""
-    size, found = loaded.config.input_size, list[Network]()
-    whole = count_macs(loaded.model, size)
-    for number, share in enumerate((1.0, *MEASURED)):
-        if progress is not None:
-            progress("measuring what cuts would save", number, 1 + len(MEASURED), "")
-        model = loaded.model
-        if share < 1:
+    """The model and uniform cuts of it, with its residual blocks and without, each in float and int8.
+
+    Shares that its widths cannot reach are left out.
+    """
+    model, size, found = loaded.model, loaded.config.input_size, list[Network]()
+    blocks = residual_blocks(model, size)
+    whole = count_macs(model, size)
+    for gone, shares in (([], MEASURED), *([(blocks, WITHOUT)] if blocks else [])):
+        short = without(model, gone) if gone else model
+        own = count_macs(short, size)
+        for share in (own / whole, *(share for share in shares if share < own / whole)):
+            if progress is not None:
+                progress("measuring what cuts would save", len(found) // 2, 1 + len(MEASURED) + 1 + len(WITHOUT), "")
             try:
-                model = prune_channels(model, size, macs=share, allocation=uniformly).model
+                cut = short if share == own / whole else _cut_to(share * whole / own, short, size)
             except SlimzooError:
                 break
-        macs = count_macs(model, size)
-        found += _in_both(export_network(model, size), size, {"share": macs / whole, "macs": macs})
+            macs = count_macs(cut, size)
+            costs = {"share": macs / whole, "macs": macs, "blocks": len(gone)}
+            found += _in_both(export_network(cut, size), size, costs)
     return found
+
+
+def _cut_to(share: float, model: nn.Module, size: tuple[int, int, int]) -> nn.Module:
+    return prune_channels(model, size, macs=share, allocation=uniformly).model
+
+
+def counts_of(networks: Sequence[dict[str, Any]]) -> list[int]:
+    """How many residual blocks candidates may leave out: none, half, and all."""
+    most = max((int(each.get("blocks") or 0) for each in networks), default=0)
+    return sorted({0, -(-most // 2), most})
+
+
+def ends_of(networks: Sequence[Network]) -> list[Network]:
+    """The whole network and the smallest, between which all others are."""
+    by_macs = sorted((each for each in networks if "macs" in each[0]), key=lambda each: int(each[0]["macs"]))
+    return [each for each in by_macs if each[0]["macs"] in (by_macs[0][0]["macs"], by_macs[-1][0]["macs"])]
 
 
 def of_students(names: Sequence[str], images: Data, progress: Progress | None = None) -> list[Network]:
@@ -154,21 +180,44 @@ def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], ov
             if each.get("student") is not None:
                 costs = {name: float(each[name]) for name in COSTS if each.get(name) is not None}
                 found[Candidate(student=each["student"], int8=int8)] = _answering(costs, overhead_ms)
-        known = sorted((each for each in own if each["share"] is not None), key=lambda each: float(each["share"]))
-        at = np.log([each["share"] for each in known])
-        for share in (None, *shares):
-            costs = {}
-            for name in COSTS:
-                if any(each.get(name) is None for each in known):
-                    continue  # it could not be timed, or counted
-                values = np.log([each[name] for each in known])
-                costs[name] = float(np.exp(np.interp(np.log(share or 1.0), at, values)))
-            found[Candidate(share, int8)] = _answering(costs, overhead_ms)
+        for blocks in sorted({each.get("blocks", 0) for each in own}):
+            known = [each for each in own if each["share"] is not None and each.get("blocks", 0) == blocks]
+            known.sort(key=lambda each: float(each["share"]))
+            for share in (None, *shares) if not blocks else [s for s in shares if s < known[-1]["share"]]:
+                costs = _between(known, share or 1.0)
+                found[Candidate(share, int8, blocks=blocks)] = _answering(costs, overhead_ms)
+    return found | _with_half(found, counts_of(networks))
+
+
+def _with_half(promised: Promised, counts: Sequence[int]) -> Promised:
+    """Cuts that leave half of the blocks out: between those that leave out all of them, and none."""
+    found: Promised = {}
+    for candidate, costs in promised.items():
+        if len(counts) == 3 and candidate.blocks == counts[2]:
+            whole = promised[replace(candidate, blocks=0)]
+            halfway = {name: (value + whole[name]) / 2 for name, value in costs.items() if name in whole}
+            found[replace(candidate, blocks=counts[1])] = halfway
     return found
+
+
+def _between(known: Sequence[dict[str, Any]], share: float) -> dict[str, float]:
+    """The costs at a share, of networks at ascending ones."""
+    at, costs = np.log([each["share"] for each in known]), dict[str, float]()
+    for name in COSTS:
+        if any(each.get(name) is None for each in known):
+            continue  # it could not be timed, or counted
+        values = np.log([each[name] for each in known])
+        costs[name] = float(np.exp(np.interp(np.log(share), at, values)))
+    return costs
 
 
 def _answering(costs: dict[str, float], overhead_ms: float) -> dict[str, float]:
     return {**costs, "answer_ms": overhead_ms + costs["latency_ms"]} if overhead_ms and "latency_ms" in costs else costs
+
+
+def promised_ms(candidate: Candidate, promised: Promised) -> float | None:
+    """Its latency, which a longer recovery does not change."""
+    return promised.get(replace(candidate, longer=False), {}).get("latency_ms")
 
 
 def in_step(promised: Promised, whole_ms: float | None) -> Promised:

@@ -4,9 +4,16 @@ What costs nothing comes first: the fitted model as it is, and in int8. Then sha
 that keep their accuracy and those that do not, as `find_depth` does: what is cut deeper is taken to lose more. With
 budgets of costs the largest share that promises to meet them is tried, and smaller ones as long as it turns out to cost
 more than promised; what promises nothing is never trained. Each share is tried in float and in int8, which costs
-little more. Recoveries are short at first (successive halving, Jamieson and Talwalkar 2016, arXiv 1502.07943): the
-first share that loses too much recovers longer, if it loses so little that this may bring it back and the short one
-brought something, and smaller ones after it. Students that a person names are each taught before that.
+little more.
+
+The same is done again with half and with all of the residual blocks left out, among the shares that promise to be
+faster so than what was found before; with budgets of costs, where nothing has met them. EfficientNet-Lite0 on digits at
+64 px, one seed, 99.4% and 0.31 ms whole: 99.2% and 4.9 times as fast with 8% of the MACs in all blocks, 98.9% and 7.8
+times without nine of them.
+
+Students that a person names are each taught then. Recoveries are short at first (successive halving, Jamieson and
+Talwalkar 2016, arXiv 1502.07943): the first share that loses too much recovers longer, if it loses so little that this
+may bring it back and the short one brought something, and smaller ones after it.
 
 Several workers may ask: what others are at is taken to come out well until they have found otherwise.
 """
@@ -15,12 +22,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from compress.plan.settings import Budgets
 from compress.plan.trial import Candidate, Trial
 
-SHARES = (0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.15)  # of the MACs, the largest first
+SHARES = (0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.07, 0.05)  # of the MACs, the largest first
 NEARLY = 0.9  # times a budget that a promise may be over it, and is tried still: promises are that far off
 HOPEFUL = 3.0  # times the points that may be lost, from which a longer recovery may come back
 
@@ -57,14 +64,18 @@ def next_candidate(
             return candidate
         if budgets.costs and candidate in tried and tried[candidate].meets(budgets):
             return None  # what is whole loses least
-    options = [share for share in shares if _any_promises(share, budgets, promised)]
-    found, at = _halved(tried, running, budgets, promised, options)
-    found = found or _taught(tried, running, budgets, promised, students)
+    state = _State(tried, running, budgets, promised)
+    options = [share for share in shares if state.any_promises(share)]
+    found, at = state.halved(options)
+    for blocks in sorted({c.blocks for c in promised if c.blocks}):
+        if found is None and not (budgets.costs and any(trial.meets(budgets) for trial in trials)):
+            found, _ = state.halved(state.faster(shares, blocks), blocks)
+    found = found or state.taught(students)
     if found is not None or running:
         return found
     if budgets.costs and any(trial.meets(budgets) for trial in trials):
         return None
-    return _longer(tried, budgets, promised, options if budgets.costs else options[at:])
+    return state.longer(options if budgets.costs else options[at:])
 
 
 def every_candidate(shares: Sequence[float], students: Sequence[str]) -> list[Candidate]:
@@ -73,72 +84,103 @@ def every_candidate(shares: Sequence[float], students: Sequence[str]) -> list[Ca
     return [replace(candidate, int8=int8) for candidate in plain for int8 in (False, True)]
 
 
-def _halved(
-    tried: Mapping[Candidate, Trial],
-    running: Collection[Candidate],
-    budgets: Budgets,
-    promised: Mapping[Candidate, Costs],
-    options: Sequence[float],
-) -> tuple[Candidate | None, int]:
-    """The next of the short recoveries, and how many options hold."""
-    low, high = 0, len(options)  # all before `low` hold, none from `high` on
-    while low < high:
-        at = low if budgets.costs else (low + high) // 2
-        candidates = _wanted(options[at], False, budgets, promised)
-        if any(_in_hand(candidate, running) for candidate in candidates):
-            low = at + 1
-            continue
-        if untried := next((c for c in candidates if c not in tried), None):
-            return untried, low
-        there = [tried[c] for c in candidates]
-        if budgets.costs and any(trial.meets(budgets) for trial in there):
-            return None, low
-        if any(trial.kept is not None and trial.keeps(budgets) for trial in there):
-            low = at + 1
-        else:
-            high = at
-    return None, low
+@dataclass(frozen=True)
+class _State:
+    """What a search knows.
 
+    Attributes:
+        tried: by what it is of.
+        running: what other workers are at.
+    """
 
-def _taught(
-    tried: Mapping[Candidate, Trial],
-    running: Collection[Candidate],
-    budgets: Budgets,
-    promised: Mapping[Candidate, Costs],
-    students: Sequence[str],
-) -> Candidate | None:
-    """The next student that may meet the budgets, in float, which is the way to int8, and in int8."""
-    for name in students:
-        small = Candidate(student=name, int8=True)
-        for candidate in (replace(small, int8=False), small):
-            untried = candidate not in tried and not _in_hand(candidate, running)
-            if untried and _promises(small, budgets, promised):
-                return candidate
-    return None
+    tried: Mapping[Candidate, Trial]
+    running: Collection[Candidate]
+    budgets: Budgets
+    promised: Mapping[Candidate, Costs]
 
+    def halved(self, options: Sequence[float], blocks: int = 0) -> tuple[Candidate | None, int]:
+        """The next of the short recoveries, and how many options hold."""
+        low, high = 0, len(options)  # all before `low` hold, none from `high` on
+        while low < high:
+            at = low if self.budgets.costs else (low + high) // 2
+            candidates = self._wanted(Candidate(options[at], blocks=blocks))
+            if any(self._in_hand(candidate) for candidate in candidates):
+                low = at + 1
+                continue
+            if untried := next((c for c in candidates if c not in self.tried), None):
+                return untried, low
+            there = [self.tried[c] for c in candidates]
+            if self.budgets.costs and any(trial.meets(self.budgets) for trial in there):
+                return None, low
+            if any(map(self._holds, there)):
+                low = at + 1
+            else:
+                high = at
+        return None, low
 
-def _longer(
-    tried: Mapping[Candidate, Trial], budgets: Budgets, promised: Mapping[Candidate, Costs], options: Sequence[float]
-) -> Candidate | None:
-    """The next that recovers longer: the first share that loses too much and not much more, and then smaller ones, as
-    long as they lose little enough, and until one meets budgets of costs."""
-    came_back = False
-    for share in options:
-        short = [tried[c] for c in _wanted(share, False, budgets, promised) if c in tried]
-        if any(trial.kept is not None and trial.keeps(budgets) for trial in short):
-            continue  # and costs too much
-        near = HOPEFUL * max(budgets.max_drop, 1.0)
-        hopeful = [trial for trial in short if trial.recovered and trial.lost is not None and trial.lost <= near]
-        if not hopeful and (short or not came_back):
-            return None
-        candidates = _wanted(share, True, budgets, promised)
-        if untried := next((c for c in candidates if c not in tried), None):
-            return untried
-        there = [tried[c] for c in candidates]
-        came_back = any(trial.kept is not None and trial.keeps(budgets) for trial in there)
-        if not came_back or (budgets.costs and any(trial.meets(budgets) for trial in there)):
-            return None
-    return None
+    def faster(self, shares: Sequence[float], blocks: int) -> list[float]:
+        """Those with which, without so many blocks, a budget of costs may be met; where there is none, those that
+        promise to be faster than all that hold with more blocks."""
+        if self.budgets.costs:
+            return [share for share in shares if self.any_promises(share, blocks)]
+        before = [c for c in (*self.tried, *self.running) if c.blocks < blocks and c.student is None]
+        held = [c for c in before if c not in self.tried or self._holds(self.tried[c])]
+        least = min((self._promised_ms(replace(c, longer=False)) for c in held), default=math.inf)
+        return [share for share in shares if self._fastest_ms(share, blocks) < least]
+
+    def taught(self, students: Sequence[str]) -> Candidate | None:
+        """The next student that may meet the budgets, in float, which is the way to int8, and in int8."""
+        for name in students:
+            small = Candidate(student=name, int8=True)
+            for candidate in (replace(small, int8=False), small):
+                untried = candidate not in self.tried and not self._in_hand(candidate)
+                if untried and _promises(small, self.budgets, self.promised):
+                    return candidate
+        return None
+
+    def longer(self, options: Sequence[float]) -> Candidate | None:
+        """The next that recovers longer: the first share that loses too much and not much more, and then smaller ones,
+        as long as they lose little enough, and until one meets budgets of costs."""
+        came_back = False
+        for share in options:
+            short = [self.tried[c] for c in self._wanted(Candidate(share)) if c in self.tried]
+            if any(map(self._holds, short)):
+                continue  # and costs too much
+            near = HOPEFUL * max(self.budgets.max_drop, 1.0)
+            hopeful = [trial for trial in short if trial.recovered and trial.lost is not None and trial.lost <= near]
+            if not hopeful and (short or not came_back):
+                return None
+            candidates = self._wanted(Candidate(share, longer=True))
+            if untried := next((c for c in candidates if c not in self.tried), None):
+                return untried
+            there = [self.tried[c] for c in candidates]
+            came_back = any(map(self._holds, there))
+            if not came_back or (self.budgets.costs and any(trial.meets(self.budgets) for trial in there)):
+                return None
+        return None
+
+    def any_promises(self, share: float, blocks: int = 0) -> bool:
+        """Whether that cut may meet the budgets, in float or in int8; without blocks, if that is known at all."""
+        either = [Candidate(share, int8, blocks=blocks) for int8 in (False, True)]
+        return any(_promises(c, self.budgets, self.promised) for c in either if not blocks or c in self.promised)
+
+    def _holds(self, trial: Trial) -> bool:
+        return trial.kept is not None and trial.keeps(self.budgets)
+
+    def _wanted(self, in_float: Candidate) -> list[Candidate]:
+        """That one, which is the way to int8, and in int8 where that may meet the budgets."""
+        int8 = replace(in_float, int8=True)
+        return [in_float, *([int8] if _promises(replace(int8, longer=False), self.budgets, self.promised) else [])]
+
+    def _in_hand(self, candidate: Candidate) -> bool:
+        return _in_hand(candidate, self.running)
+
+    def _promised_ms(self, candidate: Candidate) -> float:
+        return self.promised.get(candidate, {}).get("latency_ms", math.inf)
+
+    def _fastest_ms(self, share: float, blocks: int) -> float:
+        """Of that cut in float or in int8; infinite where nothing is known of it."""
+        return min(self._promised_ms(Candidate(share, int8, blocks=blocks)) for int8 in (False, True))
 
 
 def _in_hand(candidate: Candidate, running: Collection[Candidate]) -> bool:
@@ -146,19 +188,9 @@ def _in_hand(candidate: Candidate, running: Collection[Candidate]) -> bool:
     return candidate in running or replace(candidate, int8=False) in running
 
 
-def _wanted(share: float, longer: bool, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> list[Candidate]:
-    """Of that share, in float, which is the way to int8, and in int8 where that may meet the budgets."""
-    int8 = _promises(Candidate(share, int8=True), budgets, promised)
-    return [Candidate(share, False, longer), *([Candidate(share, True, longer)] if int8 else [])]
-
-
 def promises_any(budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:
     """Whether any candidate may meet the budgets of costs."""
     return any(_promises(candidate, budgets, promised) for candidate in promised)
-
-
-def _any_promises(share: float, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:
-    return any(_promises(Candidate(share, int8), budgets, promised) for int8 in (False, True))
 
 
 def _promises(candidate: Candidate, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:

@@ -85,9 +85,13 @@ class Search:
         rest = self.until - time.time()
         return found if math.isinf(rest) else f"{found}; {max(0.0, rest) / 60:.0f} min left"
 
-    def promise(self, networks: Sequence[dict[str, Any]]) -> None:
-        """What candidates will cost, by networks that were measured."""
-        self.promised = interpolated(networks, self.shares, self.overhead_ms)
+    def promise(self, networks: Sequence[dict[str, Any]], shares: Sequence[float] | None = None) -> None:
+        """What candidates will cost, by networks that were measured.
+
+        Args:
+            shares: only of these.
+        """
+        self.promised = interpolated(networks, self.shares if shares is None else shares, self.overhead_ms)
         for candidate, costs in self.promised.items():
             if self.target is not None and "latency_ms" in costs:
                 costs["latency_ms"] = self.target.there(costs["latency_ms"], int8=candidate.int8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +11,8 @@ from typing import Any
 
 from compress.benchmark.harness import bench
 from compress.plan.pipeline import Kept
-from compress.plan.promises import in_step
+from compress.plan.promises import in_step, promised_ms
 from compress.plan.searching import Search
-from compress.plan.settings import Budgets
 from compress.plan.timing import machine, memory_of
 from compress.plan.trial import BASE, Trial, best_of
 from compress.report.searched import VARIANTS
@@ -22,7 +22,7 @@ from zoo.files.model_directory import config_files, read_config
 
 BENCH = "bench.json"
 TIMED: dict[str, Any] = {}  # options of `bench`
-MOST_TIMED = 6  # models that are measured side by side
+MOST_TIMED = 8  # models that are measured side by side
 
 
 def compare(search: Search, work: Path, out: Path) -> bool:
@@ -38,7 +38,7 @@ def compare(search: Search, work: Path, out: Path) -> bool:
     budgets, found = search.budgets, best_of(search.trials, search.budgets)
     kept = kept_of(search.trials)
     _lay_out(kept, search, work, out)
-    rows = _measured(_finalists([t for t in search.trials if t.name in kept], budgets), search, work)
+    rows = _measured(_finalists([t for t in search.trials if t.name in kept], search), search, work)
     measured = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
     search.trials = _as_promised(measured, search)
     return found is None or best_of(search.trials, budgets) is not None
@@ -71,11 +71,16 @@ def _moved(record: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
     return {**record, "arguments": arguments}
 
 
-def _finalists(there: Sequence[Trial], budgets: Budgets) -> list[Trial]:
-    """The fitted model, those that may be chosen, and then others, as many as are timed side by side."""
+def _finalists(there: Sequence[Trial], search: Search) -> list[Trial]:
+    """The fitted model, those that may be chosen, and then others, as many as are timed side by side, the ones first
+    that promise to be fast."""
+
+    def order(trial: Trial) -> tuple[bool, float, float]:
+        promised = math.inf if trial.candidate is None else promised_ms(trial.candidate, search.promised) or math.inf
+        return not trial.meets(search.budgets), trial.latency_ms or promised, trial.costs["macs"] or 0.0
+
     first = [trial for trial in there if trial.name == BASE]
-    rest = sorted((t for t in there if t.name != BASE), key=lambda t: (not t.meets(budgets), t.costs["macs"] or 0.0))
-    return [*first, *rest][:MOST_TIMED]
+    return [*first, *sorted((t for t in there if t.name != BASE), key=order)][:MOST_TIMED]
 
 
 def _measured(timed: Sequence[Trial], search: Search, work: Path) -> dict[str, list[dict[str, Any]]]:
@@ -123,6 +128,6 @@ def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:
     def of(trial: Trial) -> float | None:
         if trial.name == BASE or trial.candidate is None:
             return None
-        return promised.get(replace(trial.candidate, longer=False), {}).get("latency_ms")
+        return promised_ms(trial.candidate, promised)
 
     return [replace(trial, promised_ms=of(trial)) for trial in trials]

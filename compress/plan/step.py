@@ -19,7 +19,7 @@ from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code, inputs_of
 from compress.plan.plan import Plan
-from compress.plan.promises import Promised, cuts_of, measured, of_file, of_students, overhead, photo_of
+from compress.plan.promises import Promised, cuts_of, ends_of, measured, of_file, of_students, overhead, photo_of
 from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
@@ -195,8 +195,12 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
             config, networks = loaded.config, cuts_of(loaded, pipeline.progress)
         if settings.student:
             networks += of_students(settings.student, open_data(str(pipeline.data)), pipeline.progress)
+        measure = partial(measured, runtimes=search.runtimes, threads=settings.threads, progress=pipeline.progress)
         with pipeline.device.alone():
-            costs = measured(networks, search.runtimes, threads=settings.threads, progress=pipeline.progress)
+            if search.budgets.costs and search.shares and settings.answer is None:
+                search.promise(measure(ends_of(networks)), search.shares[-1:])
+                _check_promises(search)
+            costs = measure(networks)
             before, disturbed = 0.0, any(each["disturbed"] for each in costs)
             if settings.answer is not None:
                 before, also = overhead(networks[0][1], config, Path(str(pipeline.data)))
@@ -216,15 +220,24 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
     search.overhead_ms = promised["overhead_ms"]
     search.promise(promised["networks"])
     search.tell(_promises_said(search.promised))
-    if not promises_any(search.budgets, search.promised):
-        nearest = least_promised(search.budgets, search.promised)
-        assert nearest is not None
-        candidate, over = nearest
-        most = ", ".join(f"{times:.2g} times the {NAMES[name]} allowed" for name, times in over.items() if times > 1)
-        raise GateError(
-            f"no network of this kind meets the budget: the nearest, {candidate.name}, takes {most}; allow more, or "
-            "start from a smaller --model"
-        )
+    _check_promises(search)
+
+
+def _check_promises(search: Search) -> None:
+    """
+    Raises:
+        GateError: nothing promises to meet the budgets.
+    """
+    if promises_any(search.budgets, search.promised):
+        return
+    nearest = least_promised(search.budgets, search.promised)
+    assert nearest is not None
+    candidate, over = nearest
+    most = ", ".join(f"{times:.2g} times the {NAMES[name]} allowed" for name, times in over.items() if times > 1)
+    raise GateError(
+        f"no network of this kind meets the budget: the nearest, {candidate.name}, takes {most}; allow more, or "
+        "start from a smaller --model"
+    )
 
 
 def _unfitted(source: str | Path, name: str) -> LoadedModel:
@@ -239,7 +252,9 @@ def _promises_said(promised: Promised) -> str:
     shares = sorted({c.share for c in promised if c.share is not None}, reverse=True)
     shown = {share: None for share in (shares[len(shares) // 2], shares[-1])} if shares else {}
     students = [candidate for candidate in promised if candidate.student is not None and candidate.int8]
-    for candidate in (Candidate(), Candidate(int8=True), *(Candidate(share, int8=True) for share in shown), *students):
+    small = [Candidate(share, int8=True) for share in shown]
+    less = sorted((c for c in promised if c.blocks and c.int8 and c.share in shown), key=lambda c: c.blocks)[-1:]
+    for candidate in (Candidate(), Candidate(int8=True), *small, *less, *students):
         costs = promised.get(candidate, {})
         if "latency_ms" in costs:
             name = "as it is" if candidate == Candidate() else candidate.name

@@ -46,18 +46,21 @@ class Candidate:
         int8: whether it is quantized then.
         longer: whether it recovers LONGER times as long.
         student: an architecture that the fitted model teaches, and which is not pruned.
+        blocks: how many residual blocks pruning leaves out.
     """
 
     share: float | None = None
     int8: bool = False
     longer: bool = False
     student: str | None = None
+    blocks: int = 0
 
     @property
     def name(self) -> str:
         """Of its directory."""
         parts = [f"pruned-{100 * self.share:g}"] if self.share is not None else []
         parts += [f"taught-{re.sub('[^A-Za-z0-9_.]+', '-', self.student)}"] if self.student is not None else []
+        parts += [f"less-{self.blocks}"] if self.blocks else []
         parts += ["longer"] if self.longer else []
         return "-".join([*parts, "int8"] if self.int8 else parts) or BASE
 
@@ -67,8 +70,9 @@ class Candidate:
         if self.student is not None:
             steps.append(("distill", {"student": self.student, "seed": seed}))
         if self.share is not None:
-            longer = {"recover": LONGER * Prune().recover} if self.longer else {}
-            steps.append(("prune", {"macs": self.share, "seed": seed, **longer}))
+            more = {"recover": LONGER * Prune().recover} if self.longer else {}
+            more |= {"blocks": self.blocks} if self.blocks else {}
+            steps.append(("prune", {"macs": self.share, "seed": seed, **more}))
         return Plan.of(*steps, *([("quantize", {"seed": seed})] if self.int8 else []))
 
 

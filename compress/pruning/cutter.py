@@ -15,6 +15,7 @@ from compress.dependency.group import Indices
 from compress.dependency.groups import Grouping
 from compress.dependency.verify import UnequalCutError
 from compress.pruning.allocate import POWER, Allocation, Scores, allocate_by_importance, check_reachable, narrowed
+from compress.pruning.blocks import BLOCKS, Shortened
 from compress.pruning.budget import Cost
 from compress.pruning.depth import Depth, HeldOut
 from compress.pruning.importance import Importance
@@ -30,6 +31,7 @@ from compress.sparsity.lineage import is_sparse
 from transfer.data.augment import augment_for
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.parts import Pixels
+from zoo.cost import count_macs
 from zoo.disk import write_json
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import LoadedModel
@@ -76,11 +78,12 @@ class Cutter:
         self._searched: Search | None = None
         self._held: tuple[nn.Module, HeldOut] | None = None
         self._prepared: tuple[nn.Module, Allocation] | None = None
+        self._shortened = Shortened(choice.blocks, loaded.config, pixels, self.held_out)
 
     @property
     def said(self) -> list[str]:
         """What a person should know of the cuts."""
-        return [self.notes[name]["said"] for name in (DEPTH, INPUT) if name in self.notes]
+        return [self.notes[name]["said"] for name in (BLOCKS, DEPTH, INPUT) if name in self.notes]
 
     def grouping_of(self, network: nn.Module) -> Grouping:
         return grouping_of(network, self.config, self.choice)
@@ -91,13 +94,16 @@ class Cutter:
         Args:
             decided: the file where the decision is kept, and read again: a run that is resumed must not measure anew.
         """
-        grouping = grouping_of(network, self._own, self.choice)
+        kept = None
         if decided is not None and decided.exists():
             kept = json.loads(decided.read_text(encoding="utf-8"))
             self._whole, self.notes = kept["whole"], kept["notes"]
+        short = self.shortened(network)
+        grouping = grouping_of(short, self._own, self.choice)
+        if kept is not None:
             keeps = [np.array(keep, dtype=np.intp) for keep in kept["keeps"]]
             grouping = grouping.without(kept["unequal"])
-            sized = self._sizes.at(network, grouping, kept.get("side", self._own.preprocess.size[0]))
+            sized = self._sizes.at(short, grouping, kept.get("side", self._own.preprocess.size[0]))
             assert sized is not None
             self.config = sized.config
             if "scores" in kept:
@@ -105,7 +111,7 @@ class Cutter:
             else:  # a run that an earlier version began
                 scores = scored(network, grouping, self._importance(network))
             self._scored = grouping, scores
-            return cut_channels(network, sized.config.input_size, sized.grouping, keeps, scores)
+            return cut_channels(short, sized.config.input_size, sized.grouping, keeps, scores)
         scores = scored(network, grouping, self._importance(network))
         done = number / self.choice.rounds
         by = self._cut_to_macs if self.choice.latency is None else self._cut_to_latency
@@ -142,6 +148,10 @@ class Cutter:
             self._held = network, HeldOut(network, val, self._own, augment=self._views, seed=self.seed)
         return self._held[1]
 
+    def shortened(self, network: nn.Module) -> nn.Module:
+        """The network without the blocks that are left out; itself, where none are."""
+        return self._shortened.of(network, self.notes) if self.choice.blocks else network
+
     @property
     def few(self) -> bool:
         """Whether there are some images, and no more than training on them alone would make up for a cut."""
@@ -162,6 +172,8 @@ class Cutter:
             return self._searched
         self._searched = Search(
             network,
+            self._whole_macs(network, grouping),
+            self.shortened(network),
             grouping,
             scores,
             held,
@@ -179,12 +191,12 @@ class Cutter:
         side, found = self._given_side or own, dict[int, float]()
         if held is not None and self._given_side is None:
             side, found = self._search(network, grouping, scores, held).size(share)
-        sized = self._sizes.at(network, grouping, side)
+        sized = self._sizes.at(self.shortened(network), grouping, side)
         assert sized is not None  # as `Sizes.check` has seen
         if side != own or len(found) > 1:
-            by_size = sized.cost.total / grouping.macs
+            by_size, left = sized.cost.total / grouping.macs, share * self._whole_macs(network, grouping)
             images = 0 if held is None else held.images
-            self.notes[INPUT] = InputSize(own, side, by_size, share / by_size, found, images).note()
+            self.notes[INPUT] = InputSize(own, side, by_size, left / sized.cost.total, found, images).note()
         return sized
 
     def shallower(self, network: nn.Module, share: float, held: HeldOut) -> Depth | None:
@@ -219,19 +231,19 @@ class Cutter:
         return share
 
     def _cut_to_macs(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
-        cost = Cost.macs(grouping)
         wanted = self._wanted(network, grouping, scores)
         if self._whole is None:
-            self._whole = cost.total
-            self._check_reachable(grouping, cost, wanted)
+            self._whole, cost = self._whole_macs(network, grouping), Cost.macs(grouping)
+            self._check_reachable(grouping, cost, min(1.0, wanted * self._whole / cost.total))
         try:
             sized = self._sized_for(network, grouping, scores, wanted)
             share = wanted**done * self._whole / sized.cost.total
             keeps = self._allocated(network, scores, sized.grouping, share, sized.cost)
-            pruned = cut_channels(network, sized.config.input_size, sized.grouping, keeps, scores)
+            pruned = cut_channels(self.shortened(network), sized.config.input_size, sized.grouping, keeps, scores)
         except UnequalCutError:
             if done == 1 / self.choice.rounds:
-                self.notes.clear()  # all is found again, of the groups that are left
+                for name in (DEPTH, INPUT):
+                    self.notes.pop(name, None)  # they are found again, of the groups that are left
             raise
         self.config = sized.config
         if pruned.macs_after > share * pruned.macs_before * (1 + 1e-9):
@@ -239,6 +251,10 @@ class Cutter:
         if done == 1 and pruned.macs_after == self._whole:
             raise UsageError(f"{100 * wanted:.4g}% of the MACs keeps every channel: nothing to cut; ask for less")
         return pruned
+
+    def _whole_macs(self, network: nn.Module, grouping: Grouping) -> float:
+        """Of the network with all its blocks, before this round."""
+        return count_macs(network, self._own.input_size) if self.choice.blocks else grouping.macs
 
     def _check_reachable(self, grouping: Grouping, cost: Cost, share: float) -> None:
         """Check the budget of all rounds together, before the first: each has its floor."""

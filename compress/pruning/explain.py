@@ -108,7 +108,7 @@ def explain(directory: str | Path | LoadedModel, settings: Prune, call: Call) ->
         if line not in told:
             call.tell(line)
     table = latency_table(
-        loaded.model,
+        cutter.shortened(loaded.model),
         loaded.config.input_size,
         pruned.grouping,
         threads=settings.threads,

@@ -23,12 +23,16 @@ Allocated = Callable[[Grouping, float, Cost], Sequence[Indices]]  # what is kept
 class Search:
     """
     Attributes:
+        network: that is cut; the uncut one, or that without some blocks.
+        grouping: of it.
         held: on which answers are compared.
         sizes: the network for images of several sizes.
         side: of the images, where none is searched.
         least: the cost of the narrowest network.
     """
 
+    uncut: nn.Module
+    whole_macs: float
     network: nn.Module
     grouping: Grouping
     scores: Scores
@@ -41,15 +45,15 @@ class Search:
     _by_size: tuple[float, ...] = (BY_SIZE[0], BY_SIZE[-1])  # what a search of the share tries
     _found: dict[tuple[float, int], Divergences] = field(default_factory=dict)
 
-    def is_of(self, network: nn.Module, grouping: Grouping) -> bool:
-        return network is self.network and [g.name for g in grouping.groups] == [g.name for g in self.grouping.groups]
+    def is_of(self, uncut: nn.Module, grouping: Grouping) -> bool:
+        return uncut is self.uncut and [g.name for g in grouping.groups] == [g.name for g in self.grouping.groups]
 
     def depth(self, shares: Sequence[float] = SHARES) -> Depth:
         """Which of the shares of the MACs the held-out images allow."""
         cost = Cost.macs(self.grouping)
-        least, most = self.least(self.grouping, cost) / cost.total, 1.0
+        least, most = self.least(self.grouping, cost) / self.whole_macs, 1.0
         if self.side is not None and (sized := self.sizes.at(self.network, self.grouping, self.side)) is not None:
-            most = sized.most * sized.cost.total / cost.total
+            most = sized.most * sized.cost.total / self.whole_macs
         reached = [share for share in shares if least <= share <= most]
         return find_depth(self._divergence_at, self.held.images, reached or shares[:1])
 
@@ -57,7 +61,7 @@ class Search:
         """That of the better of two sizes, and of all further shares by that one's part."""
         if self.side is not None:
             return self.divergence(share, self.side)
-        sides = {by_size: side_for(self.sizes.side, share, by_size) for by_size in self._by_size}
+        sides = {by_size: side_for(self.sizes.side, self._rest(share), by_size) for by_size in self._by_size}
         found = {side: self.divergence(share, side) for side in dict.fromkeys(sides.values())}
         best = min(self._by_size, key=lambda by_size: found[sides[by_size]])
         self._by_size = (best,)
@@ -65,7 +69,11 @@ class Search:
 
     def size(self, share: float) -> tuple[int, dict[int, float]]:
         """The side of the images for a cut to that share, and nats by the side of those that were tried."""
-        return find_size(self.sizes.side, share, lambda side: self.divergences(share, side))
+        return find_size(self.sizes.side, self._rest(share), lambda side: self.divergences(share, side))
+
+    def _rest(self, share: float) -> float:
+        """Of the MACs of the network that is cut, what size and channels may leave."""
+        return min(1.0, share * self.whole_macs / self.grouping.macs)
 
     def divergence(self, share: float, side: int) -> float:
         """In nats an image; infinite where there is no such cut."""
@@ -82,11 +90,11 @@ class Search:
         sized = self.sizes.at(self.network, self.grouping, side)
         if sized is None:
             return None
-        by_channels = share * self.grouping.macs / sized.cost.total
+        by_channels = share * self.whole_macs / sized.cost.total
         least = self.least(sized.grouping, sized.cost) / sized.cost.total
         if not least <= by_channels <= sized.most:
             return None
         keeps = self.allocated(sized.grouping, by_channels, sized.cost)
         pruned = cut_channels(self.network, sized.config.input_size, sized.grouping, keeps, self.scores)
-        self.make_up(pruned, self.network, sized.config, views=False)
+        self.make_up(pruned, self.uncut, sized.config, views=False)
         return self.held.divergences_of(pruned.model, sized.config.preprocess)

@@ -85,6 +85,11 @@ class Choice(Settings):
         metavar="PX",
         ge=1,
     )
+    blocks: int = option(
+        0,
+        "Also leave out so many whole residual blocks: those without which answers to held-out images change least.",
+        ge=0,
+    )
     criterion: Criterion = option(
         None,
         f"{', '.join(CRITERIA)}, or module:object. Unless given, obs with --data, taylor above 1,000 images, else l2.",
@@ -112,6 +117,11 @@ class Choice(Settings):
                 f"{argument('size', self.size)} is for one cut to a share of the MACs: leave it out with a latency and "
                 "with several rounds"
             )
+        if self.blocks and (self.latency is not None or self.rounds > 1):
+            raise UsageError(
+                f"{argument('blocks', self.blocks)} is for one cut to a share of the MACs: leave it out with a latency "
+                "and with several rounds"
+            )
         if self.macs is not None and not 0 < self.macs <= 1:
             raise UsageError(f"a share of MACs of {self.macs} must be above 0 and at most 1: 0.5 keeps half")
         if self.latency is not None and not 0 < self.latency < float("inf"):
@@ -124,6 +134,10 @@ class Choice(Settings):
         Raises:
             UsageError: see there.
         """
+        if self.blocks and not given:
+            raise UsageError(
+                f"{argument('blocks', self.blocks)} are chosen by images: name the model's with {argument('data')}"
+            )
         for choices, value in ((CRITERIA, self.criterion), (ALLOCATIONS, self.allocation)):
             if not given and getattr(choices.value(value), "needs_images", False):
                 what = f"{choices.kind} {choices.name(value)}"

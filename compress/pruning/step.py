@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from compress.dependency.group import Grouping
+from compress.pruning.blocks import blocks_of
 from compress.pruning.cutter import INPUT, Cutter
 from compress.pruning.depth import KEEPS
 from compress.pruning.input_size import Sizes, grouping_of
@@ -30,6 +31,7 @@ from transfer.fitting.plan import follow_plan
 from transfer.result import ModelResult
 from transfer.training.average import averaged
 from transfer.training.finetune import AfterStep, TrainingData, finetune
+from zoo.blocks import without
 from zoo.call import Call, takes
 from zoo.cost import count_macs, count_parameters
 from zoo.errors import UsageError
@@ -119,7 +121,11 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
         UsageError: a budget that no cut reaches or that the model meets; a pattern that the cut breaks.
     """
     Sizes(loaded.config, choice).check(loaded.model)
-    trial = trial_cut(loaded.model, loaded.config.input_size, grouping, choice, measures=measures)
+    model, size = loaded.model, loaded.config.input_size
+    if choice.blocks:
+        model = without(model, blocks_of(model, size, choice.blocks)[: choice.blocks])
+        grouping = grouping_of(model, loaded.config, choice)
+    trial = trial_cut(model, size, grouping, choice, measures=measures)
     _check_pattern(loaded, trial.model)
     return trial
 
@@ -288,7 +294,8 @@ def _both(first: AfterStep, second: AfterStep) -> AfterStep:
 def _check_pattern(loaded: LoadedModel, smaller: nn.Module) -> None:
     if (pattern := pattern_of(loaded.config.lineage)) is None:
         return
-    broken = in_pattern(loaded.model, pattern.n, pattern.m) - in_pattern(smaller, pattern.n, pattern.m)
+    kept = set(dict(smaller.named_modules()))  # of a block that is left out nothing is broken
+    broken = in_pattern(loaded.model, pattern.n, pattern.m) & kept - in_pattern(smaller, pattern.n, pattern.m)
     if broken:
         raise UsageError(
             f"the model is {pattern.n}:{pattern.m} sparse, and the cut breaks its runs of {pattern.m} in "

@@ -1,7 +1,8 @@
 """The sums in which layers end, watched in a forward pass: what a layer's outputs are added to, and how they get there.
 
-Calls of torch's functions are numbered. A cut network makes the same calls in the same order as the uncut one, so that
-a tensor of the one is found in the other by the number of the call that made it.
+Calls of torch's functions are numbered. A cut network makes the same calls in the same order as the uncut one, but for
+those of blocks that it leaves out, whose numbers are passed over; so a tensor of the one is found in the other by the
+number of the call that made it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-ADDITIONS = ("add", "add_", "__add__", "__radd__", "__iadd__")
+from zoo.blocks import ADDITIONS
+
 CALL, LAYER = "_slimzoo_call", "_slimzoo_layer"  # attributes of tensors: the number of its call; (layer, scale)
 LEAST = 1e-3  # of the largest scale: below it a layer's output hardly reaches the sum
 
@@ -47,6 +49,17 @@ class Calls(TorchFunctionMode):
                 self.kept[self._done] = result
         self._done += 1
         return result
+
+    @property
+    def done(self) -> int:
+        """How many calls have been made."""
+        return self._done
+
+    def pass_over(self, calls: int, number: int, output: Tensor) -> None:
+        """Count so many calls that are not made, and take `output` for what the one of that number would have made."""
+        self._done += calls
+        if number in self._keep:
+            self.kept[number] = output
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> tuple[str, Tensor] | None:
         """Look at a call before it is made; returns the layer whose outputs, times a scale, it returns."""

@@ -1,8 +1,9 @@
 """Surgery: what turned an architecture's own layers into those of a pruned model, as an ordered list of operations.
 
-A pruned model loads as any other: build the architecture, operate, load the weights. Two kinds of operation are enough:
-tensors take the shapes found in the safetensors file, which needs no record, and `set_attr` repeats every plain
-attribute (channels, groups, heads, split sizes) that differs from the fresh architecture's.
+A pruned model loads as any other: build the architecture, operate, load the weights. Few kinds of operation are
+enough: tensors take the shapes found in the safetensors file, which needs no record, `leave_out` puts an identity where
+a residual block was, and `set_attr` repeats every plain attribute (channels, groups, heads, split sizes) that differs
+from the fresh architecture's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from torch import Size, nn
 
+from zoo.blocks import blocks_left_out, leave_out_
 from zoo.tensors import replace_tensor_
 
 Operation = dict[str, Any]
@@ -35,13 +37,19 @@ def surgery_between(fresh: nn.Module, operated: nn.Module) -> list[Operation]:
     """The operations that give `fresh` the attributes of `operated`, in module order.
 
     Raises:
-        ValueError: the two do not have the same modules; more than widths was changed, which cannot be recorded.
+        ValueError: the two do not have the same modules; more than that was changed, which cannot be recorded.
     """
-    before, after = dict(fresh.named_modules()), dict(operated.named_modules())
+    gone = blocks_left_out(fresh, operated)
+    before = {
+        name: module
+        for name, module in fresh.named_modules()
+        if name not in gone and not name.startswith(tuple(f"{block}." for block in gone))
+    }
+    after = {name: module for name, module in operated.named_modules() if name not in gone}
     if before.keys() != after.keys() or any(type(before[name]) is not type(after[name]) for name in before):
         odd = sorted(before.keys() ^ after.keys()) or [n for n in before if type(before[n]) is not type(after[n])]
         raise ValueError(f"the model's modules are not its architecture's: {', '.join(odd[:3])}; it cannot be saved")
-    operations = []
+    operations: list[Operation] = [{"op": "leave_out", "module": name} for name in gone]
     for name, module in after.items():
         original = _plain_attributes(before[name])
         for attribute, value in _plain_attributes(module).items():
@@ -57,10 +65,14 @@ def apply_surgery_(model: nn.Module, operations: list[Operation], shapes: Mappin
     Raises:
         ValueError: an operation of an unknown kind, as a newer version may write.
     """
+    unknown = [operation["op"] for operation in operations if operation["op"] not in ("leave_out", "set_attr")]
+    if unknown:
+        raise ValueError(f"surgery {unknown[0]!r} is unknown to this version; install a newer slimzoo")
+    leave_out_(model, [operation["module"] for operation in operations if operation["op"] == "leave_out"])
     modules = dict(model.named_modules())
     for operation in operations:
-        if operation["op"] != "set_attr":
-            raise ValueError(f"surgery {operation['op']!r} is unknown to this version; install a newer slimzoo")
+        if operation["op"] == "leave_out":
+            continue
         module, name, value = modules[operation["module"]], operation["name"], operation["value"]
         setattr(module, name, type(getattr(module, name))(value))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
