@@ -19,6 +19,8 @@ COLOURS = ("#ecd9bd", "#2c6aa5")  # of nothing, of all
 def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
     """The share of each layer's outputs that is left, layers in the order of their names; None where none was cut.
 
+    Of blocks that were left out, nothing is.
+
     Args:
         variants: the baseline first.
     """
@@ -26,8 +28,9 @@ def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
     records: list[dict[str, Any]] = []
     names: list[str] = []
     for variant, outputs in zip(variants[1:], others, strict=True):
-        both = sorted(base.keys() & outputs.keys(), key=_natural)
-        shares = [outputs[name] / base[name] for name in both]
+        gone = _left_out(variant) if outputs else ()
+        both = sorted((name for name in base if name in outputs or name.startswith(gone)), key=_natural)
+        shares = [outputs.get(name, 0) / base[name] for name in both]
         if not any(share < 1 for share in shares):
             continue
         name = short(variant.name)
@@ -74,6 +77,12 @@ def _outputs(variant: Variant) -> dict[str, int]:
     except (OSError, SafetensorError):
         return {}
     return {name.removesuffix(".weight"): shape[0] for name, shape in shapes.items() if len(shape) > 1}
+
+
+def _left_out(variant: Variant) -> tuple[str, ...]:
+    """How the names of layers begin that are in no block of the model any more."""
+    records = [record["blocks"]["left_out"] for record in variant.lineage if record.get("blocks")]
+    return tuple(f"{name}." for names in records for name in names)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -19,7 +19,7 @@ from compress.plan.trial import Candidate, Trial
 from transfer.evaluation.statistics import PairedDrop
 from zoo.errors import UsageError
 
-ABOUT = {"seed": 3, "source": "photos"}
+ABOUT = {"seed": 3, "source": "photos", "networks": [{"share": 1.0, "blocks": 0}, {"share": 0.5, "blocks": 9}]}
 SHARES = [0.8, 0.6, 0.4, 0.2]
 
 # a worker that tries all shares in float, each of which takes a while, and says what it tried
@@ -91,7 +91,10 @@ def test_a_trial_comes_back_as_it_was(ledger, tmp_path):
     assert (found.runtime, found.latency_ms) == ("openvino", 1.5)
 
 
-@pytest.mark.parametrize("candidate", [Candidate(0.333), Candidate(student="mobilenet_v2"), Candidate(int8=True)])
+@pytest.mark.parametrize(
+    "candidate",
+    [Candidate(0.333), Candidate(student="mobilenet_v2"), Candidate(int8=True), Candidate(0.1, int8=True, blocks=9)],
+)
 def test_what_is_asked_for_is_tried_as_it_is_and_nothing_near_it(ledger, candidate):
     running = []
 
@@ -159,9 +162,10 @@ def test_a_worker_that_slept_and_was_taken_for_dead_goes_on(ledger, tmp_path):
 
 def test_the_sampler_draws_others_than_were_tried(ledger):
     ledger.attempt(Candidate(student="mobilenet_v2"), made)  # of which the sampler knows nothing
-    drawn = [ledger.attempt(None, made) for _ in range(6)]
+    drawn = [ledger.attempt(None, made) for _ in range(10)]
     found = [trial.candidate for trial in drawn if trial is not None]
-    assert len(set(found)) == len(found) >= 4
+    assert len(set(found)) == len(found) >= 8
+    assert {0} < {candidate.blocks for candidate in found} <= {0, 5, 9}
 
 
 def test_a_trial_whose_model_is_gone_is_tried_again(ledger, tmp_path):

@@ -15,6 +15,7 @@ from compress.pruning.reconstruct import reconstruct_
 from compress.pruning.structured import Cut
 from compress.pruning.sums import Calls, Sums
 from transfer.data.loader import LabelledPixels
+from zoo.blocks import leave_out_
 from zoo.preprocess import Preprocess
 
 SIZE = (3, 5, 5)
@@ -82,9 +83,11 @@ def through(model, images):
     return seen
 
 
+@pytest.mark.parametrize("gone", [[], ["blocks.0"]])
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("add", [first_plus_second, in_place, by_name])
-def test_the_last_layer_of_a_branch_makes_up_for_the_stream(add, normed):
+def test_the_last_layer_of_a_branch_makes_up_for_the_stream(add, normed, gone):
+    """Also for a block before it that is left out."""
     torch.manual_seed(0)
     model = Residual(add, normed=normed).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 5, 5, 3), dtype=np.uint8)
@@ -93,6 +96,7 @@ def test_the_last_layer_of_a_branch_makes_up_for_the_stream(add, normed):
     keeps = [np.arange(0, group.width, 2) for group in grouping.groups]
     assert {group.name for group in grouping.groups} >= {"stem", "blocks.0.inner", "blocks.1.inner"}
     pruned = cut_copy(model, grouping, keeps)
+    leave_out_(pruned, gone)
     start = copy.deepcopy(pruned)
     reconstruct_(
         pruned, model, [Cut(group, keep) for group, keep in zip(grouping.groups, keeps, strict=True)], data, preprocess

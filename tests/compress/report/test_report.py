@@ -393,13 +393,19 @@ def test_classes_that_lost_are_named(out, tmp_path):
 def test_what_pruning_left_of_each_layer_is_drawn(out, tmp_path):
     assert "What is left of each layer" not in build_report(out).html.read_text(), "no model has its tensors here"
     widths = {f"blocks.{i}.conv": 16 for i in (0, 1, 2, 10)} | {"head": 5}
-    for name, left in (("fit", {}), ("pruned", {"blocks.2.conv": 4, "blocks.10.conv": 12}), ("int8", {})):
-        tensors = {f"{layer}.weight": np.zeros((left.get(layer, n), 8), np.float32) for layer, n in widths.items()}
+    cut = {"blocks.2.conv": 4, "blocks.10.conv": 12, "blocks.1.conv": 0}
+    config = tmp_path / "pruned" / "config.json"
+    document = json.loads(config.read_text())
+    document["slimzoo"]["lineage"][-1]["blocks"] = {"left_out": ["blocks.1"]}
+    config.write_text(json.dumps(document))
+    for name, left in (("fit", {}), ("pruned", cut), ("int8", {})):
+        there = {layer: width for layer, n in widths.items() if (width := left.get(layer, n))}
+        tensors = {f"{layer}.weight": np.zeros((width, 8), np.float32) for layer, width in there.items()}
         save_file(tensors | {"norm.weight": np.ones(3, np.float32)}, tmp_path / name / "model.safetensors")
     report = build_report(out)
     svg = report.html.read_text().split("What is left of each layer")[1].split("</svg>")[0]
     said = re.findall(r'aria-label="([^"]* left)"', svg)
-    shares = ["100", "100", "25", "75", "100"]
+    shares = ["100", "0", "25", "75", "100"]
     assert said == [f"{layer}: {share}% left" for layer, share in zip(widths, shares, strict=True)]
     assert (tmp_path / "report-layers.png").exists()
     (tmp_path / "pruned" / "model.safetensors").write_bytes(b"cut off")
