@@ -13,7 +13,8 @@ times without nine of them.
 
 Students that a person names are each taught then. Recoveries are short at first (successive halving, Jamieson and
 Talwalkar 2016, arXiv 1502.07943): the first share that loses too much recovers longer, if it loses so little that this
-may bring it back and the short one brought something, and smaller ones after it.
+may bring it back and the short one brought something, and smaller ones after it; and, in the end, the one that would be
+chosen, where it loses nearly as much as it may.
 
 Several workers may ask: what others are at is taken to come out well until they have found otherwise.
 """
@@ -25,10 +26,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.plan.settings import Budgets
-from compress.plan.trial import Candidate, Trial
+from compress.plan.trial import Candidate, Trial, best_of
 
 SHARES = (0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.07, 0.05)  # of the MACs, the largest first
 NEARLY = 0.9  # times a budget that a promise may be over it, and is tried still: promises are that far off
+SLOWER = 1.1  # times the latency in float, that int8 may promise, and is tried still
+CLOSE = 0.5  # of the points that may be lost, from which on what is chosen recovers longer, to be surer
 HOPEFUL = 3.0  # times the points that may be lost, from which a longer recovery may come back
 
 Costs = Mapping[str, float]  # of a candidate: latency_ms, size_bytes, macs
@@ -73,9 +76,9 @@ def next_candidate(
     found = found or state.taught(students)
     if found is not None or running:
         return found
-    if budgets.costs and any(trial.meets(budgets) for trial in trials):
-        return None
-    return state.longer(options if budgets.costs else options[at:])
+    if not budgets.costs or not any(trial.meets(budgets) for trial in trials):
+        found = state.longer(options if budgets.costs else options[at:])
+    return found or state.surer()
 
 
 def every_candidate(shares: Sequence[float], students: Sequence[str]) -> list[Candidate]:
@@ -99,10 +102,13 @@ class _State:
     promised: Mapping[Candidate, Costs]
 
     def halved(self, options: Sequence[float], blocks: int = 0) -> tuple[Candidate | None, int]:
-        """The next of the short recoveries, and how many options hold."""
+        """The next of the short recoveries, and how many options hold: with fewer blocks perhaps as many as before."""
         low, high = 0, len(options)  # all before `low` hold, none from `high` on
+        least = min((c.share or 1.0 for c in self._held_with_more(blocks)), default=1.0)
+        guess = next((at for at, share in enumerate(options) if share <= least), -1) if blocks else -1
         while low < high:
-            at = low if self.budgets.costs else (low + high) // 2
+            at = guess if low <= guess < high else (low + high) // 2
+            at = low if self.budgets.costs else at
             candidates = self._wanted(Candidate(options[at], blocks=blocks))
             if any(self._in_hand(candidate) for candidate in candidates):
                 low = at + 1
@@ -123,10 +129,14 @@ class _State:
         promise to be faster than all that hold with more blocks."""
         if self.budgets.costs:
             return [share for share in shares if self.any_promises(share, blocks)]
-        before = [c for c in (*self.tried, *self.running) if c.blocks < blocks and c.student is None]
-        held = [c for c in before if c not in self.tried or self._holds(self.tried[c])]
+        held = self._held_with_more(blocks)
         least = min((self._promised_ms(replace(c, longer=False)) for c in held), default=math.inf)
         return [share for share in shares if self._fastest_ms(share, blocks) < least]
+
+    def _held_with_more(self, blocks: int) -> list[Candidate]:
+        """What holds, or others are at, of which fewer blocks are left out."""
+        before = [c for c in (*self.tried, *self.running) if c.blocks < blocks and c.student is None]
+        return [c for c in before if c not in self.tried or self._holds(self.tried[c])]
 
     def taught(self, students: Sequence[str]) -> Candidate | None:
         """The next student that may meet the budgets, in float, which is the way to int8, and in int8."""
@@ -159,6 +169,19 @@ class _State:
                 return None
         return None
 
+    def surer(self) -> Candidate | None:
+        """The one that would be chosen, with a longer recovery, where it may lose hardly more than it does."""
+        held = {c: trial for c, trial in self.tried.items() if self._holds(trial)}
+        if self.budgets.costs:
+            chosen = best_of(list(held.values()), self.budgets)
+        else:
+            chosen = held.get(min(held, key=lambda c: self._promised_ms(replace(c, longer=False)), default=Candidate()))
+        if chosen is None or chosen.candidate is None or chosen.candidate.share is None or not chosen.recovered:
+            return None
+        longer = replace(chosen.candidate, longer=True)
+        close = (chosen.lost or 0.0) > CLOSE * self.budgets.max_drop
+        return longer if close and longer not in self.tried else None
+
     def any_promises(self, share: float, blocks: int = 0) -> bool:
         """Whether that cut may meet the budgets, in float or in int8; without blocks, if that is known at all."""
         either = [Candidate(share, int8, blocks=blocks) for int8 in (False, True)]
@@ -168,9 +191,12 @@ class _State:
         return trial.kept is not None and trial.keeps(self.budgets)
 
     def _wanted(self, in_float: Candidate) -> list[Candidate]:
-        """That one, which is the way to int8, and in int8 where that may meet the budgets."""
+        """That one, which is the way to int8, and in int8 where that may meet the budgets, and be no slower."""
         int8 = replace(in_float, int8=True)
-        return [in_float, *([int8] if _promises(replace(int8, longer=False), self.budgets, self.promised) else [])]
+        before, after = (self._promised_ms(replace(c, longer=False)) for c in (in_float, int8))
+        may = _promises(replace(int8, longer=False), self.budgets, self.promised)
+        may &= bool(self.budgets.costs) or math.isinf(before) or after <= SLOWER * before
+        return [in_float, *([int8] if may else [])]
 
     def _in_hand(self, candidate: Candidate) -> bool:
         return _in_hand(candidate, self.running)

@@ -34,6 +34,7 @@ SHOWN: Mapping[str, Callable[[float | None], str]] = {
 }
 BASE = "fit"  # the name of the model that the search begins with
 LONGER = 4  # times as many epochs of recovery
+ALIKE = 1.03  # times what another costs, up to which it is no difference
 HEADER = ("", "top-1", "points", "expected", "latency", "size", "MACs", "over")  # of the lines of trials
 WIDTHS = (24, 8, 8, 10, 26, 10, 10, 0)
 
@@ -211,20 +212,24 @@ def row(cells: Sequence[str]) -> str:
 def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
     """The one to use; None where none meets the budgets.
 
-    With budgets of costs, the one whose compression is least, by the MACs and then the bytes: what meets them needs to
-    be no faster. Without, the fastest of those that were timed, or the smallest where nothing could be timed.
+    With budgets of costs, the one whose compression is least, by the MACs, and then in float: what meets them needs to
+    be no faster. Without, the fastest of those that were timed, or the smallest where nothing could be timed. Of what
+    is as good the one that loses least.
     """
     meeting = [trial for trial in trials if trial.meets(budgets)]
     if budgets.costs:
-        return max(
-            meeting,
-            key=lambda t: (_known(t.costs["macs"]), _known(t.costs["size_bytes"]), -(t.lost or 0.0)),
-            default=None,
-        )
+        return max(meeting, key=lambda t: (_known(t.costs["macs"]), not t.is_int8, -(t.lost or 0.0)), default=None)
     compressed = [trial for trial in meeting if trial.name != BASE]
-    if timed := [trial for trial in compressed if trial.latency_ms is not None]:
-        return min(timed, key=lambda trial: trial.latency_ms or math.inf)
-    return min(compressed, key=lambda trial: trial.costs["size_bytes"] or math.inf, default=None)
+    if timed := {trial.name: trial.latency_ms for trial in compressed if trial.latency_ms is not None}:
+        return _least([trial for trial in compressed if trial.name in timed], timed)
+    return _least(compressed, {trial.name: float(trial.costs["size_bytes"] or math.inf) for trial in compressed})
+
+
+def _least(trials: Sequence[Trial], costs: Mapping[str, float]) -> Trial | None:
+    """The one that loses least of those that cost as little as any, or hardly more; costs are by name."""
+    least = min(costs.values(), default=math.inf)
+    alike = [trial for trial in trials if costs[trial.name] <= ALIKE * least]
+    return min(alike, key=lambda trial: (trial.lost or 0.0, costs[trial.name]), default=None)
 
 
 def nearest_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
