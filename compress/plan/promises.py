@@ -8,8 +8,9 @@ promise is as good as a guide, and what is reported is always measured.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import LoadedModel, ModelConfig
 from zoo.progress import Progress
 
-MEASURED = (0.5, 0.25, 0.12, 0.06)  # shares, beside the whole
+MEASURED = (0.4, 0.15, 0.06)  # shares, beside the whole
 WITHOUT = (0.25, 0.06)  # beside the network without some blocks
 BRIEF: dict[str, Any] = {"rounds": 4, "launches": 2, "seconds_per_round": 0.05}
 COSTS = ("latency_ms", "size_bytes", "macs", "memory_bytes")
@@ -48,25 +49,26 @@ Network = tuple[dict[str, Any], onnx.ModelProto]  # with what it costs as far as
 
 
 def cuts_of(loaded: LoadedModel, progress: Progress | None = None) -> list[Network]:
-    """The model and uniform cuts of it, with its residual blocks and without, each in float and int8.
+    """The model and uniform cuts of it, with its residual blocks, with half of them and without, in float and int8.
 
     Shares that its widths cannot reach are left out.
     """
     model, size, found = loaded.model, loaded.config.input_size, list[Network]()
-    blocks = residual_blocks(model, size)
-    whole = count_macs(model, size)
-    for gone, shares in (([], MEASURED), *([(blocks, WITHOUT)] if blocks else [])):
-        short = without(model, gone) if gone else model
+    blocks, whole = residual_blocks(model, size), count_macs(model, size)
+    for count in _counts(len(blocks)):
+        short = without(model, blocks[:: len(blocks) // count][:count]) if count else model
         own = count_macs(short, size)
-        for share in (own / whole, *(share for share in shares if share < own / whole)):
+        for share in (own / whole, *(share for share in (WITHOUT if count else MEASURED) if share < own / whole)):
             if progress is not None:
-                progress("measuring what cuts would save", len(found) // 2, 1 + len(MEASURED) + 1 + len(WITHOUT), "")
+                progress(
+                    "making what cuts would leave", len(found) // 2, 1 + len(MEASURED) + 2 * (1 + len(WITHOUT)), ""
+                )
             try:
                 cut = short if share == own / whole else _cut_to(share * whole / own, short, size)
             except SlimzooError:
                 break
             macs = count_macs(cut, size)
-            costs = {"share": macs / whole, "macs": macs, "blocks": len(gone)}
+            costs = {"share": macs / whole, "macs": macs, "blocks": count}
             found += _in_both(export_network(cut, size), size, costs)
     return found
 
@@ -75,16 +77,31 @@ def _cut_to(share: float, model: nn.Module, size: tuple[int, int, int]) -> nn.Mo
     return prune_channels(model, size, macs=share, allocation=uniformly).model
 
 
+def _counts(blocks: int) -> list[int]:
+    """How many of so many residual blocks candidates leave out: none, half, and all."""
+    return sorted({0, -(-blocks // 2), blocks})
+
+
 def counts_of(networks: Sequence[dict[str, Any]]) -> list[int]:
-    """How many residual blocks candidates may leave out: none, half, and all."""
-    most = max((int(each.get("blocks") or 0) for each in networks), default=0)
-    return sorted({0, -(-most // 2), most})
+    """The same, of networks that were measured."""
+    return sorted({0, *(int(each.get("blocks") or 0) for each in networks)})
 
 
 def ends_of(networks: Sequence[Network]) -> list[Network]:
-    """The whole network and the smallest, between which all others are."""
-    by_macs = sorted((each for each in networks if "macs" in each[0]), key=lambda each: int(each[0]["macs"]))
-    return [each for each in by_macs if each[0]["macs"] in (by_macs[0][0]["macs"], by_macs[-1][0]["macs"])]
+    """The whole network and the smallest of its cuts, between which all others are."""
+    cuts = [each for each in networks if each[0]["share"] is not None]
+    ends = [choose(float(costs["share"]) for costs, _ in cuts) for choose in (min, max)]
+    return [each for each in cuts if each[0]["share"] in ends]
+
+
+def as_they_are(networks: Sequence[dict[str, Any]]) -> Promised:
+    """What networks cost that were measured, of their own shares."""
+    found: Promised = {}
+    for each in networks:
+        share = None if each["share"] == 1 else round(float(each["share"]), 2)
+        costs = {name: float(each[name]) for name in COSTS if each.get(name) is not None}
+        found[Candidate(share, each["int8"], blocks=each.get("blocks", 0))] = costs
+    return found
 
 
 def of_students(names: Sequence[str], images: Data, progress: Progress | None = None) -> list[Network]:
@@ -186,17 +203,6 @@ def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], ov
             for share in (None, *shares) if not blocks else [s for s in shares if s < known[-1]["share"]]:
                 costs = _between(known, share or 1.0)
                 found[Candidate(share, int8, blocks=blocks)] = _answering(costs, overhead_ms)
-    return found | _with_half(found, counts_of(networks))
-
-
-def _with_half(promised: Promised, counts: Sequence[int]) -> Promised:
-    """Cuts that leave half of the blocks out: between those that leave out all of them, and none."""
-    found: Promised = {}
-    for candidate, costs in promised.items():
-        if len(counts) == 3 and candidate.blocks == counts[2]:
-            whole = promised[replace(candidate, blocks=0)]
-            halfway = {name: (value + whole[name]) / 2 for name, value in costs.items() if name in whole}
-            found[replace(candidate, blocks=counts[1])] = halfway
     return found
 
 
@@ -220,17 +226,19 @@ def promised_ms(candidate: Candidate, promised: Promised) -> float | None:
     return promised.get(replace(candidate, longer=False), {}).get("latency_ms")
 
 
-def in_step(promised: Promised, whole_ms: float | None) -> Promised:
-    """The same on a machine that takes so long for the whole model, if that is known.
+def in_step(promised: Promised, measured: Mapping[Candidate, float]) -> Promised:
+    """The same on a machine that takes so long for some of the candidates, by the median of what they are slower.
 
     A clock, or a neighbour, makes a machine half as fast from one minute to the next, and all networks alike: of what
-    was measured then, ratios hold now.
+    was promised then, ratios hold now. But for large ones where a neighbour fills the cache: one is not asked alone
+    where there are others.
     """
-    then_ms = promised.get(Candidate(), {}).get("latency_ms")
-    if whole_ms is None or then_ms is None:
+    times = [
+        ms / then_ms for candidate, ms in measured.items() if (then_ms := promised_ms(candidate, promised)) is not None
+    ]
+    if not times:
         return promised
-    times = whole_ms / then_ms
-    return {candidate: _slower(costs, times) for candidate, costs in promised.items()}
+    return {candidate: _slower(costs, statistics.median(times)) for candidate, costs in promised.items()}
 
 
 def _slower(costs: dict[str, float], times: float) -> dict[str, float]:

@@ -191,11 +191,12 @@ class _State:
         return trial.kept is not None and trial.keeps(self.budgets)
 
     def _wanted(self, in_float: Candidate) -> list[Candidate]:
-        """That one, which is the way to int8, and in int8 where that may meet the budgets, and be no slower."""
+        """That one, which is the way to int8, and in int8 where that may meet the budgets; without blocks, which go for
+        speed, where it promises to be no slower."""
         int8 = replace(in_float, int8=True)
         before, after = (self._promised_ms(replace(c, longer=False)) for c in (in_float, int8))
         may = _promises(replace(int8, longer=False), self.budgets, self.promised)
-        may &= bool(self.budgets.costs) or math.isinf(before) or after <= SLOWER * before
+        may &= bool(self.budgets.costs) or not int8.blocks or math.isinf(before) or after <= SLOWER * before
         return [in_float, *([int8] if may else [])]
 
     def _in_hand(self, candidate: Candidate) -> bool:

@@ -17,7 +17,7 @@ from compress.plan.ledger import Ledger
 from compress.plan.losses import drop_between, nats_between, recovered
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.promises import Promised, in_step, interpolated, overhead
+from compress.plan.promises import Promised, in_step, overhead
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.timing import machine, timed
@@ -50,7 +50,8 @@ class Search:
         work: the directory in work, where what was tried is kept up to date; None in a worker that helps.
         shares: of the MACs, to choose from.
         times: whether this is the machine whose latencies count.
-        promised: of candidates.
+        tables: what candidates were promised to cost.
+        promised: the same, as fast as the machine is by what was measured since.
         longest: seconds that the steps of each verb took at most.
         said: what is to be said in the end.
         alone_s: how long it has waited while nobody else was at work.
@@ -66,6 +67,7 @@ class Search:
     overhead_ms: float = 0.0
     target: Target | None = None
     until: float = math.inf
+    tables: Promised = field(default_factory=dict)
     promised: Promised = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     longest: dict[str, float] = field(default_factory=dict)
@@ -85,16 +87,13 @@ class Search:
         rest = self.until - time.time()
         return found if math.isinf(rest) else f"{found}; {max(0.0, rest) / 60:.0f} min left"
 
-    def promise(self, networks: Sequence[dict[str, Any]], shares: Sequence[float] | None = None) -> None:
-        """What candidates will cost, by networks that were measured.
-
-        Args:
-            shares: only of these.
-        """
-        self.promised = interpolated(networks, self.shares if shares is None else shares, self.overhead_ms)
-        for candidate, costs in self.promised.items():
+    def promise(self, promised: Promised) -> None:
+        """What candidates will cost, by networks that were measured here."""
+        self.tables = promised
+        for candidate, costs in self.tables.items():
             if self.target is not None and "latency_ms" in costs:
                 costs["latency_ms"] = self.target.there(costs["latency_ms"], int8=candidate.int8)
+        self.promised = self.tables
 
     def base(self, kept: Kept, metrics: dict[str, Any]) -> Trial:
         """The fitted model, as the first trial."""
@@ -103,9 +102,7 @@ class Search:
         trial = Trial(
             BASE, Candidate(), Plan(()), kept, metrics, drop_between(metrics, metrics, self.settings.metric), 0.0
         )
-        trial = self._with_times(trial)
-        self.promised = in_step(self.promised, trial.latency_ms)
-        return self.found(trial)
+        return self.found(self._with_times(trial))
 
     def _overhead(self, kept: Kept) -> float:
         """What no promise has measured: milliseconds from a photo to the network's input."""
@@ -317,6 +314,8 @@ class Search:
         if not self.trials:
             self.tell(row(HEADER))
         self.trials.append(trial)
+        timed = {t.candidate: t.latency_ms for t in self.trials if t.candidate is not None and t.latency_ms is not None}
+        self.promised = in_step(self.tables, timed)
         self.tell(trial.line(self.budgets))
         if self.work is not None:
             (self.work / CHECKPOINTS).mkdir(exist_ok=True)

@@ -121,13 +121,14 @@ def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -
 
 
 def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """With the latency that was promised of each, by that of the fitted model as it was measured beside it."""
-    base = next((trial.latency_ms for trial in trials if trial.name == BASE), None)
-    promised = in_step(search.promised, base)
+    """With the latency that was promised of each, at the speed of the machine by what was measured of the others."""
+    measured = {t.candidate: t.latency_ms for t in trials if t.candidate is not None and t.latency_ms is not None}
 
     def of(trial: Trial) -> float | None:
         if trial.name == BASE or trial.candidate is None:
             return None
-        return promised_ms(trial.candidate, promised)
+        own = trial.candidate
+        others = {c: ms for c, ms in measured.items() if replace(c, longer=False) != replace(own, longer=False)}
+        return promised_ms(own, in_step(search.tables, others))
 
     return [replace(trial, promised_ms=of(trial)) for trial in trials]

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,18 @@ from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code, inputs_of
 from compress.plan.plan import Plan
-from compress.plan.promises import Promised, cuts_of, ends_of, measured, of_file, of_students, overhead, photo_of
+from compress.plan.promises import (
+    Promised,
+    as_they_are,
+    cuts_of,
+    ends_of,
+    interpolated,
+    measured,
+    of_file,
+    of_students,
+    overhead,
+    photo_of,
+)
 from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
@@ -197,9 +209,8 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
             networks += of_students(settings.student, open_data(str(pipeline.data)), pipeline.progress)
         measure = partial(measured, runtimes=search.runtimes, threads=settings.threads, progress=pipeline.progress)
         with pipeline.device.alone():
-            if search.budgets.costs and search.shares and settings.answer is None:
-                search.promise(measure(ends_of(networks)), search.shares[-1:])
-                _check_promises(search)
+            if search.budgets.costs and search.shares and settings.answer is None and not settings.student:
+                _check_ends(search, measure(ends_of(networks)))
             costs = measure(networks)
             before, disturbed = 0.0, any(each["disturbed"] for each in costs)
             if settings.answer is not None:
@@ -218,9 +229,20 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
     promised = search.timed_calmly("promises", terms, found, "what cuts would save")
     about |= {"networks": promised["networks"], "overhead_ms": promised["overhead_ms"]}
     search.overhead_ms = promised["overhead_ms"]
-    search.promise(promised["networks"])
+    search.promise(interpolated(promised["networks"], search.shares, search.overhead_ms))
     search.tell(_promises_said(search.promised))
     _check_promises(search)
+
+
+def _check_ends(search: Search, ends: Sequence[dict[str, Any]]) -> None:
+    """Find out soon, by a few networks, what no other will change; unless other work disturbed that.
+
+    Raises:
+        GateError: see `_check_promises`.
+    """
+    if not any(each["disturbed"] for each in ends):
+        search.promise(as_they_are(ends))
+        _check_promises(search)
 
 
 def _check_promises(search: Search) -> None:

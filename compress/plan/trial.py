@@ -36,7 +36,7 @@ BASE = "fit"  # the name of the model that the search begins with
 LONGER = 4  # times as many epochs of recovery
 ALIKE = 1.03  # times what another costs, up to which it is no difference
 HEADER = ("", "top-1", "points", "expected", "latency", "size", "MACs", "over")  # of the lines of trials
-WIDTHS = (24, 8, 8, 10, 26, 10, 10, 0)
+WIDTHS = (32, 8, 8, 10, 26, 10, 10, 0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from compress.plan.beginning import begin, fit_of
 from compress.plan.elsewhere import Target
 from compress.plan.ledger import joined
 from compress.plan.pipeline import Pipeline, code
+from compress.plan.promises import interpolated
 from compress.plan.searching import TRYING, Search
 from compress.plan.settings import Compress
 from compress.plan.timing import machine
@@ -72,7 +73,7 @@ def help_search(
     search.shares, search.times = tuple(about["shares"]), about["machine"] == machine()
     search.overhead_ms = about["overhead_ms"]
     search.target = None if about["target"] is None else Target.of(about["target"])
-    search.promise(about["networks"])
+    search.promise(interpolated(about["networks"], search.shares, search.overhead_ms))
     base = begin(search, first, None if images else fit_of(None, settings))
     search.run(base, ledger)
     ledger.close()

@@ -196,7 +196,7 @@ class Cutter:
         if side != own or len(found) > 1:
             by_size, left = sized.cost.total / grouping.macs, share * self._whole_macs(network, grouping)
             images = 0 if held is None else held.images
-            self.notes[INPUT] = InputSize(own, side, by_size, left / sized.cost.total, found, images).note()
+            self.notes[INPUT] = InputSize(own, side, by_size, min(1.0, left / sized.cost.total), found, images).note()
         return sized
 
     def shallower(self, network: nn.Module, share: float, held: HeldOut) -> Depth | None:
@@ -342,7 +342,7 @@ class Cutter:
             given = self.choice.allocation
             if given is None:
                 given = "cost" if getattr(self._criterion, "comparable", False) else "isomorphic"
-            found: Allocation = self._scene(network).prepare(ALLOCATIONS.value(given))
+            found: Allocation = self._scene(self.shortened(network)).prepare(ALLOCATIONS.value(given))
             if found is allocate_by_importance:
                 found = partial(found, power=getattr(self._criterion, "power", POWER))
             self._prepared = network, found

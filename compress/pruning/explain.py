@@ -129,6 +129,8 @@ def explain(directory: str | Path | LoadedModel, settings: Prune, call: Call) ->
 
 def _when(settings: Prune) -> str:
     said = f"the first of {settings.rounds} rounds" if settings.rounds > 1 else ""
+    if settings.blocks:
+        said = "what goes of the network without the blocks"
     if settings.sparse_epochs:
         said += " as the model is before sparse training" if said else "before sparse training"
     return said

@@ -120,13 +120,13 @@ class Passed:
 
     sums: Calls
     first: dict[str, int] = field(default_factory=dict)
-    last: dict[str, tuple[int, int]] = field(default_factory=dict)
+    last: dict[str, tuple[int, int | None]] = field(default_factory=dict)
 
     def begin(self, name: str, block: nn.Module, inputs: tuple[Tensor]) -> None:
         self.first[name] = self.sums.done
 
     def end(self, name: str, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        self.last[name] = self.sums.done - self.first[name], getattr(output, CALL)
+        self.last[name] = self.sums.done - self.first[name], getattr(output, CALL, None)
 
     def over(self, calls: Calls, name: str, identity: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         """In the cut network, after the identity in its place."""

@@ -55,7 +55,8 @@ class Search:
         if self.side is not None and (sized := self.sizes.at(self.network, self.grouping, self.side)) is not None:
             most = sized.most * sized.cost.total / self.whole_macs
         reached = [share for share in shares if least <= share <= most]
-        return find_depth(self._divergence_at, self.held.images, reached or shares[:1])
+        reached = reached or ([most] if least <= most < 1 else list(shares[:1]))
+        return find_depth(self._divergence_at, self.held.images, reached)
 
     def _divergence_at(self, share: float) -> float:
         """That of the better of two sizes, and of all further shares by that one's part."""
@@ -91,6 +92,8 @@ class Search:
         if sized is None:
             return None
         by_channels = share * self.whole_macs / sized.cost.total
+        if self.network is not self.uncut and side == self.sizes.side:
+            by_channels = min(1.0, by_channels)  # blocks may leave less by themselves
         least = self.least(sized.grouping, sized.cost) / sized.cost.total
         if not least <= by_channels <= sized.most:
             return None

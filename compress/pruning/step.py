@@ -123,8 +123,10 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
     Sizes(loaded.config, choice).check(loaded.model)
     model, size = loaded.model, loaded.config.input_size
     if choice.blocks:
-        model = without(model, blocks_of(model, size, choice.blocks)[: choice.blocks])
+        whole, model = grouping.macs, without(model, blocks_of(model, size, choice.blocks)[: choice.blocks])
         grouping = grouping_of(model, loaded.config, choice)
+        if choice.macs is not None:
+            choice = choice.model_copy(update={"macs": min(1.0, choice.macs * whole / grouping.macs)})
     trial = trial_cut(model, size, grouping, choice, measures=measures)
     _check_pattern(loaded, trial.model)
     return trial

@@ -55,10 +55,10 @@ class Calls(TorchFunctionMode):
         """How many calls have been made."""
         return self._done
 
-    def pass_over(self, calls: int, number: int, output: Tensor) -> None:
+    def pass_over(self, calls: int, number: int | None, output: Tensor) -> None:
         """Count so many calls that are not made, and take `output` for what the one of that number would have made."""
         self._done += calls
-        if number in self._keep:
+        if number is not None and number in self._keep:
             self.kept[number] = output
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> tuple[str, Tensor] | None:

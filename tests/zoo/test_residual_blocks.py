@@ -29,6 +29,10 @@ def of_torchvision_resnet(module):
             lambda: timm.create_model("vit_tiny_patch16_224", img_size=64, depth=3),
             lambda m: type(m).__name__ == "Block",
         ),
+        (  # whose encoder adds a table to its input
+            lambda: torchvision.models.VisionTransformer(64, 16, 2, 2, 16, 32),
+            lambda m: type(m).__name__ == "EncoderBlock",
+        ),
         (torchvision.models.densenet121, lambda m: False),
         (torchvision.models.vgg11, lambda m: False),
     ],
@@ -98,6 +102,39 @@ def test_what_an_identity_cannot_stand_for_is_none(inner, how, is_one):
     found = residual_blocks(model, SIZE)
     assert found == (["inner"] if is_one else [])
     assert without(model, found)(torch.zeros(2, *SIZE)).shape == (2, 2)
+
+
+class Reading(Around):
+    """Reads what a block is made of."""
+
+    def forward(self, x):
+        return self.head(self.inner(self.stem(x)).mean((2, 3)) + self.inner.conv.weight.mean())
+
+
+class Twice(Around):
+    """Holds its block under two names."""
+
+    def __init__(self):
+        super().__init__(Plus(), lambda inner, x: inner(x))
+        self.again = self.inner
+
+
+class Cyclic(Around):
+    """Makes a tensor of its own, which shapes alone cannot be added to."""
+
+    def forward(self, x):
+        return super().forward(torch.cat([x[:, :2], torch.zeros(len(x), 1, *x.shape[2:])], 1))
+
+
+def test_a_block_that_is_asked_for_more_or_has_two_names_stays():
+    assert residual_blocks(Reading(Plus(), None), SIZE) == []
+    assert residual_blocks(Twice(), SIZE) == []
+
+
+def test_a_network_that_cannot_be_run_by_shapes_alone_is_run():
+    model = Cyclic(Plus(), lambda inner, x: inner(x))
+    assert residual_blocks(model, SIZE) == ["inner"]
+    assert not model.training or isinstance(model.inner, Plus), "the network itself is left alone"
 
 
 def test_of_blocks_in_a_block_the_outer_one_is_named():

@@ -15,9 +15,13 @@ NETWORKS = [
 ]
 
 
+def promised_of(networks):
+    return interpolated(networks, [0.5, 0.25, 0.1], OVERHEAD_MS)
+
+
 @pytest.fixture
 def promised():
-    return interpolated(NETWORKS, [0.5, 0.25, 0.1], OVERHEAD_MS)
+    return promised_of(NETWORKS)
 
 
 def test_between_what_was_measured_costs_follow_the_logarithm_of_the_share(promised):
@@ -28,26 +32,31 @@ def test_between_what_was_measured_costs_follow_the_logarithm_of_the_share(promi
     assert promised[Candidate(0.5)]["answer_ms"] == pytest.approx(4.0 + OVERHEAD_MS)
 
 
-def test_half_of_the_blocks_take_half_of_what_they_save(promised):
-    """Of shares that the network without any has, less than is left of it by that alone."""
+def test_networks_without_blocks_promise_what_they_cost_below_the_share_that_they_have_whole():
     without = [
-        {"share": share, "blocks": 5, "int8": int8, "latency_ms": ms / (2 if int8 else 1), "size_bytes": 200}
-        for share, ms in ((0.3, 1.0), (0.1, 0.5))
+        {"share": share, "blocks": blocks, "int8": int8, "latency_ms": ms / (2 if int8 else 1), "size_bytes": 200}
+        for blocks, rows in ((3, ((0.6, 3.0), (0.15, 1.5))), (5, ((0.3, 1.0),)))
+        for share, ms in rows
         for int8 in (False, True)
     ]
     found = interpolated([*NETWORKS, *without], [0.5, 0.25, 0.1], OVERHEAD_MS)
-    assert {candidate: found[candidate] for candidate in promised} == promised
-    assert {(c.share, c.blocks) for c in found if c.blocks} == {(s, n) for s in (0.25, 0.1) for n in (3, 5)}
+    assert {candidate: found[candidate] for candidate in promised_of(NETWORKS)} == promised_of(NETWORKS)
+    assert {(c.share, c.blocks) for c in found if c.blocks} == {(0.5, 3), (0.25, 3), (0.1, 3), (0.25, 5), (0.1, 5)}
     for int8 in (False, True):
-        assert found[Candidate(0.1, int8, blocks=5)]["latency_ms"] == pytest.approx(0.5 / (1 + int8))
-        assert found[Candidate(0.1, int8, blocks=3)]["latency_ms"] == pytest.approx((2.0 + 0.5) / 2 / (1 + int8))
-        assert found[Candidate(0.1, int8, blocks=3)]["answer_ms"] == pytest.approx(1.25 / (1 + int8) + OVERHEAD_MS)
+        assert found[Candidate(0.1, int8, blocks=3)]["latency_ms"] == pytest.approx(1.5 / (1 + int8))
+        assert found[Candidate(0.1, int8, blocks=5)]["answer_ms"] == pytest.approx(1.0 / (1 + int8) + OVERHEAD_MS)
     assert counts_of([*NETWORKS, *without]) == [0, 3, 5]
     assert counts_of(NETWORKS) == [0]
 
 
+def test_one_network_that_a_neighbour_slows_down_does_not_speak_for_the_others(promised):
+    measured = {Candidate(): 16.0, Candidate(0.5): 4.0, Candidate(0.25, longer=True): 2.0}
+    for candidate, costs in in_step(promised, measured).items():
+        assert costs == pytest.approx(promised[candidate])
+
+
 def test_a_machine_that_has_become_slower_is_so_for_all_networks_and_for_them_alone(promised):
-    slow = in_step(promised, 12.0)
+    slow = in_step(promised, {Candidate(): 12.0})
     for candidate, costs in promised.items():
         assert slow[candidate]["latency_ms"] == pytest.approx(1.5 * costs["latency_ms"])
         assert slow[candidate]["answer_ms"] - slow[candidate]["latency_ms"] == pytest.approx(OVERHEAD_MS)
@@ -55,6 +64,6 @@ def test_a_machine_that_has_become_slower_is_so_for_all_networks_and_for_them_al
 
 
 def test_without_a_time_of_the_whole_model_promises_stay_as_they_are(promised):
-    assert in_step(promised, None) == promised
+    assert in_step(promised, {}) == promised
     untimed = interpolated([{**each, "latency_ms": None} for each in NETWORKS], [0.5])
-    assert in_step(untimed, 5.0) == untimed
+    assert in_step(untimed, {Candidate(): 5.0}) == untimed

@@ -158,16 +158,15 @@ def test_with_budgets_of_costs_blocks_go_where_nothing_else_meets_them(missed, b
     assert not any(trial.candidate.blocks for trial in world.searched(easy)), "where a plain cut meets them, none is"
 
 
-def test_int8_that_promises_to_be_slower_is_tried_where_it_must_be_small():
+def test_without_blocks_int8_that_promises_to_be_slower_is_tried_where_it_must_be_small():
     """As of narrow layers on a processor without 8-bit products."""
-    world = World(0, 0.1, off=0, int8=0)
+    world = World(0, 0.1, off=0, int8=0, blocks=(4, 8))
     for candidate, costs in world.promised.items():
         costs["latency_ms"] *= 3 if candidate.int8 and candidate.share is not None else 1
     tried = [trial.candidate for trial in world.searched(Budgets(1.0))]
-    assert {c.share for c in tried if c.int8} == {None}
-    assert any(c.share is not None for c in tried)
-    small = [trial.candidate for trial in world.searched(Budgets(1.0, size_bytes=1e6))]
-    assert any(c.share is not None and c.int8 for c in small)
+    assert {(c.int8, bool(c.blocks)) for c in tried} == {(False, False), (True, False), (False, True)}
+    small = [trial.candidate for trial in world.searched(Budgets(5.0, latency_ms=1.5, size_bytes=2e5))]
+    assert any(c.blocks and c.int8 for c in small)
 
 
 def test_a_budget_that_only_shorter_networks_promise_is_not_refused():

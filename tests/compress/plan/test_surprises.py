@@ -55,7 +55,7 @@ def test_what_takes_longer_side_by_side_than_alone_is_not_the_end_of_the_search(
     assert found.chosen == "pruned-40"
     at = {trial["name"]: trial for trial in found.record["variants"]}
     assert at["pruned-60"]["latency_ms"] > 6.5 > at["pruned-60"]["latency_ms"] / 1.2  # for which it stopped at first
-    assert at["pruned-40"]["promised_ms"] == pytest.approx(1.2 * 4, rel=0.02)
+    assert at["pruned-40"]["promised_ms"] == pytest.approx(1.2 * 4, rel=0.06)
 
 
 def test_a_search_that_nothing_satisfies_side_by_side_ends(dense, photos, tmp_path, clock):

@@ -101,6 +101,23 @@ def test_bad_input(slimzoo, dense, photos, tmp_path, options, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [{"allocation": "sensitivity", "macs": 0.4}, {"macs": 0.9}, {}])
+def test_blocks_go_with_every_way_to_choose_channels(dense, photos, options):
+    """Also where they leave less than the share that was asked for, and where none was."""
+    found = prune(dense, data=photos, blocks=5, recover=0, **options)
+    loaded = load_model(dense)
+    left = found.after.macs / count_macs(loaded.model, loaded.config.input_size)
+    assert left <= options.get("macs", 0.9)
+    json.dumps(found.record, allow_nan=False)
+
+
+def test_a_share_is_of_the_whole_network(dense, photos):
+    """ResNet-20 without any of its seven blocks has a fifth of its MACs, and 7% is reached with a third of that."""
+    loaded = load_model(dense)
+    found = prune(dense, data=photos, blocks=7, macs=0.07, size=32, recover=0)
+    assert 0.03 < found.after.macs / count_macs(loaded.model, loaded.config.input_size) <= 0.07
+
+
 def test_without_images_they_cannot_be_chosen(slimzoo, dense, tmp_path):
     done = slimzoo("prune", dense, "--blocks", "1", "--recover", "0", "--out", tmp_path / "x")
     assert done.code == 2
