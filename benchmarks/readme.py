@@ -78,13 +78,13 @@ def photographs(f: Figures) -> str:
         lines.append(_changed("`slimzoo quantize`, no option", row))
     low, high = f["gain_ci_points"]
     ours, honest, times = f["methods"]["ours"], f["honest"], "s" if f["seeds"][1:] else ""
-    above = round(honest["said_above_kept_back_points"], 1) + 0.0  # no -0.0
+    above = _points(honest["said_above_kept_back_points"])
     text = (
         f"Means over {ours['tasks']} small tasks of {f['images'][0]} to {f['images'][1]} photographs, scans or "
         f"drawings, {len(f['seeds'])} division{times} of each: {f['gain_points']:+.1f} points ({low:+.1f} to "
         f"{high:+.1f}) against the better peer of each task, {f['least_gain_points']:+.1f} at worst. Of the accuracies "
         f"that `fit` expects, {honest['inside_interval']:.0%} of {honest['fits']} have that of the other images within "
-        f"their 95% interval; they are {above:+.1f} points above it on the mean "
+        f"their 95% interval; they are {above} points above it on the mean "
         f"(standard error {honest['standard_error_points']:.1f})."
     )
     return "\n".join([*lines, "", text])
@@ -295,8 +295,9 @@ def search(f: Figures) -> str:
         ours, best = cell["ours"], cell["best_peer"]
         chosen = dict.fromkeys(f"`{name}` in {r}" for name, r in zip(ours["chosen"], ours["runtimes"], strict=True))
         peer = ("none", "") if best is None else (best["name"], f"{best['ours_times_as_fast']:.2f}")
+        accuracy = f"{cell['fitted_top1_pct']:.1f}% {_points(-ours['loses_points'])}"
         lines.append(
-            f"| {_network(cell)} | {', '.join(chosen)} | {cell['fitted_top1_pct']:.1f}% {-ours['loses_points']:+.1f} "
+            f"| {_network(cell)} | {', '.join(chosen)} | {accuracy} "
             f"| {ours['times_as_fast']:.2f} | {peer[0]} | {peer[1]} | {cell['minutes']:.0f} |"
         )
     told = f["promises"]
@@ -312,15 +313,21 @@ def search_peers(f: Figures) -> str:
     for cell in f["cells"]:
         for name, found in (cell["peers"] | cell["by_hand"]).items():
             lines.append(
-                f"| {_network(cell)} | {name} | {-found['loses_points']:+.1f} | {found['times_as_fast']:.2f} |"
+                f"| {_network(cell)} | {name} | {_points(-found['loses_points'])} | {found['times_as_fast']:.2f} |"
             )
         lines += [f"| {_network(cell)} | {name} |  |  |" for name in cell["not_measured"]]
     return "\n".join(lines)
 
 
+def _points(value: float) -> str:
+    """With their sign, and none of nothing."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
 def _network(cell: Figures) -> str:
     name = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18"}.get(cell["model"], cell["model"])
-    return f"{name}, {cell['task']}"
+    seeds = len(cell["seeds"])
+    return f"{name}, {cell['task']}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def prune_speed(f: Figures) -> str:
