@@ -302,8 +302,9 @@ def search(f: Figures) -> str:
         )
     told = f["promises"]
     text = (
-        f"Latencies of {told['candidates']} candidates are off from what was promised before they were made by "
-        f"{told['off_median']:.0%} in the median, by {told['off_worst_decile']:.0%} in the worst tenth."
+        f"Latencies of {told['candidates']} candidates are off from what was promised before they were made, at the "
+        f"speed that the machine had for the others then, by {told['off_median']:.0%} in the median, by "
+        f"{told['off_worst_decile']:.0%} in the worst tenth."
     )
     return "\n".join([*lines, "", text])
 
