@@ -99,9 +99,13 @@ def as_they_are(networks: Sequence[dict[str, Any]]) -> Promised:
     found: Promised = {}
     for each in networks:
         share = None if each["share"] == 1 else round(float(each["share"]), 2)
-        costs = {name: float(each[name]) for name in COSTS if each.get(name) is not None}
-        found[Candidate(share, each["int8"], blocks=each.get("blocks", 0))] = costs
+        found[Candidate(share, each["int8"], blocks=each.get("blocks", 0))] = _costs(each)
     return found
+
+
+def _costs(measured: dict[str, Any]) -> dict[str, float]:
+    """Of a network, as far as they are known."""
+    return {name: float(measured[name]) for name in COSTS if measured.get(name) is not None}
 
 
 def of_students(names: Sequence[str], images: Data, progress: Progress | None = None) -> list[Network]:
@@ -195,8 +199,7 @@ def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], ov
         own = [each for each in networks if each["int8"] == int8]
         for each in own:
             if each.get("student") is not None:
-                costs = {name: float(each[name]) for name in COSTS if each.get(name) is not None}
-                found[Candidate(student=each["student"], int8=int8)] = _answering(costs, overhead_ms)
+                found[Candidate(student=each["student"], int8=int8)] = _answering(_costs(each), overhead_ms)
         for blocks in sorted({each.get("blocks", 0) for each in own}):
             known = [each for each in own if each["share"] is not None and each.get("blocks", 0) == blocks]
             known.sort(key=lambda each: float(each["share"]))

@@ -1,6 +1,9 @@
 """Data that fits of a few seconds learn, and the comparison that every model's cut has to pass."""
 
 import copy
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -70,3 +73,20 @@ def assert_cut_is_mask() -> Callable[..., nn.Module]:
         return cut.float()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def killed_in_recovery():
+    """Run `slimzoo WORDS...` in a process of its own that is killed where its recovery begins."""
+
+    def run(*words):
+        code = (
+            "import os, signal, compress.pruning.step as s\n"
+            "def stop(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
+            "s.recover = stop\n"
+            "from compress.cli import app; app()"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return run

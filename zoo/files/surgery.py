@@ -65,16 +65,15 @@ def apply_surgery_(model: nn.Module, operations: list[Operation], shapes: Mappin
     Raises:
         ValueError: an operation of an unknown kind, as a newer version may write.
     """
-    unknown = [operation["op"] for operation in operations if operation["op"] not in ("leave_out", "set_attr")]
-    if unknown:
-        raise ValueError(f"surgery {unknown[0]!r} is unknown to this version; install a newer slimzoo")
-    leave_out_(model, [operation["module"] for operation in operations if operation["op"] == "leave_out"])
-    modules = dict(model.named_modules())
     for operation in operations:
         if operation["op"] == "leave_out":
-            continue
-        module, name, value = modules[operation["module"]], operation["name"], operation["value"]
-        setattr(module, name, type(getattr(module, name))(value))
+            leave_out_(model, [operation["module"]])
+        elif operation["op"] == "set_attr":
+            module, name, value = model.get_submodule(operation["module"]), operation["name"], operation["value"]
+            setattr(module, name, type(getattr(module, name))(value))
+        else:
+            raise ValueError(f"surgery {operation['op']!r} is unknown to this version; install a newer slimzoo")
+    modules = dict(model.named_modules())
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name in shapes and tensor.shape != shapes[name]:
             owner, _, leaf = name.rpartition(".")

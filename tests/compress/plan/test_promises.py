@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.plan.promises import counts_of, in_step, interpolated
+from compress.plan.promises import as_they_are, counts_of, ends_of, in_step, interpolated
 from compress.plan.trial import Candidate
 
 OVERHEAD_MS = 7.0
@@ -47,6 +47,17 @@ def test_networks_without_blocks_promise_what_they_cost_below_the_share_that_the
         assert found[Candidate(0.1, int8, blocks=5)]["answer_ms"] == pytest.approx(1.0 / (1 + int8) + OVERHEAD_MS)
     assert counts_of([*NETWORKS, *without]) == [0, 3, 5]
     assert counts_of(NETWORKS) == [0]
+
+
+def test_the_ends_are_the_whole_network_and_its_smallest_cut_whatever_students_there_are():
+    """In float and in int8 each; what they promise is of their own shares, and not of those that are asked for."""
+    rows = [*NETWORKS, *({**each, "share": 0.06, "blocks": 9} for each in NETWORKS[:2])]
+    rows += [{**each, "share": None, "student": "large", "macs": 1e12} for each in NETWORKS[:2]]
+    ends = [costs for costs, _ in ends_of([(each, None) for each in rows])]
+    assert [(each["share"], each["int8"]) for each in ends] == [(s, i) for s in (1.0, 0.06) for i in (False, True)]
+    found = as_they_are(ends)
+    assert set(found) == {Candidate(s, i, blocks=b) for s, b in ((None, 0), (0.06, 9)) for i in (False, True)}
+    assert found[Candidate(0.06, True, blocks=9)] == {"latency_ms": 4.0, "size_bytes": 400.0}
 
 
 def test_one_network_that_a_neighbour_slows_down_does_not_speak_for_the_others(promised):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -246,19 +243,12 @@ def test_a_network_of_one_size_is_refused(tmp_path):
         prune(fitted, macs=0.3, size=24, recover=0)
 
 
-def test_interrupted_and_resumed_it_is_the_same(halved, fitted, photos, tmp_path):
+def test_interrupted_and_resumed_it_is_the_same(killed_in_recovery, halved, fitted, photos, tmp_path):
     """Killed in its recovery, which goes on with the size that was found."""
     step, _ = halved
     out = tmp_path / "again"
     words = ["prune", fitted, "--data", photos, "--macs", "0.5", "--recover", "1", "--out", out]
-    code = (
-        "import os, signal, compress.pruning.step as s\n"
-        "def stop(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "s.recover = stop\n"
-        "from compress.cli import app; app()"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed_in_recovery(*words)
     from compress import resume
 
     resume(out)

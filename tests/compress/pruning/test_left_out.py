@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -138,18 +135,11 @@ def test_explain_is_of_the_shorter_network(slimzoo, dense, photos, monkeypatch, 
     assert found["ms_after"] == pytest.approx(found["macs_after"] / 1e6, rel=0.1)
 
 
-def test_killed_and_resumed_it_is_the_same(cut, dense, photos, tmp_path):
+def test_killed_and_resumed_it_is_the_same(killed_in_recovery, cut, dense, photos, tmp_path):
     """In its recovery, which goes on without the blocks that were chosen."""
     out = tmp_path / "again"
     words = ["prune", dense, "--data", photos, "--macs", "0.4", "--blocks", "3", "--recover", "1", "--out", out]
-    code = (
-        "import os, signal, compress.pruning.step as s\n"
-        "def stop(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "s.recover = stop\n"
-        "from compress.cli import app; app()"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed_in_recovery(*words)
     resume(out)
     first, second = (load_model(each).model.state_dict() for each in (cut.out, out))
     assert first.keys() == second.keys()
