@@ -20,7 +20,7 @@ from compress.pruning.budget import Cost
 from compress.pruning.depth import Depth, HeldOut
 from compress.pruning.importance import Importance
 from compress.pruning.input_size import InputSize, Sized, Sizes, grouping_of
-from compress.pruning.latency import latency_table, measured_ms
+from compress.pruning.latency import check_within_reach, latency_table, measured_ms
 from compress.pruning.make_up import MakeUp
 from compress.pruning.scene import Scene
 from compress.pruning.search import Search
@@ -266,24 +266,22 @@ class Cutter:
 
     def _cut_to_latency(self, network: nn.Module, grouping: Grouping, scores: Scores, done: float) -> Pruned:
         """Cut by predicted milliseconds, measure, and cut deeper where the prediction was too low."""
-        choice, size = self.choice, self.config.input_size
+        choice, size, short = self.choice, self.config.input_size, self.shortened(network)
         table = latency_table(
-            network,
+            short,
             size,
             grouping,
             threads=choice.threads,
             round_to=choice.round_to,
             floor=choice.floor,
             wanted_ms=choice.latency if self._whole is None else None,
+            what=choice.shortened,
             progress=self.progress,
         )
         assert choice.latency is not None
         if self._whole is None:
             self._whole = float(table.ms[0])
-            if self._whole <= choice.latency:
-                raise UsageError(
-                    f"the model takes {self._whole:.2f} ms here, which is below {choice.latency:g} ms: nothing to cut"
-                )
+            check_within_reach(choice.latency, self._whole, 0.0, choice.shortened)
             self._check_reachable(grouping, table.cost, choice.latency / table.cost.total)
         wanted = self._whole * (choice.latency / self._whole) ** done
         target, least = LATENCY_MARGIN * wanted, float("inf")
@@ -291,9 +289,10 @@ class Cutter:
         for _ in range(LATENCY_TRIES):
             share = max(target, narrowest * (1 + 1e-9)) / table.cost.total
             keeps = self._allocated(network, scores, grouping, share, table.cost)
-            pruned = cut_channels(network, size, grouping, keeps, scores)
+            pruned = cut_channels(short, size, grouping, keeps, scores)
             predicted = table.cost.after(keeps)
-            whole, found = measured_ms([network, pruned.model], size, threads=choice.threads)
+            timed = [short, pruned.model, *([network] if choice.blocks else [])]
+            whole, found, *before = measured_ms(timed, size, threads=choice.threads)
             ms = found / whole * float(table.ms[0])  # beside the whole one, which may run faster now than it did then
             self.notes |= {
                 "latency": {
@@ -301,7 +300,7 @@ class Cutter:
                     "wanted_ms": wanted,
                     "predicted_ms": predicted,
                     "measured_ms": ms,
-                    "before_ms": self._whole,
+                    "before_ms": before[0] / whole * float(table.ms[0]) if before else self._whole,
                     "table_error": table.error,
                 }
             }

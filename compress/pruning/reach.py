@@ -31,7 +31,10 @@ def trial_cut(
     """
     latency, rounds, round_to, floor = choice.latency, choice.rounds, choice.round_to, choice.floor
     if latency is not None and measures:
-        _check_latency(network, input_size, grouping, latency, round_to, floor**rounds, choice.threads)
+        keeps = _narrowest(grouping, round_to, floor**rounds)
+        timed = [network, cut_copy(network, grouping, keeps)]  # instead of the dozens of a latency table
+        whole, least = (float(ms) for ms in timing.measured_ms(timed, input_size, threads=choice.threads))
+        timing.check_within_reach(latency, whole, least, choice.shortened)
 
     def cut(grouping: Grouping, scores: Scores) -> Pruned:
         cost = Cost.macs(grouping)
@@ -49,19 +52,3 @@ def trial_cut(
 
 def _narrowest(grouping: Grouping, round_to: int, floor: float) -> list[Indices]:
     return narrowed(grouping, np.zeros(len(grouping.groups)), round_to=round_to, floor=floor)
-
-
-def _check_latency(
-    network: nn.Module,
-    input_size: tuple[int, int, int],
-    grouping: Grouping,
-    latency: float,
-    round_to: int,
-    floor: float,
-    threads: int | None,
-) -> None:
-    """Two networks measured, the whole and the narrowest, instead of the dozens of a latency table."""
-    keeps = _narrowest(grouping, round_to, floor)
-    narrowest = cut_copy(network, grouping, keeps)
-    whole, least = (float(ms) for ms in timing.measured_ms([network, narrowest], input_size, threads=threads))
-    timing.check_within_reach(latency, whole, least)

@@ -117,16 +117,20 @@ class Choice(Settings):
                 f"{argument('size', self.size)} is for one cut to a share of the MACs: leave it out with a latency and "
                 "with several rounds"
             )
-        if self.blocks and (self.latency is not None or self.rounds > 1):
-            raise UsageError(
-                f"{argument('blocks', self.blocks)} is for one cut to a share of the MACs: leave it out with a latency "
-                "and with several rounds"
-            )
+        if self.blocks and self.rounds > 1:
+            raise UsageError(f"{argument('blocks', self.blocks)} is for one cut: leave it out with several rounds")
         if self.macs is not None and not 0 < self.macs <= 1:
             raise UsageError(f"a share of MACs of {self.macs} must be above 0 and at most 1: 0.5 keeps half")
         if self.latency is not None and not 0 < self.latency < float("inf"):
             raise UsageError(f"a latency of {self.latency:g} ms must be above 0 and finite")
         return self
+
+    @property
+    def shortened(self) -> str:
+        """What is cut, in messages."""
+        if not self.blocks:
+            return "the model"
+        return f"the model without {self.blocks} of its blocks" if self.blocks > 1 else "the model without a block"
 
     def check_images(self, given: bool) -> None:
         """Refuse a choice that is made by images where there are none.

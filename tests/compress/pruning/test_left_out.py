@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compress import distill, export, prune, quantize, resume
-from compress.pruning import latency
+from compress.pruning import cutter, latency
 from compress.pruning.blocks import least_missed
 from compress.pruning.depth import HeldOut
 from transfer.data.loader import LabelledPixels
@@ -87,8 +87,8 @@ def test_every_step_takes_it(cut, photos, tmp_path):
     [
         (["--blocks", "8"], r"--blocks 8: the network has 7 that can be left out; wanted at most that"),
         (["--blocks", "-1"], "--blocks"),
-        (["--blocks", "1", "--latency", "1ms"], "--blocks 1 is for one cut to a share of the MACs"),
-        (["--blocks", "1", "--rounds", "2"], "--blocks 1 is for one cut to a share of the MACs"),
+        (["--blocks", "1", "--latency", "1000ms"], r"the model without a block takes .* which is below 1000 ms"),
+        (["--blocks", "1", "--rounds", "2"], "--blocks 1 is for one cut: leave it out with several rounds"),
     ],
 )
 def test_bad_input(slimzoo, dense, photos, tmp_path, options, said):
@@ -121,12 +121,30 @@ def test_without_images_they_cannot_be_chosen(slimzoo, dense, tmp_path):
     assert "--blocks 1 are chosen by images: name the model's with --data" in done.err
 
 
-def test_explain_is_of_the_shorter_network(slimzoo, dense, photos, monkeypatch, tmp_path):
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Takes a millisecond for a million MACs."""
+
     def measured_ms(models, input_size, **options):
         return np.array([count_macs(model, input_size) / 1e6 for model in models])
 
-    monkeypatch.setattr(latency, "measured_ms", measured_ms)
+    for module in (latency, cutter):
+        monkeypatch.setattr(module, "measured_ms", measured_ms)
     monkeypatch.setenv("SLIMZOO_CACHE", str(tmp_path))
+
+
+def test_to_a_latency(dense, photos, machine):
+    """Of which the blocks that go meet a part, and channels the rest."""
+    loaded = load_model(dense)
+    whole_ms = count_macs(loaded.model, loaded.config.input_size) / 1e6
+    found = prune(dense, data=photos, latency=0.3 * whole_ms, blocks=3, recover=0)
+    assert 0.2 * whole_ms < found.after.macs / 1e6 <= 0.3 * whole_ms
+    assert len(found.record["blocks"]["left_out"]) == 3
+    assert found.record["latency"]["before_ms"] == pytest.approx(whole_ms)
+    assert found.record["latency"]["measured_ms"] == pytest.approx(found.after.macs / 1e6)
+
+
+def test_explain_is_of_the_shorter_network(slimzoo, dense, photos, machine):
     cut = ["--macs", "0.4", "--blocks", "3", "--size", "32"]
     done = slimzoo("prune", dense, "--data", photos, *cut, "--explain", "--json")
     assert done.code == 0, done.err
