@@ -73,6 +73,7 @@ def format_rows(result: dict[str, Any]) -> str:
     lines = _aligned(table, words=(0, 1, 2, 9, 10)) if len(table) > 1 else []
     lines += unmeasured
     lines += _on_devices(result["rows"])
+    lines += _energy(result["rows"])
     lines += [f"{found['model']}: {found['verdict']}." for found in result["crossovers"]]
     lines += _answers(result["rows"])
     if (noise := result["noise"]) is not None:
@@ -92,6 +93,15 @@ def _on_devices(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"the device, {row['transfer_ms']:.3g} ms to it and back; at most {row['device_peak_mb']:.4g} MB of its memory"
         for row in rows
         if row.get("device_peak_mb") is not None and row.get("device_ms") is not None
+    ]
+
+
+def _energy(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{row['model']} in {row['runtime']} ({row['precision']}, batch {row['batch']}): {joules:.3g} J an image, of "
+        "the processor and all that ran on it"
+        for row in rows
+        if (joules := row.get("joules_per_image")) is not None
     ]
 
 

@@ -18,7 +18,9 @@ COLOURS = {"baseline": "#8a8f98", "chosen": "#1f9d63", "variant": "#4c86c6"}
 LARGEST_PX2 = 2200  # area of the bubble of the largest file; the others in proportion
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 LONGEST = 28  # letters of a name in the chart
+MOST_NAMED = 8  # models: of more, those of the front alone have their names beside them, the table has all
 BUDGET_PX = 11
+MARGIN_PX = 4  # between the axis and a name
 FONT_PX, GLYPH_PX = 12, 6.5  # the mean advance of a letter at that size, on the wide side
 
 
@@ -71,6 +73,14 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
+def named(points: Sequence[Point]) -> list[Point]:
+    """Those whose names are written beside them: all, or what there is to choose from where they are many."""
+    if len(points) <= MOST_NAMED:
+        return list(points)
+    best = front(points)
+    return [point for point in points if point.role != "variant" or point in best]
+
+
 def accuracy_chart(
     points: Sequence[Point], *, cost_title: str, top1_title: str, budget: Budget | None = None
 ) -> alt.LayerChart:
@@ -85,10 +95,8 @@ def accuracy_chart(
         budget = None
     largest = max(point.size_bytes for point in points)
     plane = _Plane.around(points, [] if budget is None else [budget.least])
-    labels = _place(points, plane, largest, budget)
     records = [
         {
-            "label": point.label,
             "said": point.said,
             "role": point.role,
             "cost": point.cost,
@@ -96,11 +104,9 @@ def accuracy_chart(
             "lo": 100 * point.top1_ci[0],
             "hi": 100 * point.top1_ci[1],
             "area": LARGEST_PX2 * point.size_bytes / largest,
-            "label_x": plane.cost(x),
-            "label_y": plane.percent(y),
         }
         # large bubbles first, so that small ones lie on top of them
-        for point, (x, y) in sorted(zip(points, labels, strict=True), key=lambda pair: -pair[0].size_bytes)
+        for point in sorted(points, key=lambda point: -point.size_bytes)
     ]
     x_scale = alt.Scale(domain=list(plane.x), nice=False, zero=False)
     y_scale = alt.Scale(domain=list(plane.y), nice=False, zero=False)
@@ -113,17 +119,30 @@ def accuracy_chart(
     bubbles = base.mark_circle(opacity=0.55, strokeWidth=1.5).encode(
         x=x, y=alt.Y("top1:Q", scale=y_scale), size=alt.Size("area:Q", scale=None), color=colour, stroke=colour
     )
-    text = base.mark_text(fontSize=FONT_PX, fill=INK).encode(
-        x=alt.X("label_x:Q", scale=x_scale), y=alt.Y("label_y:Q", scale=y_scale), text="label:N"
-    )
     chart: alt.LayerChart = (
-        alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, text)
+        alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, _names(points, plane, largest, budget))
         .properties(width=WIDTH, height=HEIGHT, background="transparent", padding=6)
         .configure(font=FONT)
         .configure_axis(**AXIS, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titlePadding=8)
         .configure_view(stroke=None)
     )
     return chart
+
+
+def _names(points: Sequence[Point], plane: _Plane, largest: int, budget: Budget | None) -> alt.Chart:
+    """Beside their circles."""
+    texts = [
+        {"label": point.label, "said": point.said, "x": plane.cost(x), "y": plane.percent(y)}
+        for point, (x, y) in _place(points, plane, largest, budget)
+    ]
+    scales = (alt.Scale(domain=list(domain), nice=False, zero=False) for domain in (plane.x, plane.y))
+    x, y = (way(f"{name}:Q", scale=scale) for way, name, scale in zip((alt.X, alt.Y), "xy", scales, strict=True))
+    drawn: alt.Chart = (
+        alt.Chart({"values": texts})
+        .mark_text(fontSize=FONT_PX, fill=INK)
+        .encode(description="said:N", x=x, y=y, text="label:N")
+    )
+    return drawn
 
 
 def _lines(
@@ -210,7 +229,7 @@ class _Plane:
 
 def _place(
     points: Sequence[Point], plane: _Plane, largest: int, budget: Budget | None = None
-) -> list[tuple[float, float]]:
+) -> list[tuple[Point, tuple[float, float]]]:
     """The centre of each label in pixels: as near to its bubble as leaves bubbles, bars and other labels free."""
     centres = [plane.at(point.cost, point.top1) for point in points]
     radii = [math.sqrt(LARGEST_PX2 * point.size_bytes / largest / math.pi) for point in points]
@@ -220,8 +239,10 @@ def _place(
         bars.append((x - 1, hi, x + 1, lo))
     taken = bars + [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
     taken += _drawn(points, plane, budget)
-    placed = []
+    placed, with_names = [], named(points)
     for point, (x, y), r, bar in zip(points, centres, radii, bars, strict=True):
+        if point not in with_names:
+            continue
         half = GLYPH_PX * len(point.label) / 2
         places = [
             (x + dx * (r + 5 + half), y + dy * (r + 4 + FONT_PX / 2) + step * FONT_PX)
@@ -238,7 +259,7 @@ def _place(
         ]
         best = min(range(len(places)), key=costs.__getitem__)  # the first of equals: they are in order of liking
         taken.append(boxes[best])
-        placed.append(places[best])
+        placed.append((point, places[best]))
     return placed
 
 
@@ -267,4 +288,5 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _outside(box: Box) -> float:
-    return sum(max(0.0, beyond) for beyond in itertools.chain((-box[0], -box[1], box[2] - WIDTH, box[3] - HEIGHT)))
+    left, top, right, bottom = box
+    return sum(max(0.0, beyond) for beyond in (MARGIN_PX - left, -top, right - WIDTH, bottom - HEIGHT))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from compress.report import sections, timing
 from compress.report.answer_chart import answer_chart
-from compress.report.charts import Budget, Point, accuracy_chart, front
+from compress.report.charts import Budget, Point, accuracy_chart, front, named
 from compress.report.class_changes import class_table
 from compress.report.data_card import data_table
 from compress.report.figures import quoted
@@ -16,6 +16,7 @@ from compress.report.gallery import changed_section
 from compress.report.latency_chart import latency_chart
 from compress.report.layer_chart import layer_chart
 from compress.report.parts import Picture, Section, Table
+from compress.report.seeds import seeds_table
 from compress.report.variants import ONNXRUNTIME, Comparison, Variant
 from transfer.data.sources import Data
 
@@ -23,12 +24,14 @@ BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
+SEEDS = "Means over the seeds, and the least and the most; changes and speed-ups over the model each was made of."
 ROUNDS = "In grey what two copies of the baseline could differ by; what lies within is no difference."
 LAYERS = "Channels, or outputs of a linear layer, that pruning left, from the first layer to the last."
 STRIPS = "report-layers.png"
 CHANGED = "Images of each class that are answered right, of those that the table of models is of."
 CHARTED = "The area of a circle is the size of the file"
 STEPPED = "the stepped line is the best accuracy to be had for a cost"
+NAMED = "named are its models, the baseline and the chosen one"
 ANSWERS = (
     "What the user of a model waits for, by the exported file as deploy/infer.py runs it: a JPEG is decoded at the "
     "part of its size that the network needs, resized and normalized in the file. The network's time is what the file "
@@ -85,6 +88,7 @@ def contents(found: Compared, out: str, *, crossover: Table, elsewhere: Table | 
             sections.expected_text(found.variants),
             sections.comparison_table(found.baseline, found.chosen, found.pairs, found.split),
         ),
+        _seeds(found),
         *charts(found),
         *_layers(found),
         *_timed(found.bench),
@@ -102,6 +106,11 @@ def contents(found: Compared, out: str, *, crossover: Table, elsewhere: Table | 
         ),
     ]
     return [part for part in parts if any(part.text) or part.code or part.gallery or (part.table and part.table.rows)]
+
+
+def _seeds(compared: Compared) -> Section:
+    table = seeds_table(compared.variants, compared.bench, compared.split)
+    return Section("Several seeds", [SEEDS] if table.rows else [], table)
 
 
 def charts(compared: Compared) -> list[Section]:
@@ -122,7 +131,8 @@ def charts(compared: Compared) -> list[Section]:
             chart = accuracy_chart(
                 points, cost_title=unit, top1_title=f"top-1 on {where}, % (95% interval)", budget=budget
             )
-            said = "; ".join([CHARTED, STEPPED] if len(front(points)) > 1 else [CHARTED]) + "."
+            told = [CHARTED, *[STEPPED] * (len(front(points)) > 1), *[NAMED] * (len(named(points)) < len(points))]
+            said = "; ".join(told) + "."
             found.append(Section(title, [said], picture=Picture(chart, SECOND if found else PICTURE)))
     return found
 

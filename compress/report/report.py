@@ -16,6 +16,7 @@ from compress.report.gallery import picture_uri, save_gallery
 from compress.report.machines import machines_table, read_elsewhere
 from compress.report.parts import Section, Table
 from compress.report.searched import read_search
+from compress.report.seeds import other_seeds
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
 from transfer.data.fitted_data import reopen
@@ -86,17 +87,17 @@ def build_report(
     else:
         max_drop = searched.max_drop
         baseline, *others = variants = read_variants(searched.models, bench, searched.runtimes)
-    others_say = [read_elsewhere(file, variants) for file in elsewhere]
     compared = [compare(variant, baseline, bench) for variant in others]
-    taken = choose(others, compared, max_drop) if searched is None else _named(searched.chosen, variants)
     pairs = list(zip(others, compared, strict=True))
-    verdict = sections.verdict(baseline, taken, pairs, max_drop)
+    made = [pair for pair in pairs if pair[0] not in other_seeds(baseline, variants)]
+    taken = choose(made, max_drop) if searched is None else _named(searched.chosen, variants)
+    verdict = sections.verdict(baseline, taken, made, max_drop)
     data = reopen(baseline.lineage) if images else None
     parts = contents(
         Compared(baseline, taken, pairs, max_drop, bench, images, data),
         str(finished(out.resolve())),
         crossover=timing.crossover_table(bench["rows"] if bench is not None else [], price_cpu, price_gpu),
-        elsewhere=machines_table(others_say) if others_say else None,
+        elsewhere=machines_table([read_elsewhere(file, variants) for file in elsewhere]) if elsewhere else None,
     )
     report = Report(
         baseline=baseline.name,

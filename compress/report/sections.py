@@ -26,7 +26,7 @@ from compress.report.figures import (
 )
 from compress.report.parts import Table
 from compress.report.statistics import TooBusy
-from compress.report.variants import ONNXRUNTIME, Comparison, Variant
+from compress.report.variants import ONNXRUNTIME, Accuracy, Comparison, Variant
 from compress.verbs import STEPS
 from transfer.evaluation.metrics import EXPECTED
 
@@ -104,7 +104,6 @@ def comparison_table(
     of_several = len({variant.input_size for variant, _ in everyone if variant.input_size}) > 1
     for variant, compared in everyone:
         accuracy = variant.accuracy.get(split)
-        ci = accuracy.top1_ci if accuracy is not None else None
         role = "baseline" if variant is baseline else "chosen" if variant is chosen else ""
         speed = Cell("")
         if compared is not None:
@@ -118,10 +117,7 @@ def comparison_table(
             [
                 Cell(quoted(variant.name), [role]),
                 Cell(variant.precision),
-                Cell(
-                    percent(None if accuracy is None else accuracy.top1),
-                    [] if ci is None else [f"{percent(ci[0])} to {percent(ci[1])}"],
-                ),
+                _top1(accuracy),
                 *(
                     Cell("") if compared is None else change(compared.points.get(s), compared.paired.get(s))
                     for s in ("test", "val")
@@ -135,6 +131,14 @@ def comparison_table(
         )
     marked = next((i for i, (variant, _) in enumerate(everyone) if variant is chosen), None)
     return Table(head, rows, words=2, marked=marked, joined=True)
+
+
+def _top1(accuracy: Accuracy | None) -> Cell:
+    if accuracy is None:
+        return Cell(MISSING)
+    ci, balanced = accuracy.top1_ci, accuracy.balanced
+    notes = [] if ci is None else [f"{percent(ci[0])} to {percent(ci[1])}"]
+    return Cell(percent(accuracy.top1), [*notes, *([] if balanced is None else [f"balanced {percent(balanced)}"])])
 
 
 def expected_text(variants: Sequence[Variant]) -> list[str]:
@@ -281,7 +285,8 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
     text = [
         "Choices were made on validation; test answers have no say in them. Accuracies carry Wilson's 95% interval. "
         "Changes are paired, image by image, with Tango's score interval; p is McNemar's, exact; a flip is an image "
-        "that one of the two models got right and the other wrong. 1 MB is 1e6 bytes; one MAC is one multiply-add."
+        "that one of the two models got right and the other wrong. Balanced accuracy, the mean of the classes' own, "
+        "stands beside where classes are uneven. 1 MB is 1e6 bytes; one MAC is one multiply-add."
     ]
     if bench is None:
         return [*text, "Latency was not measured here: there is no bench.json."]

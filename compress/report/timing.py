@@ -40,7 +40,9 @@ def bench_table(rows: Iterable[dict[str, Any]]) -> Table:
         times_ms = [row[key] for key in ("median_ms", "p90_ms", "p99_ms")]
         peak_bytes = None if row["peak_mb"] is None else 1e6 * row["peak_mb"]
         own = row.get("device_peak_mb")  # of a device that has a memory of its own
-        rest = [Cell(three(row["images_per_s"])), Cell(megabytes(peak_bytes))]
+        spent = row.get("joules_per_image")
+        rest = [Cell(three(row["images_per_s"]), [] if spent is None else [f"{three(spent)} J an image"])]
+        rest += [Cell(megabytes(peak_bytes))]
         rest += [Cell(milliseconds(row.get(key))) for key in ("load_ms", "first_ms")]
         between = row.get("median_ci_ms")
         notes = [f"{three(between[0])} to {three(between[1])}"] if between else []

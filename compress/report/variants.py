@@ -24,6 +24,7 @@ from zoo.lineage import SAME_WEIGHTS, current_metrics
 
 SPLITS = ("val", "test")
 ONNXRUNTIME = "onnxruntime"  # in which models are compared, unless a search has found a faster one
+UNEVEN = 1.5  # times as many images in one class as in another: top-1 is more of the larger one
 BENCH = {"rows", "noise", "settings", "machine"}  # of bench.json, what the report is made of
 BENCH_ROW = set("model runtime device precision reason rounds_ms median_ms p90_ms p99_ms images_per_s peak_mb".split())
 
@@ -38,6 +39,15 @@ class Accuracy:
     n: int | None
     correct: str | None
     by_class: list[tuple[int, int]] | None = None
+
+    @property
+    def balanced(self) -> float | None:
+        """The mean recall of the classes that have images, where some have many more than others."""
+        seen = [(right, of) for right, of in self.by_class or () if of]
+        sizes = [of for _, of in seen]
+        if not seen or max(sizes) < UNEVEN * min(sizes) or max(sizes) - min(sizes) < 2:
+            return None
+        return sum(right / of for right, of in seen) / len(seen)
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Accuracy | None:
@@ -77,6 +87,11 @@ class Variant:
     def row(self) -> dict[str, Any] | None:
         """The measured row in its runtime."""
         return next((r for r in self.rows if r["runtime"] == self.runtime and r["median_ms"] is not None), None)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What its last step with images says of them."""
+        return next((record["data"] for record in reversed(self.lineage) if record.get("data")), {})
 
     @property
     def latency_ms(self) -> float | None:
@@ -190,7 +205,8 @@ def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -
         if before is None or after is None:
             continue
         points[split] = 100 * (before.top1 - after.top1)
-        if before.correct and after.correct and len(before.correct) == len(after.correct):
+        same = variant.data.get("fingerprint") == baseline.data.get("fingerprint")
+        if same and before.correct and after.correct and len(before.correct) == len(after.correct):
             paired[split] = paired_drop(before.correct, after.correct)
             points[split] = paired[split].points
     old, new = baseline.row, variant.row
@@ -207,10 +223,10 @@ def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -
     )
 
 
-def choose(variants: Sequence[Variant], comparisons: Sequence[Comparison], max_drop: float) -> Variant | None:
+def choose(pairs: Sequence[tuple[Variant, Comparison]], max_drop: float) -> Variant | None:
     """The fastest in onnxruntime of those whose validation drop is at most `max_drop` points; the smallest, where no
     latency was measured or other work disturbed one. The test set has no say."""
-    within = [v for v, c in zip(variants, comparisons, strict=True) if c.points.get("val", np.inf) <= max_drop + 1e-9]
+    within = [variant for variant, found in pairs if found.points.get("val", np.inf) <= max_drop + 1e-9]
     timed = [variant for variant in within if variant.latency_ms is not None]
     if timed and not any(variant.disturbed for variant in timed):
         return min(timed, key=lambda variant: variant.latency_ms or np.inf)

@@ -43,8 +43,8 @@ def test_svg_names_models_axes_and_roles(svg):
 def test_area_of_a_circle_is_the_size_of_the_file():
     found = accuracy_chart(POINTS, cost_title="", top1_title="").to_dict()["datasets"].values()
     (records,) = (records for records in found if "area" in records[0])
-    area = {record["label"]: record["area"] for record in records}
-    assert area["fit · baseline"] / area["int8 · chosen"] == pytest.approx(16_800_000 / 4_300_000)
+    area = {record["role"]: record["area"] for record in records}
+    assert area["baseline"] / area["chosen"] == pytest.approx(16_800_000 / 4_300_000)
 
 
 def test_front_is_what_nothing_beats():
@@ -95,7 +95,7 @@ def test_png_is_white_with_something_on_it():
 def boxes(points):
     plane = charts._Plane.around(points)
     largest = max(point.size_bytes for point in points)
-    for point, (x, y) in zip(points, charts._place(points, plane, largest), strict=True):
+    for point, (x, y) in charts._place(points, plane, largest):
         half = GLYPH_PX * len(point.label) / 2
         yield x - half, y - FONT_PX / 2, x + half, y + FONT_PX / 2
 
@@ -103,11 +103,29 @@ def boxes(points):
 CROWD = [Point(f"variant-{i}", 0.97, (0.96, 0.98), 1.0 + 0.02 * i, 1_000_000) for i in range(6)]
 
 
-@pytest.mark.parametrize("points", [POINTS, CROWD, POINTS[:1]])
+MANY = [  # two of them with a say, two of the others on the front
+    Point("fit", 0.97, (0.96, 0.98), 3.0, 9_000_000, "baseline"),
+    Point("pruned-7-less-9-longer-int8", 0.975, (0.96, 0.98), 1.0, 1_000_000, "chosen"),
+    Point("smallest", 0.9, (0.88, 0.92), 0.1, 200_000),
+    Point("best", 0.98, (0.97, 0.99), 2.9, 8_000_000),
+    *(Point(f"beaten-{i}", 0.96, (0.95, 0.97), 1.5 + 0.1 * i, 1_000_000) for i in range(14)),
+]
+
+
+def test_of_many_models_those_on_the_front_have_names():
+    svg = to_svg(accuracy_chart([replace(p, number=i) for i, p in enumerate(MANY)], cost_title="", top1_title=""))
+    texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.tag == "text"]
+    assert {"fit · baseline", "pruned-7-less-9-longer-int8 · chosen", "smallest", "best"} <= set(texts)
+    assert not any("beaten" in text for text in texts if text)
+    assert svg.count("beaten-13: 96.0%") == 2, "its circle and its interval say what they are"
+
+
+@pytest.mark.parametrize("points", [POINTS, CROWD, MANY, POINTS[:1]])
 def test_labels_are_inside_and_apart(points):
     placed = list(boxes(points))
+    assert placed
     for left, top, right, bottom in placed:
-        assert 0 <= left <= right <= WIDTH
+        assert charts.MARGIN_PX <= left <= right <= WIDTH
         assert 0 <= top <= bottom <= HEIGHT
     for a, b in itertools.combinations(placed, 2):
         assert charts._overlap(a, b) == 0

@@ -327,6 +327,66 @@ def test_drops_of_different_images_are_not_paired(out):
     assert variant["val_drop_points"] == pytest.approx(100 * (FIT["val"]["top1"] - 1))
 
 
+def test_several_seeds_are_means_and_what_they_lie_between(tmp_path):
+    """The figures, by hand, of three fits and two of their int8 forms; other fits are nothing that was compressed."""
+    slower, made = [4.0] * 9, {"fit-0": [4.0] * 9, "int8-0": [2.0] * 9, "int8-1": [1.0] * 9}
+    for seed, wrong in enumerate((9, 18, 0)):
+        drawn = {"fingerprint": f"drawn-{seed}", "name": "photos", "sizes": {"train": 1078, "val": N, "test": N}}
+        given = {"seed": seed, "data": drawn}
+        after = metrics("1" * N, answers(range(wrong)), params=1, macs=1, size_bytes=8_000_000)
+        fit = record("fit", after, model="m", out=f"out/fit-{seed}") | given
+        write(tmp_path, f"fit-{seed}", [fit])
+        lost = metrics("1" * N, answers(range(wrong + 9 * seed)), params=1, macs=1, size_bytes=2_000_000)
+        int8 = record("quantize", lost, before=after, directory=f"out/fit-{seed}", to="int8") | given
+        if seed < 2:
+            write(tmp_path, f"int8-{seed}", [fit, record("export", {}, directory=f"out/fit-{seed}"), int8])
+    (tmp_path / "bench.json").write_text(json.dumps(bench_result(made | {"fit-1": slower, "fit-2": slower})))
+    report = build_report(tmp_path)
+    document = json.loads(report.json.read_text())
+    (section,) = (one for one in document["sections"] if one["title"] == "Several seeds")
+    cells = [[(cell["text"], *cell["notes"]) for cell in row] for row in section["table"]["rows"]]
+    assert cells == [
+        [("`fit-0`, `fit-1`, `fit-2`",), ("97.5%", "95.0% to 100.0%"), ("",), ("8.00 MB", "8.00 MB to 8.00 MB"), ("",)],
+        [
+            ("`int8-0`, `int8-1`",),
+            ("95.0%", "92.5% to 97.5%"),
+            (f"{MINUS}1.2", f"{MINUS}2.5 to 0.0"),
+            ("2.00 MB", "2.00 MB to 2.00 MB"),
+            ("2.83x", "2.00 to 4.00"),
+        ],
+    ]
+    assert report.chosen == "int8-1", "the fits are not compressed models"
+    assert "val_mcnemar_p" not in report.variants[1], "other seeds have drawn other images"
+
+
+def test_balanced_accuracy_stands_beside_top1_where_classes_are_uneven(tmp_path):
+    uneven = json.loads(json.dumps(FIT))
+    uneven["test"]["by_class"] = [[300, 300], [51, 60], [0, 0]]
+    write(tmp_path, "fit", [record("fit", uneven)])
+    assert f"balanced {percent((1 + 51 / 60) / 2)}" in read(build_report(tmp_path))[0]
+    uneven["test"]["by_class"] = [[180, 180], [171, 180]]
+    write(tmp_path, "even", [record("fit", uneven)])
+    (tmp_path / "fit" / "config.json").unlink()
+    assert "balanced 9" not in read(build_report(tmp_path))[0]
+
+
+def test_energy_is_told_where_the_machine_tells_it(out):
+    bench = bench_result(ROUNDS)
+    bench["rows"][0]["joules_per_image"] = 0.1234
+    (out / "bench.json").write_text(json.dumps(bench))
+    assert "0.123 J an image" in read(build_report(out))[0]
+    told = {"disturbed": False, "ratio_range": None, "answers": None}
+    rows = [one | told for one in bench["rows"][:2]]
+    text = format_rows({"rows": rows, "noise": None, "crossovers": [], "diagnoses": []})
+    assert text.count("J an image") == 1
+    assert "fit in onnxruntime (fp32, batch 1): 0.123 J an image" in text
+
+
+def test_one_seed_or_other_settings_are_no_seeds(out):
+    write(out, "fit-again", [record("fit", FIT, model="efficientnet_lite0", epochs=4) | {"seed": 1}])
+    assert "Several seeds" not in build_report(out).markdown.read_text()
+
+
 def test_answers_that_are_no_digits_are_refused_with_their_file(out):
     other = metrics("1" * N, "1" * N, params=1, macs=1, size_bytes=1)
     other["test"] |= {"correct": "1" * (N - 1) + "x"}
