@@ -1,6 +1,6 @@
 """Does `slimzoo bench` tell the truth: of equals, of a planted slowdown, and beside other work?
 
-    python benchmarks/bench_harness.py [--repeats 20]
+    python benchmarks/bench_harness.py [--repeats 20] [--beside 0 1 2 4 bursts]
     python benchmarks/bench_harness.py --write
 
 EfficientNet-Lite0 at 96 px in onnxruntime, random weights, all threads, every option at its default. In half of the
@@ -8,7 +8,7 @@ quiet repeats first, then beside 1, 2 and 4 busy loops and beside bursts of two 
 exponentially distributed), then in the other half. A quiet one measures the network, itself slowed by 10% and by 3%
 (its worker waits after each run, see slowed_worker.py) and ResNet-18; its twin, which `bench` measures anyway, is A
 against A. One beside loops measures it against ResNet-18 alone: the truth is the geometric mean of what the quiet
-repeats say. Rows are kept as they come in results/harness.runs.json.
+repeats say on the same processor. Rows are kept as they come in results/harness.runs.json.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from slowed_worker import MARK
 
 from compress.benchmark import measuring
 from compress.benchmark.harness import bench
+from compress.benchmark.machine import describe_machine
 from compress.benchmark.process import WorkerProcess
 from compress.graph.network import export_network
 from zoo.create import create_model
 
 SIDE = 96
 SLOWED = (0.10, 0.03)
-BURSTS = "bursts"
+QUIET, BURSTS = 0, "bursts"
 LOOPS = (1, 2, 4, BURSTS)
 BUSY = "while True: pass"
 BURSTY = """
@@ -56,6 +57,7 @@ class SlowedProcess(WorkerProcess):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--beside", nargs="+", default=[QUIET, *LOOPS], type=_loops, help="of these; 0 is quiet")
     parser.add_argument("--write", action="store_true", help="only write the result")
     given = parser.parse_args()
     rows = Rows("harness")
@@ -64,15 +66,22 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             files = networks(Path(folder))
             half = given.repeats // 2
-            for number in range(half):
-                one(files, 0, number, rows)
-            for loops in LOOPS:
-                for number in range(given.repeats):
+            for number in range(half if QUIET in given.beside else 0):
+                one(files, QUIET, number, rows)
+            for loops in given.beside:
+                for number in range(given.repeats if loops != QUIET else 0):
                     one([files[0], files[-1]], loops, number, rows)
-            for number in range(half, given.repeats):
-                one(files, 0, number, rows)
-    print(write_result("harness", figures(rows.all), "python benchmarks/bench_harness.py"))
+            for number in range(half, given.repeats if QUIET in given.beside else 0):
+                one(files, QUIET, number, rows)
+    print(write_result("harness", {"processors": figures(rows.all)}, "python benchmarks/bench_harness.py"))
     return 0
+
+
+def _loops(text: str) -> int | str:
+    found = next((loops for loops in (QUIET, *LOOPS) if str(loops) == text), None)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text}: wanted some of {', '.join(map(str, (QUIET, *LOOPS)))}")
+    return found
 
 
 def networks(folder: Path) -> list[Path]:
@@ -90,7 +99,8 @@ def networks(folder: Path) -> list[Path]:
 
 
 def one(files: Sequence[Path], loops: int | str, number: int, rows: Rows) -> None:
-    if rows.find(loops=loops, repeat=number):
+    processor = describe_machine()["processor"]
+    if rows.find(loops=loops, repeat=number, processor=processor):
         return
     began = time.monotonic()
     programs = [BURSTY] * 2 if loops == BURSTS else [BUSY] * int(loops)
@@ -106,6 +116,7 @@ def one(files: Sequence[Path], loops: int | str, number: int, rows: Rows) -> Non
         for row in result.rows[1:]
     }
     row = {
+        "processor": processor,
         "loops": loops,
         "repeat": number,
         "noise": result["noise"],
@@ -119,7 +130,13 @@ def one(files: Sequence[Path], loops: int | str, number: int, rows: Rows) -> Non
 
 
 def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    quiet = [row for row in rows if row["loops"] == 0]
+    """Of each processor."""
+    processors = dict.fromkeys(row["processor"] for row in rows)
+    return {name: of_processor([row for row in rows if row["processor"] == name]) for name in processors}
+
+
+def of_processor(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    quiet = [row for row in rows if row["loops"] == QUIET]
     stated = [row["models"][OTHER]["ratio"] for row in quiet if row["models"][OTHER]["ratio"] is not None]
     truth = float(np.exp(np.log(stated).mean())) if stated else None
     same = [row["noise"] for row in quiet]
@@ -140,7 +157,7 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for share in SLOWED:
         verdicts = [row["models"][f"slowed-{share}.onnx"]["verdict"] for row in quiet]
         found[f"slowed_by_{share:.0%}"] = {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
-    for loops in LOOPS:
+    for loops in dict.fromkeys(row["loops"] for row in rows if row["loops"] != QUIET):
         of = [row["models"][OTHER] for row in rows if row["loops"] == loops]
         said = [one for one in of if one["ratio"] is not None]
         found["beside"][str(loops)] = {

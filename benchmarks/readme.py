@@ -168,11 +168,15 @@ def loader(f: Figures) -> str:
 
 
 def harness(f: Figures) -> str:
+    return "\n\n".join(f"On {name}: {_harness(found)}" for name, found in f["processors"].items())
+
+
+def _harness(f: Figures) -> str:
     same, beside = f["a_against_a"], f["beside"]
     lines = ["| beside it | repeats | speed-up stated | its interval holds the quiet one | called faster, falsely |"]
     lines.append("|---|---:|---:|---:|---:|")
     for loops, row in beside.items():
-        what = loops if loops == "bursts" else f"{loops} busy loops"
+        what = loops if loops == "bursts" else f"{loops} busy loop{'' if loops == '1' else 's'}"
         lines.append(
             f"| {what} | {row['repeats']} | {row['stated']} | {row['interval_holds_the_truth']} "
             f"| {row['contradicted']} |"
