@@ -59,7 +59,9 @@ def diagnoses(taken: Sequence[Sequence[float]], reference_ms: Sequence[float], t
     if len(reference_ms) >= 5:
         slow, fast = np.quantile(reference_ms, 0.9), np.quantile(reference_ms, 0.1)
         if slow / fast > UNSTEADY:
-            found.append(f"an unsteady clock: undisturbed rounds of one model took {fast:.3g} to {slow:.3g} ms")
+            said = "an unsteady clock" if threads == 1 else "an unsteady clock, or threads that wait for each other"
+            steadier = "" if threads == 1 else "; --threads 1 is steadier where a hypervisor moves the processors"
+            found.append(f"{said}: undisturbed rounds of one model took {fast:.3g} to {slow:.3g} ms{steadier}")
     return found
 
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from compress.benchmark.answer import takes_photos
 from compress.benchmark.process import WorkerProcess
-from compress.benchmark.rows import Row
+from compress.benchmark.rows import Row, compared
 from compress.benchmark.runtimes import ONNX_FILE, bare_network
 from compress.benchmark.unfinished import Unfinished, fill
-from compress.report.statistics import undisturbed
+from compress.report.statistics import Ratio, undisturbed
 from zoo.errors import SlimzooError, first_line
 from zoo.files.onnx_session import ONNX_RUNTIMES
 from zoo.progress import Progress
 
-AT_MOST = 3  # times the rounds asked for, where the machine is busy
+AT_MOST = 3  # times the rounds asked for, where the machine is busy, and times the launches, where it wanders
+SURE_PCT = 5.0  # that two copies of one model may differ by, and nothing more is measured
+JUDGED = 6  # launches, of fewer their interval says little: of three, Student's t is 4.3
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,12 @@ def measure(
         everyone.append(reference.twin())
         fill(everyone[-1], kept)
     with unfinished.kept():
-        for launch, wanted in enumerate(dealt):
+        for launch in range(AT_MOST * settings.launches):
             if launch < done:
                 continue
+            if launch >= settings.launches and _sure(reference, everyone[-1], settings):
+                break
+            wanted = dealt[launch % settings.launches]
             with contextlib.ExitStack() as stack:
                 workers: list[tuple[Row, WorkerProcess]] = []
                 if launch == 0:  # one after the other: how long a cold start takes is measured too
@@ -64,7 +69,13 @@ def measure(
                     _start(everyone[::-1] if launch % 2 else everyone, settings, stack, workers)
                 for number in _rounds(wanted, reference, workers):
                     note = "rounds" if number < wanted else "rounds, after a disturbed one"
-                    say("measuring", sum(dealt[:launch]) + min(number, wanted), settings.rounds, note)
+                    note = note if launch < settings.launches else "more rounds: two copies of one model still differ"
+                    say(
+                        "measuring",
+                        min(sum(dealt[:launch]) + min(number, wanted), settings.rounds),
+                        settings.rounds,
+                        note,
+                    )
                     for row, worker in reversed(workers) if number % 2 else workers:
                         _one_round(row, worker, launch, settings.seconds_per_round)
                 for row, worker in workers:
@@ -130,6 +141,19 @@ def _hopeless(reference: Row | None, rows: Sequence[Row], rounds: int) -> bool:
     return not any(
         undisturbed(reference.taken, row.taken) for row in rows if row.reason is None and row is not reference
     )
+
+
+def _sure(reference: Row | None, twin: Row, settings: Settings) -> bool:
+    """Whether two copies of one model differ by little in what was measured so far, or more would not tell.
+
+    The processors of a virtual machine come to lie nearer together or further apart from one second to the next, and
+    two threads wait longer for each other, in small networks by half of their time: what a few processes meet in half a
+    minute says little of the next.
+    """
+    if reference is None or settings.launches < JUDGED:
+        return True
+    found = compared(reference, twin, settings.rounds)
+    return not isinstance(found, Ratio) or found.floor_pct <= SURE_PCT
 
 
 def reference_of(rows: Sequence[Row]) -> Row | None:

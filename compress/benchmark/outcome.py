@@ -11,7 +11,7 @@ import numpy as np
 from compress.benchmark.answer import PARTS
 from compress.benchmark.diagnosis import diagnoses, launch_bound
 from compress.benchmark.machine import cpus_for
-from compress.benchmark.rows import Row
+from compress.benchmark.rows import Row, compared
 from compress.benchmark.runtimes import TORCH_CUDA
 from compress.report.statistics import (
     DISTURBED,
@@ -33,7 +33,7 @@ def outcome(
 ) -> dict[str, Any]:
     """`rows`, `reference`, `noise`, `disturbed_share` and `diagnoses` of `bench`, which see."""
     base = reference if reference is not None and reference.rounds else None
-    found = _compared(base, twin, asked) if base is not None and twin is not None else None
+    found = compared(base, twin, asked) if base is not None and twin is not None else None
     noise = found if isinstance(found, Ratio) else None
     measured = [row for row in [*rows, *([twin] if twin is not None else [])] if row.rounds]
     shares = np.array([share for row in measured for share in row.taken])
@@ -49,11 +49,6 @@ def outcome(
     }
 
 
-def _compared(base: Row, row: Row, asked: int) -> Ratio | TooBusy | None:
-    old, new = ({"rounds_ms": one.rounds_ms, "taken": one.taken, "launches": one.launches} for one in (base, row))
-    return speed_up(old, new, asked)
-
-
 def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads: int, asked: int) -> dict[str, Any]:
     """One row of the result; see `bench`."""
     clean = undisturbed(row.taken)
@@ -65,7 +60,7 @@ def _record(row: Row, base: Row | None, noise: Ratio | None, batch: int, threads
     busy_ms = statistics.median(device_ms) if device_ms else None
     joules = [each for number in clean if (each := row.joules[number]) is not None] if quiet else []
     n, median = ms.size, float(np.median(ms)) if ms.size else None
-    found = _compared(base, row, asked) if base is not None else None
+    found = compared(base, row, asked) if base is not None else None
     ratio = found if isinstance(found, Ratio) else None
     verdict = verdict_of(found, noise.floor_pct if noise else None)
     return {

@@ -12,6 +12,7 @@ from typing import Any
 
 from compress.benchmark.machine import gpu_names
 from compress.benchmark.runtimes import OF_CUDA, ONNX_FILE, TORCH_CUDA
+from compress.report.statistics import Ratio, TooBusy, speed_up
 from zoo.errors import UsageError
 from zoo.files.elsewhere import is_timm_directory, weights_in
 from zoo.files.onnx_session import ONNX_RUNTIMES
@@ -78,6 +79,12 @@ class Row:
             peak_bytes=None,
             device_peak_bytes=None,
         )
+
+
+def compared(base: Row, row: Row, asked: int) -> Ratio | TooBusy | None:
+    """The speed-up of a row over another one; see `speed_up`."""
+    old, new = ({"rounds_ms": one.rounds_ms, "taken": one.taken, "launches": one.launches} for one in (base, row))
+    return speed_up(old, new, asked)
 
 
 def names_of(models: Sequence[str | Path]) -> list[str]:

@@ -293,7 +293,7 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
     settings, noise = bench["settings"], bench["noise"]
     text.append(
         "Latency is that of the network from prepared tensors to logits: each model and runtime in processes of its "
-        f"own ({settings.get('launches', 1)}, one after the other), threads {settings['threads']}, batch "
+        f"own ({_launches(bench)}, one after the other), threads {settings['threads']}, batch "
         f"{settings['batch']}, {settings['rounds']} rounds interleaved and reversed every second time, "
         f"{settings['seconds_per_round']:g} s each; inputs: {settings['inputs']}. The "
         "speed-up is the geometric mean, over the processes, of the rounds' ratios to the baseline, with its 95% "
@@ -308,6 +308,11 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
             f"{noise['floor_pct']:.1f}% is called a tie."
         )
     return text + [f"{said[0].upper()}{said[1:]}." for said in bench.get("diagnoses", [])]
+
+
+def _launches(bench: dict[str, Any]) -> int:
+    """That were measured, which may be more than were asked for."""
+    return max((1 + max(row.get("launches") or [0]) for row in bench["rows"]), default=1)
 
 
 def machine_table(variants: Sequence[Variant], bench: dict[str, Any] | None) -> Table:

@@ -28,9 +28,13 @@ class Told:
     ms = {"slow": 4.0, "fast": 2.0}  # noqa: RUF012
     taken: list[float] = []  # noqa: RUF012  # of each measurement of anyone, the last for ever
     launched = 0
+    wandering = 0  # so many first processes are each as fast as chance has it
+    chance = None
 
     def __init__(self, threads):
-        type(self).launched += 1
+        kind = type(self)
+        kind.launched += 1
+        self.times = float(np.exp(0.1 * kind.chance.standard_normal())) if kind.launched <= kind.wandering else 1.0
 
     def __enter__(self):
         return self
@@ -50,7 +54,7 @@ class Told:
         if do == "warm_up":
             return {"run_ms": 1.0}
         share = self.taken.pop(0) if len(self.taken) > 1 else self.taken[0]
-        ms = self.ms[self.name] * (1 + 9 * share * (self.name == "slow"))
+        ms = self.times * self.ms[self.name] * (1 + 9 * share * (self.name == "slow"))
         said = {"ms": [ms] * 100, "taken": share, "joules": share + 0.5, "peak_bytes": 10**6}
         return {**said, "device_ms": None, "device_peak_bytes": None}
 
@@ -59,8 +63,9 @@ class Told:
 def measured(monkeypatch, tmp_path):
     """Gives the result of a benchmark of `slow` and `fast` during which other work took those shares."""
 
-    def run(shares, **given):
-        kind = type("Told", (Told,), {"taken": list(shares), "launched": 0})
+    def run(shares, wandering=0, **given):
+        now = {"launched": 0, "wandering": wandering, "chance": np.random.default_rng(0)}
+        kind = type("Told", (Told,), {"taken": list(shares), **now})
         monkeypatch.setattr(measuring, "WorkerProcess", kind)
         monkeypatch.setattr(
             "compress.benchmark.harness.take_out", lambda row, folder: setattr(row, "taken_out", row.model)
@@ -130,6 +135,25 @@ def test_disturbed_rounds_are_measured_again(measured):
     assert result["diagnoses"][0].startswith("a busy neighbour: 16% of the measurements were disturbed")
 
 
+@pytest.mark.parametrize(
+    ("wandering", "launches", "measured_launches"),
+    [
+        (0, 8, {8}),
+        (10**6, 4, {4}),  # of which nothing can be told
+        (10**6, 8, {24}),
+        (3 * 8, 8, set(range(9, 24))),  # until it has been steady for long enough
+    ],
+)
+def test_while_two_copies_of_one_model_differ_more_is_measured(measured, wandering, launches, measured_launches):
+    result, told = measured([0.0], wandering=wandering, rounds=16, launches=launches)
+    slow, fast = result["rows"]
+    assert len(set(slow["launches"])) in measured_launches
+    assert slow["launches"] == fast["launches"]
+    assert told.launched == 3 * len(set(slow["launches"]))
+    assert len(slow["rounds_ms"]) == 16 // launches * len(set(slow["launches"]))
+    assert fast["ratio"] == pytest.approx(2.0, rel=0.15)
+
+
 def test_a_machine_that_stays_busy_is_said_and_nothing_is_stated(measured):
     result, _ = measured([0.0, 0.0, 0.0, 0.6, 0.0, 0.0, 0.3, 0.6, 0.6, 0.5], rounds=16, launches=4)
     slow, fast = result["rows"]
@@ -194,8 +218,12 @@ def test_contention_and_an_unsteady_clock_are_named():
     calm = np.linspace(1.0, 1.1, 16).tolist()
     assert diagnoses([[0.0] * 16], calm, 2, 2) == []
     assert diagnoses([[0.5] * 16], calm, 4, 2) == ["thread contention: 4 threads on 2 processors; take --threads 2"]
-    (said,) = diagnoses([[0.0] * 16], np.linspace(1.0, 1.5, 16).tolist(), 2, 2)
+    unsteady = np.linspace(1.0, 1.5, 16).tolist()
+    (said,) = diagnoses([[0.0] * 16], unsteady, 1, 2)
     assert said == "an unsteady clock: undisturbed rounds of one model took 1.05 to 1.45 ms"
+    (said,) = diagnoses([[0.0] * 16], unsteady, 2, 2)
+    assert said.startswith("an unsteady clock, or threads that wait for each other: undisturbed rounds of one model")
+    assert "--threads 1" in said
 
 
 def test_fewer_threads_are_named_where_they_leave_room():
