@@ -151,6 +151,7 @@ def of_processor(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "largest_difference_pct": max((100 * abs(noise["ratio"] - 1) for noise in same if noise), default=None),
         },
         "quiet_ratio": truth,
+        "quiet_ratio_range": [min(stated), max(stated)] if stated else None,
         "quiet_seconds": float(np.median([row["seconds"] for row in quiet])) if quiet else None,
         "beside": {},
     }

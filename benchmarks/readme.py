@@ -167,6 +167,9 @@ def loader(f: Figures) -> str:
     )
 
 
+WANDERING = 1.2  # between the largest and the smallest of ratios that ought to be one
+
+
 def harness(f: Figures) -> str:
     return "\n\n".join(f"On {name}: {_harness(found)}" for name, found in f["processors"].items())
 
@@ -189,7 +192,14 @@ def _harness(f: Figures) -> str:
         + " ".join(f"A model {name.replace('_', ' ')}: {said}." for name, said in verdicts.items())
         + f" One such run of four models takes {f['quiet_seconds']:.0f} s."
     )
-    return "\n".join([text, "", *lines])
+    lo, hi = f["quiet_ratio_range"]
+    if hi > WANDERING * lo:
+        text += (
+            f" ResNet-18 came to {lo:.2f} to {hi:.2f} times the speed, by the minute: there two threads of a small "
+            "network wait longer for each other at times, as where a hypervisor moves its processors. Such a ratio is "
+            "of its minute, whatever its interval."
+        )
+    return "\n".join([text, "", *lines] if beside else [text])
 
 
 def bare(f: Figures) -> str:
