@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import AXIS, FONT, INK, WIDTH, short
+from compress.report.charts import AXIS, FONT, INK, NAMES_PX, WIDTH, short
 
 BAR_PX = 18
 COLOURS = {"decoding": "#8a8f98", "preparing": "#d9a441", "network": "#4c86c6"}
@@ -35,7 +35,7 @@ def answer_chart(rows: Sequence[dict[str, Any]]) -> alt.FacetChart | None:
         .mark_bar(height=BAR_PX - 6)
         .encode(
             x=alt.X("ms:Q", stack="zero", axis=alt.Axis(title=None, tickCount=5, labelExpr="datum.label + ' ms'")),
-            y=alt.Y("model:N", sort=models, axis=alt.Axis(title=None, labelLimit=170)),
+            y=alt.Y("model:N", sort=models, axis=alt.Axis(title=None, labelLimit=NAMES_PX)),
             color=alt.Color(
                 "part:N",
                 scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
@@ -43,7 +43,7 @@ def answer_chart(rows: Sequence[dict[str, Any]]) -> alt.FacetChart | None:
             ),
             order=alt.Order("order:Q"),
         )
-        .properties(width=WIDTH - 160, height=BAR_PX * len(models))
+        .properties(width=WIDTH - NAMES_PX, height=BAR_PX * len(models))
     )
     chart: alt.FacetChart = (
         bars.facet(
@@ -54,7 +54,7 @@ def answer_chart(rows: Sequence[dict[str, Any]]) -> alt.FacetChart | None:
         .resolve_scale(x="independent")
         .properties(background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**AXIS, gridOpacity=0.12, labelFontSize=11)
+        .configure_axis(**AXIS, gridOpacity=0.12)
         .configure_header(
             labelColor=INK, labelFontSize=12, labelAnchor="start", labelFontWeight="normal", labelPadding=2
         )

@@ -11,17 +11,22 @@ from typing import Any, Literal
 
 import altair as alt
 
-WIDTH, HEIGHT = 620, 340
+WIDTH, HEIGHT = 520, 300
+SMALL_PX = 12  # letters at the axes
+NAMES_PX = 180  # for the names of rows, in charts that have some
 INK = "currentColor"
-AXIS = {"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK}
+AXIS: dict[str, Any] = {
+    **{"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK},
+    **{"labelFontSize": SMALL_PX, "titleFontSize": SMALL_PX, "titleFontWeight": "normal"},
+}
 COLOURS = {"baseline": "#8a8f98", "chosen": "#1f9d63", "variant": "#4c86c6"}
 LARGEST_PX2 = 2200  # area of the bubble of the largest file; the others in proportion
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 LONGEST = 28  # letters of a name in the chart
-MOST_NAMED = 8  # models: of more, those of the front alone have their names beside them, the table has all
-BUDGET_PX = 11
+MOST_NAMED = 6  # models: of more, those of the front alone have their names beside them, the table has all
+TO_100 = "datum.value > 100 ? '' : datum.label"  # above there is room for names alone
 MARGIN_PX = 4  # between the axis and a name
-FONT_PX, GLYPH_PX = 12, 6.5  # the mean advance of a letter at that size, on the wide side
+FONT_PX, GLYPH_PX = 13, 7.0  # the mean advance of a letter at that size, on the wide side
 
 
 def short(name: str) -> str:
@@ -114,7 +119,10 @@ def accuracy_chart(
     colour = alt.Color("role:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
     base = alt.Chart({"values": records}).encode(description="said:N")
     bars = base.mark_rule(strokeWidth=1.5, opacity=0.75).encode(
-        x=x, y=alt.Y("lo:Q", scale=y_scale, axis=alt.Axis(title=top1_title, tickCount=6)), y2="hi:Q", color=colour
+        x=x,
+        y=alt.Y("lo:Q", scale=y_scale, axis=alt.Axis(title=top1_title, tickCount=6, labelExpr=TO_100)),
+        y2="hi:Q",
+        color=colour,
     )
     bubbles = base.mark_circle(opacity=0.55, strokeWidth=1.5).encode(
         x=x, y=alt.Y("top1:Q", scale=y_scale), size=alt.Size("area:Q", scale=None), color=colour, stroke=colour
@@ -123,7 +131,7 @@ def accuracy_chart(
         alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, _names(points, plane, largest, budget))
         .properties(width=WIDTH, height=HEIGHT, background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**AXIS, gridOpacity=0.12, titleFontWeight="normal", labelFontSize=11, titlePadding=8)
+        .configure_axis(**AXIS, gridOpacity=0.12, titlePadding=8)
         .configure_view(stroke=None)
     )
     return chart
@@ -157,10 +165,11 @@ def _lines(
         drawn = alt.Chart({"values": steps}).mark_line(interpolate="step-after", stroke=INK, opacity=0.35)
         lines.append(drawn.encode(x=x, y=alt.Y("top1:Q", scale=y_scale)))
     if budget is not None:
-        here = alt.Chart({"values": [{"least": 100 * budget.least, "cost": plane.x[0], "said": budget.said}]})
+        cost = plane.cost(_words(points, plane, budget)[0])
+        here = alt.Chart({"values": [{"least": 100 * budget.least, "cost": cost, "said": budget.said}]})
         y = alt.Y("least:Q", scale=y_scale)
         lines.append(here.mark_rule(stroke=INK, opacity=0.6, strokeDash=[5, 4]).encode(y=y))
-        words = here.mark_text(align="left", baseline="top", dx=5, dy=4, fontSize=BUDGET_PX, fill=INK, opacity=0.8)
+        words = here.mark_text(align="left", baseline="top", dy=4, fontSize=SMALL_PX, fill=INK, opacity=0.8)
         lines.append(words.encode(x=x, y=y, text="said:N"))
     return lines
 
@@ -214,7 +223,7 @@ class _Plane:
         hi = max([*besides, *(point.top1_ci[1] for point in points)])
         pad = max(0.12 * (hi - lo), 0.005)
         # costs from 0, so that a distance is a difference; accuracies as near as they allow
-        return cls((0.0, 1.15 * max(costs)), (100 * (lo - pad), 100 * min(hi + pad, max(1.0, hi) + 0.005)))
+        return cls((0.0, 1.15 * max(costs)), (100 * (lo - pad), 100 * (hi + pad)))
 
     def at(self, cost: float, top1: float) -> tuple[float, float]:
         (x0, x1), (y0, y1) = self.x, self.y
@@ -233,19 +242,17 @@ def _place(
     """The centre of each label in pixels: as near to its bubble as leaves bubbles, bars and other labels free."""
     centres = [plane.at(point.cost, point.top1) for point in points]
     radii = [math.sqrt(LARGEST_PX2 * point.size_bytes / largest / math.pi) for point in points]
-    bars: list[Box] = []
-    for point, (x, _) in zip(points, centres, strict=True):
-        lo, hi = (plane.at(point.cost, end)[1] for end in point.top1_ci)
-        bars.append((x - 1, hi, x + 1, lo))
-    taken = bars + [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
+    bars = [_bar(point, plane) for point in points]
+    circles: list[Box] = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
+    bodies, taken = list(zip(bars, circles, strict=True)), bars + circles
     taken += _drawn(points, plane, budget)
     placed, with_names = [], named(points)
-    for point, (x, y), r, bar in zip(points, centres, radii, bars, strict=True):
+    for point, (x, y), r, body in zip(points, centres, radii, bodies, strict=True):
         if point not in with_names:
             continue
         half = GLYPH_PX * len(point.label) / 2
         places = [
-            (x + dx * (r + 5 + half), y + dy * (r + 4 + FONT_PX / 2) + step * FONT_PX)
+            (_inside(x + dx * (r + 5 + half), half), y + dy * (r + 4 + FONT_PX / 2) + step * FONT_PX)
             for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 6, -6)
             for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
         ]
@@ -254,7 +261,7 @@ def _place(
             sum(_overlap(box, other) for other in taken)
             + 10 * _outside(box)
             # a label that is nearer to another model would be read as that one's
-            + 50 * any(_distance(box, other) < _distance(box, bar) for other in bars if other != bar)
+            + 50 * any(_nearest(box, other) < _nearest(box, body) for other in bodies if other != body)
             for box in boxes
         ]
         best = min(range(len(places)), key=costs.__getitem__)  # the first of equals: they are in order of liking
@@ -272,8 +279,23 @@ def _drawn(points: Sequence[Point], plane: _Plane, budget: Budget | None) -> lis
             boxes += [(x, y - 1, end, y + 1), (end - 1, up, end + 1, y)]
     if budget is not None:
         y = plane.at(0.0, budget.least)[1]
-        boxes += [(0.0, y - 1, float(WIDTH), y + 1), (0.0, y, GLYPH_PX * len(budget.said), y + BUDGET_PX + 6)]
+        boxes += [(0.0, y - 1, float(WIDTH), y + 1), _words(points, plane, budget)]
     return boxes
+
+
+def _words(points: Sequence[Point], plane: _Plane, budget: Budget) -> Box:
+    """Where the words of the budget are: under its line, as far to the left as they cross fewest intervals."""
+    y, wide = plane.at(0.0, budget.least)[1], GLYPH_PX * len(budget.said)
+    places = [float(x) for x in range(MARGIN_PX, max(MARGIN_PX + 1, int(WIDTH - wide)), 10)]
+    boxes: list[Box] = [(x, y, x + wide, y + SMALL_PX + 6) for x in places]
+    bars = [_bar(point, plane) for point in points]
+    return min(boxes, key=lambda box: sum(_overlap(box, bar) > 0 for bar in bars))
+
+
+def _bar(point: Point, plane: _Plane) -> Box:
+    """Its interval."""
+    x, (lo, hi) = plane.at(point.cost, 0.0)[0], (plane.at(0.0, end)[1] for end in point.top1_ci)
+    return x - 1, hi, x + 1, lo
 
 
 def _distance(a: Box, b: Box) -> float:
@@ -281,10 +303,19 @@ def _distance(a: Box, b: Box) -> float:
     return math.hypot(max(a[0] - b[2], b[0] - a[2], 0.0), max(a[1] - b[3], b[1] - a[3], 0.0))
 
 
+def _nearest(box: Box, parts: Sequence[Box]) -> float:
+    return min(_distance(box, part) for part in parts)
+
+
 def _overlap(a: Box, b: Box) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0.0) * max(height, 0.0)
+
+
+def _inside(x: float, half: float) -> float:
+    """The centre of a name, moved so far that none of its half sticks out, where there is room for it."""
+    return max(MARGIN_PX + half, min(x, WIDTH - half))
 
 
 def _outside(box: Box) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import AXIS, FONT, INK, WIDTH, short
+from compress.report.charts import AXIS, FONT, INK, NAMES_PX, WIDTH, short
 from compress.report.statistics import DISTURBED
 
 ROW_PX = 26
@@ -38,7 +38,7 @@ def latency_chart(bench: Mapping[str, Any]) -> alt.LayerChart | None:
     ticks = (
         alt.Chart({"values": records})
         .mark_tick(thickness=1.5, height=ROW_PX - 10, opacity=0.7)
-        .encode(x=x, y=alt.Y("model:N", sort=models, axis=alt.Axis(title=None, labelLimit=170)), color=colour)
+        .encode(x=x, y=alt.Y("model:N", sort=models, axis=alt.Axis(title=None, labelLimit=NAMES_PX)), color=colour)
     )
     layers: list[alt.Chart] = [ticks]
     base = next((row["median_ms"] for row in shown if row["model"] == reference["model"]), None)
@@ -48,9 +48,9 @@ def latency_chart(bench: Mapping[str, Any]) -> alt.LayerChart | None:
         layers.insert(0, band.mark_rect(fill=INK, opacity=0.12).encode(x=alt.X("from:Q", scale=scale), x2="to:Q"))
     chart: alt.LayerChart = (
         alt.layer(*layers)
-        .properties(width=WIDTH - 160, height=ROW_PX * len(models), background="transparent", padding=6)
+        .properties(width=WIDTH - NAMES_PX, height=ROW_PX * len(models), background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**AXIS, gridOpacity=0.12, labelFontSize=11, titleFontWeight="normal")
+        .configure_axis(**AXIS, gridOpacity=0.12)
         .configure_view(stroke=None)
     )
     return chart

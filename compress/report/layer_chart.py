@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from compress.report.charts import AXIS, FONT, INK, WIDTH, short
+from compress.report.charts import AXIS, FONT, INK, NAMES_PX, WIDTH, short
 from compress.report.variants import Variant
 from zoo.files.model_directory import SAFETENSORS
 
@@ -50,7 +50,7 @@ def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
                 "from:Q", scale=alt.Scale(domain=[0, layers], nice=False), axis=alt.Axis(title="layer", grid=False)
             ),
             x2="to:Q",
-            y=alt.Y("model:N", sort=names, axis=alt.Axis(title=None, labelLimit=170)),
+            y=alt.Y("model:N", sort=names, axis=alt.Axis(title=None, labelLimit=NAMES_PX)),
             color=alt.Color(
                 "left:Q",
                 scale=alt.Scale(domain=[0, 1], range=list(COLOURS), interpolate="rgb"),
@@ -58,9 +58,9 @@ def layer_chart(variants: Sequence[Variant]) -> alt.Chart | None:
             ),
             description="said:N",
         )
-        .properties(width=WIDTH - 160, height=STRIP_PX * len(names), background="transparent", padding=6)
+        .properties(width=WIDTH - NAMES_PX, height=STRIP_PX * len(names), background="transparent", padding=6)
         .configure(font=FONT)
-        .configure_axis(**AXIS, labelFontSize=11, titleFontWeight="normal")
+        .configure_axis(**AXIS)
         .configure_view(stroke=None)
     )
     return chart
