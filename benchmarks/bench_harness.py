@@ -132,7 +132,8 @@ def one(files: Sequence[Path], loops: int | str, number: int, rows: Rows) -> Non
 def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Of each processor."""
     processors = dict.fromkeys(row["processor"] for row in rows)
-    return {name: of_processor([row for row in rows if row["processor"] == name]) for name in processors}
+    found = {name: of_processor([row for row in rows if row["processor"] == name]) for name in processors}
+    return {name: of for name, of in found.items() if of["quiet_ratio"] is not None}
 
 
 def of_processor(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -141,6 +142,7 @@ def of_processor(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     truth = float(np.exp(np.log(stated).mean())) if stated else None
     same = [row["noise"] for row in quiet]
     found: dict[str, Any] = {
+        "commits": sorted({row["commit"] for row in rows}),
         "repeats": len(quiet),
         "a_against_a": {
             "stated": sum(noise is not None for noise in same),

@@ -171,7 +171,10 @@ WANDERING = 1.2  # between the largest and the smallest of ratios that ought to 
 
 
 def harness(f: Figures) -> str:
-    return "\n\n".join(f"On {name}: {_harness(found)}" for name, found in f["processors"].items())
+    return "\n\n".join(
+        f"On {name} (at {', '.join(commit[:7] for commit in of['commits'])}): {_harness(of)}"
+        for name, of in f["processors"].items()
+    )
 
 
 def _harness(f: Figures) -> str:

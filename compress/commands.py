@@ -17,7 +17,7 @@ def bench(
     batch: Annotated[
         list[int], typer.Option(min=1, help="Images at a time; given again, CPU and GPU are compared over it.")
     ] = [1],  # noqa: B006
-    rounds: Annotated[int, typer.Option(min=3, help="Undisturbed rounds, two to a process.")] = 16,
+    rounds: Annotated[int, typer.Option(min=3, help="Undisturbed rounds, two to a process; more if unsure.")] = 16,
     runtime: Annotated[
         list[str] | None,
         typer.Option(

@@ -18,7 +18,7 @@ from zoo.files.onnx_session import ONNX_RUNTIMES
 from zoo.progress import Progress
 
 AT_MOST = 3  # times the rounds asked for, where the machine is busy, and times the launches, where it wanders
-SURE_PCT = 5.0  # that two copies of one model may differ by, and nothing more is measured
+SURE_PCT = 5.0  # half of the interval between two copies of one model, at which nothing more is measured
 JUDGED = 6  # launches, of fewer their interval says little: of three, Student's t is 4.3
 
 
@@ -53,9 +53,10 @@ def measure(
         for launch in range(AT_MOST * settings.launches):
             if launch < done:
                 continue
-            if launch >= settings.launches and _sure(reference, everyone[-1], settings):
+            turn, at = divmod(launch, settings.launches)
+            if turn and at == 0 and _sure(reference, everyone[-1], settings):
                 break
-            wanted = dealt[launch % settings.launches]
+            wanted = dealt[at]
             with contextlib.ExitStack() as stack:
                 workers: list[tuple[Row, WorkerProcess]] = []
                 if launch == 0:  # one after the other: how long a cold start takes is measured too
@@ -69,13 +70,9 @@ def measure(
                     _start(everyone[::-1] if launch % 2 else everyone, settings, stack, workers)
                 for number in _rounds(wanted, reference, workers):
                     note = "rounds" if number < wanted else "rounds, after a disturbed one"
-                    note = note if launch < settings.launches else "more rounds: two copies of one model still differ"
-                    say(
-                        "measuring",
-                        min(sum(dealt[:launch]) + min(number, wanted), settings.rounds),
-                        settings.rounds,
-                        note,
-                    )
+                    note = f"more {note}: two copies of one model still differ" if turn else note
+                    reached = turn * settings.rounds + sum(dealt[:at]) + min(number, wanted)
+                    say("measuring", reached, (turn + 1) * settings.rounds, note)
                     for row, worker in reversed(workers) if number % 2 else workers:
                         _one_round(row, worker, launch, settings.seconds_per_round)
                 for row, worker in workers:
@@ -144,16 +141,16 @@ def _hopeless(reference: Row | None, rows: Sequence[Row], rounds: int) -> bool:
 
 
 def _sure(reference: Row | None, twin: Row, settings: Settings) -> bool:
-    """Whether two copies of one model differ by little in what was measured so far, or more would not tell.
+    """Whether it is known how two copies of one model differ, or more would not tell.
 
     The processors of a virtual machine come to lie nearer together or further apart from one second to the next, and
     two threads wait longer for each other, in small networks by half of their time: what a few processes meet in half a
     minute says little of the next.
     """
-    if reference is None or settings.launches < JUDGED:
+    if reference is None or settings.launches < JUDGED or len(reference.taken) >= AT_MOST * settings.rounds:
         return True
     found = compared(reference, twin, settings.rounds)
-    return not isinstance(found, Ratio) or found.floor_pct <= SURE_PCT
+    return not isinstance(found, Ratio) or found.hi / found.lo <= (1 + SURE_PCT / 100) ** 2
 
 
 def reference_of(rows: Sequence[Row]) -> Row | None:

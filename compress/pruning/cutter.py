@@ -274,15 +274,15 @@ class Cutter:
             threads=choice.threads,
             round_to=choice.round_to,
             floor=choice.floor,
-            wanted_ms=choice.latency if self._whole is None else None,
-            what=choice.shortened,
+            wanted_ms=None if choice.blocks or self._whole is not None else choice.latency,
             progress=self.progress,
         )
         assert choice.latency is not None
         if self._whole is None:
             self._whole = float(table.ms[0])
-            check_within_reach(choice.latency, self._whole, 0.0, choice.shortened)
-            self._check_reachable(grouping, table.cost, choice.latency / table.cost.total)
+            if not choice.blocks:  # without which the network may be fast enough
+                check_within_reach(choice.latency, self._whole, 0.0)
+            self._check_reachable(grouping, table.cost, min(1.0, choice.latency / table.cost.total))
         wanted = self._whole * (choice.latency / self._whole) ** done
         target, least = LATENCY_MARGIN * wanted, float("inf")
         narrowest = table.cost.after(self._narrowest(grouping, rounds=1))

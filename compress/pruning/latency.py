@@ -70,7 +70,6 @@ def latency_table(
     floor: float = 0.1,
     seed: int = 0,
     wanted_ms: float | None = None,
-    what: str = "the model",
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure `networks` cuts of the model in onnxruntime, batch 1, and fit; measured once a machine, then read.
@@ -80,7 +79,6 @@ def latency_table(
         threads: None is one per physical core.
         wanted_ms: what a cut is to reach. Where even the narrowest network takes longer, or the whole one no more, that
             is found out first, before the others are measured.
-        what: the model is, in messages.
 
     Raises:
         UsageError: the model has no groups; the wanted latency is out of their reach, or reached already.
@@ -102,7 +100,7 @@ def latency_table(
             cut = [cut_copy(model, grouping, keep) for keep in block]
             whole, *ms = measured_ms([model, *cut], input_size, threads=threads, tick=ticks)
             if wanted_ms is not None and number == 0:
-                check_within_reach(wanted_ms, whole, ms[0], what)
+                check_within_reach(wanted_ms, whole, ms[0])
                 continue
             yield np.array(ms) / whole * wholes.setdefault("first", whole)  # the machine may be slower by now
 
@@ -119,12 +117,12 @@ def latency_table(
     return LatencyTable(cost, keeps, ms, error)
 
 
-def check_within_reach(wanted_ms: float, whole_ms: float, narrowest_ms: float, what: str = "the model") -> None:
+def check_within_reach(wanted_ms: float, whole_ms: float, narrowest_ms: float) -> None:
     """Raises:
     UsageError: the whole network is as fast already, or the narrowest is not, by more than the machine's noise.
     """
     if whole_ms <= wanted_ms:
-        raise UsageError(f"{what} takes {whole_ms:.2f} ms here, which is below {wanted_ms:g} ms: nothing to cut")
+        raise UsageError(f"the model takes {whole_ms:.2f} ms here, which is below {wanted_ms:g} ms: nothing to cut")
     if narrowest_ms > NOISE * wanted_ms:
         raise UsageError(
             f"{wanted_ms:.4g} ms is below what these groups can reach: the narrowest network takes {narrowest_ms:.3g} "

@@ -34,7 +34,7 @@ def trial_cut(
         keeps = _narrowest(grouping, round_to, floor**rounds)
         timed = [network, cut_copy(network, grouping, keeps)]  # instead of the dozens of a latency table
         whole, least = (float(ms) for ms in timing.measured_ms(timed, input_size, threads=choice.threads))
-        timing.check_within_reach(latency, whole, least, choice.shortened)
+        timing.check_within_reach(latency, whole, least)
 
     def cut(grouping: Grouping, scores: Scores) -> Pruned:
         cost = Cost.macs(grouping)

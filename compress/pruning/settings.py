@@ -125,13 +125,6 @@ class Choice(Settings):
             raise UsageError(f"a latency of {self.latency:g} ms must be above 0 and finite")
         return self
 
-    @property
-    def shortened(self) -> str:
-        """What is cut, in messages."""
-        if not self.blocks:
-            return "the model"
-        return f"the model without {self.blocks} of its blocks" if self.blocks > 1 else "the model without a block"
-
     def check_images(self, given: bool) -> None:
         """Refuse a choice that is made by images where there are none.
 

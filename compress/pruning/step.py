@@ -127,7 +127,7 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
         grouping = grouping_of(model, loaded.config, choice)
         if choice.macs is not None:
             choice = choice.model_copy(update={"macs": min(1.0, choice.macs * whole / grouping.macs)})
-    trial = trial_cut(model, size, grouping, choice, measures=measures)
+    trial = trial_cut(model, size, grouping, choice, measures=measures and not choice.blocks)  # they may be others
     _check_pattern(loaded, trial.model)
     return trial
 

@@ -17,21 +17,24 @@ from compress.report.latency_chart import latency_chart
 from compress.report.layer_chart import layer_chart
 from compress.report.parts import Picture, Section, Table
 from compress.report.seeds import seeds_table
-from compress.report.variants import ONNXRUNTIME, Comparison, Variant
+from compress.report.variants import ONNXRUNTIME, Comparison, Variant, same_images
 from transfer.data.sources import Data
 
 BLAMED = (
     "With a layer alone back in float, this share of the difference between the int8 and the float model's answers "
     "goes. SQNR: signal over rounding noise. What int8 saves is by onnxruntime's own profile, for one image."
 )
-SEEDS = "Means over the seeds, and the least and the most; changes and speed-ups over the model each was made of."
+SEEDS = (
+    "Means over the seeds, and the least and the most. Changes and speed-ups are over the first model of each one's "
+    "own steps, so far as that is here."
+)
 ROUNDS = "In grey what two copies of the baseline could differ by; what lies within is no difference."
 LAYERS = "Channels, or outputs of a linear layer, that pruning left, from the first layer to the last."
 STRIPS = "report-layers.png"
 CHANGED = "Images of each class that are answered right, of those that the table of models is of."
 CHARTED = "The area of a circle is the size of the file"
 STEPPED = "the stepped line is the best accuracy to be had for a cost"
-NAMED = "named are its models, the baseline and the chosen one"
+NAMED = "named are those than which none is cheaper and as accurate, the baseline and the chosen one"
 ANSWERS = (
     "What the user of a model waits for, by the exported file as deploy/infer.py runs it: a JPEG is decoded at the "
     "part of its size that the network needs, resized and normalized in the file. The network's time is what the file "
@@ -178,7 +181,10 @@ def _timed(bench: dict[str, Any] | None) -> list[Section]:
 def _changed(compared: Compared) -> list[Section]:
     """The classes, images and layers that a compression has cost most."""
     baseline, data, shown = compared.baseline, compared.data, compared.shown
-    classes, blamed = class_table(baseline, shown, compared.split), sections.blame_table(compared.variants)
+    blamed = sections.blame_table(compared.variants)
+    if shown is not None and not same_images(shown, baseline):
+        shown = None
+    classes = class_table(baseline, shown, compared.split)
     found = [Section("Which classes changed", [CHANGED] if classes.rows else [], classes)]
     if data is not None and shown is not None and (images := changed_section(data, compared.split, baseline, shown)):
         found.append(images)

@@ -16,7 +16,7 @@ from compress.report.gallery import picture_uri, save_gallery
 from compress.report.machines import machines_table, read_elsewhere
 from compress.report.parts import Section, Table
 from compress.report.searched import read_search
-from compress.report.seeds import other_seeds
+from compress.report.seeds import made_of
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
 from transfer.data.fitted_data import reopen
@@ -65,8 +65,8 @@ def build_report(
     """Compare the models in the subdirectories of `out` with the one of the shortest lineage, and write the report.
 
     The chosen one is the fastest in onnxruntime among the others that lose at most `max_drop` percentage points of
-    validation accuracy; the smallest, where `out` has no bench.json or one of a machine that was too busy. Where a
-    search has written `out`, it is what that has chosen.
+    validation accuracy; the smallest, where `out` has no bench.json or one of a machine that was too busy. What is of
+    another seed's fit is shown, not chosen. Where a search has written `out`, it is what that has chosen.
 
     Args:
         out: a directory of model directories, and of bench.json where they were timed, or what `compress` has written.
@@ -89,7 +89,7 @@ def build_report(
         baseline, *others = variants = read_variants(searched.models, bench, searched.runtimes)
     compared = [compare(variant, baseline, bench) for variant in others]
     pairs = list(zip(others, compared, strict=True))
-    made = [pair for pair in pairs if pair[0] not in other_seeds(baseline, variants)]
+    made = made_of(baseline, pairs)
     taken = choose(made, max_drop) if searched is None else _named(searched.chosen, variants)
     verdict = sections.verdict(baseline, taken, made, max_drop)
     data = reopen(baseline.lineage) if images else None

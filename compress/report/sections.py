@@ -41,7 +41,7 @@ def verdict(
     if chosen is baseline:
         return f"Keep {quoted(baseline.name)}: it meets the budget as it is."
     if not pairs:
-        return f"There is only {quoted(baseline.name)}: nothing was compressed yet."
+        return f"Keep {quoted(baseline.name)}: nothing was compressed yet."
     budget = f"{max_drop:.1f} {'point' if max_drop == 1 else 'points'}"
     drops = {variant.name: compared.points["val"] for variant, compared in pairs if "val" in compared.points}
     if not drops:
@@ -136,9 +136,14 @@ def comparison_table(
 def _top1(accuracy: Accuracy | None) -> Cell:
     if accuracy is None:
         return Cell(MISSING)
-    ci, balanced = accuracy.top1_ci, accuracy.balanced
-    notes = [] if ci is None else [f"{percent(ci[0])} to {percent(ci[1])}"]
-    return Cell(percent(accuracy.top1), [*notes, *([] if balanced is None else [f"balanced {percent(balanced)}"])])
+    notes = _between(accuracy.top1_ci)
+    if accuracy.is_uneven and accuracy.balanced is not None:
+        notes += [f"balanced {percent(accuracy.balanced)}", *_between(accuracy.balanced_ci)]
+    return Cell(percent(accuracy.top1), notes)
+
+
+def _between(ci: tuple[float, float] | None) -> list[str]:
+    return [] if ci is None else [f"{percent(ci[0])} to {percent(ci[1])}"]
 
 
 def expected_text(variants: Sequence[Variant]) -> list[str]:
@@ -294,7 +299,7 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
     text.append(
         "Latency is that of the network from prepared tensors to logits: each model and runtime in processes of its "
         f"own ({_launches(bench)}, one after the other), threads {settings['threads']}, batch "
-        f"{settings['batch']}, {settings['rounds']} rounds interleaved and reversed every second time, "
+        f"{settings['batch']}, {_rounds(bench)} rounds interleaved and reversed every second time, "
         f"{settings['seconds_per_round']:g} s each; inputs: {settings['inputs']}. The "
         "speed-up is the geometric mean, over the processes, of the rounds' ratios to the baseline, with its 95% "
         "interval by Student's t. Rounds in which other work took more than a twentieth of the processors were "
@@ -313,6 +318,10 @@ def method_text(bench: dict[str, Any] | None) -> list[str]:
 def _launches(bench: dict[str, Any]) -> int:
     """That were measured, which may be more than were asked for."""
     return max((1 + max(row.get("launches") or [0]) for row in bench["rows"]), default=1)
+
+
+def _rounds(bench: dict[str, Any]) -> int:
+    return max((len(row["rounds_ms"]) for row in bench["rows"]), default=0)
 
 
 def machine_table(variants: Sequence[Variant], bench: dict[str, Any] | None) -> Table:

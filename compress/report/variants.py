@@ -39,15 +39,14 @@ class Accuracy:
     n: int | None
     correct: str | None
     by_class: list[tuple[int, int]] | None = None
+    balanced: float | None = None  # the mean of the classes' own
+    balanced_ci: tuple[float, float] | None = None
 
     @property
-    def balanced(self) -> float | None:
-        """The mean recall of the classes that have images, where some have many more than others."""
-        seen = [(right, of) for right, of in self.by_class or () if of]
-        sizes = [of for _, of in seen]
-        if not seen or max(sizes) < UNEVEN * min(sizes) or max(sizes) - min(sizes) < 2:
-            return None
-        return sum(right / of for right, of in seen) / len(seen)
+    def is_uneven(self) -> bool:
+        """Whether some classes have many more images than others."""
+        sizes = [of for _, of in self.by_class or () if of]
+        return bool(sizes) and max(sizes) >= UNEVEN * min(sizes) and max(sizes) - min(sizes) > 1
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Accuracy | None:
@@ -63,7 +62,15 @@ class Accuracy:
             by_class = [(int(right), int(of)) for right, of in record.get("by_class") or ()] or None
         except (TypeError, ValueError) as err:
             raise UsageError("`by_class` holds something else than pairs of numbers: right ones, and all") from err
-        return cls(record["top1"], None if ci is None else (ci[0], ci[1]), n, record.get("correct") or None, by_class)
+        return cls(
+            top1=record["top1"],
+            top1_ci=None if ci is None else (ci[0], ci[1]),
+            n=n,
+            correct=record.get("correct") or None,
+            by_class=by_class,
+            balanced=record.get("balanced"),
+            balanced_ci=record.get("balanced_ci"),
+        )
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,11 @@ def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) 
     )
 
 
+def same_images(one: Variant, other: Variant) -> bool:
+    """Whether both were judged by the same ones: another seed may draw others, as many, from one folder."""
+    return bool(one.data.get("fingerprint") == other.data.get("fingerprint"))
+
+
 def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -> Comparison:
     points, paired = {}, {}
     for split in SPLITS:
@@ -205,8 +217,12 @@ def compare(variant: Variant, baseline: Variant, bench: dict[str, Any] | None) -
         if before is None or after is None:
             continue
         points[split] = 100 * (before.top1 - after.top1)
-        same = variant.data.get("fingerprint") == baseline.data.get("fingerprint")
-        if same and before.correct and after.correct and len(before.correct) == len(after.correct):
+        if (
+            same_images(variant, baseline)
+            and before.correct
+            and after.correct
+            and len(before.correct) == len(after.correct)
+        ):
             paired[split] = paired_drop(before.correct, after.correct)
             points[split] = paired[split].points
     old, new = baseline.row, variant.row
