@@ -65,14 +65,10 @@ def main() -> int:
         measuring.WorkerProcess = SlowedProcess  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             files = networks(Path(folder))
-            half = given.repeats // 2
-            for number in range(half if QUIET in given.beside else 0):
-                one(files, QUIET, number, rows)
-            for loops in given.beside:
-                for number in range(given.repeats if loops != QUIET else 0):
-                    one([files[0], files[-1]], loops, number, rows)
-            for number in range(half, given.repeats if QUIET in given.beside else 0):
-                one(files, QUIET, number, rows)
+            every, half = range(given.repeats), given.repeats // 2
+            for loops, numbers in [(QUIET, every[:half]), *((loops, every) for loops in LOOPS), (QUIET, every[half:])]:
+                for number in numbers if loops in given.beside else ():
+                    one(files if loops == QUIET else [files[0], files[-1]], loops, number, rows)
     print(write_result("harness", {"processors": figures(rows.all)}, "python benchmarks/bench_harness.py"))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +16,10 @@ SMALL_PX = 12  # letters at the axes
 NAMES_PX = 180  # for the names of rows, in charts that have some
 INK = "currentColor"
 AXIS: dict[str, Any] = {
-    **{"labelColor": INK, "titleColor": INK, "domainColor": INK, "tickColor": INK, "gridColor": INK},
-    **{"labelFontSize": SMALL_PX, "titleFontSize": SMALL_PX, "titleFontWeight": "normal"},
+    **dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor", "gridColor"), INK),
+    "labelFontSize": SMALL_PX,
+    "titleFontSize": SMALL_PX,
+    "titleFontWeight": "normal",
 }
 COLOURS = {"baseline": "#8a8f98", "chosen": "#1f9d63", "variant": "#4c86c6"}
 LARGEST_PX2 = 2200  # area of the bubble of the largest file; the others in proportion
@@ -127,8 +129,10 @@ def accuracy_chart(
     bubbles = base.mark_circle(opacity=0.55, strokeWidth=1.5).encode(
         x=x, y=alt.Y("top1:Q", scale=y_scale), size=alt.Size("area:Q", scale=None), color=colour, stroke=colour
     )
+    placed = _place(points, plane, largest, budget)
+    names = _names({point: (plane.cost(x), plane.percent(y)) for point, (x, y) in placed}, x_scale, y_scale)
     chart: alt.LayerChart = (
-        alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, _names(points, plane, largest, budget))
+        alt.layer(*_lines(points, plane, budget, x, y_scale), bars, bubbles, names)
         .properties(width=WIDTH, height=HEIGHT, background="transparent", padding=6)
         .configure(font=FONT)
         .configure_axis(**AXIS, gridOpacity=0.12, titlePadding=8)
@@ -137,19 +141,12 @@ def accuracy_chart(
     return chart
 
 
-def _names(points: Sequence[Point], plane: _Plane, largest: int, budget: Budget | None) -> alt.Chart:
-    """Beside their circles."""
-    texts = [
-        {"label": point.label, "said": point.said, "x": plane.cost(x), "y": plane.percent(y)}
-        for point, (x, y) in _place(points, plane, largest, budget)
-    ]
-    scales = (alt.Scale(domain=list(domain), nice=False, zero=False) for domain in (plane.x, plane.y))
-    x, y = (way(f"{name}:Q", scale=scale) for way, name, scale in zip((alt.X, alt.Y), "xy", scales, strict=True))
-    drawn: alt.Chart = (
-        alt.Chart({"values": texts})
-        .mark_text(fontSize=FONT_PX, fill=INK)
-        .encode(description="said:N", x=x, y=y, text="label:N")
-    )
+def _names(places: Mapping[Point, tuple[float, float]], x_scale: alt.Scale, y_scale: alt.Scale) -> alt.Chart:
+    """Each at its place, a cost and a percentage."""
+    texts = [{"label": point.label, "said": point.said, "x": x, "y": y} for point, (x, y) in places.items()]
+    x, y = alt.X("x:Q", scale=x_scale), alt.Y("y:Q", scale=y_scale)
+    text = alt.Chart({"values": texts}).mark_text(fontSize=FONT_PX, fill=INK)
+    drawn: alt.Chart = text.encode(description="said:N", x=x, y=y, text="label:N")
     return drawn
 
 

@@ -11,7 +11,6 @@ from compress.report.figures import Cell, megabytes, percent, quoted, signed
 from compress.report.parts import Table
 from compress.report.statistics import Ratio, TooBusy
 from compress.report.variants import Comparison, Variant, compare
-from zoo.lineage import SAME_WEIGHTS
 
 PLACES = ("out", "directory", "data")  # that say where something lies, not what was done
 
@@ -56,19 +55,15 @@ def made_of(baseline: Variant, pairs: Sequence[tuple[Variant, Comparison]]) -> l
 
 def first_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
     """The model of the fewest steps that the variant's steps begin with; None where that is itself, or not here."""
-    steps = _steps(variant)
-    before = [one for one in variants if one is not variant and (of := _steps(one)) and steps[: len(of)] == of]
-    return min((one for one in before if _steps(one) != steps), key=lambda one: len(_steps(one)), default=None)
-
-
-def _steps(variant: Variant) -> list[dict[str, Any]]:
-    return [record for record in variant.lineage if record.get("verb") not in SAME_WEIGHTS]
+    before = [one for one in variants if 0 < len(one.steps) < len(variant.steps)]
+    own = [one for one in before if variant.steps[: len(one.steps)] == one.steps]
+    return min(own, key=lambda one: len(one.steps), default=None)
 
 
 def _recipe(variant: Variant) -> str:
     """What was done, without where it was done and with which seed."""
     steps = []
-    for record in _steps(variant):
+    for record in variant.steps:
         given = record.get("arguments") or {}
         kept = {name: value for name, value in given.items() if name not in (*PLACES, "seed")}
         steps.append([record.get("verb"), kept, _images(record.get("data") or {})])
@@ -81,7 +76,7 @@ def _images(data: dict[str, Any]) -> tuple[str, int]:
 
 
 def _seeds(variant: Variant) -> tuple[Any, ...]:
-    return tuple(record.get("seed") for record in _steps(variant))
+    return tuple(record.get("seed") for record in variant.steps)
 
 
 def _over(values: Sequence[float], said: Callable[[float], str]) -> Cell:

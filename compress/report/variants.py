@@ -96,6 +96,11 @@ class Variant:
         return next((r for r in self.rows if r["runtime"] == self.runtime and r["median_ms"] is not None), None)
 
     @property
+    def steps(self) -> list[dict[str, Any]]:
+        """What made it, without an export, which may have been done to some models and not to others."""
+        return [record for record in self.lineage if record.get("verb") not in SAME_WEIGHTS]
+
+    @property
     def data(self) -> dict[str, Any]:
         """What its last step with images says of them."""
         return next((record["data"] for record in reversed(self.lineage) if record.get("data")), {})
@@ -156,8 +161,6 @@ def read_variants(
 ) -> list[Variant]:
     """The models in the immediate subdirectories of `out`, the one with the shortest lineage (the baseline) first.
 
-    An export does not count as a step there: it may have been done to some of them and not to others.
-
     Raises:
         UsageError: there is none.
         SlimzooError: a file of one of them is damaged.
@@ -177,7 +180,7 @@ def read_variants(
             found.append(replace(_variant(config.parent, ours, own), classes=classes, runtime=runtime))
     if not found:
         raise UsageError(f"{out} holds no models: wanted a directory of model directories, as `slimzoo demo` writes it")
-    return sorted(found, key=lambda variant: sum(record.get("verb") not in SAME_WEIGHTS for record in variant.lineage))
+    return sorted(found, key=lambda variant: len(variant.steps))
 
 
 def _variant(directory: Path, ours: dict[str, Any], rows: list[dict[str, Any]]) -> Variant:
