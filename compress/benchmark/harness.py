@@ -62,7 +62,7 @@ def bench(
         rounds: of each row that nothing disturbed, which are looked for in up to three times as many.
         launches: processes of each row, one after the other, over which the rounds are spread; None is one for every
             two rounds. An interval is made of them; of the rounds of one, whose memory may make it faster or slower.
-            Of six or more, as many follow once or twice while two copies of one model are not known to agree to 5%.
+            Of six or more, as many follow while two copies of one model are not known to agree to 5%, up to 130 s.
         seconds_per_round: how long a row runs in each round, about.
         inputs: a .npy file of prepared images (N, C, H, W); None is normal noise.
         photos: of which the way to the answer is measured, of models that take pictures: decoding, preparing, network.

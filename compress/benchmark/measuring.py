@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from zoo.progress import Progress
 
 AT_MOST = 3  # times the rounds asked for, where the machine is busy, and times the launches, where it wanders
 SURE_PCT = 5.0  # half of the interval between two copies of one model, at which nothing more is measured
+AT_MOST_S = 130.0  # for all launches together, where more than were asked for are measured
 JUDGED = 6  # launches, of fewer their interval says little: of three, Student's t is 4.3
 
 
@@ -43,7 +45,7 @@ def measure(
 ) -> tuple[Row | None, Row | None]:
     """Fill the rows with rounds; the reference among them, and its twin, which says how noisy the machine is."""
     say = progress or (lambda what, done, total, note: None)
-    done, kept = unfinished.restore(rows)
+    began, (done, kept) = time.monotonic(), unfinished.restore(rows)
     reference = reference_of(rows)
     everyone, dealt = list(rows), _dealt(settings.rounds, settings.launches)
     if reference is not None and kept is not None:
@@ -54,7 +56,7 @@ def measure(
             if launch < done:
                 continue
             turn, at = divmod(launch, settings.launches)
-            if turn and at == 0 and _sure(reference, everyone[-1], settings):
+            if turn and at == 0 and _sure(reference, everyone[-1], settings, (time.monotonic() - began) / turn):
                 break
             wanted = dealt[at]
             with contextlib.ExitStack() as stack:
@@ -140,14 +142,17 @@ def _hopeless(reference: Row | None, rows: Sequence[Row], rounds: int) -> bool:
     )
 
 
-def _sure(reference: Row | None, twin: Row, settings: Settings) -> bool:
-    """Whether it is known how two copies of one model differ, or more would not tell.
+def _sure(reference: Row | None, twin: Row, settings: Settings, turn_s: float) -> bool:
+    """Whether it is known how two copies of one model differ, or more would not tell, or take too long.
 
     The processors of a virtual machine come to lie nearer together or further apart from one second to the next, and
     two threads wait longer for each other, in small networks by half of their time: what a few processes meet in half a
     minute says little of the next.
     """
     if reference is None or settings.launches < JUDGED or len(reference.taken) >= AT_MOST * settings.rounds:
+        return True
+    turns = max(reference.launches, default=0) // settings.launches + 1
+    if turn_s * (turns + 1) > AT_MOST_S:
         return True
     found = compared(reference, twin, settings.rounds)
     return not isinstance(found, Ratio) or found.hi / found.lo <= (1 + SURE_PCT / 100) ** 2

@@ -154,6 +154,12 @@ def test_while_two_copies_of_one_model_differ_more_is_measured(measured, wanderi
     assert fast["ratio"] == pytest.approx(2.0, rel=0.15)
 
 
+def test_more_is_not_measured_where_it_would_take_too_long(measured, monkeypatch):
+    monkeypatch.setattr(measuring, "AT_MOST_S", 0.0)
+    result, _ = measured([0.0], wandering=10**6, rounds=16, launches=8)
+    assert len(set(result["rows"][0]["launches"])) == 8
+
+
 def test_a_machine_that_stays_busy_is_said_and_nothing_is_stated(measured):
     result, _ = measured([0.0, 0.0, 0.0, 0.6, 0.0, 0.0, 0.3, 0.6, 0.6, 0.5], rounds=16, launches=4)
     slow, fast = result["rows"]
