@@ -12,7 +12,7 @@ that over the fitted network in onnxruntime, in the runtime that the method name
 
 ours: `compress FITTED --data DATA --max-drop 1`, with every other option at its default.
 by hand: `quantize`, `prune` to half and to 30% of the MACs and then `quantize`; and `prune --latency` to what the float
-form of ours was measured to take, and then `quantize`: is ours as accurate as what is as fast?
+form of ours was measured to take, without as many blocks, and then `quantize`: is ours as accurate as what is as fast?
 Peers (search_peers.py): NNCF in OpenVINO, onnxruntime's quantize_static, torch-pruning to half and to 30% with plain
 fine-tuning, in float and then in int8; fasterai's pruning and distillation to as many MACs, then int8; and the fitted
 network in OpenVINO.

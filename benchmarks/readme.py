@@ -22,6 +22,7 @@ from zoo.models.registry import list_models
 from zoo.pretrained.origins import Own, Upstream
 from zoo.pretrained.weights import WEIGHTS
 
+SHORT = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18"}  # names of networks
 Figures = dict[str, Any]
 OPTIONS = "options"  # the section that no result is in
 PARTS = ("_tasks", "_output", "_peers")  # end the names of sections that are a part of a result
@@ -343,7 +344,7 @@ def _points(value: float) -> str:
 
 
 def _network(cell: Figures) -> str:
-    name = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18"}.get(cell["model"], cell["model"])
+    name = SHORT.get(cell["model"], cell["model"])
     seeds = len(cell["seeds"])
     return f"{name}, {cell['task']}, {seeds} seed{'s' if seeds > 1 else ''}"
 
@@ -373,6 +374,18 @@ def latency(f: Figures) -> str:
         f"the table had not seen took {100 * f['median_error_of_unseen']:.0f}% more or less than predicted, in the "
         "median."
     )
+
+
+def promises(f: Figures) -> str:
+    lines = ["| network | predicted from | off in the median | in the worst tenth |", "|---|---|---:|---:|"]
+    known = {
+        "interpolated": "the share of its MACs, by uniform cuts",
+        "additive": "all its widths, by a sum of operators",
+    }
+    for name, ways in f["models"].items():
+        for how, by in ways.items():
+            lines.append(f"| {SHORT.get(name, name)} | {known[how]} | {by['median']:.0%} | {by['worst_decile']:.0%} |")
+    return "\n".join(lines)
 
 
 def coding(f: Figures) -> str:
@@ -555,6 +568,7 @@ SECTIONS: dict[str, Callable[[Figures], str]] = {
     "search_peers": search_peers,
     "prune_speed": prune_speed,
     "latency": latency,
+    "promises": promises,
     "coding": coding,
     "quantize": quantize,
     "reload": reload,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def by_steps(start: Start, name: str, macs: float | None = None) -> Iterator[tup
 
 
 def by_latency(start: Start, name: str) -> Iterator[tuple[str, Made]]:
-    """`prune` to the latency that ours has in float, and `quantize` where ours did.
+    """`prune` to the latency that ours has in float, without as many blocks, and `quantize` where ours did.
 
     Raises:
         UsageError: ours prunes nothing, or there is none; its latency is not known, or no cut comes to it.
@@ -63,7 +64,9 @@ def by_latency(start: Start, name: str) -> Iterator[tuple[str, Made]]:
     if cut in (BASE, INT8):
         raise UsageError(f"ours is {chosen}, which prunes nothing")
     source, latency_ms = start.folder / "cut", latency_of(cut, start.ours["trials"])
-    prune(start.fitted, data=start.data, latency=latency_ms, seed=start.seed, out=source)
+    less = re.search(r"less-(\d+)", cut)
+    blocks = 0 if less is None else int(less[1])
+    prune(start.fitted, data=start.data, latency=latency_ms, blocks=blocks, seed=start.seed, out=source)
     made = _quantized(start, source) if cut != chosen else _in_float(source)
     yield name, Made(made.network, made.preprocess, facts={"latency_ms": latency_ms})
 

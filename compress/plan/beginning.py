@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from compress.deployment.float_model import is_onnx_file
@@ -15,7 +16,7 @@ from compress.plan.settings import Compress
 from compress.plan.trial import Candidate, Trial
 from transfer.data.sources import Data
 from transfer.data.split import VAL
-from transfer.fitting.settings import Fit
+from transfer.fitting.settings import DEFAULT_MODEL, Fit
 from zoo.errors import UsageError
 from zoo.files.model_directory import ONNX, is_model_directory, read_config
 from zoo.lineage import current_metrics
@@ -24,35 +25,68 @@ from zoo.pretrained.upstream import is_upstream
 FIT_SHARE = 0.4  # of the time that is given for all
 
 
-def images_of(source: str | Path | Data, data: str | Path | Data | None) -> str | Path:
-    """The labelled images of the whole run.
+@dataclass(frozen=True)
+class Sources:
+    """
+    Attributes:
+        images: of the whole run.
+        model: a directory or an ONNX file that is fitted to them; None where that is done first.
+        settings: as they were given, with the name of the model to fit where that was the source.
+    """
 
+    images: str | Path
+    model: str | None
+    settings: Compress
+
+    @property
+    def fits(self) -> bool:
+        return self.model is None
+
+    @property
+    def first(self) -> str | Path:
+        """What the first step begins with."""
+        return self.images if self.model is None else self.model
+
+
+def sources_of(source: str | Path | Data, data: str | Path | Data | None, settings: Compress) -> Sources:
+    """
     Raises:
-        UsageError: a model without them, images twice, or a source of another kind.
+        UsageError: a model without images, images or models twice, or a source of another kind.
     """
     named = str(source)
     if isinstance(source, Data) or isinstance(data, Data):
         raise UsageError("compress takes images that lie somewhere: steps are kept by what is in the files")
     if not named:
-        raise UsageError("SOURCE is needed: a folder of images, or a model directory with --data")
+        raise UsageError("SOURCE is needed: a folder of images, or a model with --data")
     if is_upstream(named):
-        raise UsageError(f"{source} is fitted to images first: `slimzoo compress DATA --model {named}`")
+        if data is None:
+            raise UsageError(f"{source} is fitted to images first: name them with --data")
+        if settings.model not in (DEFAULT_MODEL, named):
+            raise UsageError(f"{source} and --model {settings.model} are two models to fit: leave one of them out")
+        return Sources(data, None, settings.model_copy(update={"model": named}))
     if is_onnx_file(named) or is_model_directory(Path(named)):
         if data is None:
             raise UsageError(f"{source} is a model: name the images of its fit with --data, by which losses are judged")
-        return data
+        return Sources(data, named, settings)
     if data is not None:
         raise UsageError(f"{source} is taken for images, so that --data {data} is one source too many; leave it out")
-    return source
+    return Sources(source, None, settings)
 
 
-def check_plan(plan: Plan | None, settings: Compress, *, fits: bool) -> None:
+def check_plan(plan: Plan | None, sources: Sources) -> None:
     """
     Raises:
-        UsageError: the plan begins with a fit, and nothing is to be fitted; an unknown student.
+        UsageError: the plan begins with a fit, and nothing is to be fitted, or another model; an unknown student.
     """
-    if plan is not None and not fits and "fit" in plan.verbs:
-        raise UsageError("the plan begins with a fit, and SOURCE is fitted already: leave out the fit, or name images")
+    settings = sources.settings
+    if plan is not None and "fit" in plan.verbs:
+        if not sources.fits:
+            raise UsageError(
+                "the plan begins with a fit, and SOURCE is fitted already: leave out the fit, or name images"
+            )
+        planned = plan.steps[0].settings.arguments()["model"]
+        if settings.model not in (DEFAULT_MODEL, planned):
+            raise UsageError(f"the plan fits {planned}, and {settings.model} was asked for: leave one of them out")
     for student in settings.student:
         check_name(student)
     for step in plan.steps if plan is not None else ():
@@ -67,18 +101,18 @@ def fit_of(plan: Plan | None, settings: Compress) -> PlannedStep:
     return PlannedStep("fit", Fit(model=settings.model, seed=settings.seed, time_s=time_s))
 
 
-def shares_of(source: str | Path, settings: Compress, *, fits: bool) -> tuple[float, ...]:
+def shares_of(sources: Sources) -> tuple[float, ...]:
     """Of the MACs, to choose from; none of an ONNX file, which is not cut.
 
     Raises:
         UsageError: some are asked for.
     """
-    of_onnx = is_onnx_file(source) or (not fits and read_config(Path(source)).primary == ONNX)
-    if not of_onnx:
+    model, settings = sources.model, sources.settings
+    if model is None or not (is_onnx_file(model) or read_config(Path(model)).primary == ONNX):
         return settings.shares or SHARES
     if settings.shares or settings.trials or settings.student or settings.macs is not None:
         raise UsageError(
-            f"{source} is an ONNX model, of which only int8 is made: leave out --shares, --student, --trials and --macs"
+            f"{model} is an ONNX model, of which only int8 is made: leave out --shares, --student, --trials and --macs"
         )
     return ()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.plan.beginning import check_plan, fit_of, images_of, shares_of
+from compress.plan.beginning import check_plan, fit_of, shares_of, sources_of
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.search import every_candidate
 from compress.plan.settings import Compress
@@ -46,16 +46,16 @@ class Planned:
 @takes(COMPRESS)
 def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planned:
     """The plan, and what would be tried; the images are looked for, and not read."""
-    images = images_of(source, call.data)
-    fits = images is source
+    sources = sources_of(source, call.data, settings)
+    settings = sources.settings
     given = None if settings.plan is None else Plan.read(settings.plan)
-    check_plan(given, settings, fits=fits)
-    words = ["slimzoo", "compress", str(source), *([] if fits else ["--data", str(images)])]
-    command = shlex.join([*words, "--plan", "plan.yaml", "--out", "OUT"])
-    fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if fits else ()
+    check_plan(given, sources)
+    data = [] if sources.fits else ["--data", str(sources.images)]
+    command = shlex.join(["slimzoo", "compress", str(sources.first), *data, "--plan", "plan.yaml", "--out", "OUT"])
+    fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if sources.fits else ()
     if given is not None:
         return Planned(Plan((*fitted, *given.after_fit)), command, [])
-    shares = shares_of(images if fits else str(source), settings, fits=fits)
+    shares = shares_of(sources)
     middle = Candidate(shares[len(shares) // 2] if shares else None, int8=True)
     every = every_candidate(shares, settings.student)[1:]  # the first is there
     return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])

@@ -11,13 +11,13 @@ import errno
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.plan.promises import counts_of
+from compress.plan.space import Space
 from compress.plan.trial import Candidate, Trial
 from zoo.errors import SlimzooError, UsageError
 from zoo.process import is_gone, this_process
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S, GRACE_S = 10, 60  # a worker says that it lives; how long it may be silent
 WAIT_S = 60.0  # for a database that another process writes to
-SHARES = (0.05, 1.0)  # of a candidate
+ANYWHERE = Space()
 RECORD, CANDIDATE, WORKER = "record", "candidate", "worker"  # attributes of a trial
 ABOUT, FINISHED, UNTIL, TIMES = "about", "finished", "until", "times"  # and of a search
 
@@ -73,8 +73,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the database; Windows neither moves nor deletes a file that is open."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        _let_go(self._storage)
 
     @property
     def is_finished(self) -> bool:
@@ -103,24 +102,26 @@ class Ledger:
         found: dict[str, Any] | None = self._study.user_attrs.get(f"{TIMES} {key}")
         return found
 
-    def attempt(self, candidate: Candidate | None, run: Callable[[Candidate], Trial]) -> Trial | None:
+    def attempt(
+        self, candidate: Candidate | None, run: Callable[[Candidate], Trial], space: Space = ANYWHERE
+    ) -> Trial | None:
         """Try a candidate; None where another worker has taken it.
 
         Args:
             candidate: None leaves it to Optuna's sampler.
             run: what a trial does.
+            space: of the search, from which the sampler draws.
         """
         from optuna import TrialPruned
         from optuna.exceptions import OptunaError
         from optuna.samplers import PartialFixedSampler
 
         begun_as, found = list[int](), list[Trial]()
-        blocks = counts_of(self.about.get("networks", []))
 
         def objective(begun: Begun) -> tuple[float, float]:
             begun_as.append(begun.number)
             begun.set_user_attr(WORKER, this_process())
-            drawn = _suggested(begun, blocks) if candidate is None or candidate.student is None else None
+            drawn = space.drawn(begun) if candidate is None or candidate.student is None else None
             mine = candidate or drawn
             assert mine is not None
             begun.set_user_attr(CANDIDATE, asdict(mine))
@@ -137,7 +138,7 @@ class Ledger:
         with _quiet():  # no queue of Optuna's: SQLite gives its first to two who come at once
             self._study.sampler = self._sampler
             if candidate is not None and candidate.student is None:
-                self._study.sampler = PartialFixedSampler(_params(candidate, blocks), self._sampler)
+                self._study.sampler = PartialFixedSampler(space.params(candidate), self._sampler)
             try:
                 self._study.optimize(objective, n_trials=1)
             except (OptunaError, ValueError):
@@ -231,12 +232,13 @@ def joined(url: str) -> Ledger:
         found = [ledger for ledger in found if ABOUT in ledger._study.user_attrs and not ledger.is_finished]
     if named:
         found = [ledger for ledger in found if ledger._study.study_name == named]
-    if not found:
-        raise UsageError(f"no search is at work in {url}; `slimzoo compress` says the URL of its own when it begins")
-    if len(found) > 1:
+    if len(found) == 1:
+        return found[0]
+    _let_go(storage)
+    if found:
         each = ", ".join(ledger.place for ledger in found)
         raise UsageError(f"{len(found)} searches are at work in {url}; name one of {each}")
-    return found[0]
+    raise UsageError(f"no search is at work in {url}; `slimzoo compress` says the URL of its own when it begins")
 
 
 def named_in(place: str) -> tuple[str, str]:
@@ -252,13 +254,9 @@ def _storage(url: str) -> RDBStorage:
     return RDBStorage(url, engine_kwargs=wait, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
 
 
-def _params(candidate: Candidate, blocks: Sequence[int]) -> dict[str, Any]:
-    """
-    Args:
-        blocks: how many may be left out.
-    """
-    found = {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}
-    return found | ({"blocks": candidate.blocks} if blocks[1:] else {})
+def _let_go(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def _is_of_use(trial: FrozenTrial) -> bool:
@@ -269,15 +267,6 @@ def _is_of_use(trial: FrozenTrial) -> bool:
 
 def _taken(trial: FrozenTrial) -> Candidate:
     return Candidate(**trial.user_attrs[CANDIDATE])
-
-
-def _suggested(begun: Begun, blocks: Sequence[int]) -> Candidate:
-    """As the sampler has it, of whole percents."""
-    share = round(begun.suggest_float("share", *SHARES), 2)
-    int8 = begun.suggest_categorical("int8", [False, True])
-    longer = begun.suggest_categorical("longer", [False, True])
-    less = begun.suggest_categorical("blocks", blocks) if blocks[1:] else 0
-    return Candidate(share, int8, longer, blocks=less) if share < 1 else Candidate(None, int8)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +224,8 @@ def _answering(costs: dict[str, float], overhead_ms: float) -> dict[str, float]:
 
 
 def promised_ms(candidate: Candidate, promised: Promised) -> float | None:
-    """Its latency, which a longer recovery does not change."""
-    return promised.get(replace(candidate, longer=False), {}).get("latency_ms")
+    """Its latency, see `Candidate.plain`."""
+    return promised.get(candidate.plain, {}).get("latency_ms")
 
 
 def in_step(promised: Promised, measured: Mapping[Candidate, float]) -> Promised:

@@ -13,8 +13,9 @@ times without nine of them.
 
 Students that a person names are each taught then. Recoveries are short at first (successive halving, Jamieson and
 Talwalkar 2016, arXiv 1502.07943): the first share that loses too much recovers longer, if it loses so little that this
-may bring it back and the short one brought something, and smaller ones after it; and, in the end, the one that would be
-chosen, where it loses nearly as much as it may.
+may bring it back, the short one brought something and it promises to be faster than what holds, and smaller ones after
+it, with all blocks and with fewer; and, in the end, the one that would be chosen, where it loses nearly as much as it
+may.
 
 Several workers may ask: what others are at is taken to come out well until they have found otherwise.
 """
@@ -70,14 +71,16 @@ def next_candidate(
     state = _State(tried, running, budgets, promised)
     options = [share for share in shares if state.any_promises(share)]
     found, at = state.halved(options)
-    for blocks in sorted({c.blocks for c in promised if c.blocks}):
+    for blocks in state.lengths[1:]:
         if found is None and not (budgets.costs and any(trial.meets(budgets) for trial in trials)):
             found, _ = state.halved(state.faster(shares, blocks), blocks)
     found = found or state.taught(students)
     if found is not None or running:
         return found
-    if not budgets.costs or not any(trial.meets(budgets) for trial in trials):
-        found = state.longer(options if budgets.costs else options[at:])
+    for blocks in state.lengths:
+        if found is None and not (budgets.costs and any(trial.meets(budgets) for trial in trials)):
+            plain = options if budgets.costs else options[at:]
+            found = state.longer([s for s in shares if state.any_promises(s, blocks)] if blocks else plain, blocks)
     return found or state.surer()
 
 
@@ -100,6 +103,11 @@ class _State:
     running: Collection[Candidate]
     budgets: Budgets
     promised: Mapping[Candidate, Costs]
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many blocks may be left out: none, and then more."""
+        return sorted({0, *(c.blocks for c in self.promised)})
 
     def halved(self, options: Sequence[float], blocks: int = 0) -> tuple[Candidate | None, int]:
         """The next of the short recoveries, and how many options hold: with fewer blocks perhaps as many as before."""
@@ -130,7 +138,7 @@ class _State:
         if self.budgets.costs:
             return [share for share in shares if self.any_promises(share, blocks)]
         held = self._held_with_more(blocks)
-        least = min((self._promised_ms(replace(c, longer=False)) for c in held), default=math.inf)
+        least = min((self._promised_ms(c.plain) for c in held), default=math.inf)
         return [share for share in shares if self._fastest_ms(share, blocks) < least]
 
     def _held_with_more(self, blocks: int) -> list[Candidate]:
@@ -148,20 +156,27 @@ class _State:
                     return candidate
         return None
 
-    def longer(self, options: Sequence[float]) -> Candidate | None:
+    def longer(self, options: Sequence[float], blocks: int) -> Candidate | None:
         """The next that recovers longer: the first share that loses too much and not much more, and then smaller ones,
-        as long as they lose little enough, and until one meets budgets of costs."""
-        came_back = False
+        as long as they lose little enough; with budgets of costs until one meets them, without of those that promise to
+        be faster than all else that holds."""
+        others = [c for c, trial in self.tried.items() if self._holds(trial) and not (c.longer and c.blocks == blocks)]
+        least = (
+            math.inf if self.budgets.costs else min(map(self._promised_ms, (c.plain for c in others)), default=math.inf)
+        )
+        near, came_back = HOPEFUL * max(self.budgets.max_drop, 1.0), False
         for share in options:
-            short = [self.tried[c] for c in self._wanted(Candidate(share)) if c in self.tried]
+            short = [self.tried[c] for c in self._wanted(Candidate(share, blocks=blocks)) if c in self.tried]
             if any(map(self._holds, short)):
                 continue  # and costs too much
-            near = HOPEFUL * max(self.budgets.max_drop, 1.0)
+            candidates = self._wanted(Candidate(share, longer=True, blocks=blocks))
+            untried = next((c for c in candidates if c not in self.tried), None)
+            if untried is not None and math.inf > least <= self._fastest_ms(share, blocks):
+                continue  # and brings nothing
             hopeful = [trial for trial in short if trial.recovered and trial.lost is not None and trial.lost <= near]
             if not hopeful and (short or not came_back):
                 return None
-            candidates = self._wanted(Candidate(share, longer=True))
-            if untried := next((c for c in candidates if c not in self.tried), None):
+            if untried is not None:
                 return untried
             there = [self.tried[c] for c in candidates]
             came_back = any(map(self._holds, there))
@@ -175,7 +190,7 @@ class _State:
         if self.budgets.costs:
             chosen = best_of(list(held.values()), self.budgets)
         else:
-            chosen = held.get(min(held, key=lambda c: self._promised_ms(replace(c, longer=False)), default=Candidate()))
+            chosen = held.get(min(held, key=lambda c: self._promised_ms(c.plain), default=Candidate()))
         if chosen is None or chosen.candidate is None or chosen.candidate.share is None or not chosen.recovered:
             return None
         longer = replace(chosen.candidate, longer=True)
@@ -194,8 +209,8 @@ class _State:
         """That one, which is the way to int8, and in int8 where that may meet the budgets; without blocks, which go for
         speed, where it promises to be no slower."""
         int8 = replace(in_float, int8=True)
-        before, after = (self._promised_ms(replace(c, longer=False)) for c in (in_float, int8))
-        may = _promises(replace(int8, longer=False), self.budgets, self.promised)
+        before, after = (self._promised_ms(c.plain) for c in (in_float, int8))
+        may = _promises(int8.plain, self.budgets, self.promised)
         may &= bool(self.budgets.costs) or not int8.blocks or math.isinf(before) or after <= SLOWER * before
         return [in_float, *([int8] if may else [])]
 

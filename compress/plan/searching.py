@@ -12,14 +12,15 @@ from typing import Any
 from compress.deployment.export import network_of
 from compress.graph.network import export_network
 from compress.plan.elsewhere import Target
-from compress.plan.front import FRONT, front_so_far
 from compress.plan.ledger import Ledger
 from compress.plan.losses import drop_between, nats_between, recovered
+from compress.plan.meanwhile import show
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.promises import Promised, in_step, overhead
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
+from compress.plan.space import space_of
 from compress.plan.timing import machine, timed
 from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
 from compress.pruning.settings import Prune
@@ -50,11 +51,13 @@ class Search:
         work: the directory in work, where what was tried is kept up to date; None in a worker that helps.
         shares: of the MACs, to choose from.
         times: whether this is the machine whose latencies count.
-        tables: what candidates were promised to cost.
+        networks: that were measured before.
+        tables: what candidates were promised to cost by them.
         promised: the same, as fast as the machine is by what was measured since.
         longest: seconds that the steps of each verb took at most.
         said: what is to be said in the end.
         alone_s: how long it has waited while nobody else was at work.
+        shown: how many of the trials can be looked at meanwhile.
     """
 
     pipeline: Pipeline
@@ -67,12 +70,14 @@ class Search:
     overhead_ms: float = 0.0
     target: Target | None = None
     until: float = math.inf
+    networks: Sequence[dict[str, Any]] = ()
     tables: Promised = field(default_factory=dict)
     promised: Promised = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     longest: dict[str, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     alone_s: float = 0.0
+    shown: int = 0
 
     @property
     def budgets(self) -> Budgets:
@@ -121,6 +126,7 @@ class Search:
         if rest := plan.after_fit:
             assert base.kept is not None
             name = "-".join(step.verb for step in rest)
+            self.show()
             self.tell(f"{TRYING}{name}")
             kept = base.kept
             try:
@@ -136,7 +142,8 @@ class Search:
 
     def run(self, base: Trial, ledger: Ledger) -> None:
         """Try candidates until nothing more could be better, or the time is up; others may help."""
-        shares, idle = self.shares, 0
+        assert base.kept is not None
+        shares, space, idle = self.shares, space_of(self.networks, read_config(base.kept.path)), 0
         while idle < DRAWN_IN_VAIN:
             self.until = ledger.until
             if self.work is None and ledger.is_finished:
@@ -166,12 +173,13 @@ class Search:
                     continue
                 self.said.append(reason)
                 return
-            made = ledger.attempt(candidate, lambda taken: self._try(taken, base))
+            made = ledger.attempt(candidate, lambda taken: self._try(taken, base), space)
             idle = idle + 1 if made is None and candidate is None else 0
         self.said.append("Optuna's sampler found nothing new to try")
 
     def _wait(self, others: Collection[Candidate]) -> bool:
         """Whether that may still pay: others are at work, or were a while ago."""
+        self.show()
         self.pipeline.progress("waiting for other workers", 0, 1, "")
         time.sleep(WAIT_S)
         self.alone_s = 0.0 if others else self.alone_s + WAIT_S
@@ -228,9 +236,11 @@ class Search:
         return None
 
     def _try(self, candidate: Candidate, base: Trial) -> Trial:
-        self.tell(f"{TRYING}{candidate.name}")
         assert base.kept is not None
         kept, plan = base.kept, candidate.plan(self.settings.seed)
+        if self._seconds_of(plan, kept):
+            self.show()
+        self.tell(f"{TRYING}{candidate.name}")
         trial = Trial(candidate.name, candidate, plan)
         try:
             for step in plan.steps:
@@ -320,9 +330,13 @@ class Search:
         if self.work is not None:
             (self.work / CHECKPOINTS).mkdir(exist_ok=True)
             write_json(self.work / CHECKPOINTS / TRIALS, [each.document(self.budgets) for each in self.trials])
-            if (drawn := front_so_far(self.trials, self.budgets)) is not None:
-                (self.work / FRONT).write_bytes(drawn)
         return trial
+
+    def show(self) -> None:
+        """Draw what was found, before something begins that takes a while."""
+        if self.work is not None and self.shown < len(self.trials):
+            show(self.trials, self.budgets, self.work)
+            self.shown = len(self.trials)
 
 
 def _is_calm(found: dict[str, Any]) -> bool:

@@ -74,7 +74,12 @@ class Compress(Seeded):
     student: tuple[str, ...] = option(
         (), "Also teach this smaller architecture by the fitted model; can be given again.", metavar="NAME"
     )
-    trials: int = option(0, "After the search, as many more by Optuna's sampler.", ge=0, le=10_000)
+    trials: int = option(
+        0,
+        "After the search, as many more by Optuna's sampler, of other criteria, allocations and input sizes too.",
+        ge=0,
+        le=10_000,
+    )
     runtime: tuple[Literal["onnxruntime", "openvino"], ...] = option(
         (), "That may run the model: onnxruntime, openvino; those installed unless given; can be given again."
     )

@@ -37,6 +37,7 @@ def compare(search: Search, work: Path, out: Path) -> bool:
     """
     budgets, found = search.budgets, best_of(search.trials, search.budgets)
     kept = kept_of(search.trials)
+    search.show()
     _lay_out(kept, search, work, out)
     rows = _measured(_finalists([t for t in search.trials if t.name in kept], search), search, work)
     measured = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
@@ -128,7 +129,7 @@ def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:
         if trial.name == BASE or trial.candidate is None:
             return None
         own = trial.candidate
-        others = {c: ms for c, ms in measured.items() if replace(c, longer=False) != replace(own, longer=False)}
+        others = {c: ms for c, ms in measured.items() if c.plain != own.plain}
         return promised_ms(own, in_step(search.tables, others))
 
     return [replace(trial, promised_ms=of(trial)) for trial in trials]

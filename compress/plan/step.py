@@ -14,7 +14,7 @@ from typing import Any
 
 from compress.benchmark.runtimes import precision_of
 from compress.deployment.export import network_of
-from compress.plan.beginning import begin, check_plan, fit_of, images_of, shares_of
+from compress.plan.beginning import Sources, begin, check_plan, fit_of, shares_of, sources_of
 from compress.plan.elsewhere import Target, measured_there, target_of
 from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
@@ -62,9 +62,10 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
     `out`/plan.yaml the steps to the chosen one. Steps that were done before, in whatever run, are not done again.
 
     Args:
-        source: images, or a model directory that was fitted to `data`.
+        source: images; a model directory or an ONNX file that was fitted to `data`; "timm:NAME" or "torchvision:NAME",
+            which is fitted to `data` first.
         settings: see `Compress`.
-        call: `data` are the images of the model's fit, where `source` is a model.
+        call: `data` are the images, where `source` is a model.
 
     Returns:
         The outcome; `met` says whether a model meets the budgets. Where none does, there is no `out`/model.
@@ -73,13 +74,12 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
         UsageError: what `source` is; no data; a plan that cannot work.
         GateError: no network of these widths can meet the budgets, by what they cost before any is trained.
     """
-    images = images_of(source, call.data)
+    sources = sources_of(source, call.data, settings)
+    settings, images = sources.settings, sources.images
     if call.out is None:
         raise UsageError("compress writes a directory: name it with --out")
-    fits = images is source
-    first = images if fits else str(source)
     given = None if settings.plan is None else Plan.read(settings.plan)
-    check_plan(given, settings, fits=fits)
+    check_plan(given, sources)
     check_runtimes(settings.runtime)
     if settings.answer is not None:
         photo_of(Path(images))
@@ -93,14 +93,14 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
         pipeline = Pipeline(images, progress=progress, tell=partial(_tell, call))
         runtimes = RUNTIMES[:1] if settings.latency_from else settings.runtime or runtimes_here()
         search = Search(pipeline, settings, runtimes, call.tell, work)
-        search.shares = shares_of(first, settings, fits=fits)
-        search.target = _target(search, first)
-        about = _about(search, first, images, fits=fits)
+        search.shares = shares_of(sources)
+        search.target = _target(search, sources.first)
+        about = _about(search, sources)
         if given is None:
-            _promise(search, first, about, fits=fits)
-        fitted = fit_of(given, settings) if fits else None
+            _promise(search, sources, about)
+        fitted = fit_of(given, settings) if sources.fits else None
         if given is not None:
-            search.follow(begin(search, first, fitted), given)
+            search.follow(begin(search, sources.first, fitted), given)
             compare(search, work, Path(call.out))
         else:
             ledger = _ledger(search, about, work)
@@ -108,7 +108,7 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
                 ledger.allow(math.inf if settings.time_s is None else settings.time_s - (time.monotonic() - began))
                 helping = pasteable(["slimzoo", "compress", "--worker", ledger.place])
                 call.tell(f"to help from another terminal: {helping}")
-                _run(search, begin(search, first, fitted), ledger, work, Path(call.out))
+                _run(search, begin(search, sources.first, fitted), ledger, work, Path(call.out))
                 ledger.finish()
             finally:
                 ledger.close()
@@ -157,16 +157,16 @@ def _target(search: Search, source: str | Path) -> Target | None:
     return target_of(name, points)
 
 
-def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool) -> dict[str, Any]:
+def _about(search: Search, sources: Sources) -> dict[str, Any]:
     """What the search is of, for its workers."""
-    pipeline, settings = search.pipeline, search.settings
+    pipeline, settings, fits = search.pipeline, search.settings, sources.fits
     fixed = settings.arguments(located) | {"finish": False, "study": None}
     fixed |= {} if fits else {"time_s": None}  # on which a fit depends, and no trial
-    terms = [pipeline.content, None if fits else pipeline.begin(source).key, fixed, code(), versions()]
+    terms = [pipeline.content, None if fits else pipeline.begin(sources.first).key, fixed, code(), versions()]
     terms += [inputs_of(settings), machine() if search.budgets.of_time else None]
     return {
-        "source": str(Path(source).absolute()) if Path(source).exists() else str(source),
-        "data": None if fits else str(Path(images).absolute()) if Path(images).exists() else str(images),
+        "source": _found_anywhere(sources.first),
+        "data": None if fits else _found_anywhere(sources.images),
         "content": pipeline.content,
         "settings": settings.arguments(located),
         "seed": settings.seed,
@@ -182,6 +182,11 @@ def _about(search: Search, source: str | Path, images: str | Path, *, fits: bool
     }
 
 
+def _found_anywhere(place: str | Path) -> str:
+    """A path that is the same in another working directory; a name as it is."""
+    return str(Path(place).absolute()) if Path(place).exists() else str(place)
+
+
 def _ledger(search: Search, about: dict[str, Any], work: Path) -> Ledger:
     (work / CHECKPOINTS).mkdir(exist_ok=True)
     (search.pipeline.folder / about["name"]).touch()  # by which a worker sees that it keeps its steps there too
@@ -189,14 +194,14 @@ def _ledger(search: Search, about: dict[str, Any], work: Path) -> Ledger:
     return opened(url, about["name"], about, seed=search.settings.seed)
 
 
-def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) -> None:
+def _promise(search: Search, sources: Sources, about: dict[str, Any]) -> None:
     """What candidates will cost, measured before anything is trained.
 
     Raises:
         GateError: none can meet the budgets.
     """
-    pipeline, settings = search.pipeline, search.settings
-    kept = None if fits else pipeline.begin(source)
+    pipeline, settings, source = search.pipeline, search.settings, sources.first
+    kept = None if sources.fits else pipeline.begin(source)
     terms: list[Any] = [str(source), settings.model, inputs_of(settings)] if kept is None else [kept.key]
 
     def found() -> dict[str, Any]:
@@ -228,8 +233,8 @@ def _promise(search: Search, source: Any, about: dict[str, Any], *, fits: bool) 
     ]
     promised = search.timed_calmly("promises", terms, found, "what cuts would save")
     about |= {"networks": promised["networks"], "overhead_ms": promised["overhead_ms"]}
-    search.overhead_ms = promised["overhead_ms"]
-    search.promise(interpolated(promised["networks"], search.shares, search.overhead_ms))
+    search.networks, search.overhead_ms = promised["networks"], promised["overhead_ms"]
+    search.promise(interpolated(search.networks, search.shares, search.overhead_ms))
     search.tell(_promises_said(search.promised))
     _check_promises(search)
 

@@ -48,6 +48,8 @@ class Candidate:
         longer: whether it recovers LONGER times as long.
         student: an architecture that the fitted model teaches, and which is not pruned.
         blocks: how many residual blocks pruning leaves out.
+        side: of the images that the pruned network takes, in pixels; None is what `prune` chooses.
+        criterion, allocation: of `prune`; None are its own.
     """
 
     share: float | None = None
@@ -55,6 +57,14 @@ class Candidate:
     longer: bool = False
     student: str | None = None
     blocks: int = 0
+    side: int | None = None
+    criterion: str | None = None
+    allocation: str | None = None
+
+    @property
+    def plain(self) -> Candidate:
+        """The one whose costs are known before it is made: none of the rest changes them by much."""
+        return Candidate(self.share, self.int8, student=self.student, blocks=self.blocks)
 
     @property
     def name(self) -> str:
@@ -62,6 +72,8 @@ class Candidate:
         parts = [f"pruned-{100 * self.share:g}"] if self.share is not None else []
         parts += [f"taught-{re.sub('[^A-Za-z0-9_.]+', '-', self.student)}"] if self.student is not None else []
         parts += [f"less-{self.blocks}"] if self.blocks else []
+        parts += [f"{self.side}px"] if self.side is not None else []
+        parts += [word for word in (self.criterion, self.allocation) if word is not None]
         parts += ["longer"] if self.longer else []
         return "-".join([*parts, "int8"] if self.int8 else parts) or BASE
 
@@ -71,8 +83,10 @@ class Candidate:
         if self.student is not None:
             steps.append(("distill", {"student": self.student, "seed": seed}))
         if self.share is not None:
-            more = {"recover": LONGER * Prune().recover} if self.longer else {}
+            more: dict[str, Any] = {"recover": LONGER * Prune().recover} if self.longer else {}
             more |= {"blocks": self.blocks} if self.blocks else {}
+            own = {"size": self.side, "criterion": self.criterion, "allocation": self.allocation}
+            more |= {name: value for name, value in own.items() if value is not None}
             steps.append(("prune", {"macs": self.share, "seed": seed, **more}))
         return Plan.of(*steps, *([("quantize", {"seed": seed})] if self.int8 else []))
 
@@ -187,12 +201,10 @@ class Trial:
             | ({} if drop is None else {"drop": PairedDrop(**{**drop, "ci_points": tuple(drop["ci_points"])})})
         )
 
-    def line(self, budgets: Budgets) -> str:
-        """For a person, while the search goes on: a row below HEADER."""
-        if self.kept is None:
-            return f"{self.name:<{WIDTHS[0]}}{self.reason}"
+    def cells(self, budgets: Budgets) -> list[str]:
+        """Below HEADER, for a person."""
         costs, changed = self.costs, self.drop is not None and self.lost is not None and self.name != BASE
-        cells = [
+        return [
             self.name,
             percent(self.metrics[VAL]["top1"]) if self.metrics is not None and VAL in self.metrics else "",
             signed(-self.drop.points) if changed and self.drop is not None else "",
@@ -202,7 +214,10 @@ class Trial:
             count(int(costs["macs"])) if costs["macs"] else "",
             ", ".join(f"{times:.2g} times the {NAMES[name]} allowed" for name, times in self.over(budgets).items()),
         ]
-        return row(cells)
+
+    def line(self, budgets: Budgets) -> str:
+        """A row of them, or why there are none."""
+        return row(self.cells(budgets)) if self.kept is not None else f"{self.name:<{WIDTHS[0]}}{self.reason}"
 
 
 def row(cells: Sequence[str]) -> str:

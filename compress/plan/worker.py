@@ -71,12 +71,13 @@ def help_search(
 
     search = Search(pipeline, settings, tuple(about["runtimes"]), told, None)
     search.shares, search.times = tuple(about["shares"]), about["machine"] == machine()
-    search.overhead_ms = about["overhead_ms"]
+    search.networks, search.overhead_ms = about["networks"], about["overhead_ms"]
     search.target = None if about["target"] is None else Target.of(about["target"])
-    search.promise(interpolated(about["networks"], search.shares, search.overhead_ms))
-    base = begin(search, first, None if images else fit_of(None, settings))
-    search.run(base, ledger)
-    ledger.close()
+    search.promise(interpolated(search.networks, search.shares, search.overhead_ms))
+    try:
+        search.run(begin(search, first, None if images else fit_of(None, settings)), ledger)
+    finally:
+        ledger.close()
     return Worked(tried=tried, said=search.said)
 
 

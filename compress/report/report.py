@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from compress.report import sections, timing
-from compress.report.charts import to_png, to_svg
+from compress.report.charts import to_png
 from compress.report.contents import PICTURE, Compared, contents
 from compress.report.document import document, finished, located
-from compress.report.figures import Cell
-from compress.report.gallery import picture_uri, save_gallery
+from compress.report.gallery import save_gallery
 from compress.report.machines import machines_table, read_elsewhere
-from compress.report.parts import Section, Table
+from compress.report.page import html, markdown
+from compress.report.parts import Section
 from compress.report.searched import read_search
 from compress.report.seeds import made_of
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
 from transfer.data.fitted_data import reopen
 from zoo.disk import json_bytes
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,8 @@ def _write(report: Report, parts: Sequence[Section], out: Path) -> None:
         if part.gallery is not None:
             save_gallery(part.gallery, out)
     report.json.write_bytes(json_bytes(document(report.to_json(), parts)))
-    report.markdown.write_text(_markdown(title, report.verdict, parts), encoding="utf-8", errors="backslashreplace")
-    report.html.write_text(_html(title, report.verdict, parts), encoding="utf-8", errors="backslashreplace")
+    report.markdown.write_text(markdown(title, report.verdict, parts), encoding="utf-8", errors="backslashreplace")
+    report.html.write_text(html(title, report.verdict, parts), encoding="utf-8", errors="backslashreplace")
 
 
 def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
@@ -146,66 +144,3 @@ def _record(variant: Variant, compared: Comparison | None) -> dict[str, Any]:
         record |= {"ratio": ratio and ratio.value, "ratio_ci": ratio and (ratio.lo, ratio.hi)}
         record["verdict"] = compared.speed_verdict
     return record
-
-
-# --- setting it -------------------------------------------------------------------------------------------------------
-
-
-def _html(title: str, verdict: str, parts: Sequence[Section]) -> str:
-    import jinja2
-    import markupsafe
-
-    def code(text: str) -> markupsafe.Markup:
-        """Escaped, with `names` as <code>."""
-        pieces = text.split("`")
-        return markupsafe.Markup("").join(
-            markupsafe.Markup("<code>{}</code>").format(piece) if i % 2 else markupsafe.escape(piece)
-            for i, piece in enumerate(pieces)
-        )
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["code"] = code
-    environment.filters["uri"] = picture_uri
-    environment.filters["svg"] = lambda picture: markupsafe.Markup(to_svg(picture.chart))
-    halves = sum(part.picture is not None for part in parts) > 1  # side by side, where there is room
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    joined = max((len(part.table.rows) for part in parts if part.table and part.table.joined), default=0)
-    return template.render(title=title, verdict=verdict, sections=parts, halves=halves, joined=joined)
-
-
-def _markdown(title: str, verdict: str, parts: Sequence[Section]) -> str:
-    lines = [f"# {_plain(title)}", "", f"**{_plain(verdict)}**", ""]
-    for part in parts:
-        lines += [f"## {part.title}", ""]
-        if part.file:
-            lines += [f"![{part.title}]({part.file})", ""]
-        for paragraph in filter(None, part.text):
-            lines += [_plain(paragraph), ""]
-        if part.table is not None:
-            lines += [*_markdown_table(part.table), ""]
-        if part.code:
-            lines += ["```sh", *part.code, "```", ""]
-    return "\n".join(lines)
-
-
-def _markdown_table(table: Table) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    ruler = ["---" if i < table.words else "---:" for i in range(len(table.head))]
-    rows = [[text.replace("|", "\\|") for cell in row for text in _markdown_cells(cell)] for row in table.rows]
-    return [line(table.head), line(ruler), *map(line, rows)]
-
-
-def _markdown_cells(cell: Cell) -> list[str]:
-    notes = ", ".join(filter(None, cell.notes))
-    return [_plain(f"{cell.text} ({notes})" if notes else cell.text), *[""] * (cell.columns - 1)]
-
-
-def _plain(text: str) -> str:
-    """Markdown in which only our backquotes mean anything: names may hold HTML, stars and newlines."""
-    pieces = " ".join(text.split()).split("`")
-    outside = str.maketrans({"<": "&lt;", ">": "&gt;", "*": "\\*", "_": "\\_", "[": "\\["})
-    return "`".join(piece if i % 2 else piece.translate(outside) for i, piece in enumerate(pieces))

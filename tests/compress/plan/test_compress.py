@@ -40,6 +40,9 @@ def test_what_is_written(done):
     assert json.loads((found.out / "trials.json").read_text(encoding="utf-8")) == found.record
     assert (found.runtime, found.next()[0][-1]) == (None, "IMAGE")  # all was taken for disturbed
     assert all(trial["meets"] for trial in found.record["variants"])
+    page = (found.out / "report.html").read_text(encoding="utf-8")
+    assert "The search goes on" not in page
+    assert "http-equiv" not in page
     assert told[0].startswith("what is promised before any training")
     assert told[1].startswith("to help from another terminal: slimzoo compress --worker 'sqlite:///")
     assert told[2].split() == ["top-1", "points", "expected", "latency", "size", "MACs", "over"]
@@ -120,6 +123,10 @@ def interrupted(dense, photos, out, *, before, seed):
     assert not out.exists()
     with Image.open(partial_of(out) / "front.png") as front:  # to look at meanwhile
         assert min(front.size) > 200
+    page = (partial_of(out) / "report.html").read_text(encoding="utf-8")
+    assert "The search goes on; the best so far is <code>int8</code>, which takes of the budget" in page
+    assert f"slimzoo resume {out} --finish" in page
+    assert '<meta http-equiv="refresh"' in page
 
 
 def test_a_search_that_was_interrupted_goes_on(dense, photos, tmp_path, slimzoo):
@@ -196,7 +203,8 @@ def test_a_model_that_meets_the_budget_as_it_is_stays_as_it_is(dense, photos, tm
     ("given", "said"),
     [
         ({"source": "digits", "data": "digits"}, "one source too many"),
-        ({"source": "timm:resnet18"}, "is fitted to images first: `slimzoo compress DATA --model timm:resnet18`"),
+        ({"source": "timm:resnet18"}, "timm:resnet18 is fitted to images first: name them with data"),
+        ({"source": "timm:resnet18", "data": "digits", "model": "resnet18"}, "two models to fit"),
         ({"source": "x.onnx"}, "x.onnx is a model: name the images"),
         ({"source": "nowhere"}, "no dataset 'nowhere'"),
         ({"source": "digits", "plan": "nowhere.yaml"}, "cannot be read"),
@@ -242,6 +250,17 @@ def test_a_dry_run_says_what_would_be_tried_and_does_nothing(photos, tmp_path, s
     assert "    macs: 0.7" in one.out
     assert "some of these are tried: int8, pruned-70, pruned-70-int8;" in one.out
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+def test_a_model_of_others_is_fitted_to_the_images_first(photos, tmp_path, slimzoo):
+    named = slimzoo("compress", "timm:resnet18", "--data", photos, "--dry-run", "--out", tmp_path / "out")
+    asked = slimzoo("compress", photos, "--model", "timm:resnet18", "--dry-run", "--out", tmp_path / "out")
+    assert named.code == asked.code == 0, named.err
+    assert named.out == asked.out
+    assert re.search(r"model: .?timm:resnet18", named.out)
+    (tmp_path / "plan.yaml").write_text(named.out, encoding="utf-8")
+    with pytest.raises(UsageError, match="the plan fits timm:resnet18, and timm:resnet50 was asked for"):
+        compress("timm:resnet50", data=photos, plan=tmp_path / "plan.yaml", out=tmp_path / "out")
 
 
 def same_files(one, other):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import event
+from sqlalchemy import create_engine, event, text
 
-from compress.plan.ledger import joined, opened
+from compress.plan import ledger as ledgers
 from compress.plan.pipeline import Kept
+from compress.plan.space import Space
 from compress.plan.trial import Candidate, Trial
 from transfer.evaluation.statistics import PairedDrop
 from zoo.errors import UsageError
@@ -52,11 +57,70 @@ while True:
         break
     else:
         time.sleep(0.05)
+ledger.close()
 """
+OPEN = []  # ledgers of a test
 
 
 def url_of(folder):
-    return f"sqlite:///{folder / 'search.db'}"
+    """Of a database that a fixture made for this folder; of SQLite's file in it unless there is one."""
+    named = folder / "url"
+    return named.read_text(encoding="utf-8") if named.exists() else f"sqlite:///{folder / 'search.db'}"
+
+
+def opened(*where, **how):
+    OPEN.append(ledgers.opened(*where, **how))
+    return OPEN[-1]
+
+
+def joined(url):
+    OPEN.append(ledgers.joined(url))
+    return OPEN[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+@pytest.fixture(scope="session")
+def server():
+    """PostgreSQL's, where Debian's package or another is installed, on a socket in a folder: how to reach a database of
+    it. It does not run as root."""
+    found = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+    programs = [shutil.which(name, path=None if found is None else str(found)) for name in ("initdb", "pg_ctl")]
+    if None in programs:
+        pytest.skip("no server of PostgreSQL is installed")
+    make, control = programs
+    user = "nobody" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:  # a socket's path is short
+        if user is not None:
+            shutil.chown(folder, user)
+
+        def run(*command):
+            subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+        run(make, "-D", f"{folder}/data", "-A", "trust", "-U", "slimzoo", "--no-sync", "--encoding=UTF8", "--locale=C")
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        run(control, "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        yield lambda name: f"postgresql+psycopg://slimzoo@/{name}?host={folder}"
+        run(control, "-D", f"{folder}/data", "-w", "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """Of which `url_of` the test's folder is."""
+    if request.param == "postgresql":
+        reach = request.getfixturevalue("server")
+        engine = create_engine(reach("postgres"), isolation_level="AUTOCOMMIT")
+        name = f"d{uuid.uuid4().hex}"
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        (tmp_path / "url").write_text(reach(name), encoding="utf-8")
+    return request.param
 
 
 def made(candidate):
@@ -79,7 +143,7 @@ def made(candidate):
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(database, tmp_path):
     return opened(url_of(tmp_path), "one", ABOUT, seed=3)
 
 
@@ -93,19 +157,26 @@ def test_a_trial_comes_back_as_it_was(ledger, tmp_path):
 
 @pytest.mark.parametrize(
     "candidate",
-    [Candidate(0.333), Candidate(student="mobilenet_v2"), Candidate(int8=True), Candidate(0.1, int8=True, blocks=9)],
+    [
+        Candidate(0.333),
+        Candidate(student="mobilenet_v2"),
+        Candidate(int8=True),
+        Candidate(0.1, int8=True, blocks=9),
+        Candidate(0.2, side=64, criterion="l2", allocation="sensitivity"),
+    ],
 )
 def test_what_is_asked_for_is_tried_as_it_is_and_nothing_near_it(ledger, candidate):
+    space = Space((0, 9), (None, 64), (None, "l2"), (None, "sensitivity"), side=96)
     running = []
 
     def run(taken):
         running.extend(ledger.running())
         return made(taken)
 
-    assert ledger.attempt(candidate, run).candidate == candidate
+    assert ledger.attempt(candidate, run, space).candidate == candidate
     assert running == [candidate]
     assert [trial.candidate for trial in ledger.trials()] == [candidate]
-    assert ledger.attempt(candidate, run) is None
+    assert ledger.attempt(candidate, run, space) is None
 
 
 def test_what_fails_is_a_trial_too_and_is_not_tried_again(ledger):
@@ -139,6 +210,7 @@ def test_of_workers_that_come_at_once_one_takes_it_and_nothing_else_is_tried(led
                 mine.attempt(candidate, made)
             except Exception as error:
                 wrong.append(error)
+        mine.close()
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for each in workers:
@@ -161,11 +233,17 @@ def test_a_worker_that_slept_and_was_taken_for_dead_goes_on(ledger, tmp_path):
 
 
 def test_the_sampler_draws_others_than_were_tried(ledger):
-    ledger.attempt(Candidate(student="mobilenet_v2"), made)  # of which the sampler knows nothing
-    drawn = [ledger.attempt(None, made) for _ in range(10)]
+    space = Space((0, 5, 9), (None, 80, 64), (None, "l2"), (None, "sensitivity"), side=96)
+    ledger.attempt(Candidate(student="mobilenet_v2"), made, space)  # of which the sampler knows nothing
+    ledger.attempt(Candidate(0.3, side=64, criterion="l2"), made, space)
+    drawn = [ledger.attempt(None, made, space) for _ in range(20)]
     found = [trial.candidate for trial in drawn if trial is not None]
-    assert len(set(found)) == len(found) >= 8
-    assert {0} < {candidate.blocks for candidate in found} <= {0, 5, 9}
+    assert len(set(found)) == len(found) >= 16
+    assert {c.blocks for c in found} == {0, 5, 9}
+    assert {c.side for c in found} == {None, 80, 64}
+    assert {c.criterion for c in found} == {None, "l2"}
+    assert {c.allocation for c in found} == {None, "sensitivity"}
+    assert all((c.share or 1) < (c.side / 96) ** 2 for c in found if c.side is not None), "channels are left to cut"
 
 
 def test_a_trial_whose_model_is_gone_is_tried_again(ledger, tmp_path):
@@ -211,8 +289,9 @@ def test_a_database_that_cannot_be_opened_is_told_in_a_line(url):
     assert "\n" not in str(told.value)
 
 
-def test_a_full_disk_is_told_as_such(ledger):
+def test_a_full_disk_is_told_as_such(tmp_path):
     """SQLite takes no more pages, as on a full disk."""
+    ledger = opened(url_of(tmp_path), "one", ABOUT, seed=3)
     engine = ledger._storage.engine
     engine.dispose()
     event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA max_page_count = 1"))
@@ -246,7 +325,7 @@ def lines(folder):
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_workers_lose_no_trial_and_none_is_done_twice(kills, tmp_path):
+def test_killed_workers_lose_no_trial_and_none_is_done_twice(kills, database, tmp_path):
     """SIGKILLs of two workers, in the middle of a trial: all candidates are tried, what was finished once only, and it
     is what one alone finds."""
     workers, hit = [worker(tmp_path), worker(tmp_path)], 0

@@ -118,6 +118,22 @@ def test_what_loses_little_too_much_recovers_longer():
     assert not any(trial.candidate.longer for trial in in_vain.searched(budgets))
 
 
+def test_with_blocks_left_out_what_loses_little_too_much_recovers_longer_too():
+    """Nothing is trained long that promises to be slower than what holds by then."""
+    world, budgets = World(0, 0.75, off=0, back=0.5, blocks=(4, 8), missed=0.05, int8=0), Budgets(1.0)
+    trials = world.searched(budgets)
+    found = best_of(trials, budgets)
+    assert (found.candidate.blocks, found.candidate.longer) == (8, True)
+    meeting = [world.trial(candidate) for candidate in world.points if world.points[candidate] <= 1]
+    assert found.latency_ms == min(trial.latency_ms for trial in meeting)
+    for number, trial in enumerate(trials):
+        if trial.candidate.longer:
+            held = [t for t in trials[:number] if t.keeps(budgets) and not t.candidate.longer]
+            both = [replace(trial.candidate, longer=False, int8=int8) for int8 in (False, True)]
+            fastest = min(world.promised[candidate]["latency_ms"] for candidate in both)
+            assert fastest < min(world.promised[t.candidate]["latency_ms"] for t in held)
+
+
 @pytest.mark.parametrize(("slope", "costs", "share"), [(0.03, {}, 0.05), (0.3, {"macs": 3.2e7}, 0.3)])
 def test_what_is_chosen_recovers_longer_where_it_loses_nearly_what_it_may(slope, costs, share):
     """0.6 and 0.7 points, of which a longer recovery leaves half; of what is as fast that is taken."""
