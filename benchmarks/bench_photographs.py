@@ -351,8 +351,33 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "pruned": {str(share): _pruned_to(f"prune {share}", measured) for share in SHARES},
         "int8": {method.split()[-1]: _pruned_to(method, measured) for method in QUANTIZED},
         "torch_pruning": {str(share): _pruned_to(f"torch-pruning {share}", measured) for share in SHARES if share},
+        "by_nats": _by_nats(measured),
         "runs": [{key: value for key, value in row.items() if key != "correct"} for row in rows],
     }
+
+
+def _by_nats(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """What cuts lose for each nat that answers to held-out images moved, where those kept back are of the same kind: by
+    task by least squares through no loss at none; how far off their mean is of each cut, and how far off is what its
+    validation images say."""
+    cuts = [row for row in rows if row["method"].startswith("prune ") and row["task"] not in SHIFTED]
+    if not cuts:
+        return None
+    by_task: dict[str, list[Row]] = {}
+    for row in cuts:
+        by_task.setdefault(row["task"], []).append(row)
+    slopes = {task: float(_nats(own) @ _lost(own) / (_nats(own) @ _nats(own))) for task, own in by_task.items()}
+    points, said = statistics.mean(slopes.values()), np.array([row["said_points"] for row in cuts])
+    off, said_off = (float(np.sqrt(np.mean((found - _lost(cuts)) ** 2))) for found in (points * _nats(cuts), said))
+    return {"cuts": len(cuts), "tasks": slopes, "points": points, "off_points": off, "validation_off_points": said_off}
+
+
+def _nats(rows: Sequence[Row]) -> Any:
+    return np.array([row["nats"] for row in rows])
+
+
+def _lost(rows: Sequence[Row]) -> Any:
+    return np.array([row["before_pct"] - row["top1_pct"] for row in rows])
 
 
 def _summary(method: str, by_task: dict[str, dict[str, list[Row]]]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from record import write_result
 from compress.dependency.cut import cut_copy
 from compress.dependency.groups import find_groups
 from compress.distillation.step import untaught
-from compress.plan.promises import cuts_of, interpolated, measured
+from compress.plan.cuts import Cuts
+from compress.plan.promises import interpolated, measured
 from compress.plan.trial import Candidate
 from compress.pruning.latency import latency_table, measured_ms, sampled
 from transfer.data.dataset import open_data
@@ -71,8 +72,12 @@ def errors(name: str, side: int) -> dict[str, dict[str, Any]]:
         times += [float(each) / float(whole) for each in ms]
 
     shares = [count_macs(network, size) / count_macs(model, size) for network in networks]
-    in_float = [each for each in cuts_of(loaded) if not each[0]["int8"]]
-    promised = interpolated(measured(in_float, ["onnxruntime"]), shares)
+    cuts = Cuts(loaded)
+    in_float = [each for each in (*cuts.ends(), *cuts.others()) if not each[0]["int8"]]
+    costs = measured(in_float, ["onnxruntime"])
+    if any(each["disturbed"] for each in costs):
+        sys.exit("other work disturbs this machine: try again")
+    promised = interpolated(costs, shares)
     own = [promised[Candidate(share)]["latency_ms"] / promised[Candidate()]["latency_ms"] for share in shares]
 
     table = latency_table(model, size, grouping)

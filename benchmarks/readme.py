@@ -108,6 +108,14 @@ def photographs_tasks(f: Figures) -> str:
         lines.append(
             f"| {row['task']} | {row['images']} | {row['ours_pct']:.1f}% | {' | '.join(theirs)} | {gain:+.1f} points |"
         )
+    if (told := f["by_nats"]) is not None:
+        text = (
+            f"What a cut loses on images of the same kind that were kept back follows from how far its answers to "
+            f"held-out ones moved: {told['points']:.0f} points a nat in the mean of {len(told['tasks'])} tasks, "
+            f"which is off by {told['off_points']:.1f} points (root mean square) over {told['cuts']} cuts, where "
+            f"validation accuracy is off by {told['validation_off_points']:.1f}."
+        )
+        lines += ["", text]
     return "\n".join(lines)
 
 

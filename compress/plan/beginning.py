@@ -86,7 +86,9 @@ def check_plan(plan: Plan | None, sources: Sources) -> None:
             )
         planned = plan.steps[0].settings.arguments()["model"]
         if settings.model not in (DEFAULT_MODEL, planned):
-            raise UsageError(f"the plan fits {planned}, and {settings.model} was asked for: leave one of them out")
+            raise UsageError(
+                f"the plan fits {planned}, and {settings.model} was asked for: name that in the plan, or leave it out"
+            )
     for student in settings.student:
         check_name(student)
     for step in plan.steps if plan is not None else ():

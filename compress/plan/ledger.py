@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HEARTBEAT_S, GRACE_S = 10, 60  # a worker says that it lives; how long it may be silent
 WAIT_S = 60.0  # for a database that another process writes to
 ANYWHERE = Space()
-RECORD, CANDIDATE, WORKER = "record", "candidate", "worker"  # attributes of a trial
+RECORD, CANDIDATE, WORKER, DRAWN = "record", "candidate", "worker", "drawn"  # attributes of a trial
 ABOUT, FINISHED, UNTIL, TIMES = "about", "finished", "until", "times"  # and of a search
 
 
@@ -92,6 +92,13 @@ class Ledger:
         self._bury()
         return {_taken(t) for t in self._all() if t.state == TrialState.RUNNING and CANDIDATE in t.user_attrs}
 
+    def drawn(self) -> set[Candidate]:
+        """What the sampler has drawn of what was tried and is at work."""
+        from optuna.trial import TrialState
+
+        alive = [trial for trial in self._all() if trial.state == TrialState.RUNNING or _is_of_use(trial)]
+        return {_taken(trial) for trial in alive if trial.user_attrs.get(DRAWN)}
+
     def say_times(self, key: str, found: Mapping[str, Any]) -> None:
         """How fast the model of a step is where that counts, for workers elsewhere."""
         with _quiet():
@@ -127,6 +134,7 @@ class Ledger:
             begun.set_user_attr(CANDIDATE, asdict(mine))
             if mine in self._taken_before(begun.number):
                 raise TrialPruned
+            begun.set_user_attr(DRAWN, candidate is None)
             made = run(mine)
             found.append(made)
             begun.set_user_attr(RECORD, made.record())

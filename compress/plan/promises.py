@@ -1,9 +1,8 @@
 """What candidates will cost, before any of them is trained: networks of their widths, measured as they are.
 
-Uniform cuts of the fitted model to a few shares of its MACs, with all of its residual blocks and with fewer, in float
-and with int8 that nothing was calibrated for, run side by side in every runtime that may be taken; in between, costs
-are interpolated over the logarithm of the share. A real cut chooses other widths, and may take smaller images: a
-promise is as good as a guide, and what is reported is always measured.
+Those of cuts.py run side by side in every runtime that may be taken; in between, costs are interpolated over the
+logarithm of the share. A real cut chooses other widths, and may take smaller images: a promise is as good as a guide,
+and what is reported is always measured.
 """
 
 from __future__ import annotations
@@ -16,81 +15,21 @@ from typing import Any
 
 import numpy as np
 import onnx
-from torch import nn
 
 from compress.benchmark.answer import median_photo
 from compress.benchmark.harness import bench
-from compress.benchmark.runtimes import precision_of
-from compress.deployment.export import finish, network_of
-from compress.distillation.step import untaught
-from compress.graph.network import export_network
+from compress.deployment.export import finish
+from compress.plan.cuts import Network
 from compress.plan.timing import timed
 from compress.plan.trial import Candidate
-from compress.pruning.allocate import uniformly
-from compress.pruning.structured import prune_channels
-from compress.quantization.ptq import quantize_static
-from transfer.data.sources import Data
-from zoo.blocks import residual_blocks, without
-from zoo.cost import count_macs
-from zoo.errors import SlimzooError, UsageError
-from zoo.files.model_directory import LoadedModel, ModelConfig
+from zoo.errors import UsageError
+from zoo.files.model_directory import ModelConfig
 from zoo.progress import Progress
 
-MEASURED = (0.4, 0.15, 0.06)  # shares, beside the whole
-WITHOUT = (0.25, 0.06)  # beside the network without some blocks
 BRIEF: dict[str, Any] = {"rounds": 4, "launches": 2, "seconds_per_round": 0.05}
 COSTS = ("latency_ms", "size_bytes", "macs", "memory_bytes")
 
 Promised = dict[Candidate, dict[str, float]]
-
-
-Network = tuple[dict[str, Any], onnx.ModelProto]  # with what it costs as far as that is known without running it
-
-
-def cuts_of(loaded: LoadedModel, progress: Progress | None = None) -> list[Network]:
-    """The model and uniform cuts of it, with its residual blocks, with half of them and without, in float and int8.
-
-    Shares that its widths cannot reach are left out.
-    """
-    model, size, found = loaded.model, loaded.config.input_size, list[Network]()
-    blocks, whole = residual_blocks(model, size), count_macs(model, size)
-    for count in _counts(len(blocks)):
-        short = without(model, blocks[:: len(blocks) // count][:count]) if count else model
-        own = count_macs(short, size)
-        for share in (own / whole, *(share for share in (WITHOUT if count else MEASURED) if share < own / whole)):
-            if progress is not None:
-                progress(
-                    "making what cuts would leave", len(found) // 2, 1 + len(MEASURED) + 2 * (1 + len(WITHOUT)), ""
-                )
-            try:
-                cut = short if share == own / whole else _cut_to(share * whole / own, short, size)
-            except SlimzooError:
-                break
-            macs = count_macs(cut, size)
-            costs = {"share": macs / whole, "macs": macs, "blocks": count}
-            found += _in_both(export_network(cut, size), size, costs)
-    return found
-
-
-def _cut_to(share: float, model: nn.Module, size: tuple[int, int, int]) -> nn.Module:
-    return prune_channels(model, size, macs=share, allocation=uniformly).model
-
-
-def _counts(blocks: int) -> list[int]:
-    """How many of so many residual blocks candidates leave out: none, half, and all."""
-    return sorted({0, -(-blocks // 2), blocks})
-
-
-def counts_of(networks: Sequence[dict[str, Any]]) -> list[int]:
-    """The same, of networks that were measured."""
-    return sorted({0, *(int(each.get("blocks") or 0) for each in networks)})
-
-
-def ends_of(networks: Sequence[Network]) -> list[Network]:
-    """The whole network and the smallest of its cuts, between which all others are."""
-    cuts = [each for each in networks if each[0]["share"] is not None]
-    ends = [choose(float(costs["share"]) for costs, _ in cuts) for choose in (min, max)]
-    return [each for each in cuts if each[0]["share"] in ends]
 
 
 def as_they_are(networks: Sequence[dict[str, Any]]) -> Promised:
@@ -105,37 +44,6 @@ def as_they_are(networks: Sequence[dict[str, Any]]) -> Promised:
 def _costs(measured: dict[str, Any]) -> dict[str, float]:
     """Of a network, as far as they are known."""
     return {name: float(measured[name]) for name in COSTS if measured.get(name) is not None}
-
-
-def of_students(names: Sequence[str], images: Data, progress: Progress | None = None) -> list[Network]:
-    """Architectures as they would be taught, in float and int8."""
-    found = list[Network]()
-    for name in names:
-        begun = untaught(name, images, None, progress)
-        size, model = begun.config.input_size, begun.model.eval()
-        costs = {"share": None, "student": name, "macs": count_macs(model, size)}
-        found += _in_both(export_network(model, size), size, costs)
-    return found
-
-
-def of_file(file: Path) -> list[Network]:
-    """The network of an ONNX file, in float and int8.
-
-    Raises:
-        UsageError: it is in another number format already.
-    """
-    network = network_of(file)
-    if (precision := precision_of(network)) != "fp32":
-        raise UsageError(f"{file} is {precision} already: compress the float model that it was made of")
-    shape = [int(each.dim_value) for each in network.graph.input[0].type.tensor_type.shape.dim[1:]]
-    return _in_both(network, shape, {"share": 1.0})
-
-
-def _in_both(network: onnx.ModelProto, shape: Sequence[int], costs: dict[str, Any]) -> list[Network]:
-    noise = np.random.default_rng(0).standard_normal((4, *shape), dtype=np.float32)
-    quantized = quantize_static(network, [noise]).network
-    pairs = ((False, network), (True, quantized))
-    return [({**costs, "int8": int8, "size_bytes": made.ByteSize()}, made) for int8, made in pairs]
 
 
 def measured(

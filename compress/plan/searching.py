@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from compress.plan.plan import Plan, PlannedStep
 from compress.plan.promises import Promised, in_step, overhead
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
-from compress.plan.space import space_of
+from compress.plan.space import Space, space_of
 from compress.plan.timing import machine, timed
 from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
 from compress.pruning.settings import Prune
@@ -143,7 +144,8 @@ class Search:
     def run(self, base: Trial, ledger: Ledger) -> None:
         """Try candidates until nothing more could be better, or the time is up; others may help."""
         assert base.kept is not None
-        shares, space, idle = self.shares, space_of(self.networks, read_config(base.kept.path)), 0
+        shares, idle = self.shares, 0
+        space = space_of(self.networks, load_model(base.kept.path)) if self.settings.trials else Space()
         while idle < DRAWN_IN_VAIN:
             self.until = ledger.until
             if self.work is None and ledger.is_finished:
@@ -159,7 +161,7 @@ class Search:
                 each=bool(self.settings.shares),
                 students=self.settings.student,
             )
-            if candidate is None and not self._may_draw(running, shares):
+            if candidate is None and not self._may_draw(running, ledger.drawn()):
                 if not running:
                     return
                 if not self._wait(others):
@@ -185,12 +187,9 @@ class Search:
         self.alone_s = 0.0 if others else self.alone_s + WAIT_S
         return self.alone_s < PATIENCE_S
 
-    def _may_draw(self, running: Collection[Candidate], shares: Sequence[float]) -> bool:
+    def _may_draw(self, running: Collection[Candidate], drawn: Collection[Candidate]) -> bool:
         """Whether the search itself is done, and more is to be tried."""
-        known = {None, *shares}
-        every = [*running, *(trial.candidate for trial in self.trials if trial.candidate is not None)]
-        drawn = sum(candidate.share not in known for candidate in every)
-        return drawn < self.settings.trials and all(candidate.share not in known for candidate in running)
+        return len(drawn) < self.settings.trials and all(candidate in drawn for candidate in running)
 
     def _hear(self, ledger: Ledger) -> set[Candidate]:
         """Of what was finished, by whomever; those are left that wait to be timed on another machine."""
@@ -335,8 +334,9 @@ class Search:
     def show(self) -> None:
         """Draw what was found, before something begins that takes a while."""
         if self.work is not None and self.shown < len(self.trials):
-            show(self.trials, self.budgets, self.work)
-            self.shown = len(self.trials)
+            with suppress(PermissionError):  # Windows', of a file that somebody looks at: the next time, then
+                show(self.trials, self.budgets, self.work)
+                self.shown = len(self.trials)
 
 
 def _is_calm(found: dict[str, Any]) -> bool:

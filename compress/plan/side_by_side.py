@@ -14,7 +14,7 @@ from compress.plan.pipeline import Kept
 from compress.plan.promises import in_step, promised_ms
 from compress.plan.searching import Search
 from compress.plan.timing import machine, memory_of
-from compress.plan.trial import BASE, Trial, best_of
+from compress.plan.trial import BASE, Trial
 from compress.report.searched import VARIANTS
 from zoo.disk import read_json, write_json
 from zoo.files.manifest import replace_files
@@ -25,24 +25,18 @@ TIMED: dict[str, Any] = {}  # options of `bench`
 MOST_TIMED = 8  # models that are measured side by side
 
 
-def compare(search: Search, work: Path, out: Path) -> bool:
+def compare(search: Search, work: Path, out: Path) -> None:
     """Fill `work`/variants, and give the search's trials the latencies that its finalists have side by side.
 
     Args:
         out: where `work` will be in the end.
-
-    Returns:
-        Whether what the search had found still meets the budgets: a machine that was faster before may have promised
-        too much.
     """
-    budgets, found = search.budgets, best_of(search.trials, search.budgets)
     kept = kept_of(search.trials)
     search.show()
     _lay_out(kept, search, work, out)
     rows = _measured(_finalists([t for t in search.trials if t.name in kept], search), search, work)
     measured = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
     search.trials = _as_promised(measured, search)
-    return found is None or best_of(search.trials, budgets) is not None
 
 
 def kept_of(trials: Sequence[Trial]) -> dict[str, Kept]:

@@ -6,16 +6,17 @@ task others may be better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compress.plan.promises import counts_of
+from compress.plan.cuts import counts_of
 from compress.plan.trial import Candidate
-from compress.pruning.input_size import MOST_CHANNELS, side_for
+from compress.pruning.input_size import MOST_CHANNELS, side_for, takes
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.split import TRAIN
-from zoo.files.model_directory import ModelConfig
+from zoo.files.model_directory import LoadedModel
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -33,24 +34,28 @@ class Space:
         sides: of images, in pixels; None is prune's own choice, as everywhere here.
         criteria, allocations: by name.
         side: of the images of the fitted model.
+        left: the share of the MACs that is left without so many blocks.
     """
 
     blocks: Sequence[int] = (0,)
     sides: Sequence[int | None] = (None,)
     criteria: Sequence[str | None] = (None,)
     allocations: Sequence[str | None] = (None,)
-    side: int = 0
+    side: int = 1
+    left: Mapping[int, float] = field(default_factory=dict)
 
     def drawn(self, trial: Trial) -> Candidate:
-        """As the sampler has it, of whole percents."""
+        """As the sampler has it, of whole percents, and no more than blocks and smaller images leave by themselves."""
         share = round(trial.suggest_float("share", *SHARES), 2)
         int8 = trial.suggest_categorical("int8", [False, True])
         longer = trial.suggest_categorical("longer", [False, True])
         found = {name: trial.suggest_categorical(name, values) for name, values in self._choices.items()}
-        if (side := found.get("side")) is not None and side < self.side:
-            if share > MOST_CHANNELS * (side / self.side) ** 2:
-                found["side"] = None  # which leaves no more than that by itself
-        return Candidate(share, int8, longer, **found) if share < 1 else Candidate(None, int8)
+        if found.get("criterion") == "l2" and found.get("allocation") == "isomorphic":
+            found["allocation"] = None  # which is that one's own
+        left = self.left.get(found.get("blocks", 0), 1.0) * ((found.get("side") or self.side) / self.side) ** 2
+        if left < 1:
+            share = min(share, math.floor(100 * MOST_CHANNELS * left) / 100)
+        return Candidate(share, int8, longer, **found) if share < 1 else Candidate(int8=True)
 
     def params(self, candidate: Candidate) -> dict[str, Any]:
         """What the sampler has to draw for it to be drawn."""
@@ -68,21 +73,33 @@ class Space:
         return {name: values for name, values in every.items() if len(values) > 1}
 
 
-def space_of(networks: Sequence[dict[str, Any]], fitted: ModelConfig) -> Space:
+def space_of(networks: Sequence[dict[str, Any]], fitted: LoadedModel) -> Space:
     """
     Args:
         networks: what was measured before the search.
-        fitted: of the model that it begins with.
+        fitted: the model that it begins with.
     """
-    preprocess = fitted.preprocess
-    side, first = preprocess.size[0], fitted.lineage[0] if fitted.lineage else {}
-    few = (first.get("data") or {}).get("sizes", {}).get(TRAIN, 0) <= FEW_IMAGES
+    config, preprocess = fitted.config, fitted.config.preprocess
+    side = preprocess.size[0]
+    fit: Mapping[str, Any] = next((record for record in reversed(config.lineage) if record["verb"] == "fit"), {})
+    few = (fit.get("data") or {}).get("sizes", {}).get(TRAIN, 0) <= FEW_IMAGES
     smaller = sorted({side_for(side, share, 1.0) for share in BY_SIZE} - {side}, reverse=True)
     changes = preprocess.size == (side, side) and not preprocess.is_prepared
+    sides = [each for each in smaller if changes and takes(fitted.model, (preprocess.channels, each, each))]
+    left = {count: max(float(each["share"]) for each in own) for count, own in _by_blocks(networks).items()}
     return Space(
         tuple(counts_of(networks)),
-        (None, *([side] if few else []), *smaller) if changes else (None,),
+        (None, *([side] if few else []), *sides) if sides else (None,),
         (None, "taylor" if few else "obs", "l2"),
         ALLOCATIONS,
         side,
+        left,
     )
+
+
+def _by_blocks(networks: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for each in networks:
+        if each["share"] is not None:
+            found.setdefault(int(each.get("blocks") or 0), []).append(each)
+    return found

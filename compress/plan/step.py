@@ -15,23 +15,13 @@ from typing import Any
 from compress.benchmark.runtimes import precision_of
 from compress.deployment.export import network_of
 from compress.plan.beginning import Sources, begin, check_plan, fit_of, shares_of, sources_of
+from compress.plan.cuts import Cuts, of_file, of_students
 from compress.plan.elsewhere import Target, measured_there, target_of
 from compress.plan.ledger import Ledger, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code, inputs_of
 from compress.plan.plan import Plan
-from compress.plan.promises import (
-    Promised,
-    as_they_are,
-    cuts_of,
-    ends_of,
-    interpolated,
-    measured,
-    of_file,
-    of_students,
-    overhead,
-    photo_of,
-)
+from compress.plan.promises import Promised, as_they_are, interpolated, measured, overhead, photo_of
 from compress.plan.search import least_promised, promises_any
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
@@ -116,13 +106,14 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
 
 
 def _run(search: Search, base: Trial, ledger: Ledger, work: Path, out: Path) -> None:
-    """Search, and go on where what was found takes more in the end than it took alone, until nothing is left to try."""
+    """Search, measure side by side what was found, and go on by that until nothing is left to try: what would be chosen
+    recovers longer, or takes more time than it took alone."""
+    tried = 0
     search.run(base, ledger)
-    while not compare(search, work, out):
+    while len(search.trials) > tried:
+        compare(search, work, out)
         tried = len(search.trials)
         search.run(base, ledger)
-        if len(search.trials) == tried:
-            return
 
 
 def _tell(call: Call, line: str) -> None:
@@ -206,16 +197,19 @@ def _promise(search: Search, sources: Sources, about: dict[str, Any]) -> None:
 
     def found() -> dict[str, Any]:
         if kept is not None and not search.shares:
-            config, networks = read_config(kept.path), of_file(kept.path / ONNX)
+            config, networks, cuts = read_config(kept.path), of_file(kept.path / ONNX), None
         else:
             loaded = _unfitted(source, settings.model) if kept is None else load_model(kept.path)
-            config, networks = loaded.config, cuts_of(loaded, pipeline.progress)
+            cuts = Cuts(loaded, pipeline.progress)
+            config, networks = loaded.config, cuts.ends()
+        measure = partial(measured, runtimes=search.runtimes, threads=settings.threads, progress=pipeline.progress)
+        if search.budgets.costs and cuts is not None and settings.answer is None and not settings.student:
+            with pipeline.device.alone():
+                _check_ends(search, measure(networks))
+        networks += [] if cuts is None else cuts.others()
         if settings.student:
             networks += of_students(settings.student, open_data(str(pipeline.data)), pipeline.progress)
-        measure = partial(measured, runtimes=search.runtimes, threads=settings.threads, progress=pipeline.progress)
         with pipeline.device.alone():
-            if search.budgets.costs and search.shares and settings.answer is None and not settings.student:
-                _check_ends(search, measure(ends_of(networks)))
             costs = measure(networks)
             before, disturbed = 0.0, any(each["disturbed"] for each in costs)
             if settings.answer is not None:

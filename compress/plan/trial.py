@@ -36,7 +36,7 @@ BASE = "fit"  # the name of the model that the search begins with
 LONGER = 4  # times as many epochs of recovery
 ALIKE = 1.03  # times what another costs, up to which it is no difference
 HEADER = ("", "top-1", "points", "expected", "latency", "size", "MACs", "over")  # of the lines of trials
-WIDTHS = (32, 8, 8, 10, 26, 10, 10, 0)
+WIDTHS = (32, 8, 8, 10, 26, 10, 10, 1)
 
 
 @dataclass(frozen=True)
@@ -217,11 +217,11 @@ class Trial:
 
     def line(self, budgets: Budgets) -> str:
         """A row of them, or why there are none."""
-        return row(self.cells(budgets)) if self.kept is not None else f"{self.name:<{WIDTHS[0]}}{self.reason}"
+        return row(self.cells(budgets) if self.kept is not None else [self.name, self.reason])
 
 
 def row(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
+    return " ".join(f"{cell:<{width - 1}}" for cell, width in zip(cells, WIDTHS, strict=False)).rstrip()
 
 
 def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:

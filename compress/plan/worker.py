@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.plan.beginning import begin, fit_of
+from compress.plan.beginning import begin, fit_of, sources_of
 from compress.plan.elsewhere import Target
 from compress.plan.ledger import joined
 from compress.plan.pipeline import Pipeline, code
@@ -57,27 +58,23 @@ def help_search(
         UsageError: no such search; other images, another slimzoo, or steps that are not kept where this worker sees
             them.
     """
-    ledger = joined(url)
-    about = ledger.about
-    settings = Compress(**about["settings"])
-    first, images = source or about["source"], data or about["data"]
-    pipeline = Pipeline(images or first, progress=progress)
-    _check(about, pipeline)
-    tried: list[str] = []
+    with closing(joined(url)) as ledger:
+        about = ledger.about
+        sources = sources_of(source or about["source"], data or about["data"], Compress(**about["settings"]))
+        pipeline = Pipeline(sources.images, progress=progress)
+        _check(about, pipeline)
+        tried: list[str] = []
 
-    def told(line: str) -> None:
-        tried.extend([line.removeprefix(TRYING)] if line.startswith(TRYING) else [])
-        tell(line)
+        def told(line: str) -> None:
+            tried.extend([line.removeprefix(TRYING)] if line.startswith(TRYING) else [])
+            tell(line)
 
-    search = Search(pipeline, settings, tuple(about["runtimes"]), told, None)
-    search.shares, search.times = tuple(about["shares"]), about["machine"] == machine()
-    search.networks, search.overhead_ms = about["networks"], about["overhead_ms"]
-    search.target = None if about["target"] is None else Target.of(about["target"])
-    search.promise(interpolated(search.networks, search.shares, search.overhead_ms))
-    try:
-        search.run(begin(search, first, None if images else fit_of(None, settings)), ledger)
-    finally:
-        ledger.close()
+        search = Search(pipeline, sources.settings, tuple(about["runtimes"]), told, None)
+        search.shares, search.times = tuple(about["shares"]), about["machine"] == machine()
+        search.networks, search.overhead_ms = about["networks"], about["overhead_ms"]
+        search.target = None if about["target"] is None else Target.of(about["target"])
+        search.promise(interpolated(search.networks, search.shares, search.overhead_ms))
+        search.run(begin(search, sources.first, fit_of(None, sources.settings) if sources.fits else None), ledger)
     return Worked(tried=tried, said=search.said)
 
 

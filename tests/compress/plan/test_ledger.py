@@ -91,7 +91,7 @@ def server():
     it. It does not run as root."""
     found = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
     programs = [shutil.which(name, path=None if found is None else str(found)) for name in ("initdb", "pg_ctl")]
-    if None in programs:
+    if None in programs or os.name == "nt":
         pytest.skip("no server of PostgreSQL is installed")
     make, control = programs
     user = "nobody" if os.geteuid() == 0 else None
@@ -233,7 +233,7 @@ def test_a_worker_that_slept_and_was_taken_for_dead_goes_on(ledger, tmp_path):
 
 
 def test_the_sampler_draws_others_than_were_tried(ledger):
-    space = Space((0, 5, 9), (None, 80, 64), (None, "l2"), (None, "sensitivity"), side=96)
+    space = Space((0, 5, 9), (None, 80, 64), (None, "l2"), (None, "isomorphic"), 96, {0: 1.0, 5: 0.5, 9: 0.2})
     ledger.attempt(Candidate(student="mobilenet_v2"), made, space)  # of which the sampler knows nothing
     ledger.attempt(Candidate(0.3, side=64, criterion="l2"), made, space)
     drawn = [ledger.attempt(None, made, space) for _ in range(20)]
@@ -242,8 +242,13 @@ def test_the_sampler_draws_others_than_were_tried(ledger):
     assert {c.blocks for c in found} == {0, 5, 9}
     assert {c.side for c in found} == {None, 80, 64}
     assert {c.criterion for c in found} == {None, "l2"}
-    assert {c.allocation for c in found} == {None, "sensitivity"}
-    assert all((c.share or 1) < (c.side / 96) ** 2 for c in found if c.side is not None), "channels are left to cut"
+    assert {c.allocation for c in found} == {None, "isomorphic"}
+    assert not any((c.criterion, c.allocation) == ("l2", "isomorphic") for c in found), "which is l2's own"
+    for c in found:
+        assert c.share is None or c.share <= space.left[c.blocks] * ((c.side or 96) / 96) ** 2, (
+            "channels are left to cut"
+        )
+    assert ledger.drawn() == set(found)
 
 
 def test_a_trial_whose_model_is_gone_is_tried_again(ledger, tmp_path):

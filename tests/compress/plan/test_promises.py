@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from compress.plan.promises import as_they_are, counts_of, ends_of, in_step, interpolated
+from compress.plan import cuts as cuts_module
+from compress.plan.cuts import Cuts, counts_of
+from compress.plan.promises import as_they_are, in_step, interpolated
 from compress.plan.trial import Candidate
+from zoo.create import create_model
+from zoo.errors import SlimzooError
+from zoo.files.model_directory import LoadedModel, ModelConfig
+from zoo.preprocess import Preprocess
 
 OVERHEAD_MS = 7.0
 NETWORKS = [
@@ -49,15 +55,51 @@ def test_networks_without_blocks_promise_what_they_cost_below_the_share_that_the
     assert counts_of(NETWORKS) == [0]
 
 
-def test_the_ends_are_the_whole_network_and_its_smallest_cut_whatever_students_there_are():
+@pytest.fixture
+def cuts(monkeypatch):
+    """Of ResNet-20, which are not exported."""
+    monkeypatch.setattr(cuts_module, "export_network", lambda network, size: None)
+    monkeypatch.setattr(
+        cuts_module,
+        "_in_both",
+        lambda network, size, costs: [({**costs, "int8": int8}, network) for int8 in (False, True)],
+    )
+    network = create_model("resnet20", num_classes=4).eval()
+    preprocess = Preprocess(size=(32, 32))
+    return Cuts(LoadedModel(network, ModelConfig(architecture="x", model_args={}, classes=None, preprocess=preprocess)))
+
+
+def test_the_ends_are_the_whole_network_and_its_smallest_cuts_and_nothing_is_made_twice(cuts):
     """In float and in int8 each; what they promise is of their own shares, and not of those that are asked for."""
-    rows = [*NETWORKS, *({**each, "share": 0.06, "blocks": 9} for each in NETWORKS[:2])]
-    rows += [{**each, "share": None, "student": "large", "macs": 1e12} for each in NETWORKS[:2]]
-    ends = [costs for costs, _ in ends_of([(each, None) for each in rows])]
-    assert [(each["share"], each["int8"]) for each in ends] == [(s, i) for s in (1.0, 0.06) for i in (False, True)]
-    found = as_they_are(ends)
-    assert set(found) == {Candidate(s, i, blocks=b) for s, b in ((None, 0), (0.06, 9)) for i in (False, True)}
-    assert found[Candidate(0.06, True, blocks=9)] == {"latency_ms": 4.0, "size_bytes": 400.0}
+    ends, others = ([costs for costs, _ in networks] for networks in (cuts.ends(), cuts.others()))
+    every = [(each["blocks"], each["share"], each["int8"]) for each in (*ends, *others)]
+    assert len(set(every)) == len(every)
+    assert {round(share, 1) for count, share, _ in every if not count} == {1.0, 0.4, 0.1}  # its widths end there
+    blocks = 7  # of nine; the first of a stage has a projection instead of its input
+    assert counts_of([*ends, *others]) == [0, 4, blocks]
+    shares = sorted({share for _, share, _ in every})
+    assert {each["share"] for each in ends} >= {1.0, shares[0]}
+    assert [each["blocks"] for each in ends[::2]] == [0, 0, 4, blocks]
+    found = as_they_are([{**each, "latency_ms": 4.0} for each in ends])
+    assert found[Candidate(int8=True)]["latency_ms"] == 4.0
+    assert {(c.share is None, c.blocks) for c in found} == {(True, 0), (False, 0), (False, 4), (False, blocks)}
+    assert min(c.share for c in found if c.share is not None) == round(shares[0], 2)
+
+
+def test_what_widths_cannot_reach_is_left_out(cuts, monkeypatch):
+    cut_to = cuts_module._cut_to
+
+    def wide(share, *given):
+        if share < 0.1:
+            raise SlimzooError("no such widths")
+        return cut_to(share, *given)
+
+    monkeypatch.setattr(cuts_module, "_cut_to", wide)
+    ends, others = (
+        [costs["share"] for costs, _ in networks if not costs["blocks"]] for networks in (cuts.ends(), cuts.others())
+    )
+    assert ends == [1.0, 1.0, pytest.approx(0.15, abs=0.03), pytest.approx(0.15, abs=0.03)]
+    assert others == [pytest.approx(0.4, abs=0.05)] * 2
 
 
 def test_one_network_that_a_neighbour_slows_down_does_not_speak_for_the_others(promised):

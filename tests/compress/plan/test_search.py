@@ -6,16 +6,14 @@ import itertools
 import random
 import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from compress.plan.losses import drop_between, expected_loss, images_needed, nats_between
 from compress.plan.pipeline import Kept
 from compress.plan.search import NEARLY, SHARES, least_promised, next_candidate, promises_any
 from compress.plan.settings import Budgets
-from compress.plan.trial import BASE, Candidate, Trial, best_of, nearest_of
+from compress.plan.trial import ALIKE, BASE, Candidate, Trial, best_of, nearest_of
 from transfer.evaluation.statistics import PairedDrop
 
 METRICS = ("top1", "balanced")
@@ -135,12 +133,24 @@ def test_with_blocks_left_out_what_loses_little_too_much_recovers_longer_too():
 
 
 @pytest.mark.parametrize(("slope", "costs", "share"), [(0.03, {}, 0.05), (0.3, {"macs": 3.2e7}, 0.3)])
-def test_what_is_chosen_recovers_longer_where_it_loses_nearly_what_it_may(slope, costs, share):
+def test_what_is_chosen_recovers_longer_where_it_loses_anything(slope, costs, share):
     """0.6 and 0.7 points, of which a longer recovery leaves half; of what is as fast that is taken."""
     world = World(0, slope, off=0, back=0.5, int8=0)
     found = best_of(world.searched(Budgets(1.0, **costs)), Budgets(1.0, **costs))
     assert found.candidate == Candidate(share, int8=not costs, longer=True)
-    assert not any(trial.candidate.longer for trial in world.searched(Budgets(2.0, **costs)))
+    nothing = World(0, 0.0, off=0, back=0.5, int8=0)
+    assert not any(trial.candidate.longer for trial in nothing.searched(Budgets(1.0, **costs)))
+
+
+def test_of_what_was_not_timed_nothing_recovers_longer_to_be_surer():
+    """Promises do not tell which of those that are alike is the fastest, and so will be chosen."""
+    world, budgets = World(0, 0.03, off=0, back=0.5, int8=0), Budgets(1.0)
+    trials = []
+    while (candidate := next_candidate(trials, budgets, world.promised)) is not None:
+        trials.append(replace(world.trial(candidate), latencies={}))
+    assert not any(trial.candidate.longer for trial in trials)
+    timed = [world.trial(trial.candidate) for trial in trials]
+    assert next_candidate(timed, budgets, world.promised) == replace(best_of(timed, budgets).candidate, longer=True)
 
 
 def test_with_budgets_of_costs_one_that_meets_them_recovers_longer():
@@ -149,15 +159,25 @@ def test_with_budgets_of_costs_one_that_meets_them_recovers_longer():
     assert found.candidate == Candidate(0.3, int8=False, longer=True)
 
 
-@pytest.mark.parametrize("missed", [0.0, 0.02, 0.1, 1.0])
+@pytest.mark.parametrize("missed", [0.0, 0.02, 0.1, 0.2, 1.0])
 @pytest.mark.parametrize("slope", [0.02, 0.2, 0.5, 2, 20])
-def test_with_blocks_left_out_the_fastest_is_found_too(slope, missed):
-    """Of all that there are, in far fewer trials, where what is promised is so."""
-    world, budgets = World(0, slope, off=0, blocks=(4, 8), missed=missed, int8=0), Budgets(1.0)
+@pytest.mark.parametrize("back", [1.0, 0.5])
+def test_with_blocks_left_out_the_fastest_is_found_too(slope, missed, back):
+    """Of all that there are with short recoveries, or a faster one, in far fewer trials, where promises are true."""
+    world, budgets = World(0, slope, off=0, blocks=(4, 8), missed=missed, int8=0, back=back), Budgets(1.0)
     trials = world.searched(budgets)
     meeting = [world.trial(candidate) for candidate in world.promised if world.points[candidate] <= 1]
     found, fastest = best_of(trials, budgets), min(trial.latency_ms for trial in meeting)
-    assert found.latency_ms == fastest
+    assert found.latency_ms <= ALIKE * fastest
+    failed: dict[int, float] = {}  # by blocks, the largest share of which both forms lose too much
+    for number, trial in enumerate(trials):
+        own = trial.candidate
+        if own.share is not None and not own.longer and not own.int8:
+            assert own.share > failed.get(own.blocks, 0.0), "what is cut deeper loses more"
+        there = [t for t in trials[: number + 1] if replace(t.candidate, int8=False) == replace(own, int8=False)]
+        last = number + 1 == len(trials) or trials[number + 1].candidate.share != own.share
+        if own.share is not None and not own.longer and last and not any(t.keeps(budgets) for t in there):
+            failed[own.blocks] = max(failed.get(own.blocks, 0.0), own.share)
     assert len([trial for trial in trials if not trial.candidate.longer]) <= 2 + 2 * 4 + 2 * 2 * 5
     assert any(trial.candidate.blocks for trial in trials)
 
@@ -263,23 +283,6 @@ def test_a_trial_is_shown_against_every_budget():
     ]
 
 
-def test_balanced_losses_are_of_classes_and_not_of_images():
-    """Nine images of a common class and one of a rare one, which is lost: half of the balanced accuracy."""
-    before = {"val": {"correct": "1" * 10, "by_class": [[9, 9], [1, 1]]}}
-    after = {"val": {"correct": "1" * 9 + "0", "by_class": [[9, 9], [0, 1]]}}
-    assert drop_between(before, after).points == pytest.approx(10)
-    found = drop_between(before, after, "balanced")
-    assert found.points == pytest.approx(50)
-    width = found.ci_points[1] - found.ci_points[0]
-    whole = drop_between(before, after)
-    assert width > whole.ci_points[1] - whole.ci_points[0]
-    even = {"val": {"correct": "1101", "by_class": [[2, 2], [1, 2]]}}
-    base = {"val": {"correct": "1111", "by_class": [[2, 2], [2, 2]]}}
-    assert drop_between(base, even, "balanced").points == drop_between(base, even).points
-    widths = [found.ci_points[1] - found.ci_points[0] for found in map(partial(drop_between, base, even), METRICS)]
-    assert widths[0] == pytest.approx(widths[1])
-
-
 def test_a_budget_that_nothing_promises_is_known_before_any_training():
     world, budgets = World(0, 0.1), Budgets(1.0, latency_ms=0.1)
     assert not promises_any(budgets, world.promised)
@@ -322,44 +325,3 @@ def test_where_something_could_not_be_timed_the_smallest_is_chosen():
     assert best_of(untimed, budgets).name == min(trials[1:], key=lambda t: t.costs["size_bytes"]).name
     assert best_of(untimed[:1], budgets) is None  # the fitted model is no compression of itself
     assert best_of(untimed[:1], Budgets(1.0, size_bytes=1e9)).name == BASE  # but may meet a budget as it is
-
-
-def test_how_many_images_a_loss_takes_to_be_seen():
-    """Against a simulation: with so many images, a loss of that size lies outside its own interval half of the time."""
-    drop = PairedDrop(2.0, (-1, 5), 0.5, 200, 20)  # a tenth of the answers changed
-    n = images_needed(2.0, drop)
-    rng = random.Random(0)
-    seen = 0
-    for _ in range(400):
-        lost = sum(rng.random() < 0.06 for _ in range(n))  # 6% lost, 4% won: 2 points
-        won = sum(rng.random() < 0.04 for _ in range(n))
-        error = 1.96 * ((lost + won) / n) ** 0.5 / n**0.5
-        seen += (lost - won) / n > error
-    assert 0.4 < seen / 400 < 0.6
-    assert images_needed(0.0, drop) == 0
-
-
-@pytest.mark.parametrize(
-    ("n", "flips", "points", "nats", "least", "most"),
-    [
-        (14, 0, 0.0, 0.107, 1.5, 2.7),  # nothing flipped, and answers moved: too few images to say that nothing is lost
-        (14, 0, 0.0, 0.001, 0.0, 0.1),  # answers hardly moved
-        (5000, 100, 0.4, 0.2, 0.3, 0.8),  # enough images to say what is lost
-        (100, 6, 4.0, 0.0, 0.0, 0.0),  # the same answers, and so the same accuracy
-        (100, 6, 4.0, None, 4.0, 4.0),
-    ],
-)
-def test_what_is_expected_to_be_lost_follows_what_is_surer(n, flips, points, nats, least, most):
-    found = expected_loss(PairedDrop(points, (-1, 9), 1.0, n, flips), nats)
-    assert least <= found <= most
-
-
-def test_nats_are_those_of_the_steps_since_the_fit():
-    fit = {"verb": "fit"}
-    prune = {"verb": "prune", "diverged": {"nats": 0.03}}
-    int8 = {"verb": "quantize", "divergence": {"mse": 0.02, "minmax": 0.04, "biases corrected": 0.005}, "taken": []}
-    corrected = int8 | {"taken": ["biases corrected"]}
-    assert nats_between([fit, prune], 1) == 0.03
-    assert nats_between([fit, prune, corrected], 2) == pytest.approx(0.035)
-    assert nats_between([fit, {"verb": "sparsify"}], 1) is None
-    assert nats_between([fit], 0) == 0

@@ -84,20 +84,22 @@ def test_a_student_that_is_not_known_is_refused_before_anything_is_done(dense, p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_worker_helps_from_another_process(dense, photos, tmp_path):
+@pytest.mark.parametrize("named", [False, True])
+def test_a_worker_helps_from_another_process(named, dense, photos, tmp_path):
     """It is started while the search is at its first trial, and what it finds counts as what is found here."""
     out, begun = tmp_path / "out", []
 
     def tell(line):
         if line.startswith("to help from another terminal: ") and not begun:
             words = shlex.split(line.partition(": ")[2])
-            command = [sys.executable, "-m", "compress", *words[1:], "--json"]
+            own = [str(dense), "--data", str(photos)] if named else []  # where they lie elsewhere on its machine
+            command = [sys.executable, "-m", "compress", *words[1:], *own, "--json"]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             begun.append(subprocess.Popen(command, **pipes, encoding="utf-8"))
             heard = list(iter(begun[0].stderr.readline, ""))
             assert any(line.startswith("fit  ") for line in heard), heard
 
-    found = compress(dense, data=photos, max_drop=100, seed=21, shares=[0.8, 0.6, 0.4], out=out, tell=tell)
+    found = compress(dense, data=photos, max_drop=100, seed=21 + named, shares=[0.8, 0.6, 0.4], out=out, tell=tell)
     said, errors = begun[0].communicate(timeout=120)
     assert begun[0].returncode == 0, errors
     tried = json.loads(said)["tried"]
