@@ -77,7 +77,9 @@ def latency_of(name: str, trials: Sequence[dict[str, Any]]) -> float:
     Raises:
         UsageError: neither.
     """
-    trial = next(trial for trial in trials if trial["name"] == name)
+    trial = next((trial for trial in trials if trial["name"] == name), None)
+    if trial is None:
+        raise UsageError(f"{name} was not tried by itself")
     found = trial.get("latencies_ms", {}).get(ORT) or trial["latency_ms"] or trial["promised_ms"]
     if not found:
         raise UsageError(f"the latency of {name} is not known")

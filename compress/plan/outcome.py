@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -141,11 +142,12 @@ def _said(trials: Sequence[Trial], chosen: Trial | None, outcome: Outcome) -> li
         nearest = nearest_of(trials, budgets)
         if nearest is None:
             return ["nothing that was tried came out" if len(trials) > 1 else "nothing was tried"]
-        over = ", ".join(f"{times:.2g} times the {NAMES[name]}" for name, times in nearest.over(budgets).items())
-        return [
-            f"no model meets the budget; the nearest is {nearest.name}, which is expected to lose {nearest.lost:.1f} "
-            f"points where {budgets.max_drop:g} may be lost" + (f" and takes {over} allowed" if over else "")
-        ]
+        over = nearest.over(budgets)
+        takes = [f"{times:.2g} times the {NAMES[name]}" for name, times in over.items() if not math.isinf(times)]
+        unknown = [f"its {NAMES[name]} is not known" for name, times in over.items() if math.isinf(times)]
+        parts = [f"is expected to lose {nearest.lost:.1f} points where {budgets.max_drop:g} may be lost"]
+        parts += [f"takes {', '.join(takes)} allowed"] if takes else []
+        return [f"no model meets the budget; the nearest is {nearest.name}, which {' and '.join(parts)}", *unknown]
     if chosen.drop is None or chosen.name == BASE:
         return []
     needed, most = images_needed(budgets.max_drop, chosen.drop), chosen.drop.ci_points[1]

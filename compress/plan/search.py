@@ -208,7 +208,8 @@ class _State:
         if chosen is None or chosen.candidate is None or chosen.candidate.share is None or not chosen.recovered:
             return None
         longer = replace(chosen.candidate, longer=True)
-        return longer if (chosen.lost or 0.0) > 0 and longer not in self.tried else None
+        both = [replace(longer, int8=False), longer]  # the way to int8 is one of its own
+        return next((c for c in both if c not in self.tried), None) if (chosen.lost or 0.0) > 0 else None
 
     def any_promises(self, share: float, blocks: int = 0) -> bool:
         """Whether that cut may meet the budgets, in float or in int8; without blocks, if that is known at all."""

@@ -212,12 +212,16 @@ class Trial:
             "" if self.latency_ms is None else f"{milliseconds(self.latency_ms)} in {self.runtime}",
             megabytes(int(costs["size_bytes"])) if costs["size_bytes"] else "",
             count(int(costs["macs"])) if costs["macs"] else "",
-            ", ".join(f"{times:.2g} times the {NAMES[name]} allowed" for name, times in self.over(budgets).items()),
+            ", ".join(_over(NAMES[name], times) for name, times in self.over(budgets).items()),
         ]
 
     def line(self, budgets: Budgets) -> str:
         """A row of them, or why there are none."""
         return row(self.cells(budgets) if self.kept is not None else [self.name, self.reason])
+
+
+def _over(name: str, times: float) -> str:
+    return f"{name} not known" if math.isinf(times) else f"{name} {times:.2g}x"
 
 
 def row(cells: Sequence[str]) -> str:

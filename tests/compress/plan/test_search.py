@@ -13,7 +13,7 @@ import pytest
 from compress.plan.pipeline import Kept
 from compress.plan.search import NEARLY, SHARES, least_promised, next_candidate, promises_any
 from compress.plan.settings import Budgets
-from compress.plan.trial import ALIKE, BASE, Candidate, Trial, best_of, nearest_of
+from compress.plan.trial import ALIKE, BASE, HEADER, WIDTHS, Candidate, Trial, best_of, nearest_of
 from transfer.evaluation.statistics import PairedDrop
 
 METRICS = ("top1", "balanced")
@@ -68,7 +68,9 @@ def test_without_budgets_of_costs_the_fastest_that_loses_little_is_found(seed, s
     assert found is not None
     assert (found.candidate.share is not None, -(found.candidate.share or 0)) == deepest
     assert found.candidate.int8
-    assert len(trials) <= 2 + 2 * 4 + 2 + 1  # ten shares are halved four times; two recover longer, in vain
+    assert (
+        len(trials) <= 2 + 2 * 4 + 2 + 2
+    )  # ten shares are halved four times; two recover longer in vain, two as chosen
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,10 @@ def test_of_what_was_not_timed_nothing_recovers_longer_to_be_surer():
         trials.append(replace(world.trial(candidate), latencies={}))
     assert not any(trial.candidate.longer for trial in trials)
     timed = [world.trial(trial.candidate) for trial in trials]
-    assert next_candidate(timed, budgets, world.promised) == replace(best_of(timed, budgets).candidate, longer=True)
+    chosen = best_of(timed, budgets).candidate
+    for longer in (replace(chosen, longer=True, int8=False), replace(chosen, longer=True)):
+        assert next_candidate(timed, budgets, world.promised) == longer
+        timed.append(world.trial(longer))
 
 
 def test_with_budgets_of_costs_one_that_meets_them_recovers_longer():
@@ -281,6 +286,15 @@ def test_a_trial_is_shown_against_every_budget():
         (f"{costs['size_bytes'] / 1e6:#.3g}", "MB", "2.00"),
         (f"{costs['macs'] / 1e6:#.3g}", "M", "30.0"),
     ]
+
+
+def test_by_how_much_a_trial_is_over_its_budgets_is_in_its_last_cell():
+    world, budgets = World(0, 0.3, off=0), Budgets(1.5, latency_ms=2.5, size_bytes=1e7, macs=1e8 / 7)
+    whole = world.trial(Candidate())
+    assert whole.cells(budgets)[-1] == "latency 4x, MACs 7x"
+    assert replace(whole, latencies={}).cells(budgets)[-1] == "latency not known, MACs 7x"
+    assert world.trial(Candidate(0.1)).cells(budgets)[-1] == ""
+    assert len(whole.cells(budgets)) == len(HEADER) == len(WIDTHS)
 
 
 def test_a_budget_that_nothing_promises_is_known_before_any_training():

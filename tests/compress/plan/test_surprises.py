@@ -72,6 +72,8 @@ def test_what_cannot_be_timed_does_not_meet_a_latency_and_holds_nothing_up(dense
     found = compress(dense, data=photos, max_drop=100, latency="6.6ms", seed=32, out=tmp_path / "out")
     assert not found.met
     assert {trial["latency_ms"] for trial in found.record["variants"]} == {None}
+    assert "its latency is not known" in found.lines()
+    assert not any("inf" in line for line in found.lines())
 
 
 def failing(monkeypatch, error):
