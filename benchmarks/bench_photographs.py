@@ -360,7 +360,8 @@ def _by_nats(rows: Sequence[Row]) -> dict[str, Any] | None:
     """What cuts lose for each nat that answers to held-out images moved, where those kept back are of the same kind: by
     task by least squares through no loss at none; how far off their mean is of each cut, and how far off is what its
     validation images say."""
-    cuts = [row for row in rows if row["method"].startswith("prune ") and row["task"] not in SHIFTED]
+    cuts = [row for row in rows if row["method"].startswith("prune ") and row["images"] >= ENOUGH]
+    cuts = [row for row in cuts if row["task"] not in SHIFTED]
     if not cuts:
         return None
     by_task: dict[str, list[Row]] = {}

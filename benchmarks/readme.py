@@ -112,8 +112,8 @@ def photographs_tasks(f: Figures) -> str:
         text = (
             f"What a cut loses on images of the same kind that were kept back follows from how far its answers to "
             f"held-out ones moved: {told['points']:.0f} points a nat in the mean of {len(told['tasks'])} tasks, "
-            f"which is off by {told['off_points']:.1f} points (root mean square) over {told['cuts']} cuts, where "
-            f"validation accuracy is off by {told['validation_off_points']:.1f}."
+            f"which is off by {told['off_points']:.1f} points (root mean square) over the same {told['cuts']} cuts, "
+            f"where validation accuracy is off by {told['validation_off_points']:.1f}."
         )
         lines += ["", text]
     return "\n".join(lines)

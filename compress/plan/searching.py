@@ -59,6 +59,7 @@ class Search:
         said: what is to be said in the end.
         alone_s: how long it has waited while nobody else was at work.
         shown: how many of the trials can be looked at meanwhile.
+        comparing_s: how long it took to measure them side by side, which is done again where more are found.
     """
 
     pipeline: Pipeline
@@ -79,6 +80,7 @@ class Search:
     said: list[str] = field(default_factory=list)
     alone_s: float = 0.0
     shown: int = 0
+    comparing_s: float = 0.0
 
     @property
     def budgets(self) -> Budgets:
@@ -228,6 +230,7 @@ class Search:
             name, expected = candidate.name, self._seconds_of(candidate.plan(self.settings.seed), base.kept)
         if not expected:
             return None
+        expected += self.comparing_s
         if self.settings.finish:
             return f"finished as asked, before {name}"
         if self.until - time.time() < expected:

@@ -1,4 +1,4 @@
-"""What a search has found, laid out and measured side by side in the end: by these latencies a model is chosen."""
+"""What a search has found, laid out and measured side by side: by these latencies a model is chosen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def compare(search: Search, work: Path, out: Path) -> None:
     search.show()
     _lay_out(kept, search, work, out)
     rows = _measured(_finalists([t for t in search.trials if t.name in kept], search), search, work)
-    measured = [_as_measured(trial, rows.get(trial.name, []), search) for trial in search.trials]
+    anew = any(not _is_unsure(row) for own in rows.values() for row in own) and not search.budgets.of_time
+    before = [replace(t, latencies={}, memory_bytes=None) if anew else t for t in search.trials]  # of another benchmark
+    measured = [_as_measured(trial, rows.get(trial.name, []), search) for trial in before]
     search.trials = _as_promised(measured, search)
 
 
@@ -75,7 +77,8 @@ def _finalists(there: Sequence[Trial], search: Search) -> list[Trial]:
         return not trial.meets(search.budgets), trial.latency_ms or promised, trial.costs["macs"] or 0.0
 
     first = [trial for trial in there if trial.name == BASE]
-    return [*first, *sorted((t for t in there if t.name != BASE), key=order)][:MOST_TIMED]
+    others = sorted((trial for trial in there if trial.name != BASE), key=order)[: MOST_TIMED - len(first)]
+    return [*first, *sorted(others, key=lambda trial: trial.name)]  # the same ones are the same benchmark
 
 
 def _measured(timed: Sequence[Trial], search: Search, work: Path) -> dict[str, list[dict[str, Any]]]:

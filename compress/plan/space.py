@@ -52,7 +52,10 @@ class Space:
         found = {name: trial.suggest_categorical(name, values) for name, values in self._choices.items()}
         if found.get("criterion") == "l2" and found.get("allocation") == "isomorphic":
             found["allocation"] = None  # which is that one's own
-        left = self.left.get(found.get("blocks", 0), 1.0) * ((found.get("side") or self.side) / self.side) ** 2
+        whole = self.left.get(found.get("blocks", 0), 1.0)
+        left = whole * ((found.get("side") or self.side) / self.side) ** 2
+        if MOST_CHANNELS * left < SHARES[0]:
+            found["side"], left = None, whole
         if left < 1:
             share = min(share, math.floor(100 * MOST_CHANNELS * left) / 100)
         return Candidate(share, int8, longer, **found) if share < 1 else Candidate(int8=True)
@@ -88,7 +91,7 @@ def space_of(networks: Sequence[dict[str, Any]], fitted: LoadedModel) -> Space:
     sides = [each for each in smaller if changes and takes(fitted.model, (preprocess.channels, each, each))]
     left = {count: max(float(each["share"]) for each in own) for count, own in _by_blocks(networks).items()}
     return Space(
-        tuple(counts_of(networks)),
+        tuple(count for count in counts_of(networks) if MOST_CHANNELS * left.get(count, 1.0) >= SHARES[0]),
         (None, *([side] if few else []), *sides) if sides else (None,),
         (None, "taylor" if few else "obs", "l2"),
         ALLOCATIONS,

@@ -111,8 +111,9 @@ def _run(search: Search, base: Trial, ledger: Ledger, work: Path, out: Path) -> 
     tried = 0
     search.run(base, ledger)
     while len(search.trials) > tried:
+        began = time.monotonic()
         compare(search, work, out)
-        tried = len(search.trials)
+        tried, search.comparing_s = len(search.trials), time.monotonic() - began
         search.run(base, ledger)
 
 

@@ -18,6 +18,7 @@ from compress.plan.settings import Compress
 from compress.plan.timing import machine
 from compress.quantization.cpu import best_scheme
 from zoo.errors import UsageError
+from zoo.lineage import BUILT_IN
 from zoo.progress import Progress
 
 
@@ -33,7 +34,7 @@ class Worked:
     said: Sequence[str]
 
     def lines(self) -> list[str]:
-        return [f"tried here: {', '.join(self.tried) or 'nothing'}; the search has no more to do", *self.said]
+        return [f"tried here: {', '.join(self.tried) or 'nothing'}; the search has nothing more to do now", *self.said]
 
     def document(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -60,6 +61,7 @@ def help_search(
     """
     with closing(joined(url)) as ledger:
         about = ledger.about
+        _check_source(about, source, data)
         sources = sources_of(source or about["source"], data or about["data"], Compress(**about["settings"]))
         pipeline = Pipeline(sources.images, progress=progress)
         _check(about, pipeline)
@@ -76,6 +78,13 @@ def help_search(
         search.promise(interpolated(search.networks, search.shares, search.overhead_ms))
         search.run(begin(search, sources.first, fit_of(None, sources.settings) if sources.fits else None), ledger)
     return Worked(tried=tried, said=search.said)
+
+
+def _check_source(about: dict[str, Any], source: str | Path | None, data: str | Path | None) -> None:
+    for named, given, kind in (("source", source, "SOURCE"), ("data", data, "--data")):
+        place = about[named]
+        if given is None and place and place not in BUILT_IN and not Path(place).exists():
+            raise UsageError(f"the search is of {place} on {about['host']}, which is not here: name it with {kind}")
 
 
 def _check(about: dict[str, Any], pipeline: Pipeline) -> None:

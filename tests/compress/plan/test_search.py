@@ -144,6 +144,18 @@ def test_what_is_chosen_recovers_longer_where_it_loses_anything(slope, costs, sh
     assert not any(trial.candidate.longer for trial in nothing.searched(Budgets(1.0, **costs)))
 
 
+def test_one_recovers_longer_to_be_surer_whichever_is_the_fastest_by_then():
+    world, budgets = World(0, 0.03, off=0, back=1.0, int8=0), Budgets(1.0)
+    trials = world.searched(budgets)
+    assert sum(trial.candidate.longer for trial in trials) == 2
+    other = next(
+        trial for trial in trials if trial.candidate.share not in (None, best_of(trials, budgets).candidate.share)
+    )
+    wandered = [replace(t, latencies={"onnxruntime": 0.01}) if t is other else t for t in trials]
+    assert best_of(wandered, budgets).candidate == other.candidate
+    assert next_candidate(wandered, budgets, world.promised) is None
+
+
 def test_of_what_was_not_timed_nothing_recovers_longer_to_be_surer():
     """Promises do not tell which of those that are alike is the fastest, and so will be chosen."""
     world, budgets = World(0, 0.03, off=0, back=0.5, int8=0), Budgets(1.0)

@@ -15,8 +15,10 @@ from compress.benchmark.harness import bench
 from compress.deployment.export import export
 from compress.plan import side_by_side, step
 from compress.plan.elsewhere import target_of
+from compress.plan.ledger import opened
 from compress.plan.plan import Plan
 from compress.plan.step import compress
+from compress.plan.worker import help_search
 from zoo.errors import GateError, UsageError
 from zoo.files.model_directory import read_config
 
@@ -107,6 +109,14 @@ def test_a_worker_helps_from_another_process(named, dense, photos, tmp_path):
     assert len(names) == len(found.record["variants"]) == 8
     assert set(tried) <= names
     assert tried, "it had nothing to do"
+
+
+def test_a_worker_that_does_not_see_the_model_is_told_to_name_it(tmp_path):
+    about = {"source": str(tmp_path / "gone"), "data": "digits", "host": "there", "seed": 0}
+    url = f"sqlite:///{tmp_path / 'search.db'}"
+    opened(url, "one", about, seed=0).close()
+    with pytest.raises(UsageError, match="gone on there, which is not here: name it with SOURCE"):
+        help_search(url)
 
 
 def test_a_search_without_its_source_or_a_worker_without_its_search(tmp_path, slimzoo):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from optuna.trial import FixedTrial
 
 from compress.plan.space import space_of
+from compress.plan.trial import Candidate
 from zoo.create import create_model
 from zoo.files.model_directory import LoadedModel, ModelConfig
 from zoo.preprocess import Preprocess
@@ -47,6 +51,25 @@ def test_what_is_not_prunes_own_choice_is_offered(images, sides, criteria):
 )
 def test_a_size_that_the_network_does_not_take_is_not_offered(name, preprocess):
     assert tuple(space_of(NETWORKS, fitted(name, preprocess, 120)).sides) == (None,)
+
+
+def test_what_leaves_next_to_nothing_is_not_offered():
+    """Such as a transformer without its blocks, of which the first layer stays."""
+    networks = [{"share": share, "blocks": blocks} for share, blocks in ((1.0, 0), (0.3, 6), (0.007, 12))]
+    space = space_of(networks, fitted("resnet20", Preprocess(size=(32, 32)), 120))
+    assert tuple(space.blocks) == (0, 6)
+    drawn = {
+        "share": 0.5,
+        "int8": False,
+        "longer": False,
+        "blocks": 6,
+        "side": 12,
+        "criterion": None,
+        "allocation": None,
+    }
+    trial = FixedTrial(drawn)
+    offered = replace(space, sides=(None, 12))
+    assert offered.drawn(trial) == Candidate(0.28, blocks=6)  # an eighth of 0.3 would be below the least share
 
 
 def test_a_model_of_unknown_origin():

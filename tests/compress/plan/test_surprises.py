@@ -76,6 +76,31 @@ def test_what_cannot_be_timed_does_not_meet_a_latency_and_holds_nothing_up(dense
     assert not any("inf" in line for line in found.lines())
 
 
+def test_what_would_be_chosen_recovers_longer_and_what_was_timed_before_does_not_count(
+    dense, photos, tmp_path, clock, monkeypatch
+):
+    """All is timed again with it, on a machine that is half as fast by then, and for the last time."""
+    monkeypatch.setattr("compress.plan.trial.expected_loss", lambda drop, nats: 1.0)
+    monkeypatch.setattr("compress.plan.trial.LONGER", 1)  # the same step as before
+    monkeypatch.setattr(searching, "recovered", lambda lineage: True)
+    together, times = side_by_side._measured, []
+
+    def slower_each_time(trials, search, work):
+        times.append([each.name for each in trials])
+        clock.slower = 2.0 ** len(times)
+        return together(trials[: 3 if len(times) == 2 else None], search, work)  # others fall out
+
+    monkeypatch.setattr(side_by_side, "_measured", slower_each_time)
+    found = compress(dense, data=photos, max_drop=100, seed=36, out=tmp_path / "out")
+    assert [sum("longer" in name for name in names) for names in times] == [0, 1]
+    assert found.chosen.startswith("pruned-40")
+    fit = next(each for each in found.record["variants"] if each["name"] == "fit")
+    timed = {each["name"]: each for each in found.record["variants"] if each["latency_ms"] is not None}
+    assert set(timed) == set(times[1][:3])
+    for each in timed.values():
+        assert each["latency_ms"] == pytest.approx(40 * each["macs"] / fit["macs"])
+
+
 def failing(monkeypatch, error):
     done = Pipeline.done
 
