@@ -173,10 +173,9 @@ class _State:
         as long as they lose little enough; with budgets of costs until one meets them, without of those that promise to
         be faster than all else that holds."""
         others = [c for c, trial in self.tried.items() if self._holds(trial) and not (c.longer and c.blocks == blocks)]
-        least = (
-            math.inf if self.budgets.costs else min(map(self._promised_ms, (c.plain for c in others)), default=math.inf)
-        )
-        near, came_back = HOPEFUL * max(self.budgets.max_drop, 1.0), False
+        times = [] if self.budgets.costs else [self._promised_ms(c.plain) for c in others]
+        least, near = min(times, default=math.inf), HOPEFUL * max(self.budgets.max_drop, 1.0)
+        came_back = False
         for share in options:
             short = [self.tried[c] for c in self._wanted(Candidate(share, blocks=blocks)) if c in self.tried]
             if any(map(self._holds, short)):
@@ -189,7 +188,7 @@ class _State:
             if untried is not None and math.inf > least <= self._fastest_ms(share, blocks):
                 continue  # and brings nothing
             if not short and not came_back:
-                return None
+                continue  # larger than what was tried
             if untried is not None:
                 return untried
             there = [self.tried[c] for c in candidates]
@@ -209,10 +208,9 @@ class _State:
             return None
         longer = replace(chosen.candidate, longer=True)
         both = [replace(longer, int8=False), longer]  # the way to int8 is one of its own
-        done = {replace(c, int8=False) for c in self.tried if c.longer and self._held_before(c)}
-        if (chosen.lost or 0.0) <= 0 or done - {
-            both[0]
-        }:  # a machine that wanders has another for the fastest each time
+        surer = {replace(c, int8=False) for c in self.tried if c.longer and self._held_before(c)}
+        others = surer - {both[0]}  # where a machine wanders, another is the fastest each time
+        if others or (chosen.lost or 0.0) <= 0:
             return None
         return next((c for c in both if c not in self.tried), None)
 
