@@ -144,12 +144,12 @@ def test_what_is_chosen_recovers_longer_where_it_loses_anything(slope, costs, sh
     assert not any(trial.candidate.longer for trial in nothing.searched(Budgets(1.0, **costs)))
 
 
-@pytest.mark.parametrize(("missed", "share"), [(0.0, 0.07), (0.02, 0.1)])
-def test_a_larger_share_that_nobody_tried_does_not_end_the_longer_recoveries(missed, share):
-    """In int8 it promises to be fast, and so does what holds in float alone: there the halving went past it."""
+@pytest.mark.parametrize("missed", [0.0, 0.02])
+def test_a_larger_share_that_nobody_tried_does_not_end_the_longer_recoveries(missed):
+    """In int8 it promises to be faster than what holds, in float alone: there the halving went past it."""
     world, budgets = World(0, 0.1, off=0, back=0.5, blocks=(4, 8), missed=missed, int8=0.5), Budgets(1.0)
     found = best_of(world.searched(budgets), budgets)
-    assert replace(found.candidate, int8=False) == Candidate(share, blocks=8, longer=True)
+    assert found.latency_ms == min(world.trial(c).latency_ms for c, points in world.points.items() if points <= 1)
 
 
 def test_one_recovers_longer_to_be_surer_whichever_is_the_fastest_by_then():
