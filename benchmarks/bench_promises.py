@@ -26,13 +26,14 @@ from record import write_result
 
 from compress.dependency.cut import cut_copy
 from compress.dependency.groups import find_groups
-from compress.distillation.step import untaught
 from compress.plan.cuts import Cuts
 from compress.plan.promises import interpolated, measured
 from compress.plan.trial import Candidate
 from compress.pruning.latency import latency_table, measured_ms, sampled
 from transfer.data.dataset import open_data
+from transfer.fitting.start import start
 from zoo.cost import count_macs
+from zoo.files.model_directory import LoadedModel
 
 MODELS = {"tf_efficientnet_lite0": 96, "resnet18": 64}  # and the size of their images
 UNSEEN = 12  # networks of each
@@ -60,7 +61,7 @@ def main() -> int:
 
 def errors(name: str, side: int) -> dict[str, dict[str, Any]]:
     """Of both ways, as shares of what was measured."""
-    loaded = untaught(name, open_data("digits"), side)
+    loaded = LoadedModel(*start(name, open_data("digits"), "scratch", side, None))
     model, size = loaded.model.eval(), loaded.config.input_size
     grouping = find_groups(model, torch.empty(1, *size, device="meta"))
     keeps = sampled(grouping, UNSEEN + 1, round_to=8, floor=0.1, seed=1)[1:]
