@@ -1,6 +1,6 @@
 """What a search has found so far, to look at while it goes on: front.png and report.html in OUT.partial/.
 
-Both are drawn from the trials alone, in a tenth of a second; the report of the finished directory takes their place.
+Both are drawn from the trials alone, in less than a second; the report of the finished directory takes their place.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ def _about(search: Search, sources: Sources) -> dict[str, Any]:
     terms = [pipeline.content, None if fits else pipeline.begin(sources.first).key, fixed, code(), versions()]
     terms += [inputs_of(settings), machine() if search.budgets.of_time else None]
     return {
-        "source": _found_anywhere(sources.first),
-        "data": None if fits else _found_anywhere(sources.images),
+        "source": located(sources.first),
+        "data": None if fits else located(sources.images),
         "content": pipeline.content,
         "settings": settings.arguments(located),
         "seed": settings.seed,
@@ -172,11 +172,6 @@ def _about(search: Search, sources: Sources) -> dict[str, Any]:
         "steps": str(pipeline.folder),
         "name": hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:16],
     }
-
-
-def _found_anywhere(place: str | Path) -> str:
-    """A path that is the same in another working directory; a name as it is."""
-    return str(Path(place).absolute()) if Path(place).exists() else str(place)
 
 
 def _ledger(search: Search, about: dict[str, Any], work: Path) -> Ledger:
