@@ -42,7 +42,7 @@ class Rows:
     """What a long benchmark has measured so far, in results/NAME.runs.json, so that it goes on where it was stopped.
 
     Attributes:
-        all: the rows, each with the commit that it was measured at.
+        all: the rows, each with the commit that it was measured at, and the processor that it was measured on.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,7 +51,7 @@ class Rows:
 
     def keep(self, *rows: dict[str, Any]) -> None:
         """All of these or none."""
-        here = commit()
+        here = commit() | {"processor": processor()}
         self.all += [row | here for row in rows]
         partial = self._file.with_suffix(".partial")
         partial.write_text(json.dumps(self.all, indent=1) + "\n", encoding="utf-8")
@@ -64,6 +64,12 @@ class Rows:
     def finish(self) -> None:
         """Delete the file; the result holds its rows."""
         self._file.unlink()
+
+
+def processor() -> str:
+    """By its name, and what its speed depends on: processors of one name have different instructions."""
+    found = describe_machine()
+    return ", ".join([found["processor"], *found["flags"]])
 
 
 def commit() -> dict[str, Any]:

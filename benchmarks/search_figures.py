@@ -47,7 +47,8 @@ def figures(rows: Sequence[Row], peers: Sequence[str], by_hand: Sequence[str]) -
         promises += [error for group in complete for error in _promise_errors(group[OURS])]
         missed += [f"{task}, {model}: {said}" for said in _missed_in(cell, MINUTES.get(task, math.inf))]
         seeds = [group[OURS]["seed"] for group in complete]
-        cells.append({"task": task, "model": model, "seeds": seeds, **cell})
+        on = list(dict.fromkeys(group[TIMES].get("processor") for group in complete))
+        cells.append({"task": task, "model": model, "seeds": seeds, "processors": on, **cell})
     told = _promises(promises)
     return {
         "cells": cells,

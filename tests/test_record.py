@@ -32,7 +32,7 @@ def test_rows_go_on_where_they_were_stopped(record):
     again = record.Rows("long")
     assert again.find(seed=1)["top1"] == 0.25
     assert again.find(seed=2) is None
-    assert all({"commit", "dirty"} <= set(row) for row in again.all)
+    assert all({"commit", "dirty", "processor"} <= set(row) for row in again.all)
     with pytest.raises(TypeError):
         again.keep({"seed": 2}, {"seed": 3, "top1": object()})
     assert [row["seed"] for row in record.Rows("long").all] == [0, 1]

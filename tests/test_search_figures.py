@@ -49,6 +49,14 @@ def test_points_and_speeds_are_means_over_seeds():
     assert cell["minutes"] == pytest.approx(2.0)
 
 
+def test_a_cell_names_the_processors_that_it_was_timed_on():
+    rows = []
+    for seed, name in enumerate(("one, avx2", "one, avx512f", "one, avx2")):
+        rows += [method(FIT, 100, seed), ours(100, seed), times(SPEEDS, seed) | {"processor": name}]
+    (cell,) = found(*rows)["cells"]
+    assert cell["processors"] == ["one, avx2", "one, avx512f"]
+
+
 def test_the_best_peer_is_the_fastest_that_loses_little_enough():
     rows = [method(FIT, 100), ours(), method("nncf", 99, runtime=OPENVINO), method("tp", 98), times(SPEEDS)]
     (cell,) = found(*rows)["cells"]
