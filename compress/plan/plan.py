@@ -38,6 +38,11 @@ class PlannedStep:
     verb: str
     settings: Settings
 
+    @property
+    def kind(self) -> str:
+        """Of which others take about as long: those of its verb that train, or do not."""
+        return f"{self.verb} untrained" if getattr(self.settings, "recover", None) == 0 else self.verb
+
     def document(self) -> dict[str, Any]:
         """As YAML and JSON have it."""
         return {self.verb: self.settings.arguments()}

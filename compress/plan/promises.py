@@ -7,6 +7,7 @@ and what is reported is always measured.
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,17 @@ def as_they_are(networks: Sequence[dict[str, Any]]) -> Promised:
     found: Promised = {}
     for each in networks:
         share = None if each["share"] == 1 else round(float(each["share"]), 2)
-        found[Candidate(share, each["int8"], blocks=each.get("blocks", 0))] = _costs(each)
+        one = _resized(each) or Candidate(share, each["int8"], blocks=each.get("blocks", 0))
+        found[one] = _costs(each)
     return found
+
+
+def _resized(measured: dict[str, Any]) -> Candidate | None:
+    """The one that is this network, where it is the whole one for smaller images."""
+    if measured.get("side") is None:
+        return None
+    left = math.ceil(100 * float(measured["share"])) / 100  # so that no channel has to go
+    return Candidate(left, measured["int8"], side=measured["side"], resized=True)
 
 
 def _costs(measured: dict[str, Any]) -> dict[str, float]:
@@ -96,7 +106,8 @@ def overhead(network: onnx.ModelProto, config: ModelConfig, images: Path) -> tup
 
 
 def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], overhead_ms: float = 0.0) -> Promised:
-    """Of the whole model, of every share and every student; beyond the smallest share that was measured, as of that.
+    """Of the whole model, for smaller images too, of every share and every student; beyond the smallest share that was
+    measured, as of that.
 
     Args:
         overhead_ms: from a photo to the network's input; 0 promises nothing of answers.
@@ -107,8 +118,11 @@ def interpolated(networks: Sequence[dict[str, Any]], shares: Sequence[float], ov
         for each in own:
             if each.get("student") is not None:
                 found[Candidate(student=each["student"], int8=int8)] = _answering(_costs(each), overhead_ms)
-        for blocks in sorted({each.get("blocks", 0) for each in own}):
-            known = [each for each in own if each["share"] is not None and each.get("blocks", 0) == blocks]
+            elif (resized := _resized(each)) is not None:
+                found[resized] = _answering(_costs(each), overhead_ms)
+        cuts = [each for each in own if each["share"] is not None and each.get("side") is None]
+        for blocks in sorted({each.get("blocks", 0) for each in cuts}):
+            known = [each for each in cuts if each.get("blocks", 0) == blocks]
             known.sort(key=lambda each: float(each["share"]))
             for share in (None, *shares) if not blocks else [s for s in shares if s < known[-1]["share"]]:
                 costs = _between(known, share or 1.0)

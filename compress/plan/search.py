@@ -1,10 +1,10 @@
 """Which candidate to try next: a pure function of what was found so far, so that a search goes on wherever it stopped.
 
-What costs nothing comes first: the fitted model as it is, and in int8. Then shares of the MACs are halved between those
-that keep their accuracy and those that do not, as `find_depth` does: what is cut deeper is taken to lose more. With
-budgets of costs the largest share that promises to meet them is tried, and smaller ones as long as it turns out to cost
-more than promised; what promises nothing is never trained. Each share is tried in float and in int8, which costs
-little more.
+What costs nothing comes first: the fitted model as it is, in int8, and for smaller images. Then shares of the MACs are
+halved between those that keep their accuracy and those that do not, as `find_depth` does: what is cut deeper is taken
+to lose more. With budgets of costs the largest share that promises to meet them is tried, and smaller ones as long as
+it turns out to cost more than promised; what promises nothing is never trained. Each share is tried in float and in
+int8, which costs little more.
 
 The same is done again with half and with all of the residual blocks left out, among the shares that promise to be
 faster so than what was found before; with budgets of costs, where nothing has met them. EfficientNet-Lite0 on digits at
@@ -69,6 +69,10 @@ def next_candidate(
         if budgets.costs and candidate in tried and tried[candidate].meets(budgets):
             return None  # what is whole loses least
     state = _State(tried, running, budgets, promised)
+    if found := state.resized():
+        return found
+    if budgets.costs and any(c.resized and trial.meets(budgets) for c, trial in tried.items()):
+        return None  # nothing was trained for it
     options = [share for share in shares if state.any_promises(share)]
     found, at = state.halved(options)
     for blocks in state.lengths[1:]:
@@ -108,6 +112,20 @@ class _State:
     def lengths(self) -> list[int]:
         """How many blocks may be left out: none, and then more."""
         return sorted({0, *(c.blocks for c in self.promised)})
+
+    def resized(self) -> Candidate | None:
+        """The next for smaller images: of the largest that may meet the budgets, and then of smaller ones, until one
+        loses too much or, with budgets of costs, meets them."""
+        for in_float in sorted((c for c in self.promised if c.resized and not c.int8), key=lambda c: -(c.share or 1.0)):
+            candidates = self._wanted(in_float)
+            if not any(_promises(c, self.budgets, self.promised) for c in candidates):
+                continue
+            if untried := next((c for c in candidates if c not in self.tried and not self._in_hand(c)), None):
+                return untried
+            there = [self.tried[c] for c in candidates if c in self.tried]
+            if there and (not any(map(self._holds, there)) or any(self._meets(trial) for trial in there)):
+                return None
+        return None
 
     def halved(self, options: Sequence[float], blocks: int = 0) -> tuple[Candidate | None, int]:
         """The next of the short recoveries, and how many options hold: with fewer blocks perhaps as many as before."""
@@ -206,6 +224,8 @@ class _State:
         chosen = best_of(held, self.budgets)
         if chosen is None or chosen.candidate is None or chosen.candidate.share is None or not chosen.recovered:
             return None
+        if chosen.candidate.resized:
+            return None
         longer = replace(chosen.candidate, longer=True)
         both = [replace(longer, int8=False), longer]  # the way to int8 is one of its own
         surer = {replace(c, int8=False) for c in self.tried if c.longer and self._held_before(c)}
@@ -223,6 +243,9 @@ class _State:
         """Whether that cut may meet the budgets, in float or in int8; without blocks, if that is known at all."""
         either = [Candidate(share, int8, blocks=blocks) for int8 in (False, True)]
         return any(_promises(c, self.budgets, self.promised) for c in either if not blocks or c in self.promised)
+
+    def _meets(self, trial: Trial) -> bool:
+        return bool(self.budgets.costs) and trial.meets(self.budgets)
 
     def _holds(self, trial: Trial) -> bool:
         return trial.kept is not None and trial.keeps(self.budgets)

@@ -55,7 +55,7 @@ class Search:
         networks: that were measured before.
         tables: what candidates were promised to cost by them.
         promised: the same, as fast as the machine is by what was measured since.
-        longest: seconds that the steps of each verb took at most.
+        longest: seconds that the steps of each kind took at most.
         said: what is to be said in the end.
         alone_s: how long it has waited while nobody else was at work.
         shown: how many of the trials can be looked at meanwhile.
@@ -265,16 +265,17 @@ class Search:
     def timed(self, step: PlannedStep, source: Kept | None) -> Kept:
         """What the step makes, and how long such steps take."""
         kept = self.pipeline.done(step, source)
-        self.longest[step.verb] = max(self.longest.get(step.verb, 0.0), kept.seconds)
+        self.longest[step.kind] = max(self.longest.get(step.kind, 0.0), kept.seconds)
         return kept
 
     def _seconds_of(self, plan: Plan, base: Kept) -> float:
-        """How long what is still to be done of it may take; 0 where nothing is. A first of its kind takes as a fit."""
+        """How long what is still to be done of it may take; 0 where nothing is. A first that trains takes as a fit."""
         source, expected = base, 0.0
         for step in plan.steps:
             key = self.pipeline.key(step, source)
             if not self.pipeline.is_done(step, source):
-                seconds = self.longest.get(step.verb, self.longest.get("fit", SHORTEST))
+                trains = step.kind == step.verb
+                seconds = self.longest.get(step.kind, self.longest.get("fit", SHORTEST) if trains else SHORTEST)
                 expected += LONGER_STEP * seconds * max(1.0, getattr(step.settings, "recover", 0) / Prune().recover)
             source = Kept(self.pipeline.folder / key, key, 0.0, False)
         return expected

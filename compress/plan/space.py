@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from compress.plan.cuts import counts_of
+from compress.plan.cuts import counts_of, smaller_sides
 from compress.plan.trial import Candidate
-from compress.pruning.input_size import MOST_CHANNELS, side_for, takes
+from compress.pruning.input_size import MOST_CHANNELS
 from transfer.data.dataset import FEW_IMAGES
 from transfer.data.split import TRAIN
 from zoo.files.model_directory import LoadedModel
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SHARES = (0.05, 1.0)  # of the MACs
 ALLOCATIONS = (None, "sensitivity", "isomorphic")
-BY_SIZE = (0.7, 0.5)  # of the MACs, that smaller images leave by themselves
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,9 @@ def space_of(networks: Sequence[dict[str, Any]], fitted: LoadedModel) -> Space:
         networks: what was measured before the search.
         fitted: the model that it begins with.
     """
-    config, preprocess = fitted.config, fitted.config.preprocess
-    side = preprocess.size[0]
-    fit: Mapping[str, Any] = next((record for record in reversed(config.lineage) if record["verb"] == "fit"), {})
+    lineage, side, sides = fitted.config.lineage, fitted.config.preprocess.size[0], smaller_sides(fitted)
+    fit: Mapping[str, Any] = next((record for record in reversed(lineage) if record["verb"] == "fit"), {})
     few = (fit.get("data") or {}).get("sizes", {}).get(TRAIN, 0) <= FEW_IMAGES
-    smaller = sorted({side_for(side, share, 1.0) for share in BY_SIZE} - {side}, reverse=True)
-    changes = preprocess.size == (side, side) and not preprocess.is_prepared
-    sides = [each for each in smaller if changes and takes(fitted.model, (preprocess.channels, each, each))]
     left = {count: max(float(each["share"]) for each in own) for count, own in _by_blocks(networks).items()}
     return Space(
         tuple(count for count in counts_of(networks) if MOST_CHANNELS * left.get(count, 1.0) >= SHARES[0]),

@@ -266,7 +266,7 @@ def _unfitted(source: str | Path, name: str) -> LoadedModel:
 def _promises_said(promised: Promised) -> str:
     """What the tables promise, in a line."""
     parts = []
-    shares = sorted({c.share for c in promised if c.share is not None}, reverse=True)
+    shares = sorted({c.share for c in promised if c.share is not None and not c.resized}, reverse=True)
     shown = {share: None for share in (shares[len(shares) // 2], shares[-1])} if shares else {}
     students = [candidate for candidate in promised if candidate.student is not None and candidate.int8]
     small = [Candidate(share, int8=True) for share in shown]

@@ -50,6 +50,7 @@ class Candidate:
         blocks: how many residual blocks pruning leaves out.
         side: of the images that the pruned network takes, in pixels; None is what `prune` chooses.
         criterion, allocation: of `prune`; None are its own.
+        resized: whether smaller images are all: no channel is cut for the share, and nothing is trained.
     """
 
     share: float | None = None
@@ -60,15 +61,20 @@ class Candidate:
     side: int | None = None
     criterion: str | None = None
     allocation: str | None = None
+    resized: bool = False
 
     @property
     def plain(self) -> Candidate:
         """The one whose costs are known before it is made: none of the rest changes them by much."""
+        if self.resized:
+            return self
         return Candidate(self.share, self.int8, student=self.student, blocks=self.blocks)
 
     @property
     def name(self) -> str:
         """Of its directory."""
+        if self.resized:
+            return f"resized-{self.side}" + ("-int8" if self.int8 else "")
         parts = [f"pruned-{100 * self.share:g}"] if self.share is not None else []
         parts += [f"taught-{re.sub('[^A-Za-z0-9_.]+', '-', self.student)}"] if self.student is not None else []
         parts += [f"less-{self.blocks}"] if self.blocks else []
@@ -87,6 +93,7 @@ class Candidate:
             more |= {"blocks": self.blocks} if self.blocks else {}
             own = {"size": self.side, "criterion": self.criterion, "allocation": self.allocation}
             more |= {name: value for name, value in own.items() if value is not None}
+            more |= {"criterion": "l2", "recover": 0} if self.resized else {}
             steps.append(("prune", {"macs": self.share, "seed": seed, **more}))
         return Plan.of(*steps, *([("quantize", {"seed": seed})] if self.int8 else []))
 

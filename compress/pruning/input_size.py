@@ -48,9 +48,14 @@ FIT_IMAGES = 256  # that a classifier is fitted to, at most
 AT_ONCE = 8  # images, whose feature maps stay in a CPU's cache
 
 
+def side_step(side: int) -> int:
+    """By how many pixels that side is made smaller at a time."""
+    return max(2, 2 * round(side / (2 * STEPS)))
+
+
 def side_for(side: int, share: float, by_size: float) -> int:
     """The side, no larger, at which convolutions keep share ** by_size of their MACs."""
-    step = max(2, 2 * round(side / (2 * STEPS)))
+    step = side_step(side)
     return min(side, max(step, step * round(side * math.pow(share, by_size / 2) / step)))
 
 
@@ -106,23 +111,16 @@ class Sizes:
         """Refuse a size that was asked for, before any image is read.
 
         Raises:
-            UsageError: it is larger than its own, or the network takes none of it, or leaves nothing to cut.
+            UsageError: it is larger than its own, or the network takes none of it.
         """
-        side, share = self._choice.size, self._choice.macs
+        side = self._choice.size
         if side is None or side == self.side:
             return
         given, whole = argument("size", side), grouping_of(network, self._own, self._choice)
         if side > self.side:
             raise UsageError(f"{given}: larger than the network's own {self.side} px; wanted at most that")
-        sized = self.at(network, whole, side) if self.may_change else None
-        if sized is None:
+        if not self.may_change or self.at(network, whole, side) is None:
             raise UsageError(f"{given}: the network takes images of {self.side} px alone; leave it out")
-        left = sized.cost.total / whole.macs
-        if share is not None and share > sized.most * left:
-            raise UsageError(
-                f"{given} leaves {left:.0%} of the MACs by itself, so that nothing is cut for {share:.0%} of them: ask "
-                "for less, or for larger images"
-            )
 
     def _resized(self, network: nn.Module, grouping: Grouping, config: ModelConfig) -> Sized | None:
         if not takes(network, config.input_size):
@@ -247,9 +245,7 @@ class InputSize:
         if self.side == self.before:
             said = f"the images stay at {self.side} px"
         else:
-            said = (
-                f"images of {self.side} px instead of {self.before} leave {self.by_size:.0%} of the MACs, and channels "
-                f"{self.by_channels:.0%} of those"
-            )
+            said = f"images of {self.side} px instead of {self.before} leave {self.by_size:.0%} of the MACs, and "
+            said += "no channel is cut" if self.by_channels >= 1 else f"channels {self.by_channels:.0%} of those"
         tried = ", ".join(f"at {side} px {nats:.3f}" for side, nats in sorted(self.divergences.items(), reverse=True))
         return said + (f": answers to {self.images} held-out images differ by so many nats: {tried}" if tried else "")

@@ -180,7 +180,7 @@ class _Rounds:
         costs, after = {"macs": whole_macs}, {"macs": pruned.macs_after}
         if work.pixels is None:
             costs["params"], after["params"] = count_parameters(loaded.model), count_parameters(network)
-        notes = {"whole": pruned.whole, **self.notes, **cutter.notes, **self._lost(work, cutter, network)}
+        notes = {"whole": pruned.whole, **self.notes, **cutter.notes, **self._lost(work, cutter, network, pruned)}
         return Made(network, costs, after, notes, {"pruned": pruned}, decided=rounds, at=at)
 
     @staticmethod
@@ -192,7 +192,7 @@ class _Rounds:
         read = None if judged is None or judged.pixels is None else judged.pixels.whole()
         return work.at(preprocess, read)
 
-    def _lost(self, work: Work, cutter: Cutter, network: nn.Module) -> dict[str, Any]:
+    def _lost(self, work: Work, cutter: Cutter, network: nn.Module, pruned: Pruned) -> dict[str, Any]:
         """How far the answers still are from the uncut network's, and, where that is far, which cut would be nearer."""
         if work.judged is not None:
             return {key: value for key, value in work.judged.notes.items() if key == DIVERGED}
@@ -203,7 +203,8 @@ class _Rounds:
             "nats": round(held.divergence_of(network, cutter.config.preprocess), 6),
             "images": held.images,
         }
-        share = None if settings.rounds > 1 or settings.sparse_epochs else settings.macs
+        nothing_cut = pruned.macs_after == pruned.macs_before  # of channels: the images are smaller
+        share = None if settings.rounds > 1 or settings.sparse_epochs or nothing_cut else settings.macs
         if share is not None and found["nats"] > FAR * KEEPS:
             nearer = cutter.shallower(work.model, share, held)
             found["nearer"] = None if nearer is None else {**nearer.note(), "said": str(nearer)}

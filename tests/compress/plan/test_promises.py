@@ -6,7 +6,7 @@ import pytest
 
 from compress.plan import cuts as cuts_module
 from compress.plan.cuts import Cuts, counts_of
-from compress.plan.promises import as_they_are, in_step, interpolated
+from compress.plan.promises import as_they_are, in_step, interpolated, promised_ms
 from compress.plan.trial import Candidate
 from zoo.create import create_model
 from zoo.errors import SlimzooError
@@ -55,6 +55,18 @@ def test_networks_without_blocks_promise_what_they_cost_below_the_share_that_the
     assert counts_of(NETWORKS) == [0]
 
 
+def test_the_whole_network_for_smaller_images_promises_what_it_was_measured_to_take_and_nothing_of_cuts():
+    smaller = [{**each, "share": 0.694, "side": 80, "latency_ms": 5.0} for each in NETWORKS[:2]]
+    found, before = promised_of([*NETWORKS, *smaller]), promised_of(NETWORKS)
+    resized = [Candidate(0.7, int8, side=80, resized=True) for int8 in (False, True)]
+    assert set(found) - set(before) == set(resized)
+    assert {candidate: found[candidate] for candidate in before} == before
+    assert found[resized[0]] == {"latency_ms": 5.0, "size_bytes": 400, "answer_ms": 5.0 + OVERHEAD_MS}
+    assert set(as_they_are(smaller)) == set(resized)
+    assert promised_ms(resized[0], found) == 5.0
+    assert counts_of([*NETWORKS, *smaller]) == [0]
+
+
 @pytest.fixture
 def cuts(monkeypatch):
     """Of ResNet-20, which are not exported."""
@@ -72,6 +84,8 @@ def cuts(monkeypatch):
 def test_the_ends_are_the_whole_network_and_its_smallest_cuts_and_nothing_is_made_twice(cuts):
     """In float and in int8 each; what they promise is of their own shares, and not of those that are asked for."""
     ends, others = ([costs for costs, _ in networks] for networks in (cuts.ends(), cuts.others()))
+    assert [round((each["side"] / 32) ** 2, 1) for each in (*ends, *others) if "side" in each] == [0.5, 0.5, 0.8, 0.8]
+    ends, others = ([each for each in networks if "side" not in each] for networks in (ends, others))
     every = [(each["blocks"], each["share"], each["int8"]) for each in (*ends, *others)]
     assert len(set(every)) == len(every)
     assert {round(share, 1) for count, share, _ in every if not count} == {1.0, 0.4, 0.1}  # its widths end there
@@ -96,7 +110,8 @@ def test_what_widths_cannot_reach_is_left_out(cuts, monkeypatch):
 
     monkeypatch.setattr(cuts_module, "_cut_to", wide)
     ends, others = (
-        [costs["share"] for costs, _ in networks if not costs["blocks"]] for networks in (cuts.ends(), cuts.others())
+        [costs["share"] for costs, _ in networks if not costs["blocks"] and "side" not in costs]
+        for networks in (cuts.ends(), cuts.others())
     )
     assert ends == [1.0, 1.0, pytest.approx(0.15, abs=0.03), pytest.approx(0.15, abs=0.03)]
     assert others == [pytest.approx(0.4, abs=0.05)] * 2

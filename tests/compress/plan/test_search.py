@@ -17,6 +17,7 @@ from compress.plan.trial import ALIKE, BASE, HEADER, WIDTHS, Candidate, Trial, b
 from transfer.evaluation.statistics import PairedDrop
 
 METRICS = ("top1", "balanced")
+RESIZED = [Candidate(s, int8, side=round(96 * s), resized=True) for s in (0.5, 0.8) for int8 in (False, True)]
 EVERY = [Candidate(share, int8) for share in (None, *SHARES) for int8 in (False, True)]
 
 
@@ -25,20 +26,24 @@ class World:
 
     A longer recovery leaves `back` of the loss. Without `blocks` of its residual blocks a network of some share is as
     much faster as it has fewer of its ten operators, and loses `missed` points more for each. In int8 it loses `int8`.
+    For smaller images, of a share, it loses `smaller` points for each halving of the MACs.
     """
 
     recovers = True
 
-    def __init__(self, seed, slope, off=0.05, back=1.0, blocks=(), missed=0.0, int8=0.1):
+    def __init__(self, seed, slope, off=0.05, back=1.0, blocks=(), missed=0.0, int8=0.1, smaller=None):
         rng = random.Random(seed)
         self.points, self.costs, self.promised = {}, {}, {}
-        for candidate in [*EVERY, *(replace(each, blocks=less) for less in blocks for each in EVERY if each.share)]:
+        shorter = [replace(each, blocks=less) for less in blocks for each in EVERY if each.share]
+        for candidate in [*EVERY, *shorter, *(RESIZED if smaller is not None else [])]:
             share = candidate.share or 1.0
             costs = {"macs": 1e8 * share, "size_bytes": 1e7 * share / (4 if candidate.int8 else 1)}
             costs["latency_ms"] = 10 * share**0.7 / (2 if candidate.int8 else 1) * (1 - candidate.blocks / 10)
             self.promised[candidate] = costs
             self.costs[candidate] = {name: value * rng.uniform(1 - off, 1 + off) for name, value in costs.items()}
             self.points[candidate] = slope * (1 / share - 1) + int8 * candidate.int8 + missed * candidate.blocks
+            if candidate.resized:
+                self.points[candidate] = (smaller or 0.0) * (1 / share - 1) + int8 * candidate.int8
             longer = replace(candidate, longer=True)
             self.points[longer], self.costs[longer] = back * self.points[candidate], self.costs[candidate]
 
@@ -103,6 +108,41 @@ def test_with_budgets_of_costs_the_least_compressed_that_meets_them_is_found(see
     for trial in trials[1:]:  # what has no chance is not trained, but on the way to int8
         same = [Candidate(trial.candidate.share, int8) for int8 in (False, True)]
         assert any(all(world.promised[c][name] * NEARLY <= most for name, most in budgets.costs.items()) for c in same)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "tried"),
+    [
+        (0.2, ["resized-77", "resized-77-int8", "resized-48", "resized-48-int8"]),
+        (9.0, ["resized-77", "resized-77-int8"]),  # the smallest loses more still
+    ],
+)
+def test_smaller_images_are_tried_before_anything_is_trained(smaller, tried):
+    trials = World(0, slope=0.3, smaller=smaller).searched(Budgets(max_drop=1))
+    assert [trial.name for trial in trials][: len(tried) + 2] == [BASE, "int8", *tried]
+    assert [trial.name for trial in trials if trial.candidate.resized] == tried
+    without = World(0, slope=0.3).searched(Budgets(max_drop=1))
+    assert [t.name for t in trials if not t.candidate.resized] == [t.name for t in without]
+
+
+@pytest.mark.parametrize(("smaller", "latency_ms"), [(0.2, 4.5), (0.2, 3.3), (9.0, 4.5)])
+def test_where_smaller_images_meet_the_budgets_nothing_is_trained(smaller, latency_ms):
+    """Whole it takes 10 ms and 5 in int8; at 77 px 8.6 and 4.3, at 48 px 6.2 and 3.1."""
+    budgets = Budgets(max_drop=1, latency_ms=latency_ms)
+    trials = World(0, slope=0.3, off=0.0, smaller=smaller).searched(budgets)
+    names = [trial.name for trial in trials]
+    resized = [name for name in names if name.startswith("resized")]
+    assert resized == (["resized-77", "resized-77-int8"] if latency_ms == 4.5 else ["resized-48", "resized-48-int8"])
+    if smaller < 1:
+        assert [name for name in names if name not in (BASE, "int8")] == resized
+        assert best_of(trials, budgets).name == resized[-1]
+    else:
+        assert best_of(trials, budgets).name.startswith("pruned")
+
+
+def test_smaller_images_are_no_way_to_fewer_bytes():
+    trials = World(0, slope=0.3, smaller=0.0).searched(Budgets(max_drop=5, macs=1e7))
+    assert not any(trial.candidate.resized for trial in trials)
 
 
 def test_what_loses_little_too_much_recovers_longer():

@@ -226,7 +226,6 @@ def test_what_follows_takes_the_smaller_images(halved, photos, tmp_path):
     ("given", "said"),
     [
         ({"size": 64}, r"--size 64|size=64.*larger than the network's own 32 px"),
-        ({"size": 24, "macs": 0.6}, "by itself, so that nothing is cut for 60%"),
         ({"size": 24, "latency": 5.0}, "for one cut to a share of the MACs"),
         ({"size": 24, "macs": 0.5, "rounds": 2}, "for one cut to a share of the MACs"),
         ({"size": 0}, "size"),
@@ -235,6 +234,18 @@ def test_what_follows_takes_the_smaller_images(halved, photos, tmp_path):
 def test_a_size_that_cannot_be_is_refused(fitted, photos, given, said):
     with pytest.raises(UsageError, match=said):
         prune(fitted, data=photos, **{"recover": 0, **given} if "rounds" not in given else given)
+
+
+def test_a_size_that_leaves_less_than_was_asked_for_is_all(fitted, photos):
+    """No channel is cut, whatever the criterion."""
+    told = []
+    step = prune(fitted, data=photos, macs=0.6, size=24, recover=0, tell=told.append)
+    before, after = (step.record["metrics"][when] for when in ("before", "after"))
+    assert after["macs"] / before["macs"] == pytest.approx((24 / 32) ** 2, rel=0.01)
+    assert after["params"] == before["params"]
+    assert step.record["input"]["by_channels"] == 1
+    assert any("leave 56% of the MACs, and no channel is cut" in line for line in told)
+    assert "nearer" not in step.record["diverged"]
 
 
 def test_a_network_of_one_size_is_refused(tmp_path):
