@@ -65,7 +65,8 @@ def _amount(name: str, given: str, kind: Kind) -> float:
         shown = f"{value:g}{kind.example.lstrip('0123456789')}"
         raise UsageError(f"{named} is {kind.name} of what unit? Write {shown}, or another of {_units(kind)}")
     if not unit and "" in kind.units and value < kind.least_bare:
-        raise UsageError(f"{named}: only {value:g}? Write {value:g}M, or {value:g}k")
+        of_all = "; a share of the network's is for `slimzoo prune` and --shares" if value <= 1 else ""
+        raise UsageError(f"{named}: only {value:g}? Write {value:g}M, or {value:g}k{of_all}")
     if unit in kind.units or not unit:
         return value * kind.units.get(unit, 1.0)
     other = next((each for each in KINDS if unit in each.units), None)

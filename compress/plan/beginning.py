@@ -14,10 +14,14 @@ from compress.plan.search import SHARES
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
 from compress.plan.trial import Candidate, Trial
+from compress.pruning.settings import Prune
+from compress.quantization.settings import Quantize
+from compress.quantization.step import check_training
+from compress.verbs import QUANTIZE
 from transfer.data.sources import Data
 from transfer.data.split import VAL
 from transfer.fitting.settings import DEFAULT_MODEL, Fit
-from zoo.errors import UsageError
+from zoo.errors import SlimzooError, UsageError
 from zoo.files.model_directory import ONNX, is_model_directory, read_config
 from zoo.lineage import current_metrics
 from zoo.pretrained.upstream import is_upstream
@@ -41,6 +45,11 @@ class Sources:
     @property
     def fits(self) -> bool:
         return self.model is None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is fitted, and a program that is neither cut nor trained."""
+        return self.model is not None and (is_onnx_file(self.model) or read_config(Path(self.model)).primary == ONNX)
 
     @property
     def first(self) -> str | Path:
@@ -67,6 +76,10 @@ def sources_of(source: str | Path | Data, data: str | Path | Data | None, settin
     if is_onnx_file(named) or is_model_directory(Path(named)):
         if data is None:
             raise UsageError(f"{source} is a model: name the images of its fit with --data, by which losses are judged")
+        if settings.model != DEFAULT_MODEL:
+            raise UsageError(
+                f"--model {settings.model} is what images are fitted to, and {source} is fitted already: leave out one"
+            )
         return Sources(data, named, settings)
     if data is not None:
         raise UsageError(f"{source} is taken for images, so that --data {data} is one source too many; leave it out")
@@ -76,9 +89,14 @@ def sources_of(source: str | Path | Data, data: str | Path | Data | None, settin
 def check_plan(plan: Plan | None, sources: Sources) -> None:
     """
     Raises:
-        UsageError: the plan begins with a fit, and nothing is to be fitted, or another model; an unknown student.
+        UsageError: the plan begins with a fit, and nothing is to be fitted, or another model; an unknown student; what
+            a step would refuse later.
     """
     settings = sources.settings
+    for step in plan.after_fit if plan is not None else ():
+        if sources.is_onnx and step.verb != QUANTIZE.name:
+            raise UsageError(f"{sources.model} is an ONNX model, which only `quantize` takes: leave `{step.verb}` out")
+        _check_step(step)
     if plan is not None and "fit" in plan.verbs:
         if not sources.fits:
             raise UsageError(
@@ -96,6 +114,21 @@ def check_plan(plan: Plan | None, sources: Sources) -> None:
             check_name(step.settings.student, step.settings.size)
 
 
+def _check_step(step: PlannedStep) -> None:
+    """By its settings alone, so that it does not end what took hours before it.
+
+    Raises:
+        UsageError: see the step's own.
+    """
+    try:
+        if isinstance(step.settings, Prune):
+            step.settings.check(images=True)
+        if isinstance(step.settings, Quantize) and step.settings.epochs:
+            check_training()
+    except UsageError as error:
+        raise UsageError(f"the plan's `{step.verb}`: {error}") from error
+
+
 def fit_of(plan: Plan | None, settings: Compress) -> PlannedStep:
     if plan is not None and "fit" in plan.verbs:
         return plan.steps[0]
@@ -110,7 +143,7 @@ def shares_of(sources: Sources) -> tuple[float, ...]:
         UsageError: some are asked for.
     """
     model, settings = sources.model, sources.settings
-    if model is None or not (is_onnx_file(model) or read_config(Path(model)).primary == ONNX):
+    if not sources.is_onnx:
         return settings.shares or SHARES
     if settings.shares or settings.trials or settings.student or settings.macs is not None:
         raise UsageError(
@@ -130,7 +163,13 @@ def begin(search: Search, source: str | Path, fitted: PlannedStep | None) -> Tri
     else:
         if not search.pipeline.is_done(fitted, None):
             search.tell(f"fitting {fitted.settings.arguments()['model']} to {source}")
-        kept = search.timed(fitted, None)
+            search.keep()  # so that it is resumed from here on
+        try:
+            kept = search.timed(fitted, None)
+        except SlimzooError as error:
+            if not isinstance(error.__cause__, OSError):  # such as of a full disk
+                search.forget()
+            raise
     metrics = current_metrics(read_config(kept.path).lineage)
     if read_config(kept.path).primary == ONNX and VAL not in metrics:  # which its first step measures
         step = Candidate(int8=True).plan(search.settings.seed).steps[0]

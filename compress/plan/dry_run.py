@@ -1,4 +1,7 @@
-"""`compress --dry-run`: the plan of the first candidate that may meet the budgets, as YAML to edit; nothing is run."""
+"""`compress --dry-run`: the plan of a candidate from the middle of the search, as YAML to edit; nothing is run.
+
+Which may meet the budgets is not known before networks were measured.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from zoo.call import Call, takes
 class Planned:
     """
     Attributes:
-        plan: that would be tried, or that was given.
+        plan: one that may be tried, or that was given.
         command: that takes it.
         searched: what is tried without it.
     """
@@ -51,7 +54,8 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
     given = None if settings.plan is None else Plan.read(settings.plan)
     check_plan(given, sources)
     data = [] if sources.fits else ["--data", str(sources.images)]
-    command = shlex.join(["slimzoo", "compress", str(sources.first), *data, "--plan", "plan.yaml", "--out", "OUT"])
+    words = ["slimzoo", "compress", str(sources.first), *data, "--plan", "plan.yaml", *settings.beside_a_plan()]
+    command = shlex.join([*words, "--out", "OUT"])
     fitted: tuple[PlannedStep, ...] = (fit_of(given, settings),) if sources.fits else ()
     if given is not None:
         return Planned(Plan((*fitted, *given.after_fit)), command, [])

@@ -2,8 +2,8 @@
 
 A file that deploy/bench.py wrote there names each model by the hash of its ONNX file; the same files are timed here, in
 onnxruntime as there. For each number format milliseconds there are taken to be a power of those here, log there = a + b
-log here: the line of least squares through the models that were measured in that format; b is 1 where that is one. A
-format of which nothing was measured there takes the other's line.
+log here: the line of least squares through the models that were measured in that format; b is 1 where all take about as
+long here. A format of which nothing was measured there takes the other's line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from zoo.errors import UsageError
 from zoo.files.model_directory import ONNX
 
 INT8 = "int8"
+ALIKE = 1.2  # times as long, up to which a line through models would follow how unsure they are
+SLOPES = (0.5, 2.0)  # of lines; others are noise
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def measured_there(given: Sequence[str | Path], places: Iterable[Path]) -> tuple
         raise UsageError(f"--latency-from names files of {len(machines)} machines, {', '.join(machines)}: wanted one")
     here = {sha256(place / ONNX): place / ONNX for place in places if (place / ONNX).is_file()}
     rows = [row for result in read for row in result["rows"] if row["runtime"] == "onnxruntime" and row["median_ms"]]
+    rows = [row for row in rows if row.get("batch", 1) == 1]
+    rows = [row for row in rows if not row.get("disturbed")] or rows
     found = {
         row["sha256"]: Measured(here[row["sha256"]], row["median_ms"]) for row in rows if row.get("sha256") in here
     }
@@ -105,7 +109,8 @@ def target_of(machine: str, points: Sequence[tuple[str, float, float]]) -> Targe
     for name in ("fp32", INT8):
         own = np.log([(here, there) for precision, here, there in points if (precision == INT8) == (name == INT8)])
         if len(own):
-            b = float(np.polyfit(own[:, 0], own[:, 1], 1)[0]) if len(set(own[:, 0])) > 1 else 1.0
+            differ = float(np.ptp(own[:, 0])) > math.log(ALIKE)
+            b = float(np.clip(np.polyfit(own[:, 0], own[:, 1], 1)[0], *SLOPES)) if differ else 1.0
             lines[name] = (float((own[:, 1] - b * own[:, 0]).mean()), b)
     missing = next((name for name in ("fp32", INT8) if name not in lines), None)
     if missing is not None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from compress.deployment.onnx_result import run_without_slimzoo
 from compress.plan.losses import images_needed
+from compress.plan.meanwhile import FRONT
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.searching import Search
 from compress.plan.settings import Compress
 from compress.plan.side_by_side import kept_of
 from compress.plan.timing import RUNTIMES
-from compress.plan.trial import BASE, NAMES, Trial, best_of, nearest_of
+from compress.plan.trial import BASE, NAMES, Trial, best_of, nearest_of, widths_of
+from compress.report.figures import megabytes, milliseconds, quoted
 from compress.report.report import Report, build_report
 from compress.report.searched import VARIANTS
 from zoo.disk import write_json
@@ -50,10 +52,10 @@ class Compressed:
     """
     Attributes:
         out: the directory that was made.
-        met: whether a model meets the budgets, which is then `out`/model.
+        met: whether a model meets the budgets, and every gate of a plan, which is then `out`/model.
         chosen: its name among the variants.
         runtime: in which it is fastest.
-        record: {"baseline", "chosen", "variants", "budgets", "met"}.
+        record: {"baseline", "chosen", "variants", "budgets", "met", "why"}.
         report: see `Report`.
     """
 
@@ -92,7 +94,9 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     """Fill the directory in work, which becomes `out`, and in which variants lie already."""
     search, budgets = outcome.search, outcome.settings.budgets
     trials, kept = search.trials, kept_of(search.trials)
-    chosen = best_of([trial for trial in trials if trial.name in kept], budgets)
+    there = [trial for trial in trials if trial.name in kept]
+    stopped = next((trial for trial in trials if trial.candidate is None and trial.reason), None)  # of a plan
+    chosen = None if stopped is not None else best_of(there, budgets)
     record: dict[str, Any] = {
         "baseline": BASE,
         "chosen": None if chosen is None else chosen.name,
@@ -100,6 +104,8 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
         "variants": [trial.document(budgets) for trial in trials],
         "budgets": budgets.record(),
         "met": chosen is not None,
+        "why": _why_none(there, stopped, outcome) if chosen is None else _why(chosen, there, outcome),
+        "elsewhere": None if search.target is None else search.target.machine,
     }
     write_json(work / TRIALS, record)
     report = build_report(work)
@@ -108,10 +114,11 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
         shutil.copytree(work / VARIANTS / chosen.name, work / MODEL)
         (work / PLAN).write_text(_plan(outcome, chosen).text(_command(outcome, PLAN)), encoding="utf-8")
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    (work / FRONT).unlink(missing_ok=True)  # as it was meanwhile; the report has its own
     gone = [trial.name for trial in trials if trial.kept is not None and trial.name not in kept]
     said = [f"made by a worker whose steps are not kept here, and left out: {', '.join(gone)}"] if gone else []
     said += [] if search.target is None else [search.target.said()]
-    said = [*dict.fromkeys(search.said), *said, *_said(trials, chosen, outcome)]
+    said = [*dict.fromkeys(search.said), *said, *_said(chosen, outcome)]
     return Compressed(
         out=out,
         met=chosen is not None,
@@ -132,27 +139,61 @@ def _plan(outcome: Outcome, chosen: Trial) -> Plan:
 def _command(outcome: Outcome, plan: str) -> str:
     source = outcome.data if outcome.fitted is not None else "DIR"
     data = [] if outcome.fitted is not None else ["--data", outcome.data]
-    return shlex.join(["slimzoo", "compress", source, *data, "--plan", plan, "--out", "OUT"])
+    given = outcome.settings.beside_a_plan()
+    return shlex.join(["slimzoo", "compress", source, *data, "--plan", plan, *given, "--out", "OUT"])
 
 
-def _said(trials: Sequence[Trial], chosen: Trial | None, outcome: Outcome) -> list[str]:
-    """How sure the promise is, and, where nothing meets the budgets, what came nearest."""
+def _why(chosen: Trial, there: Sequence[Trial], outcome: Outcome) -> str:
+    """Why this one, and what would be taken instead of it, in a sentence; nothing where there is no other."""
     budgets = outcome.settings.budgets
-    if chosen is None:
-        nearest = nearest_of(trials, budgets)
-        if nearest is None:
-            return ["nothing that was tried came out" if len(trials) > 1 else "nothing was tried"]
-        over = nearest.over(budgets)
-        takes = [f"{times:.2g} times the {NAMES[name]}" for name, times in over.items() if not math.isinf(times)]
-        unknown = [f"its {NAMES[name]} is not known" for name, times in over.items() if math.isinf(times)]
-        parts = [f"is expected to lose {nearest.lost:.1f} points where {budgets.max_drop:g} may be lost"]
-        parts += [f"takes {', '.join(takes)} allowed"] if takes else []
-        return [f"no model meets the budget; the nearest is {nearest.name}, which {' and '.join(parts)}", *unknown]
-    if chosen.drop is None or chosen.name == BASE:
+    meeting = [t for t in there if t.meets(budgets) and (budgets.costs or t.name != BASE)]
+    others = [trial for trial in meeting if widths_of(trial) != widths_of(chosen)]
+    if chosen.name == BASE or not others:
+        return ""
+    how = "is as fast as any" if chosen.latency_ms is not None else "is the smallest"
+    second = best_of(others, budgets)
+    assert second is not None
+    costs = [] if second.latency_ms is None else [milliseconds(second.latency_ms)]
+    costs += [megabytes(second.costs["size_bytes"])]
+    lost = "" if second.lost is None else f", expected to lose {second.lost:.1f}"
+    return (
+        f"It {'is compressed least' if budgets.costs else how} of {len(meeting)} that meet the budget; the second best "
+        f"is {quoted(second.name)} ({', '.join(costs)}{lost})."
+    )
+
+
+def _why_none(there: Sequence[Trial], stopped: Trial | None, outcome: Outcome) -> str:
+    """What came nearest, in a sentence."""
+    budgets = outcome.settings.budgets
+    none = "No model meets the budget" if stopped is None else f"The plan stopped: {stopped.reason}"
+    nearest = nearest_of(there, budgets)
+    if nearest is None:
+        return (
+            f"{none}; nothing that was tried came out."
+            if len(outcome.search.trials) > 1
+            else f"{none}; none was tried."
+        )
+    if stopped is not None:
+        return f"{none}. The last that passed is {quoted(nearest.name)}."
+    over = nearest.over(budgets)
+    parts = [f"is expected to lose {nearest.lost:.1f} points where {budgets.max_drop:g} may be lost"]
+    takes = [f"{times:.2g} times the {NAMES[name]}" for name, times in over.items() if not math.isinf(times)]
+    parts += [f"takes {', '.join(takes)} allowed"] if takes else []
+    parts += [f"its {NAMES[name]} is not known" for name, times in over.items() if math.isinf(times)]
+    return f"{none}; the nearest is {quoted(nearest.name)}, which {' and '.join(parts)}."
+
+
+def _said(chosen: Trial | None, outcome: Outcome) -> list[str]:
+    """How sure the promise is; the images tell so much, whatever is chosen."""
+    max_drop, trials = outcome.settings.max_drop, outcome.search.trials
+    shown = chosen or nearest_of(trials, outcome.settings.budgets)
+    if shown is None or shown.drop is None or shown.name == BASE:
         return []
-    needed, most = images_needed(budgets.max_drop, chosen.drop), chosen.drop.ci_points[1]
-    said = f"{chosen.name} is expected to lose {chosen.lost:.1f} points; on {chosen.drop.n} validation images it lost "
-    said += f"{chosen.drop.points:.1f}, at most {most:.1f} (95%)"
-    if needed > chosen.drop.n:
-        said += f"; to see a loss of {budgets.max_drop:g} it would take about {needed:,}"
+    needed, most = images_needed(max_drop, shown.drop), shown.drop.ci_points[1]
+    lost = 0.0 if shown.lost is None else shown.lost
+    said = f"{shown.name} is expected to lose {lost:.1f} points; on {shown.drop.n} validation images it lost "
+    said += f"{shown.drop.points:.1f}, at most {most:.1f} (95%)"
+    if needed > shown.drop.n:
+        said += f"; to see a loss of {max_drop:g} it would take about {needed:,}"
+        said += ", so how its answers differ from the fitted model's counts too" if shown.nats is not None else ""
     return [said]

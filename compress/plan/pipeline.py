@@ -84,6 +84,7 @@ class Pipeline:
     ) -> None:
         self.data, self._tell = data, tell
         self.folder = cache_directory() / "steps" if folder is None else folder
+        self._used = set[Path]()  # which this run may come back to
         self.device = Device(self.folder)
         self.progress = self.device.paused(progress)
         self.content = None if data is None else content_of(data)
@@ -117,6 +118,7 @@ class Pipeline:
         """
         key = self.key(step, source)
         place = self.folder / key
+        self._used.add(place)
         with self._alone(place):
             began = time.monotonic()
             for used in (place, None if source is None else source.path):
@@ -127,7 +129,7 @@ class Pipeline:
             self._do(step, source, place)
             seconds = time.monotonic() - began
             _note_seconds(place, seconds)
-        self._make_room(place)
+        self._make_room()
         return Kept(place, key, seconds, False)
 
     def key(self, step: PlannedStep, source: Kept | None) -> str:
@@ -140,6 +142,7 @@ class Pipeline:
         if (kept.path / ONNX).exists():
             return kept.path
         place = self.folder / f"{kept.key}-exported"
+        self._used.add(place)
 
         def make() -> None:
             shutil.rmtree(place, ignore_errors=True)
@@ -212,12 +215,12 @@ class Pipeline:
         with FileLock(place.with_suffix(".lock")):
             yield
 
-    def _make_room(self, newest: Path) -> None:
-        """Take away what was of use longest ago."""
-        places = [path.parent for path in self.folder.glob(f"*/{MANIFEST}") if path.parent != newest]
+    def _make_room(self) -> None:
+        """Take away what was of use longest ago, and not in this run."""
+        places = [path.parent for path in self.folder.glob(f"*/{MANIFEST}")]
         kept = [found for place in places if (found := _age_and_bytes(place)) is not None]
         room = MOST_BYTES - sum(size for _, size, _ in kept)
-        for _, size, path in sorted(kept):
+        for _, size, path in sorted(each for each in kept if each[2] not in self._used):
             if room >= 0:
                 break
             room += size

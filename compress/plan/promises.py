@@ -63,7 +63,7 @@ def measured(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Of each network its costs, the latency in its fastest runtime, and whether other work disturbed that."""
+    """Of each network its costs, in the runtime that takes least of each, and whether other work disturbed that."""
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for number, (_, network) in enumerate(networks):
@@ -74,7 +74,7 @@ def measured(
         {
             **costs,
             "latency_ms": min(own["latencies"].values(), default=None),
-            "memory_bytes": own["memory_bytes"],
+            "memory_bytes": min(own["memories"].values(), default=None),
             "disturbed": own["disturbed"],
         }
         for (costs, _), own in zip(networks, found, strict=True)
@@ -163,6 +163,23 @@ def in_step(promised: Promised, measured: Mapping[Candidate, float]) -> Promised
     if not times:
         return promised
     return {candidate: _slower(costs, statistics.median(times)) for candidate, costs in promised.items()}
+
+
+def as_small(promised: Promised, measured: Mapping[Candidate, float]) -> Promised:
+    """The same of cuts that take so many bytes for some of the candidates, by the median of what they are larger: a
+    real cut takes other widths than a uniform one, and with a classifier that nobody needs half of the bytes.
+    """
+    pairs = [(promised.get(c.plain, {}).get("size_bytes"), size) for c, size in measured.items() if c.is_cut]
+    times = [size / before for before, size in pairs if before]
+    if not times:
+        return promised
+    larger = statistics.median(times)
+    return {
+        candidate: {name: value * (larger if name == "size_bytes" else 1.0) for name, value in costs.items()}
+        if candidate.is_cut
+        else costs
+        for candidate, costs in promised.items()
+    }
 
 
 def _slower(costs: dict[str, float], times: float) -> dict[str, float]:

@@ -31,7 +31,8 @@ from compress.plan.settings import Budgets
 from compress.plan.trial import BASE, Candidate, Trial, best_of
 
 SHARES = (0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.07, 0.05)  # of the MACs, the largest first
-NEARLY = 0.9  # times a budget that a promise may be over it, and is tried still: promises are that far off
+NEARLY = 0.9  # of a promise may be over a budget, and it is tried still: promises are that far off
+ROUGHLY = 0.5  # of bytes that are promised before any cut was made: 1.64 MB were, and 0.77 came of it
 SLOWER = 1.1  # times the latency in float, that int8 may promise, and is tried still
 HOPEFUL = 3.0  # times the points that may be lost, from which a longer recovery may come back
 
@@ -118,7 +119,7 @@ class _State:
         loses too much or, with budgets of costs, meets them."""
         for in_float in sorted((c for c in self.promised if c.resized and not c.int8), key=lambda c: -(c.share or 1.0)):
             candidates = self._wanted(in_float)
-            if not any(_promises(c, self.budgets, self.promised) for c in candidates):
+            if not any(map(self._may_meet, candidates)):
                 continue
             if untried := next((c for c in candidates if c not in self.tried and not self._in_hand(c)), None):
                 return untried
@@ -182,7 +183,7 @@ class _State:
             small = Candidate(student=name, int8=True)
             for candidate in (replace(small, int8=False), small):
                 untried = candidate not in self.tried and not self._in_hand(candidate)
-                if untried and _promises(small, self.budgets, self.promised):
+                if untried and any(map(self._may_meet, {candidate, small})):  # float is the way to int8
                     return candidate
         return None
 
@@ -242,7 +243,12 @@ class _State:
     def any_promises(self, share: float, blocks: int = 0) -> bool:
         """Whether that cut may meet the budgets, in float or in int8; without blocks, if that is known at all."""
         either = [Candidate(share, int8, blocks=blocks) for int8 in (False, True)]
-        return any(_promises(c, self.budgets, self.promised) for c in either if not blocks or c in self.promised)
+        return any(self._may_meet(c) for c in either if not blocks or c in self.promised)
+
+    def _may_meet(self, candidate: Candidate) -> bool:
+        """Whether it promises to meet the budgets of costs."""
+        cut = any(c.is_cut and trial.kept is not None for c, trial in self.tried.items())
+        return _promises(candidate, self.budgets, self.promised, nearly=NEARLY if cut else ROUGHLY)
 
     def _meets(self, trial: Trial) -> bool:
         return bool(self.budgets.costs) and trial.meets(self.budgets)
@@ -255,7 +261,7 @@ class _State:
         speed, where it promises to be no slower."""
         int8 = replace(in_float, int8=True)
         before, after = (self._promised_ms(c.plain) for c in (in_float, int8))
-        may = _promises(int8.plain, self.budgets, self.promised)
+        may = self._may_meet(int8.plain)
         may &= bool(self.budgets.costs) or not int8.blocks or math.isinf(before) or after <= SLOWER * before
         return [in_float, *([int8] if may else [])]
 
@@ -280,10 +286,16 @@ def promises_any(budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:
     return any(_promises(candidate, budgets, promised) for candidate in promised)
 
 
-def _promises(candidate: Candidate, budgets: Budgets, promised: Mapping[Candidate, Costs]) -> bool:
-    """Whether it may meet the budgets of costs."""
-    known = promised.get(candidate, {})
-    return all(known.get(name, 0.0) * NEARLY <= most for name, most in budgets.costs.items())
+def _promises(
+    candidate: Candidate, budgets: Budgets, promised: Mapping[Candidate, Costs], *, nearly: float = ROUGHLY
+) -> bool:
+    """Whether it may meet the budgets of costs.
+
+    Args:
+        nearly: which part of the bytes that are promised of a cut has to be within the budget.
+    """
+    known, parts = promised.get(candidate, {}), {"size_bytes": nearly} if candidate.is_cut else {}
+    return all(known.get(name, 0.0) * parts.get(name, NEARLY) <= most for name, most in budgets.costs.items())
 
 
 def least_promised(budgets: Budgets, promised: Mapping[Candidate, Costs]) -> tuple[Candidate, dict[str, float]] | None:

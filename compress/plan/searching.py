@@ -18,15 +18,15 @@ from compress.plan.losses import drop_between, nats_between, recovered
 from compress.plan.meanwhile import show
 from compress.plan.pipeline import Kept, Pipeline
 from compress.plan.plan import Plan, PlannedStep
-from compress.plan.promises import Promised, in_step, overhead
+from compress.plan.promises import Promised, as_small, in_step, overhead
 from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.space import Space, space_of
-from compress.plan.timing import machine, timed
+from compress.plan.timing import fitting, machine, timed
 from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
 from compress.pruning.settings import Prune
 from zoo.disk import write_json
-from zoo.errors import DataError, GateError, SlimzooError
+from zoo.errors import DataError, SlimzooError
 from zoo.files.manifest import CHECKPOINTS, TRIALS
 from zoo.files.model_directory import ONNX, load_model, read_config
 from zoo.lineage import current_metrics
@@ -110,7 +110,7 @@ class Search:
         trial = Trial(
             BASE, Candidate(), Plan(()), kept, metrics, drop_between(metrics, metrics, self.settings.metric), 0.0
         )
-        return self.found(self._with_times(trial))
+        return self.found(self.with_times(trial))
 
     def _overhead(self, kept: Kept) -> float:
         """What no promise has measured: milliseconds from a photo to the network's input."""
@@ -123,25 +123,6 @@ class Search:
 
         terms = [kept.key, self.pipeline.content, machine()]
         return float(self.timed_calmly("overhead", terms, measure, "the way to the network")["overhead_ms"])
-
-    def follow(self, base: Trial, plan: Plan) -> None:
-        """The one plan that a person wrote."""
-        if rest := plan.after_fit:
-            assert base.kept is not None
-            name = "-".join(step.verb for step in rest)
-            self.show()
-            self.tell(f"{TRYING}{name}")
-            kept = base.kept
-            try:
-                for step in rest:
-                    if self.settings.finish and not self.pipeline.is_done(step, kept):
-                        self.said.append(f"finished as asked, before `{step.verb}`")
-                        return
-                    kept = self.timed(step, kept)
-            except GateError as error:
-                self.found(Trial(name, None, Plan(rest), reason=str(error)))
-                return
-            self.found(self._with_times(self._measured(Trial(name, None, Plan(rest), kept), base)))
 
     def run(self, base: Trial, ledger: Ledger) -> None:
         """Try candidates until nothing more could be better, or the time is up; others may help."""
@@ -216,7 +197,7 @@ class Search:
         if not self.times:
             known = ledger.times_of(key)
             return None if known is None else replace(trial, **known).answering(self.overhead_ms)
-        found = self._with_times(trial)
+        found = self.with_times(trial)
         ledger.say_times(key, {"latencies": found.latencies, "memory_bytes": found.memory_bytes})
         return found
 
@@ -227,7 +208,7 @@ class Search:
             name = "more of Optuna's sampler"
             expected = LONGER_STEP * sum(self.longest.get(verb, SHORTEST) for verb in ("prune", "quantize"))
         else:
-            name, expected = candidate.name, self._seconds_of(candidate.plan(self.settings.seed), base.kept)
+            name, expected = candidate.name, self.seconds_of(candidate.plan(self.settings.seed), base.kept)
         if not expected:
             return None
         expected += self.comparing_s
@@ -240,7 +221,7 @@ class Search:
     def _try(self, candidate: Candidate, base: Trial) -> Trial:
         assert base.kept is not None
         kept, plan = base.kept, candidate.plan(self.settings.seed)
-        if self._seconds_of(plan, kept):
+        if self.seconds_of(plan, kept):
             self.show()
         self.tell(f"{TRYING}{candidate.name}")
         trial = Trial(candidate.name, candidate, plan)
@@ -251,9 +232,9 @@ class Search:
             if isinstance(error, DataError) or isinstance(error.__cause__, OSError):
                 raise  # of which this candidate is not the reason
             return replace(trial, reason=str(error))
-        return self._with_times(self._measured(replace(trial, kept=kept), base))
+        return self.with_times(self.measured(replace(trial, kept=kept), base))
 
-    def _measured(self, trial: Trial, base: Trial) -> Trial:
+    def measured(self, trial: Trial, base: Trial) -> Trial:
         assert trial.kept is not None
         assert trial.plan is not None
         lineage = read_config(trial.kept.path).lineage
@@ -268,7 +249,7 @@ class Search:
         self.longest[step.kind] = max(self.longest.get(step.kind, 0.0), kept.seconds)
         return kept
 
-    def _seconds_of(self, plan: Plan, base: Kept) -> float:
+    def seconds_of(self, plan: Plan, base: Kept) -> float:
         """How long what is still to be done of it may take; 0 where nothing is. A first that trains takes as a fit."""
         source, expected = base, 0.0
         for step in plan.steps:
@@ -280,15 +261,20 @@ class Search:
             source = Kept(self.pipeline.folder / key, key, 0.0, False)
         return expected
 
-    def _with_times(self, trial: Trial) -> Trial:
+    def with_times(self, trial: Trial) -> Trial:
         """The same with its latencies on this machine, where they decide what is tried next."""
         kept = trial.kept
         if not self.budgets.of_time or not self.times or kept is None or trial.latencies:
             return trial
         terms = [kept.key, self.settings.threads, self.runtimes, machine()]
         found = self.timed_calmly("latency", terms, lambda: self._time(kept), trial.name)
-        latencies = self.expected(found["latencies"], int8=trial.is_int8)
-        return replace(trial, latencies=latencies, memory_bytes=found["memory_bytes"]).answering(self.overhead_ms)
+        return self.with_costs(trial, found["latencies"], found["memories"])
+
+    def with_costs(self, trial: Trial, here: Mapping[str, float], memories: Mapping[str, float]) -> Trial:
+        """The same with what it takes where that counts, of what it takes here in each runtime."""
+        latencies, memory_bytes = fitting(here, memories, self.budgets.memory_bytes)
+        latencies = self.expected(latencies, int8=trial.is_int8)
+        return replace(trial, latencies=latencies, memory_bytes=memory_bytes).answering(self.overhead_ms)
 
     def timed_calmly(self, kind: str, terms: Any, measure: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:
         """What is measured, once for these terms; where time decides and other work disturbs it, a few times anew."""
@@ -300,7 +286,8 @@ class Search:
                 time.sleep(TOO_BUSY_S)
             found: dict[str, Any] = self.pipeline.remembered(kind, terms, measure, keeps=_is_calm)
             if _is_calm(found):
-                break
+                return found
+        self.said.append(f"other work disturbed the machine while it timed {what}: take those latencies for a guess")
         return found
 
     def expected(self, latencies: Mapping[str, float], *, int8: bool) -> dict[str, float]:
@@ -328,12 +315,22 @@ class Search:
             self.tell(row(HEADER))
         self.trials.append(trial)
         timed = {t.candidate: t.latency_ms for t in self.trials if t.candidate is not None and t.latency_ms is not None}
-        self.promised = in_step(self.tables, timed)
+        sizes = {t.candidate: size for t in self.trials if t.candidate is not None and (size := t.costs["size_bytes"])}
+        self.promised = as_small(in_step(self.tables, timed), sizes)
         self.tell(trial.line(self.budgets))
+        self.keep()
+        return trial
+
+    def keep(self) -> None:
+        """What was tried, by which an interrupted search is known."""
         if self.work is not None:
             (self.work / CHECKPOINTS).mkdir(exist_ok=True)
             write_json(self.work / CHECKPOINTS / TRIALS, [each.document(self.budgets) for each in self.trials])
-        return trial
+
+    def forget(self) -> None:
+        """Nothing was begun that could go on."""
+        if self.work is not None:
+            (self.work / CHECKPOINTS / TRIALS).unlink(missing_ok=True)
 
     def show(self) -> None:
         """Draw what was found, before something begins that takes a while."""

@@ -13,6 +13,8 @@ from transfer.fitting.settings import DEFAULT_MODEL, seconds
 from zoo.errors import UsageError
 from zoo.settings import Seeded, option
 
+OF_A_SEARCH = ("plan", "shares", "student", "trials", "model", "study", "finish")  # and not of a plan that is followed
+
 
 def as_words(given: object) -> object:
     """A path, or those among several words, as words."""
@@ -99,7 +101,7 @@ class Compress(Seeded):
         "with the extra postgresql; else a file in OUT.",
         metavar="URL",
     )
-    finish: bool = option(False, "Begin nothing that takes training: choose among what was tried before.")
+    finish: bool = option(False, "Begin no trial that takes training: choose among those that were tried before.")
 
     @model_validator(mode="after")
     def _check(self) -> Compress:
@@ -120,6 +122,12 @@ class Compress(Seeded):
                 "--plan says what is done: leave out --shares, --student and --trials, which are of a search"
             )
         return self
+
+    def beside_a_plan(self) -> list[str]:
+        """What to type with a plan, for the same budgets."""
+        values = self.arguments()
+        words = [o.words(values[o.name]) for o in self.options() if o.name not in OF_A_SEARCH]
+        return [word.removesuffix(".0") for each in words for word in each]
 
     @property
     def budgets(self) -> Budgets:

@@ -13,7 +13,7 @@ from compress.benchmark.harness import bench
 from compress.plan.pipeline import Kept
 from compress.plan.promises import in_step, promised_ms
 from compress.plan.searching import Search
-from compress.plan.timing import machine, memory_of
+from compress.plan.timing import machine, memories_of
 from compress.plan.trial import BASE, Trial
 from compress.report.searched import VARIANTS
 from zoo.disk import read_json, write_json
@@ -114,8 +114,7 @@ def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -
     if not sure:
         return trial
     here = {row["runtime"]: float(row["median_ms"]) for row in sure}
-    latencies = search.expected(here, int8=trial.is_int8)
-    return replace(trial, latencies=latencies, memory_bytes=memory_of(sure)).answering(search.overhead_ms)
+    return search.with_costs(trial, here, memories_of(sure))
 
 
 def _as_promised(trials: Sequence[Trial], search: Search) -> list[Trial]:

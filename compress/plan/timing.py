@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ class Device:
 def timed(
     models: Sequence[str | Path], runtimes: Sequence[str], threads: int | None, **how: Any
 ) -> list[dict[str, Any]]:
-    """Of each model {"latencies": {runtime: ms}, "memory_bytes", "disturbed"}, without what could not be measured.
+    """Of each model {"latencies": {runtime: ms}, "memories": {runtime: bytes}, "disturbed"}, without what could not be
+    measured.
 
     Args:
         how: options of `bench`.
@@ -84,15 +86,24 @@ def timed(
     return [
         {
             "latencies": {row["runtime"]: row["median_ms"] for row in own if row["median_ms"] is not None},
-            "memory_bytes": memory_of(own),
+            "memories": memories_of(own),
             "disturbed": any(bool(row.get("disturbed")) for row in own),
         }
         for own in (rows[at : at + len(runtimes)] for at in range(0, len(rows), len(runtimes)))
     ]
 
 
-def memory_of(rows: Sequence[Any]) -> float | None:
-    """What the fastest of these rows takes."""
-    known = [row for row in rows if row["median_ms"] is not None]
-    fastest = min(known, key=lambda row: float(row["median_ms"]), default=None)
-    return None if fastest is None or fastest["peak_mb"] is None else 1e6 * fastest["peak_mb"]
+def memories_of(rows: Sequence[Any]) -> dict[str, float]:
+    """Bytes that a process takes at most in each runtime, as far as that is known."""
+    return {row["runtime"]: 1e6 * row["peak_mb"] for row in rows if row["peak_mb"] is not None}
+
+
+def fitting(
+    latencies: Mapping[str, float], memories: Mapping[str, float], most_bytes: float | None
+) -> tuple[dict[str, float], float | None]:
+    """The latencies of the runtimes that take no more memory, of all where each takes more; and what the fastest of
+    these takes, where that is known."""
+    small = {r: ms for r, ms in latencies.items() if most_bytes is None or memories.get(r, math.inf) <= most_bytes}
+    found = small or dict(latencies)
+    fastest = min(found, key=lambda name: found[name], default="")
+    return found, memories.get(fastest)

@@ -71,6 +71,11 @@ class Candidate:
         return Candidate(self.share, self.int8, student=self.student, blocks=self.blocks)
 
     @property
+    def is_cut(self) -> bool:
+        """Whether channels or blocks go."""
+        return self.share is not None and not self.resized
+
+    @property
     def name(self) -> str:
         """Of its directory."""
         if self.resized:
@@ -240,15 +245,26 @@ def best_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
 
     With budgets of costs, the one whose compression is least, by the MACs, and then in float: what meets them needs to
     be no faster. Without, the fastest of those that were timed, or the smallest where nothing could be timed. Of what
-    is as good the one that loses least.
+    is as good the one that loses least; networks of the same widths are, whatever each was measured to take.
     """
     meeting = [trial for trial in trials if trial.meets(budgets)]
     if budgets.costs:
         return max(meeting, key=lambda t: (_known(t.costs["macs"]), not t.is_int8, -(t.lost or 0.0)), default=None)
     compressed = [trial for trial in meeting if trial.name != BASE]
-    if timed := {trial.name: trial.latency_ms for trial in compressed if trial.latency_ms is not None}:
+    if timed := _twins_alike(compressed):
         return _least([trial for trial in compressed if trial.name in timed], timed)
     return _least(compressed, {trial.name: float(trial.costs["size_bytes"] or math.inf) for trial in compressed})
+
+
+def _twins_alike(trials: Sequence[Trial]) -> dict[str, float]:
+    """The latencies of those that were timed, by name; of one cut, which recovered for longer or not, the least."""
+    timed = {trial.name: (widths_of(trial), trial.latency_ms) for trial in trials if trial.latency_ms is not None}
+    return {name: min(ms for other, ms in timed.values() if other == widths) for name, (widths, _) in timed.items()}
+
+
+def widths_of(trial: Trial) -> tuple[Any, ...]:
+    """The same for the same widths."""
+    return (trial.name,) if trial.candidate is None else (trial.candidate.plain, trial.costs["macs"])
 
 
 def _least(trials: Sequence[Trial], costs: Mapping[str, float]) -> Trial | None:

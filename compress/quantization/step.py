@@ -312,6 +312,14 @@ def _check_trainable(model: FloatModel) -> None:
             f"--epochs trains in torch, and {model.config.architecture} is an ONNX file; leave out --epochs"
         )
     refuse_program(model.loaded.model, model.config.architecture, "quantize --epochs")
+    check_training()
+
+
+def check_training() -> None:
+    """
+    Raises:
+        UsageError: what training needs is not installed.
+    """
     if importlib.util.find_spec("torchao") is None:
         raise UsageError("--epochs needs torchao, which is not installed: pip install 'slimzoo[qat]'")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.report import sections, timing
+from compress.report import timing
 from compress.report.charts import to_png
 from compress.report.contents import PICTURE, Compared, contents
 from compress.report.document import document, finished, located
@@ -19,6 +19,7 @@ from compress.report.searched import read_search
 from compress.report.seeds import made_of
 from compress.report.statistics import Ratio
 from compress.report.variants import Comparison, Variant, choose, compare, read_bench, read_variants
+from compress.report.verdict import verdict_of
 from transfer.data.fitted_data import reopen
 from zoo.disk import json_bytes
 
@@ -83,13 +84,13 @@ def build_report(
     if searched is None:
         baseline, *others = variants = read_variants(out, bench)
     else:
-        max_drop = searched.max_drop
+        max_drop = searched.budgets["max_drop"]
         baseline, *others = variants = read_variants(searched.models, bench, searched.runtimes)
     compared = [compare(variant, baseline, bench) for variant in others]
     pairs = list(zip(others, compared, strict=True))
     made = made_of(baseline, pairs)
     taken = choose(made, max_drop) if searched is None else _named(searched.chosen, variants)
-    verdict = sections.verdict(baseline, taken, made, max_drop)
+    verdict = verdict_of(baseline, taken, made, max_drop, searched)
     data = reopen(baseline.lineage) if images else None
     parts = contents(
         Compared(baseline, taken, pairs, max_drop, bench, images, data),
@@ -101,7 +102,7 @@ def build_report(
         baseline=baseline.name,
         chosen=None if taken is None else taken.name,
         variants=[_record(baseline, None), *(_record(*pair) for pair in pairs)],
-        budgets={"max_drop": max_drop},
+        budgets={"max_drop": max_drop} if searched is None else dict(searched.budgets),
         met=taken is not None,
         verdict=verdict,
         markdown=out / "report.md",

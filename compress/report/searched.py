@@ -19,14 +19,18 @@ class Searched:
     Attributes:
         models: the directory of model directories.
         chosen: a name among them; None where none was good enough.
-        max_drop: points that might be lost.
+        budgets: what it might lose and cost.
+        why: the choice, in a sentence; empty of what an earlier version wrote.
+        elsewhere: the machine whose latencies counted, where it was another.
         runtimes: by name, in which each is fastest.
     """
 
     models: Path
     chosen: str | None
-    max_drop: float
+    budgets: Mapping[str, float]
     runtimes: Mapping[str, str]
+    why: str = ""
+    elsewhere: str | None = None
 
 
 def read_search(out: Path) -> Searched | None:
@@ -42,6 +46,10 @@ def read_search(out: Path) -> Searched | None:
     try:
         runtimes = {trial["name"]: trial["runtime"] for trial in found["variants"] if trial["runtime"] is not None}
         runtimes.pop(found["baseline"], None)  # which all are compared with, as it would be run without a search
-        return Searched(out / VARIANTS, found["chosen"], float(found["budgets"]["max_drop"]), runtimes)
+        budgets = {name: float(most) for name, most in found["budgets"].items()}
+        why, elsewhere = found.get("why", ""), found.get("elsewhere")
+        return Searched(
+            out / VARIANTS, found["chosen"], {"max_drop": budgets.pop("max_drop"), **budgets}, runtimes, why, elsewhere
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise SlimzooError(f"{file} is not what `slimzoo compress` writes; take it away, or compress again") from error

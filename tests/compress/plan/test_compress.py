@@ -11,6 +11,7 @@ from PIL import Image
 
 from compress import resume
 from compress.plan import searching, side_by_side, step
+from compress.plan.pipeline import Pipeline
 from compress.plan.plan import Plan
 from compress.plan.step import compress
 from transfer.fitting.step import fit
@@ -40,7 +41,11 @@ def test_what_is_written(done):
     assert json.loads((found.out / "trials.json").read_text(encoding="utf-8")) == found.record
     assert (found.runtime, found.next()[0][-1]) == (None, "IMAGE")  # all was taken for disturbed
     assert all(trial["meets"] for trial in found.record["variants"])
+    assert not (found.out / "front.png").exists()  # of meanwhile
+    why = r"Use `pruned-40-int8`: .* It is the smallest of \d that meet the budget; the second best is `.*` \("
+    assert re.match(why, found.lines()[0])
     page = (found.out / "report.html").read_text(encoding="utf-8")
+    assert "the second best is" in page
     assert "The search goes on" not in page
     assert "http-equiv" not in page
     assert told[0].startswith("what is promised before any training")
@@ -109,7 +114,7 @@ def test_where_too_much_is_lost_there_is_no_model_and_the_nearest_is_named(dense
     assert not found.met
     assert found.exit_code == 4
     assert not (found.out / "model").exists()
-    assert any("no model meets the budget; the nearest is" in line for line in found.lines())
+    assert found.lines()[0].startswith("No model meets the budget; the nearest is `")
     assert json.loads((found.out / "report.json").read_text(encoding="utf-8"))["chosen"] is None
 
 
@@ -168,6 +173,79 @@ def test_a_search_that_was_interrupted_can_be_finished(dense, photos, tmp_path, 
         resume(out, finish=True)
 
 
+def test_a_fit_that_was_interrupted_goes_on(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+
+        def stop(self, step, source=None):
+            raise KeyboardInterrupt
+
+        patch.setattr("compress.plan.pipeline.Pipeline.done", stop)
+        with pytest.raises(KeyboardInterrupt, match="slimzoo resume"):
+            compress(photos, model="lenet5_caffe", max_drop=100, size="500kB", seed=3, out=out)
+    assert partial_of(out).exists()
+    assert resume(out).met
+
+
+def test_a_fit_that_fails_leaves_nothing_behind(photos, tmp_path, monkeypatch):
+    def fail(self, step, source=None):
+        raise UsageError("no such thing")
+
+    monkeypatch.setattr("compress.plan.pipeline.Pipeline.done", fail)
+    with pytest.raises(UsageError, match="no such thing"):
+        compress(photos, model="lenet5_caffe", max_drop=100, size="500kB", seed=4, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+PLAN = "steps: [{prune: {macs: 0.5, recover: 1, seed: 5}}, {quantize: {}}]"
+
+
+def test_a_plan_whose_step_misses_its_gate_keeps_what_passed(dense, photos, tmp_path, monkeypatch):
+    done = Pipeline.done
+
+    def gated(self, step, source=None):
+        if step.verb == "quantize":
+            raise GateError("it loses 3.0 points")
+        return done(self, step, source)
+
+    monkeypatch.setattr(Pipeline, "done", gated)
+    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    found = compress(dense, data=photos, max_drop=100, plan=str(tmp_path / "plan.yaml"), out=tmp_path / "out")
+    assert (found.met, found.exit_code) == (False, 4)
+    assert found.lines()[0] == "The plan stopped: it loses 3.0 points. The last that passed is `prune`."
+    assert {path.name for path in (found.out / "variants").iterdir()} == {"fit", "prune"}
+    assert {trial["name"]: trial.get("reason") for trial in found.record["variants"]} == {
+        "fit": None,
+        "prune": None,
+        "prune-quantize": "it loses 3.0 points",
+    }
+
+
+def test_a_plan_keeps_to_its_time(dense, photos, tmp_path):
+    """Of its first step nothing is known, and that takes longer than a second."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(PLAN.replace("seed: 5", "seed: 6"), encoding="utf-8")
+    found = compress(dense, data=photos, max_drop=100, time_s=1.0, plan=str(plan), out=tmp_path / "out")
+    assert any("the time was up before `prune`, which takes about" in line for line in found.lines())
+    assert not found.met
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: [{prune: {rounds: 4, recover: 2}}]", "plan's `prune`: 4 rounds share 2 epochs"),
+        ("steps: [{prune: {macs: 1}}]", "plan's `prune`: 100% of the MACs keeps every channel"),
+        ("steps: [{quantize: {epochs: 3}}]", "plan's `quantize`: .*epochs needs torchao"),
+    ],
+)
+def test_a_plan_that_a_step_would_refuse_is_refused_before_the_fit(text, said, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        compress(photos, plan=str(tmp_path / "plan.yaml"), out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+
+
 def test_only_a_search_can_be_finished(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("transfer.training.boundary.CHECKPOINT_STEPS", 1)
 
@@ -222,6 +300,8 @@ def test_a_model_needs_its_images(dense, tmp_path):
     with pytest.raises(UsageError, match="name it with out"):
         compress("digits")
     (tmp_path / "plan.yaml").write_text("steps: [fit, prune]", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"model resnet18 is what images are fitted to, and .* is fitted already"):
+        compress(dense, data="digits", model="resnet18", out=tmp_path / "out")
     with pytest.raises(UsageError, match="SOURCE is fitted already"):
         compress(dense, data="digits", plan=str(tmp_path / "plan.yaml"), out=tmp_path / "out")
 
@@ -250,6 +330,9 @@ def test_a_dry_run_says_what_would_be_tried_and_does_nothing(photos, tmp_path, s
     assert "    macs: 0.7" in one.out
     assert "some of these are tried: int8, pruned-70, pruned-70-int8;" in one.out
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+    budgets = ("--size", "500kB", "--max-drop", "2", "--latency", "5ms")
+    with_budgets = slimzoo("compress", photos, "--dry-run", *budgets, "--out", tmp_path / "out")
+    assert " --plan plan.yaml --max-drop 2 --latency 5 --size 500000 --out OUT" in with_budgets.out.splitlines()[0]
 
 
 def test_a_model_of_others_is_fitted_to_the_images_first(photos, tmp_path, slimzoo):

@@ -163,6 +163,7 @@ def test_a_trial_comes_back_as_it_was(ledger, tmp_path):
         Candidate(int8=True),
         Candidate(0.1, int8=True, blocks=9),
         Candidate(0.2, side=64, criterion="l2", allocation="sensitivity"),
+        Candidate(0.5, side=64, resized=True),
     ],
 )
 def test_what_is_asked_for_is_tried_as_it_is_and_nothing_near_it(ledger, candidate):

@@ -200,11 +200,20 @@ def test_the_oldest_goes_when_there_is_no_room(pipeline, monkeypatch):
     first, second = pipeline.done(step(seed=1)), pipeline.done(step(seed=2))
     pipeline.done(step(seed=1))  # it is of use
     size = sum(path.stat().st_size for path in first.path.iterdir())
-    monkeypatch.setattr(module, "MOST_BYTES", 1.5 * size)
-    third = pipeline.done(step(seed=3))
+    monkeypatch.setattr(module, "MOST_BYTES", 2.5 * size)
+    third = Pipeline(pipeline.data, folder=pipeline.folder).done(step(seed=3))
     there = {path.parent for path in pipeline.folder.glob(f"*/{MANIFEST}")}
     assert there == {first.path, third.path}
     assert second.path not in there
+
+
+def test_what_a_run_has_made_stays_as_long_as_it_goes_on(pipeline, monkeypatch):
+    """However much that is: in the end it chooses among all of it."""
+    monkeypatch.setattr(module, "MOST_BYTES", 1.0)
+    made = [pipeline.done(step(seed=seed)) for seed in (1, 2)]
+    assert all(each.path.exists() for each in made)
+    Pipeline(pipeline.data, folder=pipeline.folder).done(step(seed=3))
+    assert not any(each.path.exists() for each in made)
 
 
 def test_what_is_remembered_is_asked_once(pipeline):

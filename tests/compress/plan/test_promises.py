@@ -6,7 +6,7 @@ import pytest
 
 from compress.plan import cuts as cuts_module
 from compress.plan.cuts import Cuts, counts_of
-from compress.plan.promises import as_they_are, in_step, interpolated, promised_ms
+from compress.plan.promises import as_small, as_they_are, in_step, interpolated, promised_ms
 from compress.plan.trial import Candidate
 from zoo.create import create_model
 from zoo.errors import SlimzooError
@@ -53,6 +53,16 @@ def test_networks_without_blocks_promise_what_they_cost_below_the_share_that_the
         assert found[Candidate(0.1, int8, blocks=5)]["answer_ms"] == pytest.approx(1.0 / (1 + int8) + OVERHEAD_MS)
     assert counts_of([*NETWORKS, *without]) == [0, 3, 5]
     assert counts_of(NETWORKS) == [0]
+
+
+def test_bytes_of_cuts_follow_what_cuts_were_measured_to_take():
+    promised = promised_of(NETWORKS)
+    sizes = {Candidate(): 999.0, Candidate(0.25): 40.0, Candidate(0.25, longer=True): 40.0, Candidate(0.5): 200.0}
+    found = as_small(promised, sizes)
+    assert found[Candidate()] == promised[Candidate()]
+    assert found[Candidate(0.5, int8=True)]["size_bytes"] == pytest.approx(0.4 * 200)
+    assert found[Candidate(0.5)]["latency_ms"] == promised[Candidate(0.5)]["latency_ms"]
+    assert as_small(promised, {Candidate(): 999.0}) == promised
 
 
 def test_the_whole_network_for_smaller_images_promises_what_it_was_measured_to_take_and_nothing_of_cuts():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from compress.plan.pipeline import Kept
-from compress.plan.search import NEARLY, SHARES, least_promised, next_candidate, promises_any
+from compress.plan.promises import as_small
+from compress.plan.search import NEARLY, ROUGHLY, SHARES, least_promised, next_candidate, promises_any
 from compress.plan.settings import Budgets
 from compress.plan.trial import ALIKE, BASE, HEADER, WIDTHS, Candidate, Trial, best_of, nearest_of
 from transfer.evaluation.statistics import PairedDrop
@@ -105,9 +106,15 @@ def test_with_budgets_of_costs_the_least_compressed_that_meets_them_is_found(see
         assert (found.candidate.share or 1) == (best.candidate.share or 1)
     else:
         assert nearest_of(trials, budgets) is not None
+    first = next((trial.candidate.share for trial in trials if trial.candidate.is_cut), None)
     for trial in trials[1:]:  # what has no chance is not trained, but on the way to int8
         same = [Candidate(trial.candidate.share, int8) for int8 in (False, True)]
-        assert any(all(world.promised[c][name] * NEARLY <= most for name, most in budgets.costs.items()) for c in same)
+        nearly = {"size_bytes": ROUGHLY if trial.candidate.share == first else NEARLY}  # before any cut was made
+        within = [
+            [world.promised[c][name] * nearly.get(name, NEARLY) <= most for name, most in budgets.costs.items()]
+            for c in same
+        ]
+        assert any(map(all, within))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +150,21 @@ def test_where_smaller_images_meet_the_budgets_nothing_is_trained(smaller, laten
 def test_smaller_images_are_no_way_to_fewer_bytes():
     trials = World(0, slope=0.3, smaller=0.0).searched(Budgets(max_drop=5, macs=1e7))
     assert not any(trial.candidate.resized for trial in trials)
+
+
+def test_where_cuts_take_half_of_the_bytes_that_were_promised_larger_ones_are_found():
+    """Promises are put right by what was tried, and every share is tried that may meet the budget by then."""
+    world, budgets = World(0, slope=0.3, off=0.0), Budgets(max_drop=100, size_bytes=1e6)
+    for candidate, costs in world.costs.items():
+        if candidate.is_cut:
+            costs["size_bytes"] = world.promised[replace(candidate, longer=False)]["size_bytes"] / 2
+    trials, promised = [], world.promised
+    while (candidate := next_candidate(trials, budgets, promised)) is not None:
+        trials.append(world.trial(candidate))
+        promised = as_small(world.promised, {t.candidate: t.costs["size_bytes"] for t in trials})
+    assert best_of(trials, budgets).candidate == Candidate(0.8, int8=True)  # 1 MB instead of 2
+    assert promises_any(replace(budgets, size_bytes=7e4), world.promised)  # 0.125 MB are promised at least
+    assert not promises_any(replace(budgets, size_bytes=5e4), world.promised)
 
 
 def test_what_loses_little_too_much_recovers_longer():
@@ -390,6 +412,20 @@ def test_of_some_that_were_timed_the_fastest_is_chosen():
     timed = [replace(t, latencies={}) if t.candidate.share == 0.15 else t for t in trials]
     fastest = min((t for t in timed if t.latencies and t.name != "fit"), key=lambda t: t.latency_ms)
     assert best_of(timed, budgets) is fastest
+
+
+def test_of_two_networks_of_the_same_widths_the_one_that_loses_less_is_chosen():
+    """However far apart noise has put them; another that is as much faster is faster."""
+    world, short = World(0, slope=0.3, off=0.0, back=0.5), Candidate(0.5)
+    longer, budgets = replace(short, longer=True), Budgets(max_drop=5)
+    timed = [
+        replace(world.trial(short), latencies={"onnxruntime": 1.0}),
+        replace(world.trial(longer), latencies={"onnxruntime": 1.1}),
+        replace(world.trial(Candidate(0.4)), latencies={"onnxruntime": 1.2}),
+    ]
+    assert best_of(timed, budgets).candidate == longer
+    faster = replace(world.trial(Candidate(0.4)), latencies={"onnxruntime": 0.9})
+    assert best_of([*timed[:2], faster], budgets).candidate == Candidate(0.4)
 
 
 def test_where_something_could_not_be_timed_the_smallest_is_chosen():

@@ -14,10 +14,11 @@ import pytest
 from compress.benchmark.harness import bench
 from compress.deployment.export import export
 from compress.plan import side_by_side, step
-from compress.plan.elsewhere import target_of
+from compress.plan.elsewhere import measured_there, target_of
 from compress.plan.ledger import opened
 from compress.plan.plan import Plan
 from compress.plan.step import compress
+from compress.plan.timing import fitting
 from compress.plan.worker import help_search
 from zoo.errors import GateError, UsageError
 from zoo.files.model_directory import read_config
@@ -152,7 +153,8 @@ def test_the_sampler_goes_on_where_the_search_ends(dense, photos, tmp_path):
     assert len(drawn) == 2
 
 
-def test_a_way_to_the_answer_that_decoding_alone_takes_is_told_at_once(dense, photos, pictures, tmp_path):
+def test_a_way_to_the_answer_that_decoding_alone_takes_is_told_at_once(dense, photos, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("compress.report.statistics.DISTURBED", 1.0)
     with pytest.raises(GateError, match="times the time to an answer allowed"):
         compress(dense, data=pictures, answer="20us", out=tmp_path / "out")
     with pytest.raises(UsageError, match="holds no pictures"):
@@ -211,6 +213,7 @@ def test_latencies_may_be_those_of_another_machine(dense, photos, there, tmp_pat
     assert any(
         "latencies are those expected on Cortex-A72, by 2 models that were measured there" in s for s in found.said
     )
+    assert found.record["elsewhere"] == "Cortex-A72"
     here = {row["model"]: row["median_ms"] for row in json.loads((found.out / "bench.json").read_text("utf-8"))["rows"]}
     for trial in found.record["variants"]:
         if trial["name"] in here:
@@ -224,6 +227,36 @@ def test_latencies_may_be_those_of_another_machine(dense, photos, there, tmp_pat
     there.write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(UsageError, match="none of the models that were measured there is here"):
         compress(dense, data=photos, **budget, out=tmp_path / "no")
+
+
+def test_of_what_was_measured_elsewhere_one_image_at_a_time_counts(done, there):
+    """And of that what nothing disturbed, where there is any."""
+    found, _ = done
+    said = json.loads(there.read_text(encoding="utf-8"))
+    for row in said["rows"]:
+        row["disturbed"] = False
+    said["rows"] += [{**row, "batch": 8, "median_ms": 99.0} for row in said["rows"]]
+    said["rows"] += [{**row, "disturbed": True, "median_ms": 77.0} for row in said["rows"][:2]]
+    there.write_text(json.dumps(said), encoding="utf-8")
+    _, measured = measured_there([there], (found.out / "variants").iterdir())
+    assert sorted(each.there_ms for each in measured) == [10.0, 20.0]
+
+
+def test_a_line_through_models_that_are_alike_is_their_factor():
+    """Their order is noise: a power of minus two and more would follow from it."""
+    target = target_of("Cortex-A72", [("fp32", 1.0, 10.2), ("fp32", 1.05, 9.0)])
+    assert target.lines["fp32"][1] == 1.0
+    assert target.there(4.0, int8=False) == pytest.approx(40, rel=0.1)
+    steep = target_of("Cortex-A72", [("fp32", 1.0, 1.0), ("fp32", 2.0, 100.0)])
+    assert steep.lines["fp32"][1] == 2.0
+
+
+def test_the_runtime_is_one_of_those_that_take_no_more_memory():
+    latencies, memories = {"onnxruntime": 2.0, "openvino": 1.0}, {"onnxruntime": 1e8, "openvino": 2e8}
+    assert fitting(latencies, memories, None) == (latencies, 2e8)
+    assert fitting(latencies, memories, 1.5e8) == ({"onnxruntime": 2.0}, 1e8)
+    assert fitting(latencies, memories, 1e7) == (latencies, 2e8)
+    assert fitting({}, {}, 1e8) == ({}, None)
 
 
 def test_a_line_through_what_was_measured_elsewhere():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from compress.plan import searching, side_by_side, step, timing
 from compress.plan.pipeline import Pipeline
 from compress.plan.step import compress
-from zoo.errors import DataError, SlimzooError, UsageError
+from zoo.errors import DataError, GateError, SlimzooError, UsageError
 from zoo.lineage import current_metrics
 
 pytestmark = pytest.mark.usefixtures("short")
@@ -28,10 +31,11 @@ def clock(monkeypatch, whole, tmp_path):
 
     class Clock:
         slower = 1.0
+        disturbed = False  # what is promised
 
     def alone(self, kept):
         macs = current_metrics(searching.read_config(kept.path).lineage)["macs"]
-        return {"latencies": {"onnxruntime": 10 * macs / whole}, "memory_bytes": 1e8, "disturbed": False}
+        return {"latencies": {"onnxruntime": 10 * macs / whole}, "memories": {"onnxruntime": 1e8}, "disturbed": False}
 
     def together(trials, search, work):
         row = {"runtime": "onnxruntime", "disturbed": False, "peak_mb": 100.0}
@@ -39,7 +43,7 @@ def clock(monkeypatch, whole, tmp_path):
 
     def promised(networks, *how, **more):
         return [
-            {**costs, "latency_ms": 10 * costs["share"], "memory_bytes": 1e8, "disturbed": False}
+            {**costs, "latency_ms": 10 * costs["share"], "memory_bytes": 1e8, "disturbed": Clock.disturbed}
             for costs, _ in networks
         ]
 
@@ -63,16 +67,31 @@ def test_a_search_that_nothing_satisfies_side_by_side_ends(dense, photos, tmp_pa
     found = compress(dense, data=photos, max_drop=100, latency="6.5ms", seed=31, out=tmp_path / "out")
     assert (found.met, found.exit_code) == (False, 4)
     assert {trial["name"] for trial in found.record["variants"]} >= {"pruned-60", "pruned-40"}
+    assert re.match(
+        r"No model meets the budget; the nearest is `pruned-40\S*`, .* takes .* the latency", found.lines()[0]
+    )
+    report = json.loads((found.out / "report.json").read_text(encoding="utf-8"))
+    assert report["budgets"] == {"max_drop": 100, "latency_ms": 6.5}
+
+
+def test_what_was_promised_on_a_busy_machine_refuses_nothing(dense, photos, tmp_path, clock):
+    """All promises are over the budget, and what is measured in the end is not."""
+    clock.disturbed, clock.slower = True, 0.1
+    found = compress(dense, data=photos, max_drop=100, latency="0.9ms", seed=33, out=tmp_path / "out")
+    assert any("other work disturbed the machine while it timed what cuts would save" in line for line in found.said)
+    clock.disturbed = False
+    with pytest.raises(GateError, match="no network of this kind meets the budget"):
+        compress(dense, data=photos, max_drop=100, latency="0.9ms", seed=34, out=tmp_path / "no")
 
 
 def test_what_cannot_be_timed_does_not_meet_a_latency_and_holds_nothing_up(dense, photos, tmp_path, clock, monkeypatch):
-    nothing = {"latencies": {}, "memory_bytes": None, "disturbed": False}
+    nothing = {"latencies": {}, "memories": {}, "disturbed": False}
     monkeypatch.setattr(searching.Search, "_time", lambda self, kept: nothing)
     monkeypatch.setattr(side_by_side, "_measured", lambda *given: {})
     found = compress(dense, data=photos, max_drop=100, latency="6.6ms", seed=32, out=tmp_path / "out")
     assert not found.met
     assert {trial["latency_ms"] for trial in found.record["variants"]} == {None}
-    assert "its latency is not known" in found.lines()
+    assert "its latency is not known" in found.lines()[0]
     assert not any("inf" in line for line in found.lines())
 
 
