@@ -22,6 +22,7 @@ from transfer.data.sources import Data
 from transfer.data.split import VAL
 from transfer.fitting.settings import DEFAULT_MODEL, Fit
 from zoo.errors import SlimzooError, UsageError
+from zoo.files.manifest import CHECKPOINTS, TRIALS
 from zoo.files.model_directory import ONNX, is_model_directory, read_config
 from zoo.lineage import current_metrics
 from zoo.pretrained.upstream import is_upstream
@@ -153,23 +154,30 @@ def shares_of(sources: Sources) -> tuple[float, ...]:
 
 
 def begin(search: Search, source: str | Path, fitted: PlannedStep | None) -> Trial:
-    """The fitted model, as the first trial.
+    """The fitted model, as the first trial; a run that is interrupted before there is one can be resumed.
 
     Args:
         fitted: the step that makes it, where `source` is images.
     """
+    marker = None if search.work is None else search.work / CHECKPOINTS / TRIALS
+    if marker is None or marker.exists():
+        return _begun(search, source, fitted)
+    search.keep()
+    try:
+        return _begun(search, source, fitted)
+    except SlimzooError as error:
+        if not isinstance(error.__cause__, OSError):  # such as of a full disk
+            marker.unlink(missing_ok=True)  # the same again would fail again
+        raise
+
+
+def _begun(search: Search, source: str | Path, fitted: PlannedStep | None) -> Trial:
     if fitted is None:
         kept: Kept = search.pipeline.begin(source)
     else:
         if not search.pipeline.is_done(fitted, None):
             search.tell(f"fitting {fitted.settings.arguments()['model']} to {source}")
-            search.keep()  # so that it is resumed from here on
-        try:
-            kept = search.timed(fitted, None)
-        except SlimzooError as error:
-            if not isinstance(error.__cause__, OSError):  # such as of a full disk
-                search.forget()
-            raise
+        kept = search.timed(fitted, None)
     metrics = current_metrics(read_config(kept.path).lineage)
     if read_config(kept.path).primary == ONNX and VAL not in metrics:  # which its first step measures
         step = Candidate(int8=True).plan(search.settings.seed).steps[0]

@@ -27,18 +27,22 @@ class Planned:
         plan: one that may be tried, or that was given.
         command: that takes it.
         searched: what is tried without it.
+        alone: whether nothing else is.
     """
 
     plan: Plan
     command: str
     searched: list[str]
+    alone: bool = True
 
     def lines(self) -> list[str]:
         """YAML; what is not of it is a comment."""
         found = self.plan.text(self.command).splitlines()
         if self.searched:
-            found.append(f"# Without --plan some of these are tried: {', '.join(self.searched)};")
-            found.append("# and, where that is faster, cuts without some residual blocks, and longer recoveries.")
+            found.append(f"# Without --plan some of these are tried: {', '.join(self.searched)}")
+            if not self.alone:
+                found.append("# smaller images before them; cuts without some residual blocks and longer recoveries,")
+                found.append("# where that is faster.")
         return found
 
     def document(self) -> dict[str, Any]:
@@ -62,4 +66,5 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
     shares = shares_of(sources)
     middle = Candidate(shares[len(shares) // 2] if shares else None, int8=True)
     every = every_candidate(shares, settings.student)[1:]  # the first is there
-    return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, [candidate.name for candidate in every])
+    names, alone = [candidate.name for candidate in every], bool(settings.shares) or not shares
+    return Planned(Plan((*fitted, *middle.plan(settings.seed).steps)), command, names, alone)

@@ -87,11 +87,9 @@ def measured_there(given: Sequence[str | Path], places: Iterable[Path]) -> tuple
         raise UsageError(f"--latency-from names files of {len(machines)} machines, {', '.join(machines)}: wanted one")
     here = {sha256(place / ONNX): place / ONNX for place in places if (place / ONNX).is_file()}
     rows = [row for result in read for row in result["rows"] if row["runtime"] == "onnxruntime" and row["median_ms"]]
-    rows = [row for row in rows if row.get("batch", 1) == 1]
-    rows = [row for row in rows if not row.get("disturbed")] or rows
-    found = {
-        row["sha256"]: Measured(here[row["sha256"]], row["median_ms"]) for row in rows if row.get("sha256") in here
-    }
+    rows = [row for row in rows if row.get("batch", 1) == 1 and row.get("sha256") in here]
+    rows.sort(key=lambda row: not row.get("disturbed"))  # of one model what nothing disturbed counts
+    found = {row["sha256"]: Measured(here[row["sha256"]], row["median_ms"]) for row in rows}
     if not found:
         raise UsageError(
             f"{', '.join(map(str, given))}: none of the models that were measured there is here; compress once without "

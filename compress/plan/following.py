@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-from compress.plan.pipeline import Kept
 from compress.plan.plan import Plan
 from compress.plan.searching import TRYING, Search
 from compress.plan.trial import Trial
@@ -12,7 +9,8 @@ from zoo.errors import GateError
 
 
 def follow(search: Search, base: Trial, plan: Plan) -> None:
-    """Do its steps, and keep what came of the last that passed; a step that misses its gate is a trial that failed."""
+    """Do its steps, and keep what came of the last that passed; a step that misses its gate, or for which there is no
+    time, is a trial that failed."""
     rest, kept, failed = plan.after_fit, base.kept, None
     assert kept is not None
     if not rest:
@@ -21,13 +19,18 @@ def follow(search: Search, base: Trial, plan: Plan) -> None:
     search.tell(f"{TRYING}{_name(plan)}")
     done = 0
     for step in rest:
-        if reason := _why_not(search, Plan((step,)), kept):
+        reason = search.no_time_for(f"`{step.verb}`", search.seconds_of(Plan((step,)), kept))
+        if reason and search.settings.finish:
             search.said.append(reason)
             break
-        try:
-            kept = search.timed(step, kept)
-        except GateError as error:
-            failed = Trial(_name(Plan(rest[: done + 1])), None, Plan(rest[: done + 1]), reason=str(error))
+        if not reason:
+            try:
+                kept = search.timed(step, kept)
+            except GateError as error:
+                reason = str(error)
+        if reason:
+            upto = Plan(rest[: done + 1])
+            failed = Trial(_name(upto), None, upto, reason=reason)
             break
         done += 1
     if done:
@@ -39,13 +42,3 @@ def follow(search: Search, base: Trial, plan: Plan) -> None:
 
 def _name(plan: Plan) -> str:
     return "-".join(step.verb for step in plan.after_fit)
-
-
-def _why_not(search: Search, step: Plan, source: Kept) -> str | None:
-    """Why a step is not begun."""
-    (verb,), expected = step.verbs, search.seconds_of(step, source)
-    if expected and search.settings.finish:
-        return f"finished as asked, before `{verb}`"
-    if expected and search.until - time.time() < expected + search.comparing_s:
-        return f"the time was up before `{verb}`, which takes about {expected:.0f} s"
-    return None

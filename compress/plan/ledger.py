@@ -128,7 +128,7 @@ class Ledger:
         def objective(begun: Begun) -> tuple[float, float]:
             begun_as.append(begun.number)
             begun.set_user_attr(WORKER, this_process())
-            drawn = space.drawn(begun) if candidate is None or candidate.student is None else None
+            drawn = space.drawn(begun) if candidate is None or space.holds(candidate) else None
             mine = candidate or drawn
             assert mine is not None
             begun.set_user_attr(CANDIDATE, asdict(mine))
@@ -145,7 +145,7 @@ class Ledger:
 
         with _quiet():  # no queue of Optuna's: SQLite gives its first to two who come at once
             self._study.sampler = self._sampler
-            if candidate is not None and candidate.student is None:
+            if candidate is not None and space.holds(candidate):
                 self._study.sampler = PartialFixedSampler(space.params(candidate), self._sampler)
             try:
                 self._study.optimize(objective, n_trials=1)

@@ -118,7 +118,7 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     gone = [trial.name for trial in trials if trial.kept is not None and trial.name not in kept]
     said = [f"made by a worker whose steps are not kept here, and left out: {', '.join(gone)}"] if gone else []
     said += [] if search.target is None else [search.target.said()]
-    said = [*dict.fromkeys(search.said), *said, *_said(chosen, outcome)]
+    said = [*dict.fromkeys(search.said), *said, *_said(chosen or nearest_of(there, budgets), outcome)]
     return Compressed(
         out=out,
         met=chosen is not None,
@@ -153,7 +153,9 @@ def _why(chosen: Trial, there: Sequence[Trial], outcome: Outcome) -> str:
     how = "is as fast as any" if chosen.latency_ms is not None else "is the smallest"
     second = best_of(others, budgets)
     assert second is not None
-    costs = [] if second.latency_ms is None else [milliseconds(second.latency_ms)]
+    target = outcome.search.target
+    where = "" if target is None else f" on {target.machine}"
+    costs = [] if second.latency_ms is None else [milliseconds(second.latency_ms) + where]
     costs += [megabytes(second.costs["size_bytes"])]
     lost = "" if second.lost is None else f", expected to lose {second.lost:.1f}"
     return (
@@ -174,7 +176,7 @@ def _why_none(there: Sequence[Trial], stopped: Trial | None, outcome: Outcome) -
             else f"{none}; none was tried."
         )
     if stopped is not None:
-        return f"{none}. The last that passed is {quoted(nearest.name)}."
+        return f"{none}. The last that passed is {quoted(there[-1].name)}."
     over = nearest.over(budgets)
     parts = [f"is expected to lose {nearest.lost:.1f} points where {budgets.max_drop:g} may be lost"]
     takes = [f"{times:.2g} times the {NAMES[name]}" for name, times in over.items() if not math.isinf(times)]
@@ -183,10 +185,9 @@ def _why_none(there: Sequence[Trial], stopped: Trial | None, outcome: Outcome) -
     return f"{none}; the nearest is {quoted(nearest.name)}, which {' and '.join(parts)}."
 
 
-def _said(chosen: Trial | None, outcome: Outcome) -> list[str]:
-    """How sure the promise is; the images tell so much, whatever is chosen."""
-    max_drop, trials = outcome.settings.max_drop, outcome.search.trials
-    shown = chosen or nearest_of(trials, outcome.settings.budgets)
+def _said(shown: Trial | None, outcome: Outcome) -> list[str]:
+    """How sure one can be of what the chosen one, or the nearest, loses."""
+    max_drop = outcome.settings.max_drop
     if shown is None or shown.drop is None or shown.name == BASE:
         return []
     needed, most = images_needed(max_drop, shown.drop), shown.drop.ci_points[1]

@@ -41,7 +41,8 @@ class PlannedStep:
     @property
     def kind(self) -> str:
         """Of which others take about as long: those of its verb that train, or do not."""
-        return f"{self.verb} untrained" if getattr(self.settings, "recover", None) == 0 else self.verb
+        epochs = [getattr(self.settings, name) for name in ("recover", "epochs") if hasattr(self.settings, name)]
+        return f"{self.verb} untrained" if self.verb != "fit" and epochs == [0] else self.verb
 
     def document(self) -> dict[str, Any]:
         """As YAML and JSON have it."""

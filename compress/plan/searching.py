@@ -33,6 +33,7 @@ from zoo.lineage import current_metrics
 
 TRYING = "trying "  # begins the line that says so
 SHORTEST = 10.0  # seconds that a step may take of which nothing is known
+QUANTIZED = Candidate(int8=True).plan(0).steps[-1].kind
 LONGER_STEP = 1.5  # times as long as the longest step of its kind a next one may take
 WAIT_S = 1.0  # between looks at what other workers have found
 PATIENCE_S = 600.0  # for latencies from the machine that measures them, while nobody is at work
@@ -206,16 +207,17 @@ class Search:
         assert base.kept is not None
         if candidate is None:
             name = "more of Optuna's sampler"
-            expected = LONGER_STEP * sum(self.longest.get(verb, SHORTEST) for verb in ("prune", "quantize"))
+            expected = LONGER_STEP * sum(self.longest.get(kind, SHORTEST) for kind in ("prune", QUANTIZED))
         else:
             name, expected = candidate.name, self.seconds_of(candidate.plan(self.settings.seed), base.kept)
-        if not expected:
-            return None
-        expected += self.comparing_s
-        if self.settings.finish:
+        return self.no_time_for(name, expected)
+
+    def no_time_for(self, name: str, seconds: float) -> str | None:
+        """Why what takes so long is not begun; None if it is."""
+        if seconds and self.settings.finish:
             return f"finished as asked, before {name}"
-        if self.until - time.time() < expected:
-            return f"the time was up before {name}, which takes about {expected:.0f} s"
+        if seconds and self.until - time.time() < seconds + self.comparing_s:
+            return f"the time was up before {name}, which takes about {seconds:.0f} s"
         return None
 
     def _try(self, candidate: Candidate, base: Trial) -> Trial:
@@ -287,7 +289,8 @@ class Search:
             found: dict[str, Any] = self.pipeline.remembered(kind, terms, measure, keeps=_is_calm)
             if _is_calm(found):
                 return found
-        self.said.append(f"other work disturbed the machine while it timed {what}: take those latencies for a guess")
+        if found["disturbed"]:
+            self.said.append(f"other work disturbed the machine while it timed {what}: take that for a guess")
         return found
 
     def expected(self, latencies: Mapping[str, float], *, int8: bool) -> dict[str, float]:
@@ -326,11 +329,6 @@ class Search:
         if self.work is not None:
             (self.work / CHECKPOINTS).mkdir(exist_ok=True)
             write_json(self.work / CHECKPOINTS / TRIALS, [each.document(self.budgets) for each in self.trials])
-
-    def forget(self) -> None:
-        """Nothing was begun that could go on."""
-        if self.work is not None:
-            (self.work / CHECKPOINTS / TRIALS).unlink(missing_ok=True)
 
     def show(self) -> None:
         """Draw what was found, before something begins that takes a while."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from transfer.fitting.settings import DEFAULT_MODEL, seconds
 from zoo.errors import UsageError
 from zoo.settings import Seeded, option
 
+# As amounts are written again: unit, and how many of the setting's own it is
+UNITS = {"latency": ("ms", 1), "answer": ("ms", 1), "size": ("kB", 1e3), "memory": ("MB", 1e6), "macs": ("k", 1e3)}
 OF_A_SEARCH = ("plan", "shares", "student", "trials", "model", "study", "finish")  # and not of a plan that is followed
 
 
@@ -126,8 +129,11 @@ class Compress(Seeded):
     def beside_a_plan(self) -> list[str]:
         """What to type with a plan, for the same budgets."""
         values = self.arguments()
+        for name, (unit, least) in UNITS.items():
+            if values[name] is not None:
+                values[name] = f"{values[name] / least:.12g}{unit}"
         words = [o.words(values[o.name]) for o in self.options() if o.name not in OF_A_SEARCH]
-        return [word.removesuffix(".0") for each in words for word in each]
+        return [re.sub(r"^(\d+)\.0$", r"\1", word) for each in words for word in each]
 
     @property
     def budgets(self) -> Budgets:

@@ -59,6 +59,11 @@ class Space:
             share = min(share, math.floor(100 * MOST_CHANNELS * left) / 100)
         return Candidate(share, int8, longer, **found) if share < 1 else Candidate(int8=True)
 
+    @staticmethod
+    def holds(candidate: Candidate) -> bool:
+        """Whether it is one that might be drawn."""
+        return candidate.student is None and not candidate.resized
+
     def params(self, candidate: Candidate) -> dict[str, Any]:
         """What the sampler has to draw for it to be drawn."""
         found = {"share": candidate.share or 1.0, "int8": candidate.int8, "longer": candidate.longer}

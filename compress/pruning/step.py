@@ -120,13 +120,19 @@ def trial_of(loaded: LoadedModel, choice: Choice, grouping: Grouping, *, measure
     Raises:
         UsageError: a budget that no cut reaches or that the model meets; a pattern that the cut breaks.
     """
-    Sizes(loaded.config, choice).check(loaded.model)
+    sizes = Sizes(loaded.config, choice)
+    sizes.check(loaded.model)
     model, size = loaded.model, loaded.config.input_size
     if choice.blocks:
         whole, model = grouping.macs, without(model, blocks_of(model, size, choice.blocks)[: choice.blocks])
         grouping = grouping_of(model, loaded.config, choice)
         if choice.macs is not None:
             choice = choice.model_copy(update={"macs": min(1.0, choice.macs * whole / grouping.macs)})
+    if choice.size is not None and (sized := sizes.at(model, grouping, choice.size)) is not None:
+        if choice.macs is not None:
+            left = min(1.0, choice.macs * grouping.macs / sized.cost.total)
+            choice = choice.model_copy(update={"macs": left})
+        size, grouping = sized.config.input_size, sized.grouping
     trial = trial_cut(model, size, grouping, choice, measures=measures and not choice.blocks)  # they may be others
     _check_pattern(loaded, trial.model)
     return trial

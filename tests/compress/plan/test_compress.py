@@ -213,6 +213,9 @@ def test_a_plan_whose_step_misses_its_gate_keeps_what_passed(dense, photos, tmp_
     found = compress(dense, data=photos, max_drop=100, plan=str(tmp_path / "plan.yaml"), out=tmp_path / "out")
     assert (found.met, found.exit_code) == (False, 4)
     assert found.lines()[0] == "The plan stopped: it loses 3.0 points. The last that passed is `prune`."
+    met = compress(dense, data=photos, size="10MB", plan=str(tmp_path / "plan.yaml"), out=tmp_path / "fit-meets-it")
+    assert not met.met  # the fitted model does, and was not what the plan is of
+    assert met.lines()[0].endswith("The last that passed is `prune`.")
     assert {path.name for path in (found.out / "variants").iterdir()} == {"fit", "prune"}
     assert {trial["name"]: trial.get("reason") for trial in found.record["variants"]} == {
         "fit": None,
@@ -228,6 +231,21 @@ def test_a_plan_keeps_to_its_time(dense, photos, tmp_path):
     found = compress(dense, data=photos, max_drop=100, time_s=1.0, plan=str(plan), out=tmp_path / "out")
     assert any("the time was up before `prune`, which takes about" in line for line in found.lines())
     assert not found.met
+
+
+def test_smaller_images_are_tried_of_a_network_that_takes_them(photos, tmp_path):
+    """Made, quantized, timed and reported as any other."""
+    fit(photos, model="resnet20", method="scratch", epochs=1, size=32, out=tmp_path / "fitted")
+    found = compress(tmp_path / "fitted", data=photos, max_drop=100, out=tmp_path / "out")
+    trials = {trial["name"]: trial for trial in found.record["variants"]}
+    sides = [int(name.split("-")[1]) for name in trials if name.startswith("resized") and not name.endswith("int8")]
+    assert sides == sorted(sides, reverse=True)
+    assert len(sides) == 2
+    for side in sides:
+        for name in (f"resized-{side}", f"resized-{side}-int8"):
+            assert read_config(found.out / "variants" / name).preprocess.size == (side, side)
+            assert trials[name]["macs"] < trials["fit"]["macs"]
+            assert name in (found.out / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -328,11 +346,12 @@ def test_a_dry_run_says_what_would_be_tried_and_does_nothing(photos, tmp_path, s
     assert "# Without --plan some of these are tried: " in done.out
     one = slimzoo("compress", photos, "--dry-run", "--shares", "0.7", "--out", tmp_path / "out")
     assert "    macs: 0.7" in one.out
-    assert "some of these are tried: int8, pruned-70, pruned-70-int8;" in one.out
+    assert "some of these are tried: int8, pruned-70, pruned-70-int8\n" in one.out
+    assert ("# smaller images before them" in done.out, "# smaller images before them" in one.out) == (True, False)
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
     budgets = ("--size", "500kB", "--max-drop", "2", "--latency", "5ms")
     with_budgets = slimzoo("compress", photos, "--dry-run", *budgets, "--out", tmp_path / "out")
-    assert " --plan plan.yaml --max-drop 2 --latency 5 --size 500000 --out OUT" in with_budgets.out.splitlines()[0]
+    assert " --plan plan.yaml --max-drop 2 --latency 5ms --size 500kB --out OUT" in with_budgets.out.splitlines()[0]
 
 
 def test_a_model_of_others_is_fitted_to_the_images_first(photos, tmp_path, slimzoo):

@@ -39,6 +39,8 @@ class World:
         for candidate in [*EVERY, *shorter, *(RESIZED if smaller is not None else [])]:
             share = candidate.share or 1.0
             costs = {"macs": 1e8 * share, "size_bytes": 1e7 * share / (4 if candidate.int8 else 1)}
+            if candidate.resized:  # which has all of its weights
+                costs["size_bytes"] /= share
             costs["latency_ms"] = 10 * share**0.7 / (2 if candidate.int8 else 1) * (1 - candidate.blocks / 10)
             self.promised[candidate] = costs
             self.costs[candidate] = {name: value * rng.uniform(1 - off, 1 + off) for name, value in costs.items()}
@@ -148,8 +150,9 @@ def test_where_smaller_images_meet_the_budgets_nothing_is_trained(smaller, laten
 
 
 def test_smaller_images_are_no_way_to_fewer_bytes():
-    trials = World(0, slope=0.3, smaller=0.0).searched(Budgets(max_drop=5, macs=1e7))
-    assert not any(trial.candidate.resized for trial in trials)
+    trials = World(0, slope=0.3, smaller=0.0).searched(Budgets(max_drop=5, size_bytes=2e6))
+    assert [trial.candidate.is_cut for trial in trials[1:]] == [True] * (len(trials) - 1)
+    assert any(trial.candidate.is_cut for trial in trials)
 
 
 def test_where_cuts_take_half_of_the_bytes_that_were_promised_larger_ones_are_found():

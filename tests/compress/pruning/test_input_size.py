@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from compress import distill, export, prune, quantize
+from compress import distill, export, prune, quantize, sparsify
 from compress.pruning.input_size import BY_SIZE, find_size, fit_classifier_, resized, side_for, takes
 from transfer.data.loader import LabelledPixels
 from transfer.evaluation.evaluate import evaluate
@@ -246,6 +246,15 @@ def test_a_size_that_leaves_less_than_was_asked_for_is_all(fitted, photos):
     assert step.record["input"]["by_channels"] == 1
     assert any("leave 56% of the MACs, and no channel is cut" in line for line in told)
     assert "nearer" not in step.record["diverged"]
+
+
+def test_a_sparse_network_keeps_its_pattern_for_smaller_images(fitted, photos, tmp_path):
+    """Since no channel goes; a cut would break it."""
+    sparse = sparsify(fitted, data=photos, pattern="2:4", epochs=1, out=tmp_path / "sparse")
+    with pytest.raises(UsageError, match="breaks its runs of 4"):
+        prune(sparse.out, data=photos, macs=0.3, recover=0)
+    step = prune(sparse.out, data=photos, macs=0.6, size=24, recover=0)
+    assert step.config.preprocess.size == (24, 24)
 
 
 def test_a_network_of_one_size_is_refused(tmp_path):

@@ -18,7 +18,6 @@ from compress.quantization.cpu import (
     convolution_at_full_scale,
     decide,
     exact_at_full_scale,
-    is_exact,
     is_here,
     scheme_for,
 )
@@ -36,13 +35,14 @@ def in_pairs(activation, weight):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_here_it_is_exact_or_saturates_as_the_instruction_does(scheme):
     flags = set(describe_machine()["flags"])
+    if scheme == S8S8 and not flags & DOT_PRODUCTS:
+        pytest.skip("onnxruntime's versions differ in how they add signed pairs, and nothing is made of them on x86")
     if flags & DOT_PRODUCTS or scheme in (U8U8, U8S8_7BIT):
         assert convolution_at_full_scale(scheme) == exact_at_full_scale(scheme)
-    elif scheme == U8S8:
+    else:
+        assert scheme == U8S8
         exact = INPUTS * 255 * 127
         assert convolution_at_full_scale(scheme) == pytest.approx(255 * in_pairs(255, 127) / exact, abs=1)
-    else:
-        assert not is_exact(scheme)
 
 
 def test_the_exact_sum_is_numpys():

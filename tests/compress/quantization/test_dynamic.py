@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from compress.graph.layers import macs_by_layer, with_stored_weights
 from compress.graph.network import export_network
-from compress.quantization.cpu import U8S8, U8S8_7BIT
+from compress.quantization.cpu import U8S8, U8S8_7BIT, is_exact
 from compress.quantization.dynamic import quantize_dynamic
 from compress.quantization.fidelity import logits_of
 from zoo.cost import count_macs
@@ -20,6 +20,8 @@ from zoo.errors import SlimzooError
 
 @pytest.mark.parametrize(("scheme", "levels"), [(U8S8, 127), (U8S8_7BIT, 64)], ids=["8 bits", "7 bits"])
 def test_a_gemm_is_numpys_integer_product(scheme, levels):
+    if not is_exact(scheme):
+        pytest.skip("sums of this scheme saturate on this processor")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10)).eval()
     with torch.no_grad():

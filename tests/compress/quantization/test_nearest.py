@@ -11,7 +11,7 @@ import torch
 from compress import quantize
 from compress.graph.network import export_network
 from compress.quantization.calibrate import Images
-from compress.quantization.cpu import best_scheme
+from compress.quantization.cpu import U8U8, best_scheme
 from compress.quantization.fidelity import logits_of
 from compress.quantization.nearest import CORRECTED, EQUALIZED, ROUNDED, nearest
 from compress.quantization.settings import RANGES
@@ -86,9 +86,9 @@ def test_the_rounding_is_learned_where_corrected_biases_do_not_suffice(images, m
 
 def test_settled_changes_are_made_whatever_they_bring(images):
     """As for the model whose judge has found them best."""
-    network = of(spread=0.0)
-    assert EQUALIZED not in nearest(network, *images, ranges=("minmax",), changes=(EQUALIZED,)).taken
-    made = nearest(network, *images, ranges=("minmax",), changes=(EQUALIZED,), settled=True)
+    network, how = of(spread=0.0), {"ranges": ("minmax",), "changes": (EQUALIZED,), "scheme": U8U8}  # exact everywhere
+    assert EQUALIZED not in nearest(network, *images, **how).taken
+    made = nearest(network, *images, settled=True, **how)
     assert made.taken == (EQUALIZED,)
 
 
