@@ -1,8 +1,8 @@
 """Which int8 arithmetic this processor gets right, found by trying it.
 
 Without VNNI or AMX, x86 kernels add two products of unsigned and signed bytes in 16 bits, and saturate: weights of the
-full range lose up to half of a sum, and nearly all of it where both are signed. The cure is 7-bit weights
-(onnxruntime's `reduce_range`).
+full range lose up to half of a sum, and, in some versions of onnxruntime, nearly all where both are signed. The cure is
+7-bit weights (onnxruntime's `reduce_range`).
 """
 
 from __future__ import annotations
