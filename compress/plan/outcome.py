@@ -55,7 +55,7 @@ class Compressed:
         met: whether a model meets the budgets, and every gate of a plan, which is then `out`/model.
         chosen: its name among the variants.
         runtime: in which it is fastest.
-        record: {"baseline", "chosen", "variants", "budgets", "met", "why"}.
+        record: {"baseline", "chosen", "runtime", "variants", "budgets", "met", "why", "elsewhere"}.
         report: see `Report`.
     """
 
@@ -170,11 +170,8 @@ def _why_none(there: Sequence[Trial], stopped: Trial | None, outcome: Outcome) -
     none = "No model meets the budget" if stopped is None else f"The plan stopped: {stopped.reason}"
     nearest = nearest_of(there, budgets)
     if nearest is None:
-        return (
-            f"{none}; nothing that was tried came out."
-            if len(outcome.search.trials) > 1
-            else f"{none}; none was tried."
-        )
+        tried = "nothing that was tried came out" if len(outcome.search.trials) > 1 else "none was tried"
+        return f"{none}; {tried}."
     if stopped is not None:
         return f"{none}. The last that passed is {quoted(there[-1].name)}."
     over = nearest.over(budgets)

@@ -166,9 +166,8 @@ def in_step(promised: Promised, measured: Mapping[Candidate, float]) -> Promised
 
 
 def as_small(promised: Promised, measured: Mapping[Candidate, float]) -> Promised:
-    """The same of cuts that take so many bytes for some of the candidates, by the median of what they are larger: a
-    real cut takes other widths than a uniform one, and with a classifier that nobody needs half of the bytes.
-    """
+    """The same where some of the candidates were measured to take so many bytes: those of all cuts by the median of
+    what these are larger, since a real cut takes other widths than a uniform one."""
     pairs = [(promised.get(c.plain, {}).get("size_bytes"), size) for c, size in measured.items() if c.is_cut]
     times = [size / before for before, size in pairs if before]
     if not times:

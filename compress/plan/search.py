@@ -31,8 +31,8 @@ from compress.plan.settings import Budgets
 from compress.plan.trial import BASE, Candidate, Trial, best_of
 
 SHARES = (0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.15, 0.1, 0.07, 0.05)  # of the MACs, the largest first
-NEARLY = 0.9  # of a promise may be over a budget, and it is tried still: promises are that far off
-ROUGHLY = 0.5  # of bytes that are promised before any cut was made: 1.64 MB were, and 0.77 came of it
+NEARLY = 0.9  # of what is promised has to be within a budget, or it is not tried: promises are that far off
+ROUGHLY = 0.5  # the same of a cut's bytes before any was made: 1.64 MB were promised, and 0.77 came of it
 SLOWER = 1.1  # times the latency in float, that int8 may promise, and is tried still
 HOPEFUL = 3.0  # times the points that may be lost, from which a longer recovery may come back
 

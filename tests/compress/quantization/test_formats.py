@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from compress.cli import app
 from compress.quantization import half
 from compress.quantization.converted import Converted
+from compress.quantization.cpu import U8S8, is_exact
 from compress.quantization.half import to_bfloat16
 from compress.quantization.rounding import with_weights
 from compress.quantization.step import quantize
@@ -65,10 +66,13 @@ def test_each_is_deployed(folder, tmp_path, to):
     assert done.stderr == ""
     expected = json.loads(run(app, ["predict", str(folder / to), str(picture), "--json"]).stdout)
     top = expected["predictions"][0]["top"]
-    words = done.stdout.removeprefix(f"{picture}:").split()
-    assert words[::2] == [each["label"] for each in top]
-    scores = [float(word.removesuffix("%")) for word in words[1::2]]
-    assert scores == pytest.approx([100 * each["score"] for each in top], abs=0.11)  # a digit more or less
+    said = "".join(f"  {each['label']} {each['score']:.1%}" for each in top)
+    if to == "int8-dynamic" and not is_exact(U8S8):  # where a score lies between two digits
+        words, wanted = done.stdout.removeprefix(f"{picture}:").split(), said.split()
+        assert words[::2] == wanted[::2]
+        assert [float(w[:-1]) for w in words[1::2]] == pytest.approx([float(w[:-1]) for w in wanted[1::2]], abs=0.11)
+        return
+    assert done.stdout == f"{picture}:{said}\n"
 
 
 def test_int8_for_another_machine(folder, tmp_path):
