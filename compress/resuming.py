@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from compress.verbs import STEPS
 from transfer.training.distributed import world_size
 from zoo.errors import UsageError
-from zoo.files.directory import partial_of
+from zoo.files.directory import PARTIAL, partial_of
 from zoo.files.manifest import RUN
 from zoo.lineage import IN_MEMORY
 from zoo.progress import Progress
@@ -34,12 +35,15 @@ def resume(
     Raises:
         UsageError: there is none, or it keeps no checkpoints; another verb than `compress` is to be finished.
     """
-    out = Path(directory).with_name(Path(directory).name.removesuffix(".partial"))
+    named = Path(os.path.abspath(directory))  # it may be "."
+    out = named.with_name(named.name.removesuffix(PARTIAL))
     try:
         run = json.loads((partial_of(out) / RUN).read_text(encoding="utf-8"))
     except OSError as error:
         state = "is complete" if out.exists() else "does not exist"
         raise UsageError(f"{out} {state} and {partial_of(out)} holds no interrupted run: nothing to resume") from error
+    except ValueError as error:
+        raise UsageError(f"{partial_of(out) / RUN} is damaged: run the command again with --overwrite") from error
     step = STEPS.get(run["verb"])
     if step is None or not step.resumes:
         raise UsageError(f"`{run['verb']}` keeps no checkpoints; run it again with --overwrite")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import UsageError
 from zoo.lazy import load
-from zoo.lineage import IN_MEMORY, located
+from zoo.lineage import IN_MEMORY, located, names_a_model
 from zoo.progress import Progress
 from zoo.run import Run
 from zoo.tensors import fingerprint
@@ -61,6 +61,8 @@ class Call:
         named = {self.step.source: self.source} | ({} if self.step.data == "none" else {"data": self.data})
         named |= {name: getattr(self, name) for name in ADOPTED[1:] if getattr(self, name) is not None}
         arguments = {name: located(value) for name, value in named.items()} | {"out": out}
+        if self.step.adopt and isinstance(self.source, str | Path) and not names_a_model(str(self.source)):
+            arguments[self.step.source] = str(self.source)  # a name, whatever folder of that name lies here
         if out is not None and str(arguments[self.step.source]).startswith(IN_MEMORY) and hasattr(self.source, "model"):
             arguments[self.step.source] += f" {fingerprint(self.source.model)}"
         return Run(

@@ -51,17 +51,31 @@ def step(
 
 
 def current_metrics(lineage: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What holds of the model now: after its last step, or before that if it only wrote the model in another form.
+    """What holds of the model now; see `current_record`."""
+    return _after(current_record(lineage))
+
+
+def current_record(lineage: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of the model's last step, or of that before if it only wrote the model in another form; empty if there is none.
 
     A step that changed the weights without measuring them leaves nothing: older figures are of another model. An export
     that is the first step made the directory, and says what there is to say.
     """
-    for record in reversed(lineage):
-        after: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
-        first = record is lineage[0]
-        if record.get("verb") not in SAME_WEIGHTS or first or any(after.get(part) for part in ("val", "test")):
-            return after
-    return {}
+    found: Mapping[str, Any] = {}
+    for found in reversed(lineage):
+        if found.get("verb") not in SAME_WEIGHTS or any(_after(found).get(part) for part in ("val", "test")):
+            break
+    return found
+
+
+def _after(record: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = (record.get("metrics") or {}).get("after") or {}
+    return found
+
+
+def names_a_model(word: str) -> bool:
+    """Whether a file or a model directory is meant, and not a network of that name, beside which a folder may lie."""
+    return os.path.isfile(word) or os.path.isfile(os.path.join(word, "config.json"))
 
 
 def located(source: Any) -> Any:

@@ -27,7 +27,7 @@ def option(
     *,
     flags: tuple[str, ...] = (),
     metavar: str | None = None,
-    path: bool = False,
+    path: bool | Callable[[str], bool] = False,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -39,7 +39,8 @@ def option(
         help: one line for `--help`, with units.
         flags: of the command line, where they are not "--" and the name.
         metavar: what stands for the value in the help.
-        path: whether it may name a file, which a record names absolutely.
+        path: whether it names a file, which a record names absolutely; or what tells that of a value, where some are
+            names of something else.
         ge, gt, le, lt: bounds of a number.
     """
     extra: dict[str, Any] = {FLAGS: list(flags), METAVAR: metavar, PATH: path}
@@ -56,10 +57,24 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     def __init__(self, **given: Any) -> None:
+        self._refuse_switches(given)
         try:
             super().__init__(**given)
         except ValidationError as error:
             raise _usage_error(type(self), error) from error
+
+    @classmethod
+    def _refuse_switches(cls, given: Mapping[str, Any]) -> None:
+        """`no` in YAML is no number of zero.
+
+        Raises:
+            UsageError: true or false where a number is wanted.
+        """
+        for o in cls.options():
+            kinds = _alternatives(o.field.annotation)
+            if isinstance(given.get(o.name), bool) and bool not in kinds and (int in kinds or float in kinds):
+                said = argument(o.name, given[o.name], flag=o.flags[0].partition("/")[0])
+                raise UsageError(f"{said} must be {wanted(o.field)}")
 
     def arguments(self, locate: Callable[[Any], Any] = lambda value: value) -> dict[str, Any]:
         """Ready for JSON: what a lineage record keeps, and what makes the same settings again.
@@ -69,8 +84,7 @@ class Settings(BaseModel):
         """
         given, found = self.model_dump(mode="json"), {}
         for o in self.options():
-            value = given[o.name]
-            found[o.name] = value if not o.path else list(map(locate, value)) if o.many else locate(value)
+            found[o.name] = o.located(given[o.name], locate)
         return found
 
     @classmethod
@@ -94,6 +108,7 @@ class Option:
         kind: type of one value on the command line: int, float, bool or str.
         required: whether there is no default.
         many: whether it can be given again and again.
+        path: see `option`.
         annotation: its type in Python, in words where the field gives some.
     """
 
@@ -105,7 +120,7 @@ class Option:
         self.default: Any = None if self.required else field.default
         self.flags: tuple[str, ...] = tuple(flags)
         self.metavar: Any = extra.get(METAVAR)
-        self.path = bool(extra.get(PATH))
+        self.path: Any = extra.get(PATH)
         said = [each for each in field.metadata if isinstance(each, str)]
         self.annotation: Any = said[0] if said else field.annotation
         choices = [each for each in _alternatives(field.annotation) if each is not types.NoneType]
@@ -114,6 +129,14 @@ class Option:
         self.many = get_origin(first) in (tuple, list) or get_origin(first) is Mapping or first is dict
         read_from_words = any(isinstance(each, BeforeValidator) for each in field.metadata)
         self.kind: type = first if first in (int, float, bool) and not read_from_words else str
+
+    def located(self, value: Any, locate: Callable[[Any], Any]) -> Any:
+        """A value in JSON's form, with `locate` of each file that it names."""
+        if isinstance(value, list):
+            return [self.located(each, locate) for each in value]
+        if value is None or not self.path:
+            return value
+        return locate(value) if self.path is True or self.path(str(value)) else value
 
     def words(self, value: Any) -> list[str]:
         """What to type for this value, in JSON's form; nothing for the default."""
@@ -133,6 +156,12 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
+def _kinds(annotation: Any) -> list[Any]:
+    """Types of a value, or of one among several."""
+    found = _alternatives(annotation)
+    return [kind for each in found for kind in (get_args(each)[:1] if get_origin(each) in (tuple, list) else (each,))]
+
+
 def _usage_error(settings: type[Settings], error: ValidationError) -> UsageError:
     """The first thing that is wrong, in a line."""
     first = error.errors()[0]
@@ -149,7 +178,9 @@ def _usage_error(settings: type[Settings], error: ValidationError) -> UsageError
         return UsageError(f"{given}: {own}")
     if first["type"] == "missing":
         return UsageError(f"{argument(name, flag=fields[name].flags[0])} is needed: {fields[name].help}")
-    kinds = [kind for kind in _alternatives(fields[name].annotation) if get_origin(kind) is Literal]
+    if first["type"] in ("tuple_type", "list_type"):
+        return UsageError(f"{given} must be a list, such as [{value}]")
+    kinds = [kind for kind in _kinds(fields[name].annotation) if get_origin(kind) is Literal]
     if kinds:
         choices = [choice for kind in kinds for choice in get_args(kind)]
         near = did_you_mean(str(value), choices, "it must be one of " + ", ".join(choices))
@@ -162,7 +193,7 @@ def wanted(field: FieldInfo) -> str:
     bounds = {
         key: getattr(each, key) for each in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(each, key)
     }
-    kinds = [KINDS[each] for each in _alternatives(field.annotation) if each in KINDS]
+    kinds = [KINDS[each] for each in _kinds(field.annotation) if each in KINDS]
     said = " or ".join(kinds) or "another value"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     if {"ge", "le"} <= bounds.keys() and bounds["le"] < LARGEST_SEED:

@@ -37,6 +37,10 @@ def command_of(step: Step) -> Callable[..., None]:
         defaults = {o.name: o.default for o in step.load_settings().options()}
         given = {name: value for name, value in given.items() if value not in (None, [], defaults.get(name))}
         with load(step.console)(as_json=as_json) as console:
+            if url is not None and dry_run:
+                raise UsageError(
+                    "--dry-run shows what a search would do, and --worker helps one: leave out one of them"
+                )
             if url is not None:
                 _help(step, console, url, source, given)
             elif source is None:

@@ -8,6 +8,7 @@ from typing import Any
 from compress.recovery.distillation import Distillation
 from compress.recovery.settings import Patient, Unlabeled
 from transfer.fitting.settings import Model
+from zoo.lineage import names_a_model
 from zoo.settings import MOST_EPOCHS, Seeded, option
 
 
@@ -25,7 +26,7 @@ class Distill(Seeded, Unlabeled, Patient, Distillation):
 class Taught(Seeded, Unlabeled, Patient, Distillation):
     """The same as a step of a plan, whose teacher is what the steps before have made."""
 
-    student: str = option(..., "The name of a model.", metavar="NAME")
+    student: str = option(..., "The name of a model.", metavar="NAME", path=names_a_model)
     epochs: int | None = option(None, "Passes over the training images.", ge=0, le=MOST_EPOCHS)
     size: int | None = option(None, "Side of the student's input, pixels.", ge=8)
 

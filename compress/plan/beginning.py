@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compress.deployment.float_model import is_onnx_file
 from compress.distillation.settings import Taught
@@ -17,17 +19,23 @@ from compress.plan.trial import Candidate, Trial
 from compress.pruning.settings import Prune
 from compress.quantization.settings import Quantize
 from compress.quantization.step import check_training
+from compress.recovery.settings import Unlabeled
 from compress.verbs import QUANTIZE
-from transfer.data.sources import Data
+from transfer.data.fitted_data import open_for
+from transfer.data.sources import Data, is_dataset, no_dataset
 from transfer.data.split import VAL
+from transfer.data.torchvision_data import is_of_torchvision
 from transfer.fitting.settings import DEFAULT_MODEL, Fit
-from zoo.errors import SlimzooError, UsageError
+from transfer.fitting.start import check
+from zoo.errors import SlimzooError, UsageError, did_you_mean
 from zoo.files.manifest import CHECKPOINTS, TRIALS
 from zoo.files.model_directory import ONNX, is_model_directory, read_config
-from zoo.lineage import current_metrics
+from zoo.lineage import current_metrics, current_record
+from zoo.models.registry import is_registered
 from zoo.pretrained.upstream import is_upstream
 
 FIT_SHARE = 0.4  # of the time that is given for all
+NO_ANSWERS = "no answers to validation images, by which losses are judged: fit it with --val"
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,14 @@ def sources_of(source: str | Path | Data, data: str | Path | Data | None, settin
         raise UsageError("compress takes images that lie somewhere: steps are kept by what is in the files")
     if not named:
         raise UsageError("SOURCE is needed: a folder of images, or a model with --data")
-    if is_upstream(named):
+    if is_onnx_file(named) and not Path(named).exists():
+        raise UsageError(f"{named} does not exist: SOURCE is an ONNX file, or another model, or images")
+    if is_upstream(named) and not is_of_torchvision(named):
         if data is None:
             raise UsageError(f"{source} is fitted to images first: name them with --data")
         if settings.model not in (DEFAULT_MODEL, named):
             raise UsageError(f"{source} and --model {settings.model} are two models to fit: leave one of them out")
-        return Sources(data, None, settings.model_copy(update={"model": named}))
+        return Sources(_images(data), None, settings.model_copy(update={"model": named}))
     if is_onnx_file(named) or is_model_directory(Path(named)):
         if data is None:
             raise UsageError(f"{source} is a model: name the images of its fit with --data, by which losses are judged")
@@ -81,17 +91,42 @@ def sources_of(source: str | Path | Data, data: str | Path | Data | None, settin
             raise UsageError(
                 f"--model {settings.model} is what images are fitted to, and {source} is fitted already: leave out one"
             )
-        return Sources(data, named, settings)
+        return Sources(_images(data), named, settings)
     if data is not None:
-        raise UsageError(f"{source} is taken for images, so that --data {data} is one source too many; leave it out")
-    return Sources(source, None, settings)
+        raise _no_model(named, data)
+    return Sources(_images(source), None, settings)
+
+
+def _images(source: str | Path) -> str | Path:
+    """
+    Raises:
+        UsageError: nothing is there that could be images.
+    """
+    if not is_dataset(source):
+        raise no_dataset(source)
+    return source
+
+
+def _no_model(named: str, data: str | Path) -> UsageError:
+    """What is said of a SOURCE that is named beside images, and is no model."""
+    if is_model_directory(Path(named, "model")):
+        return UsageError(f"{named} is what `compress` made, of which one model is meant: {Path(named, 'model')}")
+    if is_registered(named):
+        return UsageError(
+            f"{named} is a network that is still to be fitted: `slimzoo compress {data} --model {named}` does both"
+        )
+    if is_dataset(named):
+        return UsageError(f"{named} is taken for images, so that --data {data} is one source too many; leave it out")
+    wanted = "wanted a model directory, an ONNX file, timm:NAME or torchvision:NAME"
+    beside = [path.name for path in Path(named).absolute().parent.glob("*")]
+    return UsageError(f"no model {named!r}: {did_you_mean(Path(named).name, beside, wanted)}")
 
 
 def check_plan(plan: Plan | None, sources: Sources) -> None:
     """
     Raises:
-        UsageError: the plan begins with a fit, and nothing is to be fitted, or another model; an unknown student; what
-            a step would refuse later.
+        UsageError: the plan begins with a fit, and nothing is to be fitted, or another model; an unknown model or
+            student; what a step would refuse later.
     """
     settings = sources.settings
     for step in plan.after_fit if plan is not None else ():
@@ -108,6 +143,9 @@ def check_plan(plan: Plan | None, sources: Sources) -> None:
             raise UsageError(
                 f"the plan fits {planned}, and {settings.model} was asked for: name that in the plan, or leave it out"
             )
+    if sources.fits:
+        fitted: Any = fit_of(plan, settings).settings
+        check(fitted.model, fitted.method, fitted.size)
     for student in settings.student:
         check_name(student)
     for step in plan.steps if plan is not None else ():
@@ -126,14 +164,17 @@ def _check_step(step: PlannedStep) -> None:
             step.settings.check(images=True)
         if isinstance(step.settings, Quantize) and step.settings.epochs:
             check_training()
+        if isinstance(step.settings, Unlabeled) and step.settings.unlabeled is not None:
+            _images(step.settings.unlabeled)
     except UsageError as error:
         raise UsageError(f"the plan's `{step.verb}`: {error}") from error
 
 
 def fit_of(plan: Plan | None, settings: Compress) -> PlannedStep:
-    if plan is not None and "fit" in plan.verbs:
-        return plan.steps[0]
     time_s = None if settings.time_s is None else FIT_SHARE * settings.time_s
+    if plan is not None and "fit" in plan.verbs:
+        planned: Any = plan.steps[0].settings
+        return PlannedStep("fit", planned.model_copy(update={"time_s": planned.time_s or time_s}))
     return PlannedStep("fit", Fit(model=settings.model, seed=settings.seed, time_s=time_s))
 
 
@@ -151,6 +192,24 @@ def shares_of(sources: Sources) -> tuple[float, ...]:
             f"{model} is an ONNX model, of which only int8 is made: leave out --shares, --student, --trials and --macs"
         )
     return ()
+
+
+def check_images(search: Search, source: str) -> dict[str, Any]:
+    """What `--data` gives a fitted model: {"fingerprint", "sizes"}, opened once.
+
+    Raises:
+        UsageError: they have other classes than it; none is left to judge losses by.
+    """
+    kept, data = search.pipeline.begin(source), search.pipeline.data
+    assert data is not None
+
+    def opened() -> dict[str, object]:
+        return open_for(read_config(kept.path), data).record()
+
+    found: dict[str, Any] = search.pipeline.remembered("images", [kept.key, search.pipeline.content], opened)
+    if not found["sizes"][VAL]:
+        raise UsageError(f"{source} has {NO_ANSWERS}")
+    return found
 
 
 def begin(search: Search, source: str | Path, fitted: PlannedStep | None) -> Trial:
@@ -178,15 +237,19 @@ def _begun(search: Search, source: str | Path, fitted: PlannedStep | None) -> Tr
         if not search.pipeline.is_done(fitted, None):
             search.tell(f"fitting {fitted.settings.arguments()['model']} to {source}")
         kept = search.timed(fitted, None)
-    metrics = current_metrics(read_config(kept.path).lineage)
-    if read_config(kept.path).primary == ONNX and VAL not in metrics:  # which its first step measures
-        step = Candidate(int8=True).plan(search.settings.seed).steps[0]
+    lineage = read_config(kept.path).lineage
+    metrics = current_metrics(lineage)
+    if fitted is None and (VAL not in metrics or not _are_of(check_images(search, str(source)), lineage)):
+        step = Candidate(int8=True).plan(search.settings.seed).steps[0]  # which measures what it is made of
         record = read_config(search.timed(step, kept).path).lineage[-1]
         metrics = {**metrics, **record["metrics"]["before"]}
         if why := record["unmeasured"]:
             raise UsageError(f"what {source} loses cannot be measured: {why}")
     if not metrics.get(VAL, {}).get("correct"):
-        raise UsageError(
-            f"{kept.path} has no answers to validation images, by which losses are judged: fit it with --val"
-        )
+        raise UsageError(f"{kept.path} has {NO_ANSWERS}")
     return search.base(kept, metrics)
+
+
+def _are_of(images: dict[str, Any], lineage: Sequence[dict[str, Any]]) -> bool:
+    """Whether what is known of the model's accuracy is of these images; others may have come or gone since."""
+    return bool(images["fingerprint"] == (current_record(lineage).get("data") or {}).get("fingerprint"))

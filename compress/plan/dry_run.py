@@ -14,6 +14,7 @@ from compress.plan.beginning import check_plan, fit_of, shares_of, sources_of
 from compress.plan.plan import Plan, PlannedStep
 from compress.plan.search import every_candidate
 from compress.plan.settings import Compress
+from compress.plan.timing import check_runtimes
 from compress.plan.trial import Candidate
 from compress.verbs import COMPRESS
 from transfer.data.sources import Data
@@ -55,8 +56,9 @@ def planned(source: str | Path | Data, settings: Compress, call: Call) -> Planne
     """The plan, and what would be tried; the images are looked for, and not read."""
     sources = sources_of(source, call.data, settings)
     settings = sources.settings
-    given = None if settings.plan is None else Plan.read(settings.plan)
+    given = None if settings.plan is None else Plan.read(settings.plan, seed=settings.seed)
     check_plan(given, sources)
+    check_runtimes(settings.runtime)
     data = [] if sources.fits else ["--data", str(sources.images)]
     words = ["slimzoo", "compress", str(sources.first), *data, "--plan", "plan.yaml", *settings.beside_a_plan()]
     command = shlex.join([*words, "--out", "OUT"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from compress.plan.plan import Plan
 from compress.plan.searching import TRYING, Search
-from compress.plan.trial import Trial
-from zoo.errors import GateError
+from compress.plan.trial import Trial, reason_of
+from zoo.errors import SlimzooError
 
 
 def follow(search: Search, base: Trial, plan: Plan) -> None:
-    """Do its steps, and keep what came of the last that passed; a step that misses its gate, or for which there is no
-    time, is a trial that failed."""
+    """Do its steps, and keep what came of the last that passed; a step that misses its gate, cannot be done, or for
+    which there is no time, is a trial that failed."""
     rest, kept, failed = plan.after_fit, base.kept, None
     assert kept is not None
     if not rest:
@@ -26,8 +26,8 @@ def follow(search: Search, base: Trial, plan: Plan) -> None:
         if not reason:
             try:
                 kept = search.timed(step, kept)
-            except GateError as error:
-                reason = str(error)
+            except SlimzooError as error:
+                reason = reason_of(error)
         if reason:
             upto = Plan(rest[: done + 1])
             failed = Trial(_name(upto), None, upto, reason=reason)

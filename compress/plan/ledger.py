@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,13 +189,21 @@ class Ledger:
 
         with _quiet():
             for trial in self._all():
-                worker = trial.user_attrs.get(WORKER)
-                if trial.state == TrialState.RUNNING and worker is not None and is_gone(worker):
+                if trial.state == TrialState.RUNNING and _is_left(trial):
                     try:
                         self._study.tell(trial.number, state=TrialState.FAIL)
                     except (OptunaError, ValueError):
                         continue  # another worker has just told it
             fail_stale_trials(self._study)
+
+
+def check_database(url: str) -> None:
+    """
+    Raises:
+        UsageError: it cannot be opened.
+    """
+    with _quiet(), _told(url):
+        _let_go(_storage(url))
 
 
 def opened(url: str, name: str, about: Mapping[str, Any], *, seed: int) -> Ledger:
@@ -265,6 +274,15 @@ def _storage(url: str) -> RDBStorage:
 def _let_go(storage: RDBStorage) -> None:
     storage.remove_session()
     storage.engine.dispose()
+
+
+def _is_left(trial: FrozenTrial) -> bool:
+    """Whether its worker is gone, or was before it could say who it is."""
+    worker = trial.user_attrs.get(WORKER)
+    if worker is not None:
+        return is_gone(worker)
+    silent = datetime.now() - (trial.datetime_start or datetime.max)  # both of Optuna's clock, which knows no zones
+    return silent.total_seconds() > GRACE_S
 
 
 def _is_of_use(trial: FrozenTrial) -> bool:

@@ -23,7 +23,7 @@ from compress.report.figures import megabytes, milliseconds, quoted
 from compress.report.report import Report, build_report
 from compress.report.searched import VARIANTS
 from zoo.disk import write_json
-from zoo.files.manifest import CHECKPOINTS, TRIALS
+from zoo.files.manifest import TRIALS
 from zoo.files.model_directory import read_config
 
 MODEL, PLAN = "model", "plan.yaml"
@@ -95,6 +95,7 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     search, budgets = outcome.search, outcome.settings.budgets
     trials, kept = search.trials, kept_of(search.trials)
     there = [trial for trial in trials if trial.name in kept]
+    there = [trial for trial in there if trial.candidate is None] or there  # a plan is followed for what it makes
     stopped = next((trial for trial in trials if trial.candidate is None and trial.reason), None)  # of a plan
     chosen = None if stopped is not None else best_of(there, budgets)
     record: dict[str, Any] = {
@@ -113,7 +114,6 @@ def deliver(outcome: Outcome, work: Path, out: Path) -> Compressed:
     if chosen is not None:
         shutil.copytree(work / VARIANTS / chosen.name, work / MODEL)
         (work / PLAN).write_text(_plan(outcome, chosen).text(_command(outcome, PLAN)), encoding="utf-8")
-    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     (work / FRONT).unlink(missing_ok=True)  # as it was meanwhile; the report has its own
     gone = [trial.name for trial in trials if trial.kept is not None and trial.name not in kept]
     said = [f"made by a worker whose steps are not kept here, and left out: {', '.join(gone)}"] if gone else []

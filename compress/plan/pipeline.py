@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from compress.deployment.export import export
 from compress.deployment.float_model import is_onnx_file
@@ -36,14 +38,16 @@ from zoo.disk import cache_directory, json_bytes, read_json, replace_text, sha25
 from zoo.errors import SlimzooError, UsageError
 from zoo.files.directory import has_checkpoint, partial_of
 from zoo.files.manifest import MANIFEST, verify_manifest
-from zoo.files.model_directory import ONNX, is_model_directory
+from zoo.files.model_directory import ONNX, is_model_directory, is_own_directory
 from zoo.lineage import BUILT_IN, versions
+from zoo.pretrained.upstream import place_of
 from zoo.progress import Progress
 from zoo.settings import Settings
 
 MOST_BYTES = 4e9  # of all that is kept
 PACKAGES = ("zoo", "transfer", "compress")
-MODEL = "model"  # a setting that is a name or a directory
+GONE = ".gone"  # ends the name of a directory that is being deleted
+OWN = re.compile(r"[\w.]+:[\w.]+")  # a setting that is imported from somebody's own module
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class Pipeline:
         """
         if not is_onnx_file(source):
             return Kept(Path(source), content_of(source), 0.0, True)
-        key = content_of(source)[:24]
+        terms = [content_of(source), code(), versions()]
+        key = hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
         place = self.folder / f"{key}-adopted"
 
         def make() -> None:
@@ -128,13 +133,14 @@ class Pipeline:
                 return Kept(place, key, found, True)
             self._do(step, source, place)
             seconds = time.monotonic() - began
-            _note_seconds(place, seconds)
+            with suppress(OSError):  # such as of a full disk; what was made is whole without
+                replace_text(place.with_suffix(".json"), json.dumps({"seconds": seconds}))
         self._make_room()
         return Kept(place, key, seconds, False)
 
     def key(self, step: PlannedStep, source: Kept | None) -> str:
-        terms = [step.document(), None if source is None else source.key, self.content, code(), versions()]
-        terms += [inputs_of(step.settings), made_for(step)]
+        terms = [step.verb, inputs_of(step.settings), None if source is None else source.key, self.content]
+        terms += [code(), versions(), made_for(step)]
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
 
     def exported(self, kept: Kept) -> Path:
@@ -152,12 +158,16 @@ class Pipeline:
         self._made_once(place, make)
         return place
 
+    def spare(self, *kept: Kept) -> None:
+        """Models that others have made, and this run may come back to."""
+        for each in kept:
+            self._used |= {each.path, self.folder / f"{each.key}-exported"}
+
     def _made_once(self, place: Path, make: Callable[[], None]) -> None:
-        """A directory that is no step of its own."""
+        """A directory that is no step of its own, whole once it has its ONNX file."""
         with self._alone(place):
-            if self._kept(place) is None:
+            if self._kept(place) is None or not (place / ONNX).exists():
                 make()
-                _note_seconds(place, 0.0)
 
     def is_done(self, step: PlannedStep, source: Kept | None) -> bool:
         return self._kept(self.folder / self.key(step, source)) is not None
@@ -169,14 +179,14 @@ class Pipeline:
 
         Args:
             kind: what it is, in a word.
-            keeps: whether what was found is worth it.
+            keeps: whether what was found is worth it; what another has kept that is not, is asked again.
         """
         key = hashlib.sha256(json.dumps([kind, terms, code(), versions()], sort_keys=True).encode()).hexdigest()[:24]
         file = self.folder / f"{kind}-{key}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            if file.exists():
-                return read_json(file)
+            if file.exists() and keeps(found := read_json(file)):
+                return found
             content = json_bytes(make()).decode()
             if keeps(found := json.loads(content)):
                 replace_text(file, content)
@@ -202,12 +212,15 @@ class Pipeline:
 
     @staticmethod
     def _kept(place: Path) -> float | None:
-        """The seconds that it took; None where it is not there, or not whole."""
+        """The seconds that it took, 0 where nobody could note them; None where it is not there, or damaged."""
         try:
             verify_manifest(place)
-            return float(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
-        except (SlimzooError, OSError, ValueError, KeyError):
+        except (SlimzooError, OSError):
             return None
+        try:
+            return float(json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError):
+            return 0.0
 
     @contextmanager
     def _alone(self, place: Path) -> Iterator[None]:
@@ -216,15 +229,20 @@ class Pipeline:
             yield
 
     def _make_room(self) -> None:
-        """Take away what was of use longest ago, and not in this run."""
+        """Take away what was of use longest ago, not in this run, and nobody is at."""
+        for gone in self.folder.glob(f"*{GONE}"):  # of a process that was killed meanwhile
+            shutil.rmtree(gone, ignore_errors=True)
         places = [path.parent for path in self.folder.glob(f"*/{MANIFEST}")]
         kept = [found for place in places if (found := _age_and_bytes(place)) is not None]
         room = MOST_BYTES - sum(size for _, size, _ in kept)
         for _, size, path in sorted(each for each in kept if each[2] not in self._used):
             if room >= 0:
                 break
-            room += size
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(Timeout, OSError), FileLock(path.with_suffix(".lock"), timeout=0):
+                gone = path.with_suffix(GONE)
+                os.rename(path, gone)  # so that none is ever there in part
+                room += size
+                shutil.rmtree(gone, ignore_errors=True)
 
 
 def _age_and_bytes(place: Path) -> tuple[float, int, Path] | None:
@@ -238,14 +256,32 @@ def _age_and_bytes(place: Path) -> tuple[float, int, Path] | None:
         return None
 
 
-def inputs_of(settings: Settings) -> dict[str, str]:
-    """Hashes of the files and folders that settings name: what lies there may be another by the next time."""
-    given = settings.arguments()
-    values = [given[option.name] for option in settings.options() if option.path or option.name == MODEL]
-    words = {str(word) for value in values for word in (value if isinstance(value, list) else [value])}.difference(
-        BUILT_IN
-    )
-    return {word: _hash_of(Path(word)) for word in sorted(words) if word and os.path.exists(word)}
+def inputs_of(settings: Settings) -> dict[str, Any]:
+    """Settings as a key has them: files, folders and modules that they name by what is in them, wherever they lie."""
+    values = settings.arguments()
+    return {
+        o.name: _own_code(o.located(values[o.name], lambda value: [_input_of(str(value))])) for o in settings.options()
+    }
+
+
+def _input_of(word: str) -> str:
+    return _hash_of(Path(word)) if word not in BUILT_IN and os.path.exists(word) else word
+
+
+def _own_code(value: Any) -> Any:
+    """A "module:object" with a hash of the module's file, a place of timm's with one of what lies there."""
+    if not isinstance(value, str):
+        return value
+    place = place_of(value)
+    if place is not None:
+        return [value, _input_of(place[1])]
+    if not OWN.fullmatch(value):
+        return value
+    with suppress(ImportError, ValueError):
+        found = importlib.util.find_spec(value.partition(":")[0])
+        if found is not None and found.origin is not None and os.path.isfile(found.origin):
+            return [value, sha256(Path(found.origin))]
+    return value
 
 
 def _hash_of(path: Path) -> str:
@@ -271,21 +307,19 @@ def made_for(step: PlannedStep) -> Any:
     return machine() if given.get("latency") is not None else None
 
 
-def _note_seconds(place: Path, seconds: float) -> None:
-    """By which a directory that is whole is told from one that was interrupted."""
-    place.with_suffix(".json").write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
-
-
 def content_of(source: str | Path) -> str:
-    """A hash of a model directory's files, of an ONNX file, or of images, their classes and parts."""
+    """A hash of a model directory's files, of an ONNX file, or of images, their classes and parts, in the order by
+    which they are divided."""
     if str(source) in BUILT_IN:
         return str(source)
     if is_onnx_file(source):
         return sha256(Path(source))
-    if is_model_directory(Path(source)):
-        return hashlib.sha256((Path(source) / MANIFEST).read_bytes()).hexdigest()
-    listing = list_source(source)
-    lines = sorted(f"{item.digest} {item.class_name} {item.part}" for item in listing.items)
+    if is_own_directory(Path(source)):
+        return sha256(Path(source, MANIFEST))
+    if is_model_directory(Path(source)):  # timm's
+        lines = [f"{sha256(file)} {file.name}" for file in sorted(Path(source).iterdir()) if file.is_file()]
+    else:
+        lines = [f"{item.digest} {item.class_name} {item.part}" for item in list_source(source).items]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

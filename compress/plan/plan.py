@@ -79,16 +79,19 @@ class Plan:
         return cls(tuple(PlannedStep(verb, _settings_of(verb)(**given)) for verb, given in steps))
 
     @classmethod
-    def read(cls, path: str | Path) -> Plan:
+    def read(cls, path: str | Path, *, seed: int = 0) -> Plan:
         """A file, or one of PRESETS by its name.
+
+        Args:
+            seed: of what a preset draws.
 
         Raises:
             UsageError: no file of that kind; an unknown step or setting, with near names.
         """
-        if str(path) in PRESETS and not Path(path).exists():
-            return cls.of(*PRESETS[str(path)])
+        if str(path) in PRESETS and not Path(path).is_file():
+            return cls.of(*((verb, {"seed": seed, **given}) for verb, given in PRESETS[str(path)]))
         try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            document = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Once)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             names = ", ".join(PRESETS)
@@ -118,6 +121,17 @@ class Plan:
                 lines.append(f"    # {mark}{option.help}")
                 lines.append(f"    {option.name}: {json.dumps(value, ensure_ascii=False)}")
         return HEAD.format(command=command) + "\n".join(lines) + "\n"
+
+
+class _Once(yaml.SafeLoader):
+    """A name that comes twice in one mapping is a slip, and not what comes last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for at, key in enumerate(names):
+            if any(key.value == before.value for before in names[:at]):
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} comes twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _settings_of(verb: str) -> type[Settings]:

@@ -23,10 +23,10 @@ from compress.plan.search import next_candidate
 from compress.plan.settings import Budgets, Compress
 from compress.plan.space import Space, space_of
 from compress.plan.timing import fitting, machine, timed
-from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, row
+from compress.plan.trial import BASE, HEADER, Candidate, Trial, best_of, reason_of, row
 from compress.pruning.settings import Prune
 from zoo.disk import write_json
-from zoo.errors import DataError, SlimzooError
+from zoo.errors import SlimzooError
 from zoo.files.manifest import CHECKPOINTS, TRIALS
 from zoo.files.model_directory import ONNX, load_model, read_config
 from zoo.lineage import current_metrics
@@ -146,7 +146,7 @@ class Search:
                 students=self.settings.student,
             )
             if candidate is None and not self._may_draw(running, ledger.drawn()):
-                if not running:
+                if not running or self.settings.finish:
                     return
                 if not self._wait(others):
                     self.said.append(
@@ -155,7 +155,7 @@ class Search:
                     return
                 continue
             if reason := self._too_late(base, candidate):
-                if running and self._wait(others):  # what was begun in time counts
+                if running and not self.settings.finish and self._wait(others):  # what was begun in time counts
                     continue
                 self.said.append(reason)
                 return
@@ -179,6 +179,8 @@ class Search:
         """Of what was finished, by whomever; those are left that wait to be timed on another machine."""
         known, left = {trial.candidate for trial in self.trials}, set[Candidate]()
         for trial in ledger.trials():
+            if trial.kept is not None:
+                self.pipeline.spare(trial.kept)
             if trial.candidate in known or trial.candidate is None:
                 continue
             if self.budgets.of_time and trial.kept is not None and not trial.latencies:
@@ -231,9 +233,7 @@ class Search:
             for step in plan.steps:
                 kept = self.timed(step, kept)
         except SlimzooError as error:  # it misses its own gate; widths that cannot be reached
-            if isinstance(error, DataError) or isinstance(error.__cause__, OSError):
-                raise  # of which this candidate is not the reason
-            return replace(trial, reason=str(error))
+            return replace(trial, reason=reason_of(error))
         return self.with_times(self.measured(replace(trial, kept=kept), base))
 
     def measured(self, trial: Trial, base: Trial) -> Trial:

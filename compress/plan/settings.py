@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, model_validator
 from compress.plan.amounts import COUNT, SIZE, TIME, reader
 from transfer.fitting.settings import DEFAULT_MODEL, seconds
 from zoo.errors import UsageError
+from zoo.lineage import names_a_model
 from zoo.settings import Seeded, option
 
 # As amounts are written again: unit, and how many of the setting's own it is
@@ -77,7 +79,10 @@ class Compress(Seeded):
         (), "Try each of these shares of the MACs, instead of searching; can be given again.", metavar="SHARE"
     )
     student: tuple[str, ...] = option(
-        (), "Also teach this smaller architecture by the fitted model; can be given again.", metavar="NAME"
+        (),
+        "Also teach this smaller architecture by the fitted model; can be given again.",
+        metavar="NAME",
+        path=names_a_model,
     )
     trials: int = option(
         0,
@@ -89,14 +94,14 @@ class Compress(Seeded):
         (), "That may run the model: onnxruntime, openvino; those installed unless given; can be given again."
     )
     model: Annotated[str, BeforeValidator(as_words), "str | Path"] = option(
-        DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.", path=True
+        DEFAULT_MODEL, "What is fitted where SOURCE is images: see `slimzoo fit --model`.", path=names_a_model
     )
     threads: int | None = option(None, "Of the latency; one per physical core unless given.", ge=1)
     plan: Annotated[str | None, BeforeValidator(as_words), "str | Path | None"] = option(
         None,
         "Take these steps instead of searching: accurate, balanced, fast, smallest, or a YAML file of --dry-run's.",
         metavar="PLAN",
-        path=True,
+        path=os.path.isfile,
     )
     study: str | None = option(
         None,
@@ -118,11 +123,12 @@ class Compress(Seeded):
                 "--latency-from is of a --latency on another machine, in onnxruntime: give --latency, and leave out "
                 "--answer and --runtime"
             )
-        if wrong := next((share for share in self.shares if not 0.05 <= share < 1), None):
+        wrong = next((share for share in self.shares if not 0.05 <= share < 1), None)
+        if wrong is not None:
             raise UsageError(f"a share of MACs of {wrong} must be from 0.05 to below 1: 0.5 keeps half")
-        if self.plan is not None and (self.shares or self.trials or self.student):
+        if self.plan is not None and (self.shares or self.trials or self.student or self.study is not None):
             raise UsageError(
-                "--plan says what is done: leave out --shares, --student and --trials, which are of a search"
+                "--plan says what is done: leave out --shares, --student, --trials and --study, which are of a search"
             )
         return self
 

@@ -74,7 +74,10 @@ def _finalists(there: Sequence[Trial], search: Search) -> list[Trial]:
 
     def order(trial: Trial) -> tuple[bool, float, float]:
         promised = math.inf if trial.candidate is None else promised_ms(trial.candidate, search.promised) or math.inf
-        return not trial.meets(search.budgets), trial.latency_ms or promised, trial.costs["macs"] or 0.0
+        meets, macs = trial.meets(search.budgets), trial.costs["macs"] or 0.0
+        if meets and search.budgets.costs:
+            return False, -macs, float(trial.is_int8)  # as `best_of` prefers them
+        return not meets, trial.latency_ms or promised, macs
 
     first = [trial for trial in there if trial.name == BASE]
     others = sorted((trial for trial in there if trial.name != BASE), key=order)[: MOST_TIMED - len(first)]
@@ -99,7 +102,9 @@ def _measured(timed: Sequence[Trial], search: Search, work: Path) -> dict[str, l
 
     keys = [(trial.name, trial.kept.key) for trial in timed if trial.kept is not None]
     terms = [keys, search.runtimes, settings.threads, TIMED, machine()]
-    found = pipeline.remembered("bench", terms, rows, keeps=lambda found: not any(map(_is_unsure, found["rows"])))
+    found = pipeline.remembered(
+        "bench", terms, rows, keeps=lambda found: not any(row.get("disturbed") for row in found["rows"])
+    )
     write_json(work / BENCH, found)
     return {trial.name: [row for row in found["rows"] if row["model"] == trial.name] for trial in timed}
 
@@ -111,8 +116,8 @@ def _is_unsure(row: dict[str, Any]) -> bool:
 def _as_measured(trial: Trial, rows: Sequence[dict[str, Any]], search: Search) -> Trial:
     """With the latencies of rows that nothing disturbed, and the time to an answer where that counts."""
     sure = [row for row in rows if not _is_unsure(row)]
-    if not sure:
-        return trial
+    if not sure or (trial.latencies and any(row.get("disturbed") for row in rows)):
+        return trial  # what is fast in one runtime may be faster in the other
     here = {row["runtime"]: float(row["median_ms"]) for row in sure}
     return search.with_costs(trial, here, memories_of(sure))
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any
 
 from compress.benchmark.runtimes import precision_of
 from compress.deployment.export import network_of
-from compress.plan.beginning import Sources, begin, check_plan, fit_of, shares_of, sources_of
+from compress.plan.beginning import Sources, begin, check_images, check_plan, fit_of, shares_of, sources_of
 from compress.plan.cuts import Cuts, of_file, of_students
 from compress.plan.elsewhere import Target, measured_there, target_of
 from compress.plan.following import follow
-from compress.plan.ledger import Ledger, opened
+from compress.plan.ledger import Ledger, check_database, opened
 from compress.plan.outcome import Compressed, Outcome, deliver
 from compress.plan.pipeline import Pipeline, code, inputs_of
 from compress.plan.plan import Plan
@@ -71,12 +72,15 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
     settings, images = sources.settings, sources.images
     if call.out is None:
         raise UsageError("compress writes a directory: name it with --out")
-    given = None if settings.plan is None else Plan.read(settings.plan)
+    given = None if settings.plan is None else Plan.read(settings.plan, seed=settings.seed)
     check_plan(given, sources)
     check_runtimes(settings.runtime)
+    if settings.study is not None:
+        check_database(settings.study)
     if settings.answer is not None:
         photo_of(Path(images))
-    run, began = call.run(), time.monotonic()
+    begun = replace(call, settings=call.settings.model_copy(update={"finish": False}))  # which another run need not
+    run, began = begun.run(), time.monotonic()
     with run.directory() as work:
 
         def progress(title: str, done: int, total: int, note: str = "") -> None:
@@ -89,6 +93,8 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
         search.shares = shares_of(sources)
         search.target = _target(search, sources.first)
         _keep_to(search, settings.time_s, began)
+        if sources.model is not None:
+            check_images(search, sources.model)
         about = _about(search, sources)
         if given is None:
             _promise(search, sources, about)
@@ -97,15 +103,8 @@ def compress(source: str | Path | Data, settings: Compress, call: Call) -> Compr
             follow(search, begin(search, sources.first, fitted), given)
             compare(search, work, Path(call.out))
         else:
-            ledger = _ledger(search, about, work)
-            try:
-                ledger.allow(search.until - time.time())
-                helping = pasteable(["slimzoo", "compress", "--worker", ledger.place])
-                call.tell(f"to help from another terminal: {helping}")
+            with _shared(search, about, work) as ledger:
                 _run(search, begin(search, sources.first, fitted), ledger, work, Path(call.out))
-                ledger.finish()
-            finally:
-                ledger.close()
         return deliver(Outcome(search, fitted, str(images)), work, Path(call.out))
 
 
@@ -163,14 +162,15 @@ def _target(search: Search, source: str | Path) -> Target | None:
 def _about(search: Search, sources: Sources) -> dict[str, Any]:
     """What the search is of, for its workers."""
     pipeline, settings, fits = search.pipeline, search.settings, sources.fits
-    fixed = settings.arguments(located) | {"finish": False, "study": None}
+    fixed = inputs_of(settings) | {"finish": False, "study": None}
     fixed |= {} if fits else {"time_s": None}  # on which a fit depends, and no trial
-    terms = [pipeline.content, None if fits else pipeline.begin(sources.first).key, fixed, code(), versions()]
-    terms += [inputs_of(settings), machine() if search.budgets.of_time else None]
+    model = None if fits else pipeline.begin(sources.first).key
+    terms = [pipeline.content, model, fixed, code(), versions(), machine() if search.budgets.of_time else None]
     return {
         "source": located(sources.first),
         "data": None if fits else located(sources.images),
         "content": pipeline.content,
+        "model": model,
         "settings": settings.arguments(located),
         "seed": settings.seed,
         "runtimes": list(search.runtimes),
@@ -183,6 +183,20 @@ def _about(search: Search, sources: Sources) -> dict[str, Any]:
         "steps": str(pipeline.folder),
         "name": hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:16],
     }
+
+
+@contextmanager
+def _shared(search: Search, about: dict[str, Any], work: Path) -> Iterator[Ledger]:
+    """The ledger of the search, for workers to join."""
+    ledger = _ledger(search, about, work)
+    try:
+        ledger.allow(0.0 if search.settings.finish else search.until - time.time())
+        helping = pasteable(["slimzoo", "compress", "--worker", ledger.place])
+        search.tell(f"to help from another terminal: {helping}")
+        yield ledger
+        ledger.finish()
+    finally:
+        ledger.close()
 
 
 def _ledger(search: Search, about: dict[str, Any], work: Path) -> Ledger:
@@ -200,7 +214,7 @@ def _promise(search: Search, sources: Sources, about: dict[str, Any]) -> None:
     """
     pipeline, settings, source = search.pipeline, search.settings, sources.first
     kept = None if sources.fits else pipeline.begin(source)
-    terms: list[Any] = [str(source), settings.model, inputs_of(settings)] if kept is None else [kept.key]
+    terms: list[Any] = [inputs_of(settings)["model"] if kept is None else kept.key]
 
     def found() -> dict[str, Any]:
         if kept is not None and not search.shares:

@@ -17,6 +17,7 @@ from compress.pruning.settings import Prune
 from compress.report.figures import count, megabytes, milliseconds, percent, signed
 from transfer.data.split import VAL
 from transfer.evaluation.statistics import PairedDrop
+from zoo.errors import DataError, SlimzooError
 
 NAMES = {
     "latency_ms": "latency",
@@ -286,3 +287,14 @@ def nearest_of(trials: Sequence[Trial], budgets: Budgets) -> Trial | None:
 
 def _known(value: float | None) -> float:
     return -1.0 if value is None else value
+
+
+def reason_of(error: SlimzooError) -> str:
+    """Why a candidate came to nothing.
+
+    Raises:
+        SlimzooError: the same, where the candidate is not the reason.
+    """
+    if isinstance(error, DataError) or isinstance(error.__cause__, OSError):
+        raise error
+    return str(error)

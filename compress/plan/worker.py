@@ -64,7 +64,7 @@ def help_search(
         _check_source(about, source, data)
         sources = sources_of(source or about["source"], data or about["data"], Compress(**about["settings"]))
         pipeline = Pipeline(sources.images, progress=progress)
-        _check(about, pipeline)
+        _check(about, pipeline, sources.first)
         tried: list[str] = []
 
         def told(line: str) -> None:
@@ -87,11 +87,13 @@ def _check_source(about: dict[str, Any], source: str | Path | None, data: str | 
             raise UsageError(f"the search is of {place} on {about['host']}, which is not here: name it with {kind}")
 
 
-def _check(about: dict[str, Any], pipeline: Pipeline) -> None:
+def _check(about: dict[str, Any], pipeline: Pipeline, source: str | Path) -> None:
     if about["code"] != code():
         raise UsageError("the search was begun by another version of slimzoo: install the same here")
     if about["content"] != pipeline.content:
         raise UsageError(f"{pipeline.data} holds other images than the search was begun with: name the same")
+    if about["model"] is not None and about["model"] != pipeline.begin(source).key:
+        raise UsageError(f"{source} is another model than the search was begun with: name the same")
     if about["int8"] != str(best_scheme()):
         raise UsageError(
             f"the search makes int8 of {about['int8']} for the processor of {about['host']}, and this one sums others "

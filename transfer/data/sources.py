@@ -138,11 +138,24 @@ def _list_no_folder(source: str | Path, progress: Progress | None) -> Listing:
     path = Path(source)
     if path.is_file() and path.suffix.lower() in READERS:
         return READERS[path.suffix.lower()](path)
+    raise no_dataset(source)
+
+
+def is_dataset(source: str | Path) -> bool:
+    """Whether there is something of a kind that is read; a dataset of torchvision's may still have to be downloaded."""
+    path = Path(source)
+    named = str(source) in BUILT_IN or str(source).startswith("torchvision:")
+    return named or path.is_dir() or (path.is_file() and path.suffix.lower() in READERS)
+
+
+def no_dataset(source: str | Path) -> UsageError:
+    """What is said of a source that is none."""
+    path = Path(source)
     if path.is_file():
-        raise UsageError(f"{path} is neither a folder of images nor a {KINDS}")
+        return UsageError(f"{path} is neither a folder of images nor a {KINDS}")
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     wanted = f"wanted a folder, a {KINDS}, torchvision:NAME, or {', '.join(BUILT_IN)}"
-    raise UsageError(f"no dataset {str(source)!r}: {did_you_mean(path.name, [*BUILT_IN, *siblings], wanted)}")
+    return UsageError(f"no dataset {str(source)!r}: {did_you_mean(path.name, [*BUILT_IN, *siblings], wanted)}")
 
 
 def class_names(listing: Listing) -> tuple[str, ...]:

@@ -41,6 +41,15 @@ def torchvision_names() -> list[str]:
     return [PREFIX + name for name, found in sorted(classes.items()) if inspect.isclass(found) and not _refusal(found)]
 
 
+def is_of_torchvision(source: object) -> bool:
+    """Whether it names a dataset of torchvision's, and not a model of its: "torchvision:CIFAR10"."""
+    if not str(source).startswith(PREFIX):
+        return False
+    from torchvision import datasets
+
+    return str(source).removeprefix(PREFIX) in datasets.__all__
+
+
 def list_torchvision(source: str, progress: Progress | None = None) -> Listing:
     """The parts of one dataset; it is fetched where it is not here.
 

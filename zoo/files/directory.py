@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zoo.disk import NAME_MAX, NO_SPACE, PATH_MAX, fsync, write_json
+from zoo.disk import NAME_MAX, NO_SPACE, PATH_MAX, fsync, json_bytes, replace_text
 from zoo.errors import Interrupted, SlimzooError, UsageError
 from zoo.files.manifest import CHECKPOINTS, MANIFEST, RUN, TRIALS, write_manifest
 from zoo.process import is_another, this_process
@@ -53,7 +53,8 @@ def new_directory(out: Path, *, run: dict[str, Any], overwrite: bool = False, re
     whole = False
     try:
         _make(partial)
-        write_json(partial / RUN, {**run, "overwrite": overwrite, "process": this_process()})
+        begun = {**run, "overwrite": overwrite, "process": this_process()}
+        replace_text(partial / RUN, json_bytes(begun).decode())
         yield partial
         write_manifest(partial)
         _flush(partial)
@@ -181,7 +182,7 @@ def wrote(directory: Path) -> bool:
 def _asked_to_overwrite(partial: Path) -> bool:
     try:
         return bool(json.loads((partial / RUN).read_text(encoding="utf-8")).get("overwrite"))
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

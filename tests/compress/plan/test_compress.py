@@ -224,6 +224,36 @@ def test_a_plan_whose_step_misses_its_gate_keeps_what_passed(dense, photos, tmp_
     }
 
 
+def test_what_a_plan_makes_is_chosen_where_the_fitted_model_meets_the_budget_too(dense, photos, tmp_path):
+    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    given = {"data": photos, "plan": str(tmp_path / "plan.yaml"), "size": "10MB"}
+    found = compress(dense, **given, max_drop=100, out=tmp_path / "out")
+    assert (found.met, found.chosen) == (True, "prune-quantize")
+
+
+def test_a_plan_whose_step_cannot_be_done_keeps_what_passed(dense, photos, tmp_path):
+    text = PLAN.replace("quantize: {}", "quantize: {keep: [no_such_layer]}")
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    found = compress(dense, data=photos, max_drop=100, plan=str(tmp_path / "plan.yaml"), out=tmp_path / "out")
+    assert (found.met, found.exit_code) == (False, 4)
+    assert "no_such_layer" in found.lines()[0]
+    assert {path.name for path in (found.out / "variants").iterdir()} == {"fit", "prune"}
+
+
+def test_the_fit_of_a_plan_keeps_to_the_time_too(photos, tmp_path, monkeypatch):
+    (tmp_path / "plan.yaml").write_text("steps: [fit, quantize]", encoding="utf-8")
+    asked = []
+
+    def fitting(self, step, source=None):
+        asked.append(step.settings.time_s)
+        raise UsageError("enough is known")
+
+    monkeypatch.setattr(Pipeline, "done", fitting)
+    with pytest.raises(UsageError, match="enough is known"):
+        compress(photos, plan=str(tmp_path / "plan.yaml"), time_s=600, out=tmp_path / "out")
+    assert asked == [240.0]
+
+
 def test_a_plan_keeps_to_its_time(dense, photos, tmp_path):
     """Of its first step nothing is known, and that takes longer than a second."""
     plan = tmp_path / "plan.yaml"
@@ -298,10 +328,8 @@ def test_a_model_that_meets_the_budget_as_it_is_stays_as_it_is(dense, photos, tm
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"source": "digits", "data": "digits"}, "one source too many"),
         ({"source": "timm:resnet18"}, "timm:resnet18 is fitted to images first: name them with data"),
         ({"source": "timm:resnet18", "data": "digits", "model": "resnet18"}, "two models to fit"),
-        ({"source": "x.onnx"}, "x.onnx is a model: name the images"),
         ({"source": "nowhere"}, "no dataset 'nowhere'"),
         ({"source": "digits", "plan": "nowhere.yaml"}, "cannot be read"),
     ],

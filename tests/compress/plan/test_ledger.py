@@ -233,6 +233,16 @@ def test_a_worker_that_slept_and_was_taken_for_dead_goes_on(ledger, tmp_path):
     assert ledger.attempt(Candidate(0.5), made) == made(Candidate(0.5))
 
 
+def test_a_worker_that_was_killed_before_it_said_who_it_is_holds_nobody_up(ledger, monkeypatch):
+    ledger._study.ask()  # and no more
+    assert ledger._study.get_trials()[0].state == TrialState.RUNNING
+    ledger.running()
+    assert ledger._study.get_trials()[0].state == TrialState.RUNNING, "it may be about to say so"
+    monkeypatch.setattr(ledgers, "GRACE_S", -1)
+    ledger.running()
+    assert ledger._study.get_trials()[0].state == TrialState.FAIL
+
+
 def test_the_sampler_draws_others_than_were_tried(ledger):
     space = Space((0, 5, 9), (None, 80, 64), (None, "l2"), (None, "isomorphic"), 96, {0: 1.0, 5: 0.5, 9: 0.2})
     ledger.attempt(Candidate(student="mobilenet_v2"), made, space)  # of which the sampler knows nothing

@@ -20,6 +20,7 @@ from zoo.disk import sha256
 from zoo.errors import UsageError
 from zoo.files.directory import partial_of
 from zoo.files.manifest import MANIFEST
+from zoo.lineage import located
 
 FIT = {"model": "lenet5_caffe", "method": "scratch", "epochs": 1, "size": 28}
 
@@ -84,6 +85,43 @@ def test_what_settings_name_is_in_a_key_by_what_lies_there(pipeline, tmp_path, p
     assert not {pipeline.key(each, None) for each in steps} & set(before)
 
 
+def test_where_it_lies_and_how_it_is_named_is_not_in_a_key(pipeline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "moved"):
+        folder.mkdir(exist_ok=True)
+        (folder / "backbone.safetensors").write_bytes(b"one")
+    named = ["backbone.safetensors", "./backbone.safetensors", str(tmp_path / "moved" / "backbone.safetensors")]
+    assert len({pipeline.key(PlannedStep("fit", Fit(model=name)), None) for name in named}) == 1
+
+
+def test_a_folder_that_is_called_as_the_model_is_no_input(pipeline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = pipeline.key(step(), None)
+    (tmp_path / FIT["model"]).mkdir()
+    (tmp_path / FIT["model"] / "large").write_bytes(b"one")
+    assert pipeline.key(step(), None) == before
+    assert Fit(model=FIT["model"]).arguments(located)["model"] == FIT["model"]
+    (tmp_path / FIT["model"] / "config.json").write_text("{}", encoding="utf-8")
+    assert Fit(model=FIT["model"]).arguments(located)["model"] == str(tmp_path / FIT["model"])
+
+
+def test_ones_own_code_is_in_a_key(pipeline, tmp_path, monkeypatch):
+    """And what lies at a place of timm's."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_mine.py").write_text("def least(*given): return 1", encoding="utf-8")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "weights.bin").write_bytes(b"one")
+    steps = [
+        PlannedStep("prune", Prune(macs=0.5, criterion="of_mine:least")),
+        PlannedStep("fit", Fit(model=f"timm:local-dir:{tmp_path / 'theirs'}")),
+    ]
+    before = [pipeline.key(each, None) for each in steps]
+    assert [pipeline.key(each, None) for each in steps] == before
+    (tmp_path / "of_mine.py").write_text("def least(*given): return 2", encoding="utf-8")
+    (tmp_path / "theirs" / "weights.bin").write_bytes(b"three")
+    assert not {pipeline.key(each, None) for each in steps} & set(before)
+
+
 def test_a_folder_that_is_called_as_a_method_is_no_input(pipeline, tmp_path, monkeypatch):
     """A cluster's scratch folder is not read through."""
     monkeypatch.chdir(tmp_path)
@@ -124,6 +162,21 @@ def changed(photos, folder):
 def test_images_that_were_moved_are_the_same(photos, tmp_path):
     shutil.copy(photos, tmp_path / "elsewhere.npz")
     assert content_of(photos) == content_of(tmp_path / "elsewhere.npz")
+
+
+def test_images_in_another_order_are_others(photos, tmp_path):
+    """They would be divided otherwise."""
+    held = dict(np.load(photos))
+    np.savez(tmp_path / "turned.npz", images=held["images"][::-1], labels=held["labels"][::-1])
+    assert content_of(photos) != content_of(tmp_path / "turned.npz")
+
+
+def test_a_directory_of_timms_is_known_by_its_files(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}', encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    before = content_of(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    assert content_of(tmp_path) != before
 
 
 def test_our_own_code_is_read_whole():
@@ -226,3 +279,61 @@ def test_what_is_remembered_is_asked_once(pipeline):
     assert [pipeline.remembered("speed", ["a"], make) for _ in range(3)] == [{"ms": 1.5}] * 3
     pipeline.remembered("speed", ["b"], make)
     assert len(asked) == 2
+
+
+def test_what_is_worth_nothing_to_others_is_asked_again(pipeline):
+    """Whoever kept it had no use for the rest."""
+    answers = iter([{"disturbed": True}, {"disturbed": False}])
+    asked = [pipeline.remembered("speed", ["c"], lambda: next(answers), **how) for how in ({}, CALM, CALM, {})]
+    assert [found["disturbed"] for found in asked] == [True, False, False, False]
+
+
+CALM = {"keeps": lambda found: not found["disturbed"]}
+
+
+def test_what_is_whole_counts_though_nobody_could_note_how_long_it_took(pipeline, monkeypatch):
+    """The disk was full by then, or the process killed."""
+    fitted = pipeline.done(step())
+    fitted.path.with_suffix(".json").unlink()
+    assert pipeline.is_done(step(), None)
+    again = pipeline.done(step())
+    assert (again.reused, again.seconds) == (True, 0.0)
+
+
+def test_an_export_that_was_interrupted_is_none(pipeline, monkeypatch):
+    fitted = pipeline.done(step())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "export", lambda *given, **more: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipeline.exported(fitted)
+    assert (pipeline.exported(fitted) / "model.onnx").is_file()
+    assert (pipeline.exported(fitted) / "deploy").is_dir()
+
+
+def test_what_others_have_made_for_this_run_is_spared(pipeline, monkeypatch):
+    fitted = pipeline.done(step())
+    monkeypatch.setattr(module, "MOST_BYTES", 1.0)
+    other = Pipeline(pipeline.data, folder=pipeline.folder)
+    other.spare(fitted)
+    other.done(step(seed=2))
+    assert fitted.path.exists()
+
+
+def test_what_makes_room_goes_whole(pipeline, monkeypatch):
+    """A process that is killed meanwhile leaves no part of it under its name."""
+    fitted, remove = pipeline.done(step()), shutil.rmtree
+
+    def killed(path, **how):
+        if not str(path).endswith(".gone"):
+            remove(path, **how)
+
+    monkeypatch.setattr(module, "MOST_BYTES", 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", killed)
+        Pipeline(pipeline.data, folder=pipeline.folder).done(step(seed=2))
+    assert not fitted.path.exists()
+    gone = fitted.path.with_suffix(".gone")
+    assert gone.is_dir()
+    Pipeline(pipeline.data, folder=pipeline.folder).done(step(seed=3))
+    assert not gone.exists()
+    assert not pipeline.done(step()).reused

@@ -53,6 +53,11 @@ def test_settings_left_out_have_their_defaults(tmp_path):
         ("steps:\n- distill: {student: resnet20, teacher: x}\n", "unknown setting 'teacher'"),
         ("steps:\n- prune\n- distill: {student: resnet20}\n", "taught before anything is made smaller"),
         ("steps:\n- prune: {macs: 7}\n", "`prune`: a share of MACs of 7"),
+        ("steps:\n- prune: {macs: 0.5, macs: 0.3}\n", "line 2 is no YAML: 'macs' comes twice"),
+        ("steps: []\nsteps:\n- quantize\n", "line 2 is no YAML: 'steps' comes twice"),
+        ("steps:\n- quantize: {keep: conv1}\n", "keep='conv1' must be a list"),
+        ("steps:\n- quantize: {max_drop: no}\n", "max_drop=False must be a number"),
+        ("steps:\n- prune: {recover: yes}\n", "recover=True must be a whole number"),
         ("steps:\n- prune: [1]\n", "wanted its settings by name"),
         ("steps:\n- 3\n", "wanted one step an entry"),
         ("steps:\n- quantize\n- prune\n", "`prune` needs float weights, and rounded ones are none"),
@@ -78,3 +83,12 @@ def test_a_plan_that_is_not_there(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="cannot be read"):
         Plan.read(tmp_path / "binary")
+
+
+def test_a_preset_is_one_beside_a_folder_of_its_name_and_draws_as_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fast").mkdir()
+    plan = Plan.read("fast", seed=5)
+    assert plan.verbs == ("prune", "quantize")
+    assert {step.settings.seed for step in plan.steps} == {5}
+    assert Plan.read("fast") == Plan.of(("prune", {"macs": 0.5}), ("quantize", {}))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from compress.plan import searching, side_by_side, step, timing
-from compress.plan.pipeline import Pipeline
+from compress.plan.pipeline import Kept, Pipeline
+from compress.plan.settings import Budgets
 from compress.plan.step import compress
+from compress.plan.trial import Candidate, Trial, best_of
+from transfer.evaluation.statistics import PairedDrop
 from zoo.errors import DataError, GateError, SlimzooError, UsageError
 from zoo.lineage import current_metrics
 
@@ -170,3 +176,30 @@ def test_the_sampler_draws_nothing_where_there_is_no_time_or_that_is_asked(dense
         found = compress(dense, **given, **more, trials=3, out=tmp_path / next(iter(more)))
         assert {t["name"] for t in found.record["variants"]} == {"fit", "int8", "pruned-40", "pruned-40-int8"}
         assert any("more of Optuna's sampler" in line for line in found.said)
+
+
+def test_what_would_be_chosen_is_among_those_that_are_timed_side_by_side(monkeypatch):
+    """However many meet the budget: the one that is compressed least is the slowest of them."""
+    drop = PairedDrop(0.0, (0.0, 0.0), 1.0, 100, 0)
+
+    def trial(share):
+        metrics, kept = {"macs": int(1e6 * share), "size_bytes": 1000}, Kept(Path("x"), "x", 1.0, False)
+        name = "fit" if share == 1 else f"pruned-{100 * share:g}"
+        return Trial(name, Candidate(None if share == 1 else share), None, kept, metrics, drop, latencies={"o": share})
+
+    there, budgets = [trial(share / 20) for share in range(20, 4, -1)], Budgets(1.0, latency_ms=0.7)
+    search = SimpleNamespace(budgets=budgets, promised={})
+    named = {each.name for each in side_by_side._finalists(there, search)}
+    assert best_of(there, budgets).name == "pruned-70"
+    assert {"fit", "pruned-70"} < named
+    assert len(named) == side_by_side.MOST_TIMED
+
+
+@pytest.mark.parametrize("disturbed", [True, False])
+def test_one_runtime_that_was_disturbed_is_not_taken_for_slow(disturbed):
+    rows = [{"runtime": "onnxruntime", "median_ms": 1.0, "disturbed": disturbed}]
+    rows += [{"runtime": "openvino", "median_ms": 2.0, "disturbed": False}]
+    search = SimpleNamespace(with_costs=lambda trial, here, memories: replace(trial, latencies=here))
+    before = Trial("x", latencies={"onnxruntime": 1.1, "openvino": 2.1})
+    found = side_by_side._as_measured(before, [{**row, "peak_mb": 1.0} for row in rows], search)
+    assert found.latencies["onnxruntime"] == (1.1 if disturbed else 1.0)
