@@ -82,7 +82,7 @@ def next_candidate(
     found = found or state.taught(students)
     if found is not None or running:
         return found
-    for blocks in state.lengths:
+    for blocks in state.lengths if budgets.costs else reversed(state.lengths):  # the fastest spares others
         if found is None and not (budgets.costs and any(trial.meets(budgets) for trial in trials)):
             plain = options if budgets.costs else options[at:]
             found = state.longer([s for s in shares if state.any_promises(s, blocks)] if blocks else plain, blocks)

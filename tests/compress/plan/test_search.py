@@ -249,6 +249,14 @@ def test_with_budgets_of_costs_one_that_meets_them_recovers_longer():
     assert found.candidate == Candidate(0.3, int8=False, longer=True)
 
 
+def test_what_recovers_longer_with_most_blocks_left_out_spares_what_would_be_slower():
+    world, budgets = World(0, 0.5, off=0.0, back=0.3, blocks=(5, 9), missed=0.1), Budgets(1.0)
+    trials = world.searched(budgets)
+    assert {trial.candidate.blocks for trial in trials if trial.candidate.longer} == {9}
+    fastest = min(world.costs[c]["latency_ms"] for c in world.costs if world.points[c] <= 1)
+    assert best_of(trials, budgets).latency_ms <= ALIKE * fastest
+
+
 @pytest.mark.parametrize("missed", [0.0, 0.02, 0.1, 0.2, 1.0])
 @pytest.mark.parametrize("slope", [0.02, 0.2, 0.5, 2, 20])
 @pytest.mark.parametrize("back", [1.0, 0.5])
