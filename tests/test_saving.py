@@ -351,7 +351,7 @@ def test_a_finished_model_that_cannot_take_its_place_is_kept(tmp_path, monkeypat
 
 def test_notes_of_kinds_that_json_does_not_know_lose_no_model(tmp_path):
     document = {"n": np.int64(3), "mean": np.array([0.5, 1.5]), "where": tmp_path, "name": "caf\udce9"}
-    directory.write_json(tmp_path / "x.json", document)
+    disk.write_json(tmp_path / "x.json", document)
     found = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert found == {"n": 3, "mean": [0.5, 1.5], "where": str(tmp_path), "name": "caf\udce9"}
 
