@@ -70,11 +70,12 @@ class Settings(BaseModel):
         Raises:
             UsageError: true or false where a number is wanted.
         """
-        for o in cls.options():
-            kinds = _alternatives(o.field.annotation)
-            if isinstance(given.get(o.name), bool) and bool not in kinds and (int in kinds or float in kinds):
-                said = argument(o.name, given[o.name], flag=o.flags[0].partition("/")[0])
-                raise UsageError(f"{said} must be {wanted(o.field)}")
+        for name in (name for name, value in given.items() if isinstance(value, bool) and name in cls.model_fields):
+            field = cls.model_fields[name]
+            kinds = _alternatives(field.annotation)
+            if bool not in kinds and (int in kinds or float in kinds):
+                said = argument(name, given[name], flag=Option(name, field).flags[0])
+                raise UsageError(f"{said} must be {wanted(field)}")
 
     def arguments(self, locate: Callable[[Any], Any] = lambda value: value) -> dict[str, Any]:
         """Ready for JSON: what a lineage record keeps, and what makes the same settings again.

@@ -101,8 +101,7 @@ class Pipeline:
         """
         if not is_onnx_file(source):
             return Kept(Path(source), content_of(source), 0.0, True)
-        terms = [content_of(source), code(), versions()]
-        key = hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
+        key = _key_of([content_of(source), code(), versions()])
         place = self.folder / f"{key}-adopted"
 
         def make() -> None:
@@ -140,8 +139,7 @@ class Pipeline:
 
     def key(self, step: PlannedStep, source: Kept | None) -> str:
         terms = [step.verb, inputs_of(step.settings), None if source is None else source.key, self.content]
-        terms += [code(), versions(), made_for(step)]
-        return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
+        return _key_of([*terms, code(), versions(), made_for(step)])
 
     def exported(self, kept: Kept) -> Path:
         """A copy of it that has its ONNX file and deploy/, made once."""
@@ -181,8 +179,7 @@ class Pipeline:
             kind: what it is, in a word.
             keeps: whether what was found is worth it; what another has kept that is not, is asked again.
         """
-        key = hashlib.sha256(json.dumps([kind, terms, code(), versions()], sort_keys=True).encode()).hexdigest()[:24]
-        file = self.folder / f"{kind}-{key}.json"
+        file = self.folder / f"{kind}-{_key_of([kind, terms, code(), versions()])}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             if file.exists() and keeps(found := read_json(file)):
@@ -243,6 +240,10 @@ class Pipeline:
                 os.rename(path, gone)  # so that none is ever there in part
                 room += size
                 shutil.rmtree(gone, ignore_errors=True)
+
+
+def _key_of(terms: Any) -> str:
+    return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _age_and_bytes(place: Path) -> tuple[float, int, Path] | None:
